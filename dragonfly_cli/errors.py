@@ -1,0 +1,53 @@
+"""Every error a user may meet, with its exit code and its remedy.
+
+One base class, one subclass per exit code of the command line's contract. An error is shown as two lines,
+``error: what, which file, why`` and ``hint: what to do``. File names may appear in them, patient data never.
+This module imports nothing, so that any other may import it.
+"""
+
+
+class DragonflyError(Exception):
+    """An expected failure: ``message`` says what, which file and why; ``hint`` says what to do."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(DragonflyError):
+    """The command line contradicts itself, or a value on it cannot be understood."""
+
+    exit_code = 2
+
+
+class NoInputError(DragonflyError):
+    """Nothing on disk matched what was asked for."""
+
+    exit_code = 3
+
+
+class InputError(DragonflyError):
+    """An input cannot be read, or is of a kind that is not supported."""
+
+    exit_code = 4
+
+
+class ModelError(DragonflyError):
+    """The model is missing, gated, corrupt or of an unknown kind, or the question does not fit its context."""
+
+    exit_code = 5
+
+
+class DeviceError(DragonflyError):
+    """No usable GPU, or out of memory."""
+
+    exit_code = 6
+
+
+class OutputError(DragonflyError):
+    """An output cannot be written, or a run to resume was made with other settings."""
+
+    exit_code = 7

@@ -1,0 +1,35 @@
+"""Boxes on an image: integers, (x, y) before (width, height), origin at the top left, level-0 pixels.
+
+This is the one convention outside tensors, the same as Pillow's. Nothing here touches a pixel.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Box:
+    """An axis-aligned rectangle in level-0 pixels; it may not be empty."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+
+    def __post_init__(self) -> None:
+        if self.width <= 0 or self.height <= 0:
+            raise ValueError(f"a box needs a positive size, not {self.width} x {self.height}")
+
+    @property
+    def size_wh(self) -> tuple[int, int]:
+        return self.width, self.height
+
+    @property
+    def corners(self) -> tuple[int, int, int, int]:
+        """(left, top, right, bottom), the right and bottom edges exclusive, as ``Image.crop`` takes them."""
+        return self.x, self.y, self.x + self.width, self.y + self.height
+
+    def shifted(self, dx: int, dy: int) -> "Box":
+        return Box(self.x + dx, self.y + dy, self.width, self.height)
+
+    def as_dict(self) -> dict[str, int]:
+        return {"x": self.x, "y": self.y, "width": self.width, "height": self.height}

@@ -1,0 +1,47 @@
+"""What a reader gives back: a source, one opened input that can show any box of any frame at any size.
+
+A reader is a module with a class that satisfies ``Source``; adding one touches that module and one row of the
+table in ``readers/__init__.py``. Which boxes to look at is not decided here (see ``fields``).
+"""
+
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from PIL import Image
+
+from dragonfly_cli.geometry import Box
+
+SourceKind = Literal["slide", "dicom", "raster"]
+MppSource = Literal["file", "option", "none"]
+
+
+class View(Protocol):
+    """A box of one frame, to be read at whatever size is asked for. A Pillow image is one."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) of the box in level-0 pixels."""
+
+    def resize(self, size: tuple[int, int]) -> Image.Image:
+        """The box stretched to ``size`` (width, height), 8-bit RGB, bicubic with antialiasing."""
+
+
+class Source(Protocol):
+    """One opened input. Not thread-safe unless the reader says so; close it after use."""
+
+    path: Path
+    kind: SourceKind
+    format: str  # "aperio", "DICOM", "PNG" ...
+    size_wh: tuple[int, int]  # level-0 pixels of a frame
+    frames: int
+    mpp: tuple[float, float] | None  # microns per level-0 pixel along x and y; None when the file does not say
+    mpp_source: MppSource
+    warnings: list[str]  # one sentence each, for the record; never patient data
+
+    def view(self, box: Box, frame: int = 0) -> View:
+        """The part ``box`` of ``frame`` as something that can be resized; raises InputError if it cannot be read."""
+
+    def details(self) -> dict[str, Any]:
+        """Technical facts for ``dragonfly info`` (levels, window, compression): an allow-list, no patient data."""
+
+    def close(self) -> None: ...
