@@ -34,7 +34,9 @@ class Source(Protocol):
     format: str  # "aperio", "DICOM", "PNG" ...
     size_wh: tuple[int, int]  # level-0 pixels of a frame
     frames: int
-    mpp: tuple[float, float] | None  # microns per level-0 pixel along x and y; None when the file does not say
+    mpp: (
+        tuple[float, float] | None
+    )  # microns per level-0 pixel along x and y; None when the file does not say
     mpp_source: MppSource
     warnings: list[str]  # one sentence each, for the record; never patient data
 

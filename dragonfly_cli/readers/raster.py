@@ -1,0 +1,191 @@
+"""Ordinary pictures (PNG, JPEG, TIFF ...) through Pillow, brought to 8-bit RGB as a viewer would show them.
+
+Upright by EXIF, transparency on white, 16 bit by the full range of its type. A picture has no physical scale of its
+own (its "dpi" is a printer's), so the scale is None unless the user gives one.
+Non-goals: colour management, pages of unequal size, formats that run other programs (EPS).
+"""
+
+import struct
+import threading
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from dragonfly_cli.errors import InputError
+from dragonfly_cli.geometry import Box
+from dragonfly_cli.readers.source import MppSource, SourceKind
+
+FORMATS = ("PNG", "JPEG", "MPO", "TIFF", "GIF", "BMP", "WEBP", "JPEG2000", "PPM", "AVIF")
+MAX_PIXELS = 500_000_000  # 1.5 GB as RGB; Pillow's own limit of 179 megapixels refuses real stitched scans
+WHITE_IS_ZERO_TAG = 262  # TIFF PhotometricInterpretation
+DARK_16_BIT = 4096  # 16-bit values all below this look black in 8 bits: a camera of 12 bits or fewer
+DECODE_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    KeyError,
+    IndexError,
+    TypeError,
+    OverflowError,
+    ZeroDivisionError,
+    NotImplementedError,
+    struct.error,
+    zlib.error,
+)
+
+_pillow_limit = threading.Lock()
+
+
+@contextmanager
+def own_pixel_limit() -> Iterator[None]:
+    """Lift Pillow's global pixel limit, so that ours is the one that holds; one thread at a time."""
+    with _pillow_limit:
+        before = Image.MAX_IMAGE_PIXELS
+        Image.MAX_IMAGE_PIXELS = None
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = before
+
+
+def check_pixel_count(path: Path, size_wh: tuple[int, int]) -> None:
+    """Raises InputError for a picture that would not fit memory; asked before anything is decoded."""
+    if size_wh[0] * size_wh[1] > MAX_PIXELS:
+        raise InputError(
+            f"cannot open {path}: {size_wh[0]} x {size_wh[1]} pixels, more than {MAX_PIXELS // 10**6} megapixels",
+            "save it as a pyramidal TIFF or SVS; a slide may have any size",
+        )
+
+
+def crop(image: Image.Image, box: Box) -> Image.Image:
+    """The part ``box`` of ``image``, the image itself when that is all of it; black outside, as in Pillow."""
+    if (box.x, box.y) == (0, 0) and box.size_wh == image.size:
+        return image
+    with own_pixel_limit():
+        return image.crop(box.corners)
+
+
+def on_white(image: Image.Image) -> Image.Image:
+    """An RGBA image laid on white, as RGB."""
+    canvas = Image.new("RGB", image.size, "white")
+    canvas.paste(image.convert("RGB"), mask=image.getchannel("A"))
+    return canvas
+
+
+def to_rgb(image: Image.Image) -> tuple[Image.Image, list[str]]:
+    """Any Pillow mode as 8-bit RGB, and what the user should know about it."""
+    if image.mode.startswith("I;16"):
+        return _from_16_bit(image)
+    if image.mode in ("I", "F"):
+        return _from_wide_range(image)
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        return on_white(image.convert("RGBA")), []
+    return image.convert("RGB"), []
+
+
+def _from_16_bit(image: Image.Image) -> tuple[Image.Image, list[str]]:
+    values = np.asarray(image).astype(np.float32)  # [height, width]
+    warnings = []
+    if values.size and values.max() < DARK_16_BIT:
+        warnings.append(f"the 16-bit values stay below {DARK_16_BIT}, so the picture is nearly black")
+    if image.format == "TIFF" and getattr(image, "tag_v2", {}).get(WHITE_IS_ZERO_TAG) == 0:
+        values = 65535 - values  # Pillow inverts white-is-zero for 8 bits only
+    return Image.fromarray(np.rint(values / 257).astype(np.uint8)).convert("RGB"), warnings
+
+
+def _from_wide_range(image: Image.Image) -> tuple[Image.Image, list[str]]:
+    values = np.asarray(image).astype(np.float64)  # [height, width]
+    known = values[np.isfinite(values)]
+    low, high = (known.min(), known.max()) if known.size else (0.0, 0.0)
+    scaled = np.nan_to_num((np.clip(values, low, high) - low) / (high - low or 1))
+    warning = "the pixel type has no fixed range: the darkest value is shown black and the brightest white"
+    return Image.fromarray(np.rint(scaled * 255).astype(np.uint8)).convert("RGB"), [warning]
+
+
+class RasterSource:
+    """A picture; its first frame is decoded on opening, so that a broken file is refused at once."""
+
+    kind: SourceKind = "raster"
+
+    def __init__(self, path: Path, slide_mpp: float | None = None) -> None:
+        self.path = path
+        self.warnings: list[str] = []
+        self.mpp = (slide_mpp, slide_mpp) if slide_mpp else None
+        self.mpp_source: MppSource = "option" if slide_mpp else "none"
+        self._file = self._open()
+        try:
+            # An MPO is a phone's JPEG; what follows the first picture is a preview or the other eye.
+            self.format = "JPEG" if self._file.format == "MPO" else str(self._file.format)
+            self.frames = 1 if self._file.format == "MPO" else int(getattr(self._file, "n_frames", 1))
+            self._mode = self._file.mode
+            check_pixel_count(path, self._file.size)
+            self._shown, self._shown_frame = self._decode(0), 0
+        except DECODE_ERRORS as error:
+            self.close()
+            raise self._broken(error) from None
+        except InputError:
+            self.close()
+            raise
+        self.size_wh: tuple[int, int] = self._shown.size
+
+    def view(self, box: Box, frame: int = 0) -> Image.Image:
+        """The part ``box`` of ``frame`` as an RGB image. Raises InputError for a broken or missing frame."""
+        return crop(self._frame(frame), box)
+
+    def details(self) -> dict[str, Any]:
+        return {"mode": self._mode}
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _open(self) -> Image.Image:
+        try:
+            with own_pixel_limit():
+                return Image.open(self.path, formats=FORMATS)
+        except UnidentifiedImageError:
+            raise InputError(
+                f"cannot open {self.path}: it is not an image that is known here",
+                "known are DICOM, whole slides (SVS, NDPI, MRXS, TIFF ...), PNG, JPEG, TIFF, GIF, BMP, WebP, JPEG 2000",
+            ) from None
+        except DECODE_ERRORS as error:
+            raise self._broken(error) from None
+
+    def _frame(self, frame: int) -> Image.Image:
+        if not 0 <= frame < self.frames:
+            raise InputError(f"{self.path} has no frame {frame}", f"it has {self.frames}, counted from 0")
+        if frame != self._shown_frame:
+            try:
+                self._shown, self._shown_frame = self._decode(frame), frame
+            except DECODE_ERRORS as error:
+                raise self._broken(error) from None
+            if self._shown.size != self.size_wh:
+                raise InputError(
+                    f"cannot use frame {frame} of {self.path}: its size differs", "save it as a file"
+                )
+        return self._shown
+
+    def _decode(self, frame: int) -> Image.Image:
+        if self.frames > 1:
+            self._file.seek(frame)
+            check_pixel_count(self.path, self._file.size)
+        self._file.load()
+        rgb, warnings = to_rgb(self._file)
+        self.warnings += [sentence for sentence in warnings if sentence not in self.warnings]
+        orientation = self._file.getexif().get(0x0112, 1)
+        turn = ImageOps.exif_transpose(_tagged(rgb, orientation)) if orientation != 1 else rgb
+        return turn or rgb
+
+    def _broken(self, error: BaseException) -> InputError:
+        reason = "the file is cut short" if "truncated" in str(error) else "the image data is damaged"
+        return InputError(f"cannot decode {self.path}: {reason}", "copy or export the file again")
+
+
+def _tagged(image: Image.Image, orientation: int) -> Image.Image:
+    image.getexif()[0x0112] = orientation
+    return image
