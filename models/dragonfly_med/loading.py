@@ -1,0 +1,59 @@
+"""Opening checkpoint folders: always local, always complete.
+
+transformers only reports missing weights and goes on with random ones; here that is an error.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+from safetensors import SafetensorError
+
+from dragonfly_med.errors import CheckpointError
+
+
+def existing_folder(path: Any) -> Path:
+    """The folder, or CheckpointError: a hub id is never looked up."""
+    folder = Path(path)
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder}: there is no such checkpoint folder")
+    if not (folder / "config.json").is_file() and not (folder / "processor_config.json").is_file():
+        raise CheckpointError(f"{folder}: there is no config.json, so this is not a checkpoint")
+    return folder
+
+
+def refuse_incomplete(folder: Path, loading_info: dict[str, Any]) -> None:
+    """Raises CheckpointError unless every weight of the network was in the files, and nothing else."""
+    for kind, what in (
+        ("missing_keys", "is missing"),
+        ("unexpected_keys", "is not part of the network"),
+        ("mismatched_keys", "has another shape"),
+    ):
+        keys = loading_info.get(kind) or ()
+        if keys:
+            names = sorted(key if isinstance(key, str) else key[0] for key in keys)
+            more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
+            raise CheckpointError(f"{folder}: weight {names[0]} {what}{more}")
+
+
+def load_strictly(
+    from_pretrained: Callable[..., Any], folder: Path, *args: Any, **kwargs: Any
+) -> tuple[Any, Any]:
+    """Calls transformers' ``from_pretrained`` without a network; returns (model, loading info) of a complete one."""
+    # mismatches are let through to be refused below, by name
+    kwargs |= {"local_files_only": True, "output_loading_info": True, "ignore_mismatched_sizes": True}
+    try:
+        model, loading_info = from_pretrained(folder, *args, **kwargs)
+    except UnpicklingError as error:
+        raise CheckpointError(
+            f"{folder}: a weight file is damaged, or holds something other than tensors"
+        ) from error
+    except (OSError, RuntimeError, KeyError, TypeError, ValueError, SafetensorError) as error:
+        raise CheckpointError(f"{folder}: the weights cannot be read: {_first_line(error)}") from error
+    refuse_incomplete(folder, loading_info)
+    return model, loading_info
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,0 +1,227 @@
+"""The Dragonfly network: a CLIP vision encoder, one linear projection, a Llama, and zoom-in selection between them.
+
+Both published architectures are computed here exactly (float32 logits within 1e-3 of the reference on every recorded
+case). State-dict names are the published ones, in memory as on disk.
+
+Sources: Thapa et al., "Dragonfly: Multi-Resolution Zoom-In Encoding Enhances Vision-Language Models"
+(arXiv:2406.00977), section 3; the behaviour of togethercomputer/Dragonfly, branches dragonfly-v1 and main.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import (
+    CLIPVisionConfig,
+    CLIPVisionModel,
+    GenerationMixin,
+    LlamaForCausalLM,
+    PreTrainedModel,
+)
+from transformers.modeling_outputs import CausalLMOutputWithPast
+
+from dragonfly_med.configuration import DragonflyConfig
+from dragonfly_med.loading import existing_folder, load_strictly
+from dragonfly_med.views import MIDDLE_CROPS
+
+# Zoom-in selection of v1: each middle crop chooses three of "its" six high crops. Its six are consecutive in the high
+# grid's row-by-row numbering, not the ones that lie under it in the picture; the weights were trained that way.
+_HIGH_PER_MIDDLE = 6
+_KEPT_PER_MIDDLE = 3
+
+_V2_POOLED_GRID = 6
+
+
+@dataclass
+class DragonflyOutput(CausalLMOutputWithPast):
+    """A causal language model's output, and which high crops v1 zoomed in on ([batch, 12], ascending)."""
+
+    selected_crops: torch.LongTensor | None = None
+
+
+class ImageEncoder(nn.Module):
+    """CLIP's vision tower under its published name, giving the features of the second-to-last layer."""
+
+    def __init__(self, config: CLIPVisionConfig) -> None:
+        super().__init__()
+        self.vision_model = CLIPVisionModel(config)
+
+    def forward(self, crops: torch.Tensor) -> torch.Tensor:
+        """[crops, 3, side, side] to [crops, tokens, width], class token first, without the post-layernorm.
+
+        The last layer is part of every checkpoint and of no result, so it is not run.
+        """
+        tower = self.vision_model
+        hidden = tower.pre_layrnorm(tower.embeddings(crops))
+        for layer in tower.encoder.layers[:-1]:
+            hidden = layer(hidden, None)
+        return hidden
+
+
+class DragonflyForCausalLM(PreTrainedModel, GenerationMixin):
+    """Answers prompts about images.
+
+    ``from_pretrained`` opens a folder laid out like the published checkpoints, never a network, and refuses one in
+    which any weight is missing, left over or of another shape.
+    """
+
+    config_class = DragonflyConfig
+    base_model_prefix = ""
+    main_input_name = "input_ids"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _can_compile_fullgraph = True
+    _no_split_modules = ("CLIPEncoderLayer", "LlamaDecoderLayer")
+    _skip_keys_device_placement = ("past_key_values",)
+
+    def __init__(self, config: DragonflyConfig) -> None:
+        super().__init__(config)
+        self.image_encoder = ImageEncoder(config.vision_config)
+        self.vision_embed_tokens = nn.Linear(config.vision_config.hidden_size, config.text_config.hidden_size)
+        self.language_model = LlamaForCausalLM(config.text_config)
+        self.post_init()
+        self._stop_where_the_reference_stops()
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *model_args: Any, **kwargs: Any) -> Any:
+        """As in transformers, but local and strict.
+
+        Raises:
+            CheckpointError: no such folder, an unknown kind of checkpoint, or weights that do not fit exactly.
+        """
+        folder = existing_folder(pretrained_model_name_or_path)
+        model, loading_info = load_strictly(super().from_pretrained, folder, *model_args, **kwargs)
+        model._stop_where_the_reference_stops()
+        return (model, loading_info) if kwargs.get("output_loading_info") else model
+
+    def _stop_where_the_reference_stops(self) -> None:
+        # the published generation_config.json names <|end_of_text|>, at which the model does not stop
+        self.generation_config.eos_token_id = self.config.stop_token_ids
+        self.generation_config.bos_token_id = self.config.bos_token_id
+        self.generation_config.pad_token_id = self.config.bos_token_id
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.language_model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.language_model.set_input_embeddings(value)
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.language_model.get_output_embeddings()
+
+    def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
+        self.language_model.set_output_embeddings(new_embeddings)
+
+    def encode_crops(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Projected features of every crop: [batch, crops, 3, side, side] to [batch, crops, tokens, width]."""
+        batch = pixel_values.shape[0]
+        crops = pixel_values.flatten(0, 1).to(self.vision_embed_tokens.weight.dtype)
+        features = self.vision_embed_tokens(self.image_encoder(crops))
+        return features.unflatten(0, (batch, -1))
+
+    def select_crops(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """v1's zoom-in selection: numbers of the kept high crops, [batch, 12], ascending."""
+        if self.config.architecture != "dragonfly-v1":
+            raise ValueError("only v1 selects crops; v2 reads all of them, pooled")
+        return rank_and_keep(self.encode_crops(pixel_values))
+
+    def embed_images(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Image embeddings in sequence order [batch, embeddings, width], and v1's selected crops."""
+        features = self.encode_crops(pixel_values)
+        if self.config.architecture == "dragonfly-v1":
+            selected = rank_and_keep(features)
+            rows = torch.arange(len(selected), device=selected.device)[:, None]
+            low_and_middle, high = features[:, : 1 + MIDDLE_CROPS], features[:, 1 + MIDDLE_CROPS :]
+            kept = torch.cat([low_and_middle, high[rows, selected]], dim=1)  # [batch, 17, tokens, width]
+            return kept.flatten(1, 2), selected
+        pooled = pool_crops(features[:, 1:], self.config.patch_grid)  # [batch, 40, 37, width]
+        return torch.cat([features[:, 0], pooled.flatten(1, 2)], dim=1), None
+
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        past_key_values: Any = None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        **kwargs: Any,
+    ) -> DragonflyOutput:
+        """Logits [batch, length, vocabulary] (or of the last ``logits_to_keep`` positions).
+
+        Args:
+            input_ids: [batch, length], with placeholders where image embeddings go.
+            pixel_values: [batch, crops, 3, side, side]; whenever they are given they are looked at.
+            attention_mask: [batch, length], 0 at padding.
+
+        Raises:
+            ValueError: placeholders and image embeddings differ in number.
+        """
+        if inputs_embeds is None:
+            inputs_embeds = self.get_input_embeddings()(input_ids)
+        selected = None
+        if pixel_values is not None:
+            if input_ids is None:
+                raise ValueError("pixel_values need input_ids, whose placeholders say where the image goes")
+            images, selected = self.embed_images(pixel_values)
+            inputs_embeds = self._place_images(input_ids, inputs_embeds, images)
+        if position_ids is None and past_key_values is None:
+            position_ids = _positions(attention_mask)
+        output = self.language_model(
+            inputs_embeds=inputs_embeds,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            labels=labels,
+            use_cache=use_cache,
+            logits_to_keep=logits_to_keep,
+            **kwargs,
+        )
+        return DragonflyOutput(**output, selected_crops=selected)
+
+    def _place_images(
+        self, input_ids: torch.Tensor, inputs_embeds: torch.Tensor, images: torch.Tensor
+    ) -> torch.Tensor:
+        """Replaces the word embedding of every placeholder by an image embedding, in order."""
+        is_image = input_ids == self.config.image_token_id
+        if int(is_image.sum()) != images.shape[0] * images.shape[1]:
+            raise ValueError(
+                f"{images.shape[0]} x {images.shape[1]} image embeddings for {int(is_image.sum())} placeholders"
+            )
+        return inputs_embeds.masked_scatter(is_image[..., None], images.to(inputs_embeds.dtype))
+
+
+def rank_and_keep(features: torch.Tensor) -> torch.Tensor:
+    """Zoom-in selection on projected features [batch, 29, tokens, width]: numbers of 12 high crops, ascending.
+
+    A crop is summarised by the mean of its tokens, and compared by the dot product.
+    """
+    means = features.mean(dim=2)  # [batch, crops, width]
+    middle, high = means[:, 1 : 1 + MIDDLE_CROPS], means[:, 1 + MIDDLE_CROPS :]
+    high = high.unflatten(1, (MIDDLE_CROPS, _HIGH_PER_MIDDLE))
+    scores = (high * middle[:, :, None]).sum(-1)  # [batch, middle, its high crops]
+    kept = scores.topk(_KEPT_PER_MIDDLE, dim=-1).indices
+    first = torch.arange(MIDDLE_CROPS, device=kept.device)[:, None] * _HIGH_PER_MIDDLE
+    return (kept + first).flatten(1).sort(dim=1).values
+
+
+def pool_crops(features: torch.Tensor, patch_grid: int) -> torch.Tensor:
+    """[batch, crops, 1 + grid², width] to [batch, crops, 37, width]: class token, then squares averaged to 6 x 6."""
+    class_token, patches = features[:, :, :1], features[:, :, 1:]
+    square = patch_grid // _V2_POOLED_GRID
+    patches = patches.unflatten(2, (_V2_POOLED_GRID, square, _V2_POOLED_GRID, square)).mean(dim=(3, 5))
+    return torch.cat([class_token, patches.flatten(2, 3)], dim=2)
+
+
+def _positions(attention_mask: torch.Tensor | None) -> torch.Tensor | None:
+    """Running count of the mask minus one, as generation numbers a left-padded batch; padding gets 1."""
+    if attention_mask is None or attention_mask.ndim != 2:
+        return None
+    return (attention_mask.long().cumsum(-1) - 1).masked_fill(attention_mask == 0, 1)

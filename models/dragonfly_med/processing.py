@@ -1,0 +1,202 @@
+"""Images and prompts to the tensors that the network reads, and token ids back to text.
+
+A sample is ``[image block] + [BOS + prompt]``: all image placeholders first, a newline token after every crop, and only
+then the beginning-of-text token. Prompts longer than the network was trained to read are refused, never cut.
+
+The processor does what the published weights were trained with and nothing else: an image is converted to RGB as
+Pillow does it. Orientation, transparency, windows and fields of view are decided by whoever hands the image over.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from transformers import BatchFeature, PreTrainedTokenizerFast, ProcessorMixin
+
+from dragonfly_med.configuration import DragonflyConfig
+from dragonfly_med.crops import Resizable, cut_crops, draw_canvases, normalize
+from dragonfly_med.errors import CheckpointError, PromptTooLongError
+from dragonfly_med.loading import existing_folder
+from dragonfly_med.views import Architecture, ViewPlan, plan_views
+
+# Text may fill half of the length the networks were trained with (2048 ids in v1, 4096 in v2), less one id.
+_TRAINED_LENGTH: dict[Architecture, int] = {"dragonfly-v1": 2048, "dragonfly-v2": 4096}
+
+_V1_FULL_CROPS = 17  # 1 low, 4 middle and the 12 selected high crops
+_V2_POOLED_CROPS = 40  # 4 middle and 36 high crops
+_V2_POOLED_TOKENS = 1 + 6 * 6
+
+_SETTINGS_FILE = "processor_config.json"
+
+
+class DragonflyProcessor(ProcessorMixin):
+    """Turns images and prompts into model inputs.
+
+    Args:
+        tokenizer: Llama 3's, or one with the same special tokens.
+        architecture: which crops are cut and how many placeholders stand for them.
+        crop_side_px: the side of a crop, as the vision encoder takes it.
+        patch_grid: patches along one side of a crop.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerFast,
+        architecture: Architecture = "dragonfly-v1",
+        crop_side_px: int = 224,
+        patch_grid: int = 7,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(tokenizer, **kwargs)
+        self.architecture: Architecture = architecture
+        self.crop_side_px = crop_side_px
+        self.patch_grid = patch_grid
+        self.end_of_text_id = self._token_id("<|end_of_text|>")
+        self.image_token_id = self._token_id("<|reserved_special_token_0|>")
+        self.image_newline_token_id = self._token_id("<|reserved_special_token_1|>")
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> "DragonflyProcessor":
+        """Opens a checkpoint folder; never a network.
+
+        Raises:
+            CheckpointError: the folder has no tokenizer, or one that does not fit its network.
+        """
+        folder = existing_folder(pretrained_model_name_or_path)
+        if not (folder / "tokenizer.json").is_file():
+            raise CheckpointError(f"{folder}: there is no tokenizer.json")
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+        if (folder / "config.json").is_file():
+            config = DragonflyConfig.from_pretrained(folder, local_files_only=True)
+            processor = cls(tokenizer, config.architecture, config.crop_side_px, config.patch_grid)
+            if processor.image_token_id != config.image_token_id:
+                raise CheckpointError(
+                    f"{folder}: the tokenizer has its image placeholder at {processor.image_token_id}, "
+                    f"the network at {config.image_token_id}"
+                )
+            return processor
+        settings = json.loads((folder / _SETTINGS_FILE).read_text(encoding="utf-8"))
+        return cls(tokenizer, settings["architecture"], settings["crop_side_px"], settings["patch_grid"])
+
+    def save_pretrained(self, save_directory: Any, **kwargs: Any) -> list[str]:
+        """Writes the tokenizer and ``processor_config.json``; returns the names of the files."""
+        folder = Path(save_directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        written = list(self.tokenizer.save_pretrained(folder))
+        settings = {
+            "processor_class": type(self).__name__,
+            "image_encoding_style": "llava-hd",  # the reference's name for the only style there is
+            "architecture": self.architecture,
+            "crop_side_px": self.crop_side_px,
+            "patch_grid": self.patch_grid,
+        }
+        file = folder / _SETTINGS_FILE
+        file.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        return [*written, str(file)]
+
+    def prompt(self, question: str, system: str | None = None) -> str:
+        """The question in Llama 3's chat form; a system prompt goes before it, inside the user's turn."""
+        asked = f"{system} {question}" if system else question
+        return (
+            f"<|start_header_id|>user<|end_header_id|>\n\n{asked}<|eot_id|>"
+            "<|start_header_id|>assistant<|end_header_id|>\n\n"
+        )
+
+    def plan(self, size_wh: tuple[int, int]) -> ViewPlan:
+        """Which crops an image of ``size_wh`` pixels is cut into."""
+        return plan_views(size_wh, self.crop_side_px, self.architecture)
+
+    def __call__(
+        self,
+        images: Sequence[Image.Image | Resizable] | None = None,
+        text: str | Sequence[str] | None = None,
+        return_tensors: str = "pt",
+        is_generate: bool = True,
+        max_length: int | None = None,
+        **kwargs: Any,
+    ) -> BatchFeature:
+        """Model inputs for pairs of one image and one prompt.
+
+        Args:
+            images: one per prompt; ``None`` for text alone.
+            text: chat-wrapped prompts (see ``prompt``).
+            return_tensors: only ``"pt"``.
+            is_generate: ``True`` pads on the left, ready for generation; ``False`` ends every sample with
+                <|end_of_text|> and pads on the right, ready for training.
+            max_length: the length the network was trained with; text may take half of it, less one id.
+
+        Returns:
+            ``input_ids`` and ``attention_mask`` [batch, length], and with images ``pixel_values``
+            [batch, crops, 3, side, side] float32.
+
+        Raises:
+            PromptTooLongError: a prompt does not fit.
+            ValueError: images and prompts are not pairs, or an argument is unknown.
+        """
+        if kwargs or return_tensors != "pt":
+            raise ValueError(f"unknown arguments: {sorted(kwargs) or return_tensors}")
+        if text is None:
+            raise ValueError("an image needs a prompt")
+        prompts = [text] if isinstance(text, str) else list(text)
+        block: list[int] = []
+        if images is not None:
+            if len(images) != len(prompts):
+                raise ValueError(f"{len(images)} images cannot be paired with {len(prompts)} prompts")
+            block = self.image_block()
+        rows = [block + self.text_ids(prompt, max_length) for prompt in prompts]
+        data = self._pad(rows, left=True) if is_generate else self._pad([*map(self._ended, rows)], left=False)
+        if images is not None:
+            data["pixel_values"] = torch.stack([self.pixels(image) for image in images])
+        return BatchFeature(data)
+
+    def pixels(self, image: Image.Image | Resizable) -> torch.Tensor:
+        """The normalised crops of one image: float32 [crops, 3, side, side]."""
+        plan = self.plan(image.size)
+        return torch.from_numpy(normalize(cut_crops(draw_canvases(image, plan), plan)))
+
+    def image_block(self) -> list[int]:
+        """Placeholder and newline ids that stand for one image, whatever its size."""
+        full = [self.image_token_id] * (1 + self.patch_grid**2) + [self.image_newline_token_id]
+        if self.architecture == "dragonfly-v1":
+            return full * _V1_FULL_CROPS
+        pooled = [self.image_token_id] * _V2_POOLED_TOKENS + [self.image_newline_token_id]
+        return full + pooled * _V2_POOLED_CROPS
+
+    def text_ids(self, prompt: str, max_length: int | None = None) -> list[int]:
+        """BOS and the prompt's ids; raises PromptTooLongError rather than cutting any of them."""
+        ids = self.tokenizer(prompt)["input_ids"]
+        limit = (max_length or _TRAINED_LENGTH[self.architecture]) // 2 - 1
+        if len(ids) > limit:
+            raise PromptTooLongError(
+                f"the prompt has {len(ids)} tokens, and the network reads at most {limit}"
+            )
+        return ids
+
+    def batch_decode(self, token_ids: Any, **kwargs: Any) -> list[str]:
+        return self.tokenizer.batch_decode(token_ids, **kwargs)
+
+    def decode(self, token_ids: Any, **kwargs: Any) -> str:
+        return self.tokenizer.decode(token_ids, **kwargs)
+
+    def _ended(self, row: list[int]) -> list[int]:
+        return [*row, self.end_of_text_id]
+
+    def _pad(self, rows: list[list[int]], *, left: bool) -> dict[str, torch.Tensor]:
+        """``input_ids`` and ``attention_mask`` [batch, longest]."""
+        shape = len(rows), max(map(len, rows))
+        input_ids = torch.full(shape, self.end_of_text_id)
+        attention_mask = torch.zeros(shape, dtype=torch.long)
+        for index, row in enumerate(rows):
+            place = slice(shape[1] - len(row), None) if left else slice(len(row))
+            input_ids[index, place] = torch.tensor(row)
+            attention_mask[index, place] = 1
+        return {"input_ids": input_ids, "attention_mask": attention_mask}
+
+    def _token_id(self, token: str) -> int:
+        token_id = self.tokenizer.get_vocab().get(token)
+        if token_id is None:
+            raise CheckpointError(f"the tokenizer has no {token}: it is not Llama 3's")
+        return token_id
