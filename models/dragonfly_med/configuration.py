@@ -90,9 +90,7 @@ class DragonflyConfig(PreTrainedConfig):
         **kwargs: Any,
     ) -> None:
         if not isinstance(text_config, LlamaConfig):
-            text_config = LlamaConfig(
-                **_without_null_rope(_LLAMA_3_8B if text_config is None else text_config)
-            )
+            text_config = LlamaConfig(**_without_null_rope(_LLAMA_3_8B if text_config is None else text_config))
         if vision_config is None:
             vision_config = _encoder_shape(image_encoder, Path(str(kwargs.get("name_or_path", ""))))
         if not isinstance(vision_config, CLIPVisionConfig):

@@ -37,18 +37,14 @@ def refuse_incomplete(folder: Path, loading_info: dict[str, Any]) -> None:
             raise CheckpointError(f"{folder}: weight {names[0]} {what}{more}")
 
 
-def load_strictly(
-    from_pretrained: Callable[..., Any], folder: Path, *args: Any, **kwargs: Any
-) -> tuple[Any, Any]:
+def load_strictly(from_pretrained: Callable[..., Any], folder: Path, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
     """Calls transformers' ``from_pretrained`` without a network; returns (model, loading info) of a complete one."""
     # mismatches are let through to be refused below, by name
     kwargs |= {"local_files_only": True, "output_loading_info": True, "ignore_mismatched_sizes": True}
     try:
         model, loading_info = from_pretrained(folder, *args, **kwargs)
     except UnpicklingError as error:
-        raise CheckpointError(
-            f"{folder}: a weight file is damaged, or holds something other than tensors"
-        ) from error
+        raise CheckpointError(f"{folder}: a weight file is damaged, or holds something other than tensors") from error
     except (OSError, RuntimeError, KeyError, TypeError, ValueError, SafetensorError) as error:
         raise CheckpointError(f"{folder}: the weights cannot be read: {_first_line(error)}") from error
     refuse_incomplete(folder, loading_info)

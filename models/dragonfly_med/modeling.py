@@ -186,9 +186,7 @@ class DragonflyForCausalLM(PreTrainedModel, GenerationMixin):
         )
         return DragonflyOutput(**output, selected_crops=selected)
 
-    def _place_images(
-        self, input_ids: torch.Tensor, inputs_embeds: torch.Tensor, images: torch.Tensor
-    ) -> torch.Tensor:
+    def _place_images(self, input_ids: torch.Tensor, inputs_embeds: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
         """Replaces the word embedding of every placeholder by an image embedding, in order."""
         is_image = input_ids == self.config.image_token_id
         if int(is_image.sum()) != images.shape[0] * images.shape[1]:

@@ -170,9 +170,7 @@ class DragonflyProcessor(ProcessorMixin):
         ids = self.tokenizer(prompt)["input_ids"]
         limit = (max_length or _TRAINED_LENGTH[self.architecture]) // 2 - 1
         if len(ids) > limit:
-            raise PromptTooLongError(
-                f"the prompt has {len(ids)} tokens, and the network reads at most {limit}"
-            )
+            raise PromptTooLongError(f"the prompt has {len(ids)} tokens, and the network reads at most {limit}")
         return ids
 
     def batch_decode(self, token_ids: Any, **kwargs: Any) -> list[str]:
