@@ -1,7 +1,7 @@
 """From a path to a source: which reader opens a file is decided by its content first, by its suffix second.
 
-``open_source`` opens one file, ``list_images`` finds the files of a folder run. A reader module, and with it the
-library that decodes, is imported only when a file needs it. Non-goals: DICOM series, and which boxes to look at.
+``open_source`` opens one file, ``list_images`` finds the files of a folder run. A reader module, and with it its
+decoding library, is imported only when a file needs it. Non-goals: DICOM series, and which boxes to look at.
 """
 
 import os
@@ -12,7 +12,7 @@ from importlib import import_module
 from pathlib import Path
 
 from dragonfly_cli.errors import InputError, NoInputError, UsageError
-from dragonfly_cli.readers.source import Source, SourceKind, View
+from dragonfly_cli.readers.source import Source, View
 
 __all__ = ["Source", "View", "list_images", "open_source"]
 
@@ -24,19 +24,17 @@ RASTER_MAGICS = (
     b"\x89PNG\r\n\x1a\n",
     b"\xff\xd8\xff",  # JPEG
     b"GIF8",
-    b"BM",
     b"\0\0\0\x0cjP  ",  # JPEG 2000 in a box
     b"\xff\x4f\xff\x51",  # JPEG 2000 bare
 )
-SLIDE_SUFFIXES = frozenset("svs ndpi mrxs scn bif vms vmu svslide czi".split())
-RASTER_SUFFIXES = frozenset("png jpg jpeg jpe tif tiff gif bmp webp jp2 j2k pgm ppm pnm avif".split())
-DICOM_SUFFIXES = frozenset(["dcm", "dicom", "dic"])
-OTHER_SUFFIXES = frozenset(
-    "csv tsv txt md rst json jsonl geojson xml html yaml yml toml ini log pdf zip gz py".split()
-)
-IMPLICIT_START = re.compile(
-    rb"[\x02\x08]\0.\0..\0\0", re.DOTALL
-)  # group, element, a 32-bit length below 64 KiB
+SLIDE_SUFFIXES = frozenset((".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide", ".czi"))
+DICOM_SUFFIXES = frozenset((".dcm", ".dicom", ".dic"))
+_RASTER = ".png .jpg .jpeg .jpe .tif .tiff .gif .bmp .webp .jp2 .j2k .avif .pgm .ppm .pnm"
+RASTER_SUFFIXES = frozenset(_RASTER.split())
+_OTHER = ".csv .tsv .txt .md .rst .json .jsonl .geojson .xml .html .yaml .yml .toml .ini .log .pdf .zip .gz .py"
+OTHER_SUFFIXES = frozenset(_OTHER.split())
+# Group 2 or 8, an element, then a 32-bit length below 64 KiB or the two letters of a value representation.
+IMPLICIT_START = re.compile(rb"[\x02\x08]\0.\0..\0\0", re.DOTALL)
 EXPLICIT_START = re.compile(rb"[\x02\x08]\0.\0(?:UI|UL|CS|SH|LO|DA|TM|OB|SQ)", re.DOTALL)
 
 
@@ -52,13 +50,11 @@ class Reader:
 def open_source(path: str | os.PathLike[str], *, slide_mpp: float | None = None) -> Source:
     """Open one file. ``slide_mpp`` (microns per level-0 pixel, both axes) stands above what the file says.
 
-    Raises NoInputError when nothing is there, InputError when it cannot be read, UsageError for a bad ``slide_mpp``.
+    Raises NoInputError when nothing is there, InputError when it cannot be read, UsageError for the option.
     """
     path = Path(path)
     if slide_mpp is not None and not 0 < slide_mpp < float("inf"):
-        raise UsageError(
-            f"--slide-mpp must be above 0, not {slide_mpp}", "give microns per pixel, such as 0.25"
-        )
+        raise UsageError(f"--slide-mpp must be above 0, not {slide_mpp}", "give microns per pixel, such as 0.25")
     head = _read_head(path)
     reader = next(row for row in READERS if row.recognises(path, head))
     opener = getattr(import_module(reader.module), reader.opener)
@@ -68,8 +64,8 @@ def open_source(path: str | os.PathLike[str], *, slide_mpp: float | None = None)
 def list_images(folder: str | os.PathLike[str]) -> list[Path]:
     """Every image below ``folder``, sorted by path; the folder may also be one file, which is then the list.
 
-    A file counts by its content, or by a suffix that promises an image: a broken one is to be reported, not to
-    vanish. Hidden files and DICOMDIR are left out. Raises NoInputError when the folder does not exist.
+    A file counts by its content, or by a suffix that promises an image: a broken one is to be reported,
+    not to vanish. Hidden files and DICOMDIR are left out. Raises NoInputError when the folder does not exist.
     """
     folder = Path(folder)
     if not folder.exists():
@@ -91,7 +87,7 @@ def is_dicom(head: bytes) -> bool:
 
 
 def sop_class(head: bytes) -> bytes:
-    """The Media Storage SOP Class UID of the file meta information, which is always explicit little endian."""
+    """The Media Storage SOP Class UID of the file meta information, explicit VR by the standard."""
     tag_at = head.find(b"\x02\0\x02\0UI")
     if tag_at < 0:
         return b""
@@ -113,16 +109,14 @@ def _read_head(path: Path) -> bytes:
     except PermissionError:
         raise InputError(f"cannot read {path}: permission denied", "check the rights of the file") from None
     except OSError as error:
-        raise InputError(
-            f"cannot read {path}: {error.strerror}", "check the disk or the network folder"
-        ) from None
+        raise InputError(f"cannot read {path}: {error.strerror}", "check the disk or the network folder") from None
     if not head:
         raise InputError(f"cannot read {path}: the file is empty", "copy or export it again")
     return head
 
 
 def _suffix(path: Path) -> str:
-    return path.suffix.lower().removeprefix(".")
+    return path.suffix.lower()
 
 
 def _is_slide(path: Path, head: bytes) -> bool:
@@ -139,8 +133,9 @@ def _is_dicom_file(path: Path, head: bytes) -> bool:
 
 def _has_image_magic(head: bytes) -> bool:
     is_webp = head[:4] == b"RIFF" and head[8:12] == b"WEBP"
+    is_bmp = head[:2] == b"BM" and head[6:10] == b"\0\0\0\0"
     is_avif = head[4:12] in (b"ftypavif", b"ftypavis")
-    return head.startswith(TIFF_MAGICS + RASTER_MAGICS) or is_webp or is_avif
+    return head.startswith(TIFF_MAGICS + RASTER_MAGICS) or is_webp or is_bmp or is_avif
 
 
 def _is_listed(path: Path) -> bool:

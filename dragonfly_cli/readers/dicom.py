@@ -1,8 +1,8 @@
 """One DICOM file as a source: each frame decoded by pydicom's plug-ins and shown as a viewer would show it.
 
-``dicom_header`` says what the file wants, ``dicom_display`` does the arithmetic, this module joins them, one frame at a
-time. No value that could identify a patient leaves it: ``details`` is an allow-list, and errors are in our own words
-because pydicom's may quote an element. Non-goals: series and folders, presentation states, whole slides (``slide``).
+``dicom_header`` says what the file wants, ``dicom_display`` does the arithmetic, this module joins them, one frame
+at a time. No value that could identify a patient leaves it: ``details`` is an allow-list, and errors are in our own
+words because pydicom's may quote an element. Non-goals: series, presentation states, whole slides (``slide``).
 """
 
 import struct
@@ -13,15 +13,17 @@ from typing import Any
 import numpy as np
 from PIL import Image
 from pydicom.dataset import Dataset
+from pydicom.encaps import get_frame
 from pydicom.errors import InvalidDicomError
 from pydicom.pixels import apply_color_lut, get_decoder, pixel_array
-from pydicom.uid import DeflatedExplicitVRLittleEndian
+from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEGBaseline8Bit
 
 from dragonfly_cli.errors import InputError
 from dragonfly_cli.geometry import Box
 from dragonfly_cli.readers import dicom_display as display
 from dragonfly_cli.readers import dicom_header as header_of
 from dragonfly_cli.readers.dicom_display import Array, LookupTable, Window
+from dragonfly_cli.readers.dicom_jpeg import natural_rgb
 from dragonfly_cli.readers.raster import check_pixel_count, crop
 from dragonfly_cli.readers.source import MppSource, SourceKind
 
@@ -79,12 +81,12 @@ class DicomSource:
                 self._read_facts(slide_mpp)
             except READ_ERRORS:
                 raise InputError(
-                    f"cannot read the DICOM file {path}: its header is damaged", COPY_HINT
+                    f"cannot read the DICOM file {path}: its header is damaged or incomplete", COPY_HINT
                 ) from None
         check_pixel_count(path, self.size_wh)
 
     def view(self, box: Box, frame: int = 0) -> Image.Image:
-        """The part ``box`` of ``frame`` as an 8-bit RGB image. Raises InputError when it cannot be decoded."""
+        """The part ``box`` of ``frame`` as an 8-bit RGB image. Raises InputError if it cannot be decoded."""
         if not 0 <= frame < self.frames:
             raise InputError(f"{self.path} has no frame {frame}", f"it has {self.frames}, counted from 0")
         if self._shown is None or self._shown[0] != frame:
@@ -100,9 +102,7 @@ class DicomSource:
             "transfer_syntax": header_of.known_name(self._syntax),
             "bits_stored": self._bits,
             "frames": self.frames,
-            "pixel_spacing_mm": [mpp[1] / 1000, mpp[0] / 1000]
-            if mpp
-            else None,  # as the file has it: row, column
+            "pixel_spacing_mm": [mpp[1] / 1000, mpp[0] / 1000] if mpp else None,  # as the file has it: row, column
             "window": _described(self._used),
         }
 
@@ -119,7 +119,7 @@ class DicomSource:
                 f"cannot show {self.path}: it holds no picture (it is: {name})",
                 "give the image that it refers to",
             )
-        if not getattr(self._header.get_item(keyword), "length", 1):
+        if header_of.is_empty(self._header, keyword):
             raise InputError(f"cannot show {self.path}: its pixel data is empty", COPY_HINT)
 
     def _read_facts(self, slide_mpp: float | None) -> None:
@@ -141,9 +141,7 @@ class DicomSource:
                 stored = self._decode(frame)
                 shown = self._display(stored, frame)
             except MemoryError:
-                raise InputError(
-                    f"cannot decode {self.path}: out of memory", "close other programs"
-                ) from None
+                raise InputError(f"cannot decode {self.path}: out of memory", "close other programs") from None
             except READ_ERRORS:
                 raise self._undecodable() from None
         return Image.fromarray(shown).convert("RGB")
@@ -152,6 +150,9 @@ class DicomSource:
         """[rows, columns] or [rows, columns, 3] of stored values in the machine's byte order."""
         is_by_path = header_of.has_syntax(self._header) and self._syntax != DeflatedExplicitVRLittleEndian
         source: Path | Dataset = self.path if is_by_path else header_of.with_syntax(self._header)
+        if self._syntax == JPEGBaseline8Bit and self._header.SamplesPerPixel == 3:
+            stream = get_frame(self._header.PixelData, frame, number_of_frames=self.frames)
+            return natural_rgb(stream, self._header.PhotometricInterpretation == "RGB")
         stored = pixel_array(source, index=frame)
         return stored.astype(stored.dtype.newbyteorder("="), copy=False)
 
@@ -212,9 +213,7 @@ class DicomSource:
             return InputError(f"cannot decode {self.path}: no decoder for {name}", CODECS[self._syntax])
         if not is_known:
             return InputError(f"cannot decode {self.path}: {name} is not supported", CONVERT_HINT)
-        return InputError(
-            f"cannot decode {self.path}: its pixel data ({name}) is damaged or incomplete", COPY_HINT
-        )
+        return InputError(f"cannot decode {self.path}: its pixel data ({name}) is damaged or incomplete", COPY_HINT)
 
 
 def _described(used: Window | LookupTable | None) -> dict[str, Any] | None:

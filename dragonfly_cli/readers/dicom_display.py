@@ -1,7 +1,7 @@
 """From stored DICOM values to the 8 bits that a viewer would show: pure arithmetic on numpy arrays.
 
-The order is that of DICOM PS3.3 C.7.6.3, C.11.1 and C.11.2: modality LUT or rescale, then VOI LUT or window, then the
-inversion of MONOCHROME1, last. Values are float32 and are never cast back to the stored type between the steps.
+The order is that of DICOM PS3.3 C.7.6.3, C.11.1 and C.11.2: modality LUT or rescale, then VOI LUT or window, then
+the inversion of MONOCHROME1, last. Values are float32 and never cast back to the stored type between the steps.
 Rounding is to the nearest. Non-goals: presentation states, overlays, ICC profiles, decoding.
 """
 
@@ -92,7 +92,7 @@ def percentile_window(values: Array, is_padding: Array | None) -> Window:
 
 
 def padding_mask(stored: Array, value: int | None, limit: int | None) -> Array | None:
-    """Which stored values are Pixel Padding Value, or lie between it and Pixel Padding Range Limit; None without."""
+    """Which stored values are Pixel Padding Value, or up to Pixel Padding Range Limit; None without padding."""
     if value is None or stored.dtype.kind not in "iu":
         return None
     # Either sign may stand in the header whatever the sign of the pixels is: compare in the pixels' own type.
@@ -115,7 +115,7 @@ def color_to_8_bit(color: Array, bits: int) -> Array:
 
 
 def palette_to_8_bit(stored: Array, tables: list[LookupTable]) -> Array:
-    """[height, width] of palette indices as [height, width, 3] uint8; 8-bit palettes may be stored in 16 bits."""
+    """[height, width] of indices as [height, width, 3] uint8; an 8-bit palette may be stored in 16 bits."""
     color = np.stack([table.apply(stored) for table in tables], axis=-1)
     is_wide = tables[0].bits > 8 and max(int(table.entries.max()) for table in tables) > 255
     return (color // 256 if is_wide else color).astype(np.uint8)

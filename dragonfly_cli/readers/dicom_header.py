@@ -1,6 +1,6 @@
 """What a DICOM header says about showing its pixels, frame by frame: scale, rescale, window, tables, padding.
 
-Everything is looked up in the functional groups of multi-frame objects first, then at the top of the data set.
+Everything is looked up in the functional groups of multi-frame objects first, then in the data set itself.
 No value that could identify a patient is read here. Non-goals: arithmetic on pixels (``dicom_display``).
 """
 
@@ -28,9 +28,7 @@ from pydicom.uid import (
 from dragonfly_cli.readers.dicom_display import LookupTable, Window
 
 DEFER_BYTES = 2**18  # larger elements, the pixels above all, are read only when asked for
-CODE = re.compile(
-    r"[A-Z0-9_ ]{1,16}"
-)  # the shape of DICOM's code strings; a value of another shape is not shown
+CODE = re.compile(r"[A-Z0-9_ ]{1,16}")  # the shape of DICOM's code strings; a value of another shape is not shown
 FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
 COLORS = ("Red", "Green", "Blue")
 
@@ -83,13 +81,20 @@ def known_name(uid: object) -> str | None:
     return str(UID_dictionary[str(uid)][0]) if str(uid) in UID_dictionary else None
 
 
+def is_empty(header: Dataset, keyword: str) -> bool:
+    """Whether an element has no value, without reading it from disk."""
+    element = header.get_item(keyword)
+    length = getattr(element, "length", None)  # only elements that are not parsed yet have one
+    return length == 0 if length is not None else not getattr(element, "value", None)
+
+
 def code_of(header: Dataset, keyword: str) -> str | None:
     value = str(header.get(keyword) or "")
     return value if CODE.fullmatch(value) else None
 
 
 def frame_element(header: Dataset, frame: int, group: str, keyword: str) -> Any:
-    """An element of one frame's functional ``group``, of the shared one, or of the data set itself; else None."""
+    """An element of one frame's functional ``group``, of the shared one, or of the data set; else None."""
     per_frame = header.get("PerFrameFunctionalGroupsSequence") or []
     shared = header.get("SharedFunctionalGroupsSequence") or []
     for groups in ([per_frame[frame]] if frame < len(per_frame) else []) + list(shared[:1]):

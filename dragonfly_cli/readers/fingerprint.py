@@ -1,7 +1,7 @@
-"""What identifies a file's content in a record: a hash of all of it, or of its size, head and tail when it is large.
+"""What identifies a file's content in a record: a hash of all of it, or of its size and ends when it is large.
 
-Non-goal: a slide's own ``openslide.quickhash-1``; the slide reader gives it in ``details()["quickhash"]``, and the
-record prefers it to the one made here.
+Non-goal: a slide's own ``openslide.quickhash-1``, which the record prefers to the one made here; the slide reader
+gives it in ``details()["quickhash"]``.
 """
 
 import hashlib

@@ -1,7 +1,7 @@
 """Ordinary pictures (PNG, JPEG, TIFF ...) through Pillow, brought to 8-bit RGB as a viewer would show them.
 
-Upright by EXIF, transparency on white, 16 bit by the full range of its type. A picture has no physical scale of its
-own (its "dpi" is a printer's), so the scale is None unless the user gives one.
+Upright by EXIF, transparency on white, 16 bit by the full range of its type. A picture has no physical scale of
+its own (its "dpi" is a printer's), so the scale is None unless the user gives one.
 Non-goals: colour management, pages of unequal size, formats that run other programs (EPS).
 """
 
@@ -58,7 +58,7 @@ def check_pixel_count(path: Path, size_wh: tuple[int, int]) -> None:
     """Raises InputError for a picture that would not fit memory; asked before anything is decoded."""
     if size_wh[0] * size_wh[1] > MAX_PIXELS:
         raise InputError(
-            f"cannot open {path}: {size_wh[0]} x {size_wh[1]} pixels, more than {MAX_PIXELS // 10**6} megapixels",
+            f"cannot open {path}: {size_wh[0]} x {size_wh[1]} pixels are more than {MAX_PIXELS // 10**6} million",
             "save it as a pyramidal TIFF or SVS; a slide may have any size",
         )
 
@@ -147,14 +147,21 @@ class RasterSource:
     def _open(self) -> Image.Image:
         try:
             with own_pixel_limit():
-                return Image.open(self.path, formats=FORMATS)
+                image = Image.open(self.path)
         except UnidentifiedImageError:
-            raise InputError(
-                f"cannot open {self.path}: it is not an image that is known here",
-                "known are DICOM, whole slides (SVS, NDPI, MRXS, TIFF ...), PNG, JPEG, TIFF, GIF, BMP, WebP, JPEG 2000",
-            ) from None
+            raise self._unknown() from None
         except DECODE_ERRORS as error:
             raise self._broken(error) from None
+        if image.format not in FORMATS:
+            image.close()
+            raise self._unknown()
+        return image
+
+    def _unknown(self) -> InputError:
+        return InputError(
+            f"cannot open {self.path}: it is not an image of a known kind",
+            "known are DICOM, slides (SVS, NDPI, MRXS, TIFF ...), PNG, JPEG, TIFF, GIF, BMP, WebP, JPEG 2000",
+        )
 
     def _frame(self, frame: int) -> Image.Image:
         if not 0 <= frame < self.frames:
@@ -165,9 +172,7 @@ class RasterSource:
             except DECODE_ERRORS as error:
                 raise self._broken(error) from None
             if self._shown.size != self.size_wh:
-                raise InputError(
-                    f"cannot use frame {frame} of {self.path}: its size differs", "save it as a file"
-                )
+                raise InputError(f"cannot use frame {frame} of {self.path}: its size differs", "save it as a file")
         return self._shown
 
     def _decode(self, frame: int) -> Image.Image:

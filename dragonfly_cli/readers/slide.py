@@ -1,7 +1,7 @@
-"""Whole slides through OpenSlide: any box at any size, read from the pyramid level that holds that resolution.
+"""Whole slides through OpenSlide: any box at any size, read from the pyramid level that holds the resolution.
 
-Geometry (``plan_read``) is pure integers; pixels are read in blocks of bounded size, so that even a slide of one huge
-level costs tens of megabytes. Label and macro images are never opened: they may show a patient's name.
+Geometry (``plan_read``) touches no pixel; pixels are read in blocks of bounded size, so that even a slide of one
+huge level costs tens of megabytes. Label and macro images are never opened: they may show a patient's name.
 Non-goals: colour management, focal planes, and which boxes to look at.
 """
 
@@ -38,11 +38,9 @@ class ReadPlan:
 
 
 def plan_read(downsamples: tuple[float, ...], box: Box, size_wh: tuple[int, int]) -> ReadPlan:
-    """The coarsest level that is no coarser than the output, and the whole pixels of it that cover ``box``."""
+    """The coarsest level that is no coarser than the output, and its whole pixels that cover ``box``."""
     wanted = min(box.width / size_wh[0], box.height / size_wh[1]) * LEVEL_TOLERANCE
-    level = max(
-        (i for i, scale in enumerate(downsamples) if scale <= wanted), key=downsamples.__getitem__, default=0
-    )
+    level = max((i for i, scale in enumerate(downsamples) if scale <= wanted), key=downsamples.__getitem__, default=0)
     scale = downsamples[level]
     left, top, right, bottom = (edge / scale for edge in box.corners)
     x, y = math.floor(left + 1e-6), math.floor(top + 1e-6)
@@ -68,9 +66,7 @@ def plan_blocks(region: Box, reduce_xy: tuple[int, int]) -> Iterator[Box]:
 def _plan_reduction(region: Box, size_wh: tuple[int, int]) -> tuple[int, int]:
     if region.width * region.height <= MAX_REGION_PIXELS:
         return 1, 1
-    x, y = (
-        max(1, pixels // (REDUCING_GAP * out)) for pixels, out in zip(region.size_wh, size_wh, strict=True)
-    )
+    x, y = (max(1, pixels // (REDUCING_GAP * out)) for pixels, out in zip(region.size_wh, size_wh, strict=True))
     return x, y
 
 
@@ -196,12 +192,9 @@ class SlideSource:
 
     def _bounds(self) -> dict[str, int] | None:
         """The scanned part of level 0, in the formats that tell it."""
-        texts = [
-            self._slide.properties.get(f"openslide.bounds-{name}") for name in ("x", "y", "width", "height")
-        ]
-        if None in texts:
-            return None
-        return Box(*(int(text) for text in texts)).as_dict()
+        names = ("x", "y", "width", "height")
+        edges = [self._slide.properties.get(f"openslide.bounds-{name}", "") for name in names]
+        return dict(zip(names, map(int, edges), strict=True)) if all(edges) else None
 
 
 def _flattened(rgba: Image.Image, background: str) -> Image.Image:

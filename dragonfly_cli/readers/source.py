@@ -34,16 +34,14 @@ class Source(Protocol):
     format: str  # "aperio", "DICOM", "PNG" ...
     size_wh: tuple[int, int]  # level-0 pixels of a frame
     frames: int
-    mpp: (
-        tuple[float, float] | None
-    )  # microns per level-0 pixel along x and y; None when the file does not say
+    mpp: tuple[float, float] | None  # microns per level-0 pixel along x and y; None when the file does not say
     mpp_source: MppSource
     warnings: list[str]  # one sentence each, for the record; never patient data
 
     def view(self, box: Box, frame: int = 0) -> View:
-        """The part ``box`` of ``frame`` as something that can be resized; raises InputError if it cannot be read."""
+        """The part ``box`` of ``frame`` as something that can be resized; raises InputError if unreadable."""
 
     def details(self) -> dict[str, Any]:
-        """Technical facts for ``dragonfly info`` (levels, window, compression): an allow-list, no patient data."""
+        """Technical facts for ``dragonfly info`` (levels, window, codec): an allow-list, no patient data."""
 
     def close(self) -> None: ...
