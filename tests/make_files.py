@@ -1,0 +1,123 @@
+"""Small input files made on the spot: what a user's folder may hold, sound or broken. Plain helpers, no fixtures."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+from PIL import Image
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+
+SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"  # real images beside the checkout, where there are any
+SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+TILE_PX = 256
+
+
+def tissue_like(size_wh: tuple[int, int], seed: int = 0) -> np.ndarray:
+    """White glass with a smooth pink middle, [height, width, 3] uint8."""
+    width, height = size_wh
+    y, x = np.mgrid[0:height, 0:width]
+    distance = ((x - width / 2) / (width * 0.4)) ** 2 + ((y - height / 2) / (height * 0.4)) ** 2
+    noise = np.random.default_rng(seed).integers(-12, 13, (height, width, 1))
+    tissue = np.array([205, 120, 170]) + noise
+    return np.where((distance < 1)[..., None], tissue, 244).clip(0, 255).astype(np.uint8)
+
+
+def write_svs(
+    path: Path,
+    size_wh: tuple[int, int] = (2000, 1500),
+    *,
+    pixels: np.ndarray | None = None,
+    downsamples: tuple[int, ...] = (4,),
+    mpp: float | None = 0.5,
+    quality: int = 90,
+) -> Path:
+    """A tiled JPEG slide that OpenSlide opens as ``aperio``; ``pixels`` is [height, width, 3] uint8.
+
+    ``downsamples`` are the levels beside level 0: an empty tuple makes a slide of one level.
+    """
+    base = Image.fromarray(tissue_like(size_wh) if pixels is None else pixels)
+    width, height = base.size
+    scale = "" if mpp is None else f"|AppMag = 20|MPP = {mpp}"
+    head = f"Aperio Image Library v12.0.0\r\n{width}x{height} [0,0 {width}x{height}] (256x256) JPEG/RGB Q={quality}"
+    with tifffile.TiffWriter(path, bigtiff=width * height > 10**9) as tiff:
+        _write_page(tiff, base, head + scale, quality, is_tiled=True)
+        thumbnail = base.resize((max(1, width // 8), max(1, height // 8)))
+        _write_page(tiff, thumbnail, head + scale, quality, is_tiled=False)
+        for factor in downsamples:
+            level = base.resize((max(1, width // factor), max(1, height // factor)), Image.Resampling.BOX)
+            _write_page(tiff, level, head + scale, quality, is_tiled=True)
+    return path
+
+
+def write_dicom(
+    path: Path,
+    pixels: np.ndarray,
+    *,
+    photometric: str = "MONOCHROME2",
+    window: tuple[float, float] | None = None,
+    bits_stored: int | None = None,
+    **elements: Any,
+) -> Path:
+    """An uncompressed DICOM file of ``pixels``: [rows, columns], [rows, columns, 3], or with frames in front.
+
+    ``window`` is (centre, width); ``elements`` are further elements by keyword, None removes one.
+    """
+    is_color = pixels.shape[-1] == 3 and photometric in ("RGB", "YBR_FULL")
+    shape = pixels.shape[:-1] if is_color else pixels.shape
+    dataset = Dataset()
+    dataset.SOPClassUID = SECONDARY_CAPTURE
+    dataset.SOPInstanceUID = generate_uid(entropy_srcs=[path.name])
+    dataset.Modality = "OT"
+    dataset.PatientName = "Nobody^Secret"  # must never be seen anywhere
+    dataset.PatientID = "ID-4711-SECRET"
+    dataset.PhotometricInterpretation = photometric
+    dataset.Rows, dataset.Columns = shape[-2:]
+    dataset.SamplesPerPixel = 3 if is_color else 1
+    if is_color:
+        dataset.PlanarConfiguration = 0
+    if len(shape) == 3:
+        dataset.NumberOfFrames = shape[0]
+    dataset.BitsAllocated = pixels.dtype.itemsize * 8
+    dataset.BitsStored = bits_stored or dataset.BitsAllocated
+    dataset.HighBit = dataset.BitsStored - 1
+    dataset.PixelRepresentation = int(pixels.dtype.kind == "i")
+    if window is not None:
+        dataset.WindowCenter, dataset.WindowWidth = window
+    dataset.PixelData = pixels.astype(pixels.dtype.newbyteorder("<")).tobytes()
+    for keyword, value in elements.items():
+        if value is None:
+            delattr(dataset, keyword)
+        else:
+            setattr(dataset, keyword, value)
+    return save_dicom(path, dataset)
+
+
+def save_dicom(path: Path, dataset: Dataset, syntax: str = ExplicitVRLittleEndian) -> Path:
+    """Write a data set with preamble and file meta information."""
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = syntax
+    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
+    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    dataset.save_as(path, enforce_file_format=True)
+    return path
+
+
+def write_png(path: Path, size_wh: tuple[int, int] = (40, 30), color: str = "red") -> Path:
+    Image.new("RGB", size_wh, color).save(path, format="PNG")
+    return path
+
+
+def _write_page(tiff: Any, image: Image.Image, text: str, quality: int, *, is_tiled: bool) -> None:
+    layout = {"tile": (TILE_PX, TILE_PX)} if is_tiled else {"rowsperstrip": 16}
+    tiff.write(
+        np.asarray(image),
+        photometric="rgb",
+        compression="jpeg",
+        compressionargs={"level": quality},
+        description=text,
+        metadata=None,
+        software=False,
+        **layout,
+    )
