@@ -1,0 +1,82 @@
+"""Random crops and colours for the encoder's training.
+
+A crop is cut from a picture the way the model's own low, middle and high views are: a box, stretched to the crop's
+side with bicubic antialiasing. Colours are changed on whole batches of tensors.
+"""
+
+import numpy as np
+import torch
+from PIL import Image
+
+from demo_training.dataset import ImageRow
+
+CROP_SIDE_PX = 112
+PIXEL_MEAN = torch.tensor([0.48145466, 0.4578275, 0.40821073]).view(1, 3, 1, 1)  # CLIP's
+PIXEL_STD = torch.tensor([0.26862954, 0.26130258, 0.27577711]).view(1, 3, 1, 1)
+LOW, MIDDLE = 0.45, 0.35  # share of the views drawn; the rest are high ones
+FLIPS = (Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.FLIP_TOP_BOTTOM, Image.Transpose.TRANSPOSE)
+
+
+def random_box(size_wh: tuple[int, int], rng: np.random.Generator) -> tuple[float, float, float, float]:
+    """A box (left, top, right, bottom) that covers as much of the picture as a low, middle or high crop does."""
+    kind = rng.random()
+    if kind < LOW:
+        part = rng.uniform(0.75, 1.0, 2)
+    elif kind < LOW + MIDDLE:
+        part = np.array([0.5, 0.5]) * rng.uniform(0.75, 1.4, 2)
+    else:
+        part = rng.permutation([1 / 6, 1 / 4]) * rng.uniform(0.9, 1.8, 2)
+    extent = part * size_wh
+    left, top = rng.uniform(0, 1, 2) * (np.array(size_wh) - extent)
+    return float(left), float(top), float(left + extent[0]), float(top + extent[1])
+
+
+def random_crop(picture: Image.Image, row: ImageRow, rng: np.random.Generator) -> np.ndarray:
+    """One crop, flipped and sometimes blurred: uint8 [side, side, 3]."""
+    box = random_box(picture.size, rng)
+    if rng.random() < 0.25:  # so that sharpness does not tell the data sets apart
+        small = int(rng.integers(24, 96))
+        picture = picture.resize((small, small), Image.Resampling.BICUBIC, box=box)
+        box = (0, 0, small, small)
+    crop = picture.resize((CROP_SIDE_PX, CROP_SIDE_PX), Image.Resampling.BICUBIC, box=box)
+    for flip in FLIPS if row.microscopic else FLIPS[:1]:
+        if rng.random() < 0.5:
+            crop = crop.transpose(flip)
+    return np.asarray(crop)
+
+
+def whole_picture(picture: Image.Image) -> np.ndarray:
+    """The low view: the whole picture, uint8 [side, side, 3]."""
+    return np.asarray(picture.resize((CROP_SIDE_PX, CROP_SIDE_PX), Image.Resampling.BICUBIC))
+
+
+def to_unit(crops: list[np.ndarray]) -> torch.Tensor:
+    """uint8 crops -> float in 0..1, [crops, 3, side, side]."""
+    return torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).contiguous().float().div_(255)
+
+
+def normalise(crops: torch.Tensor) -> torch.Tensor:
+    """0..1 -> what the encoder takes, with CLIP's constants."""
+    return (crops - PIXEL_MEAN) / PIXEL_STD
+
+
+def jitter_colours(crops: torch.Tensor, microscopic: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
+    """Stain, brightness and contrast changes; grey pictures stay grey.
+
+    ``crops`` is [crops, 3, side, side] in 0..1 and ``microscopic`` a bool [crops]. A power per channel scales the
+    optical density, which is what a stronger or weaker stain does.
+    """
+    count = len(crops)
+    stained = microscopic.view(-1, 1, 1, 1)
+
+    def uniform(low: float, high: float, channels: int = 1) -> torch.Tensor:
+        return torch.empty(count, channels, 1, 1).uniform_(low, high, generator=rng)
+
+    power = torch.where(stained, uniform(-0.35, 0.35, 3) + uniform(-0.3, 0.3), uniform(-0.5, 0.5)).exp()
+    crops = crops.clamp(1e-3, 1) ** power
+    mean = crops.mean((1, 2, 3), keepdim=True)
+    crops = (crops - mean) * uniform(0.7, 1.3) + mean * uniform(0.8, 1.2)
+    grey = crops.mean(1, keepdim=True)
+    keep = torch.where(stained, uniform(0.5, 1.2), torch.ones_like(uniform(0, 1)))
+    keep = keep * (uniform(0, 1) > 0.08)  # a few pictures lose their colour altogether
+    return (grey + (crops - grey) * keep).clamp_(0, 1)
