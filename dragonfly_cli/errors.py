@@ -18,7 +18,7 @@ class DragonflyError(Exception):
 
 
 class UsageError(DragonflyError):
-    """The command line contradicts itself, or a value on it cannot be understood."""
+    """The command line contradicts itself, a value on it cannot be understood, or a question does not fit the model."""
 
     exit_code = 2
 
@@ -36,7 +36,7 @@ class InputError(DragonflyError):
 
 
 class ModelError(DragonflyError):
-    """The model is missing, gated, corrupt or of an unknown kind, or the question does not fit its context."""
+    """The model is missing, gated, corrupt or of an unknown kind."""
 
     exit_code = 5
 

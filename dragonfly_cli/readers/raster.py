@@ -7,6 +7,7 @@ Non-goals: colour management, pages of unequal size, formats that run other prog
 
 import struct
 import threading
+import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -54,6 +55,14 @@ def own_pixel_limit() -> Iterator[None]:
             Image.MAX_IMAGE_PIXELS = before
 
 
+@contextmanager
+def quiet_pillow() -> Iterator[None]:
+    """Hold back Pillow's warnings: what matters of them becomes an error in our own words."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
 def check_pixel_count(path: Path, size_wh: tuple[int, int]) -> None:
     """Raises InputError for a picture that would not fit memory; asked before anything is decoded."""
     if size_wh[0] * size_wh[1] > MAX_PIXELS:
@@ -91,12 +100,12 @@ def to_rgb(image: Image.Image) -> tuple[Image.Image, list[str]]:
 
 def _from_16_bit(image: Image.Image) -> tuple[Image.Image, list[str]]:
     values = np.asarray(image).astype(np.float32)  # [height, width]
-    warnings = []
+    notes = []
     if values.size and values.max() < DARK_16_BIT:
-        warnings.append(f"the 16-bit values stay below {DARK_16_BIT}, so the picture is nearly black")
+        notes.append(f"the 16-bit values stay below {DARK_16_BIT}, so the picture is nearly black")
     if image.format == "TIFF" and getattr(image, "tag_v2", {}).get(WHITE_IS_ZERO_TAG) == 0:
         values = 65535 - values  # Pillow inverts white-is-zero for 8 bits only
-    return Image.fromarray(np.rint(values / 257).astype(np.uint8)).convert("RGB"), warnings
+    return Image.fromarray(np.rint(values / 257).astype(np.uint8)).convert("RGB"), notes
 
 
 def _from_wide_range(image: Image.Image) -> tuple[Image.Image, list[str]]:
@@ -118,20 +127,16 @@ class RasterSource:
         self.warnings: list[str] = []
         self.mpp = (slide_mpp, slide_mpp) if slide_mpp else None
         self.mpp_source: MppSource = "option" if slide_mpp else "none"
-        self._file = self._open()
-        try:
-            # An MPO is a phone's JPEG; what follows the first picture is a preview or the other eye.
-            self.format = "JPEG" if self._file.format == "MPO" else str(self._file.format)
-            self.frames = 1 if self._file.format == "MPO" else int(getattr(self._file, "n_frames", 1))
-            self._mode = self._file.mode
-            check_pixel_count(path, self._file.size)
-            self._shown, self._shown_frame = self._decode(0), 0
-        except DECODE_ERRORS as error:
-            self.close()
-            raise self._broken(error) from None
-        except InputError:
-            self.close()
-            raise
+        with quiet_pillow():
+            self._file = self._open()
+            try:
+                self._read_facts()
+            except DECODE_ERRORS as error:
+                self.close()
+                raise self._broken(error) from None
+            except InputError:
+                self.close()
+                raise
         self.size_wh: tuple[int, int] = self._shown.size
 
     def view(self, box: Box, frame: int = 0) -> Image.Image:
@@ -157,6 +162,15 @@ class RasterSource:
             raise self._unknown()
         return image
 
+    def _read_facts(self) -> None:
+        # An MPO is a phone's JPEG; what follows its first picture is a preview or the other eye.
+        is_mpo = self._file.format == "MPO"
+        self.format = "JPEG" if is_mpo else str(self._file.format)
+        self.frames = 1 if is_mpo else int(getattr(self._file, "n_frames", 1))
+        self._mode = self._file.mode
+        check_pixel_count(self.path, self._file.size)
+        self._shown, self._shown_frame = self._decode(0), 0
+
     def _unknown(self) -> InputError:
         return InputError(
             f"cannot open {self.path}: it is not an image of a known kind",
@@ -168,7 +182,8 @@ class RasterSource:
             raise InputError(f"{self.path} has no frame {frame}", f"it has {self.frames}, counted from 0")
         if frame != self._shown_frame:
             try:
-                self._shown, self._shown_frame = self._decode(frame), frame
+                with quiet_pillow():
+                    self._shown, self._shown_frame = self._decode(frame), frame
             except DECODE_ERRORS as error:
                 raise self._broken(error) from None
             if self._shown.size != self.size_wh:
@@ -180,8 +195,8 @@ class RasterSource:
             self._file.seek(frame)
             check_pixel_count(self.path, self._file.size)
         self._file.load()
-        rgb, warnings = to_rgb(self._file)
-        self.warnings += [sentence for sentence in warnings if sentence not in self.warnings]
+        rgb, notes = to_rgb(self._file)
+        self.warnings += [sentence for sentence in notes if sentence not in self.warnings]
         orientation = self._file.getexif().get(0x0112, 1)
         turn = ImageOps.exif_transpose(_tagged(rgb, orientation)) if orientation != 1 else rgb
         return turn or rgb

@@ -89,17 +89,13 @@ class DragonflyConfig(PreTrainedConfig):
         bos_token_id: int | None = None,
         **kwargs: Any,
     ) -> None:
-        if not isinstance(text_config, LlamaConfig):
-            text_config = LlamaConfig(**_without_null_rope(_LLAMA_3_8B if text_config is None else text_config))
         if vision_config is None:
             vision_config = _encoder_shape(image_encoder, Path(str(kwargs.get("name_or_path", ""))))
-        if not isinstance(vision_config, CLIPVisionConfig):
-            vision_config = CLIPVisionConfig(**vision_config)
-        self.text_config = text_config
-        self.vision_config = vision_config
+        self.text_config = _as_config(LlamaConfig, _LLAMA_3_8B if text_config is None else text_config)
+        self.vision_config = _as_config(CLIPVisionConfig, vision_config)
         self.image_encoder = image_encoder
-        self.architecture: Architecture = architecture or _architecture_of(vision_config)
-        bos = bos_token_id if bos_token_id is not None else text_config.bos_token_id
+        self.architecture: Architecture = architecture or _architecture_of(self.vision_config)
+        bos = bos_token_id if bos_token_id is not None else self.text_config.bos_token_id
         kwargs["eos_token_id"] = bos + _END_OF_TEXT
         kwargs.setdefault("tie_word_embeddings", False)
         super().__init__(bos_token_id=bos, **_without_null_rope(kwargs))
@@ -134,6 +130,10 @@ class DragonflyConfig(PreTrainedConfig):
     def patch_grid(self) -> int:
         """Patches along one side of a crop; a crop has this squared plus one (the class token) features."""
         return self.vision_config.image_size // self.vision_config.patch_size
+
+
+def _as_config(kind: Any, settings: Any) -> Any:
+    return kind(**_without_null_rope(settings)) if isinstance(settings, dict) else settings
 
 
 def _encoder_shape(image_encoder: str, checkpoint: Path) -> dict[str, Any]:

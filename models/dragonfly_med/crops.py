@@ -68,7 +68,7 @@ def normalize(crops: np.ndarray) -> np.ndarray:
 def _normalized_levels() -> np.ndarray:
     """float32 [3, 256]: what each 8-bit level of each channel becomes; a table is exact and the fastest way."""
     scaled = (np.arange(256, dtype=np.float64) * (1 / 255)).astype(np.float32)
-    mean, std = np.float32(_CLIP_MEAN), np.float32(_CLIP_STD)
+    mean, std = np.array(_CLIP_MEAN, np.float32), np.array(_CLIP_STD, np.float32)
     return (scaled[None] - mean[:, None]) / std[:, None]
 
 

@@ -37,7 +37,7 @@ _V2_POOLED_GRID = 6
 class DragonflyOutput(CausalLMOutputWithPast):
     """A causal language model's output, and which high crops v1 zoomed in on ([batch, 12], ascending)."""
 
-    selected_crops: torch.LongTensor | None = None
+    selected_crops: torch.Tensor | None = None
 
 
 class ImageEncoder(nn.Module):

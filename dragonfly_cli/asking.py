@@ -1,0 +1,116 @@
+"""``ask`` and ``caption``: one image, some questions, answers printed as they come or written as records."""
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dragonfly_cli.engine.checkpoints import find_checkpoint
+from dragonfly_cli.engine.questions import Question, as_question
+from dragonfly_cli.errors import InputError, NoInputError, UsageError
+from dragonfly_cli.options import Format
+from dragonfly_cli.output.files import check_writable, write_text
+from dragonfly_cli.output.terminal import certainty, say, show, where_it_looked
+from dragonfly_cli.readers import open_source
+
+STDOUT = Path("-")
+
+
+@dataclass(frozen=True)
+class AskSettings:
+    """The options of ``ask`` and ``caption``."""
+
+    model: str
+    device: str
+    max_tokens: int
+    temperature: float
+    seed: int
+    frame: int | None
+    slide_mpp: float | None
+    format: Format
+    output: Path | None
+    verbose: bool
+
+
+def gather_questions(asked: list[str], file: Path | None) -> list[Question]:
+    """The questions of the command line, then those of a file, one a line; raises UsageError if there is none."""
+    texts = [*asked, *(_read_questions(file) if file else [])]
+    if not texts:
+        raise UsageError("there is no question", 'write one after the image, in quotes: "Is there necrosis?"')
+    if not all(text.strip() for text in texts):
+        raise UsageError("a question is empty", "write it in quotes")
+    return [as_question(text) for text in texts]
+
+
+def ask_image(image: Path, questions: list[Question], settings: AskSettings) -> None:
+    """Answers the questions about one image, on stdout or into ``settings.output``."""
+    output = None if settings.output in (None, STDOUT) else settings.output
+    if output:
+        check_writable(output)
+    open_source(image, slide_mpp=settings.slide_mpp).close()  # a bad path is told before torch is imported
+    records = _answers(image, questions, settings)
+    if settings.format is Format.text and output is None:
+        _print_text(records, settings)
+        return
+    text = _formatted(list(records), settings.format)
+    if output:
+        write_text(output, text)
+    else:
+        sys.stdout.write(text)
+
+
+def _answers(image: Path, questions: list[Question], settings: AskSettings) -> Iterator[dict[str, Any]]:
+    checkpoint = find_checkpoint(settings.model)
+    from dragonfly_cli.engine.answering import check_question
+    from dragonfly_cli.engine.model import load_model
+    from dragonfly_cli.output.record import DEMO_WARNING, NOTICE
+    from dragonfly_cli.pipeline import Request, answer_image
+    from dragonfly_med.generation import Sampling
+
+    model = load_model(checkpoint, settings.device)
+    for question in questions:
+        check_question(model, question)
+    say(f"note: {NOTICE}")
+    sampling = Sampling(settings.max_tokens, settings.temperature, settings.seed)
+    request = Request(questions, sampling, settings.frame, settings.slide_mpp)
+    streamed = settings.format is Format.text and settings.output in (None, STDOUT)
+    said: set[str] = set()
+    for record in answer_image(model, image, request, show if streamed else lambda piece: None):
+        yield record
+        for warning in record["warnings"]:
+            if warning not in said:
+                say(f"{'note' if warning == DEMO_WARNING else 'warning'}: {warning}")
+        said.update(record["warnings"])
+
+
+def _print_text(records: Iterator[dict[str, Any]], settings: AskSettings) -> None:
+    """The answers have been streamed already; what follows each is how sure it is."""
+    for record in records:
+        show(certainty(record) + "\n")
+        if settings.verbose:
+            for line in where_it_looked(record):
+                say(line)
+
+
+def _formatted(records: list[dict[str, Any]], output_format: Format) -> str:
+    from dragonfly_cli.output.record import as_json, as_json_lines
+    from dragonfly_cli.output.table import answer_row, as_csv
+
+    if output_format is Format.json:
+        return as_json(records)
+    if output_format is Format.jsonl:
+        return as_json_lines(records)
+    if output_format is Format.csv:
+        return as_csv([answer_row(record) for record in records], header=True)
+    return "".join(f"{record['answer']}{certainty(record)}\n" for record in records)
+
+
+def _read_questions(file: Path) -> list[str]:
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except FileNotFoundError:
+        raise NoInputError(f"no questions file {file}", "check the path given to --questions") from None
+    except (OSError, UnicodeDecodeError):
+        raise InputError(f"cannot read questions from {file}", "it must be a UTF-8 text file") from None
+    return [line.strip() for line in lines if line.strip()]

@@ -1,0 +1,1 @@
+"""Loads a model once and answers many questions with it."""

@@ -1,0 +1,76 @@
+"""The one place where an error becomes two lines on stderr and an exit code.
+
+It behaves the same in the shell and under a test runner. A traceback is shown with ``--debug`` only, because the
+text of an unexpected exception could hold something that was read from a patient's file.
+"""
+
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from dragonfly_cli.errors import DragonflyError
+from dragonfly_cli.options import DEBUG_KEY
+
+# Typer has used its own copy of click since 0.26, so its usage error is reached through the name that stayed.
+_WrongUsage: Any = typer.BadParameter.__base__
+
+
+class ErrorFunnel(TyperGroup):
+    """A command group whose commands end in an exit code of the contract, whatever happens in them."""
+
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        with _usage_errors(info_name):
+            return super().make_context(info_name, args, parent=parent, **extra)
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            with _usage_errors(ctx.info_name):
+                return super().invoke(ctx)
+        except DragonflyError as error:
+            _show(ctx, error.message, error.hint)
+            raise typer.Exit(error.exit_code) from error
+        except BrokenPipeError:  # the reader of our output has gone, such as `| head`
+            sys.stdout = None
+            raise typer.Exit(0) from None
+        except (typer.Exit, typer.Abort, KeyboardInterrupt):
+            raise
+        except Exception as error:
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            _show(
+                ctx,
+                f"this is a bug in dragonfly: {type(error).__name__} in {where.name}, line {where.lineno}",
+                "run it again with --debug and report what it prints, without patient data",
+            )
+            raise typer.Exit(1) from error
+
+
+@contextmanager
+def _usage_errors(program: str | None) -> Iterator[None]:
+    try:
+        yield
+    except _WrongUsage as error:
+        if not error.format_message():  # no arguments at all: the help page has been asked for
+            raise
+        command = error.ctx.command_path if error.ctx else program
+        _two_lines(_lower_first(error.format_message().rstrip(".")), f"{command} --help shows how it is used")
+        raise typer.Exit(2) from error
+
+
+def _show(ctx: Any, message: str, hint: str) -> None:
+    if ctx.meta.get(DEBUG_KEY):
+        traceback.print_exc()
+    _two_lines(message, hint)
+
+
+def _two_lines(message: str, hint: str) -> None:
+    one_line = " ".join(message.split())
+    typer.echo(f"error: {one_line}\nhint: {hint}", err=True)
+
+
+def _lower_first(text: str) -> str:
+    return text[:1].lower() + text[1:]

@@ -1,0 +1,192 @@
+"""The command line: thin commands that check options, call, and print.
+
+Nothing heavy is imported here; every command imports what it needs in its body, so that ``--help`` stays instant.
+"""
+
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from dragonfly_cli import __version__
+from dragonfly_cli.funnel import ErrorFunnel
+from dragonfly_cli.options import (
+    DebugOption,
+    DeviceOption,
+    Format,
+    FormatOption,
+    FrameOption,
+    ImageArgument,
+    JsonOption,
+    MaxTokensOption,
+    ModelOption,
+    OutputOption,
+    Picture,
+    QuestionOption,
+    QuestionsFileOption,
+    SeedOption,
+    SlideMppOption,
+    TemperatureOption,
+    VerboseOption,
+)
+
+app = typer.Typer(
+    cls=ErrorFunnel,
+    rich_markup_mode=None,
+    no_args_is_help=True,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Ask questions about biomedical images, on your own machine. Research use only, not a medical device.",
+)
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"dragonfly {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", "-V", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Ask questions about biomedical images, on your own machine. Research use only, not a medical device."""
+
+
+@app.command()
+def ask(
+    image: ImageArgument,
+    question: Annotated[list[str] | None, typer.Argument(metavar="QUESTION...", show_default=False)] = None,
+    more: QuestionOption = None,
+    questions_file: QuestionsFileOption = None,
+    model: ModelOption = "auto",
+    output: OutputOption = None,
+    output_format: FormatOption = Format.text,
+    json: JsonOption = False,
+    max_tokens: MaxTokensOption = 256,
+    temperature: TemperatureOption = 0.0,
+    seed: SeedOption = 0,
+    device: DeviceOption = "auto",
+    frame: FrameOption = None,
+    slide_mpp: SlideMppOption = None,
+    verbose: VerboseOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Answer one or more questions about one image."""
+    from dragonfly_cli.asking import AskSettings, ask_image, gather_questions
+
+    questions = gather_questions([*(question or []), *(more or [])], questions_file)
+    settings = AskSettings(
+        model, device, max_tokens, temperature, seed, frame, slide_mpp, _chosen(output_format, json), output, verbose
+    )
+    ask_image(image, questions, settings)
+
+
+@app.command()
+def caption(
+    image: ImageArgument,
+    model: ModelOption = "auto",
+    output: OutputOption = None,
+    output_format: FormatOption = Format.text,
+    json: JsonOption = False,
+    max_tokens: MaxTokensOption = 256,
+    temperature: TemperatureOption = 0.0,
+    seed: SeedOption = 0,
+    device: DeviceOption = "auto",
+    frame: FrameOption = None,
+    slide_mpp: SlideMppOption = None,
+    verbose: VerboseOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Describe an image."""
+    from dragonfly_cli.asking import AskSettings, ask_image
+    from dragonfly_cli.engine.questions import caption_question
+
+    settings = AskSettings(
+        model, device, max_tokens, temperature, seed, frame, slide_mpp, _chosen(output_format, json), output, verbose
+    )
+    ask_image(image, [caption_question()], settings)
+
+
+@app.command()
+def batch(
+    sources: Annotated[list[Path], typer.Argument(metavar="SOURCE...", help="Images, or folders of images.")],
+    output: Annotated[Path, typer.Option("--output", "-o", envvar="DRAGONFLY_OUTPUT", help="The CSV to write.")],
+    question: QuestionOption = None,
+    questions_file: QuestionsFileOption = None,
+    model: ModelOption = "auto",
+    max_tokens: MaxTokensOption = 256,
+    temperature: TemperatureOption = 0.0,
+    seed: SeedOption = 0,
+    device: DeviceOption = "auto",
+    slide_mpp: SlideMppOption = None,
+    debug: DebugOption = False,
+) -> None:
+    """Ask every question about every image below the sources; without a question, caption them."""
+    from dragonfly_cli.asking import gather_questions
+    from dragonfly_cli.batch import BatchSettings, run_batch
+    from dragonfly_cli.engine.questions import caption_question
+
+    asked = [*(question or [])]
+    questions = gather_questions(asked, questions_file) if asked or questions_file else [caption_question()]
+    failed = run_batch(
+        sources, questions, output, BatchSettings(model, device, max_tokens, temperature, seed, slide_mpp)
+    )
+    if failed:
+        raise typer.Exit(8)
+
+
+@app.command()
+def info(
+    image: ImageArgument,
+    json: JsonOption = False,
+    slide_mpp: SlideMppOption = None,
+    debug: DebugOption = False,
+) -> None:
+    """Show format, size, frames, levels, microns per pixel and window; no patient data."""
+    from dragonfly_cli.output.record import as_json, source_info
+    from dragonfly_cli.output.terminal import info_text, show
+    from dragonfly_cli.readers import open_source
+
+    source = open_source(image, slide_mpp=slide_mpp)
+    facts = source_info(source)
+    source.close()
+    show(as_json([facts]) if json else info_text(facts))
+
+
+@app.command()
+def view(
+    image: ImageArgument,
+    output: Annotated[Path, typer.Option("--output", "-o", envvar="DRAGONFLY_OUTPUT", help="The PNG to write.")],
+    what: Annotated[Picture, typer.Option("--what", envvar="DRAGONFLY_WHAT", help="What to draw.")] = Picture.crops,
+    model: ModelOption = "auto",
+    frame: FrameOption = None,
+    slide_mpp: SlideMppOption = None,
+    debug: DebugOption = False,
+) -> None:
+    """Draw exactly what the model will see; no weights are loaded."""
+    from dragonfly_cli.viewing import draw_view
+
+    draw_view(image, output, what, model, frame, slide_mpp)
+
+
+def _chosen(output_format: Format, json: bool) -> Format:
+    return Format.json if json else output_format
+
+
+def _terminate(*_: Any) -> None:
+    sys.exit(128 + signal.SIGTERM)
+
+
+def main() -> None:
+    """The console script. SIGTERM unwinds like an interrupt, so that what was finished is kept."""
+    signal.signal(signal.SIGTERM, _terminate)
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""The options that mean the same in every command, each with its environment variable. Nothing heavy is imported."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+DEBUG_KEY = "dragonfly.debug"
+
+
+class Format(StrEnum):
+    """How answers are printed."""
+
+    text = "text"
+    json = "json"
+    jsonl = "jsonl"
+    csv = "csv"
+
+
+class Picture(StrEnum):
+    """What ``view`` draws."""
+
+    crops = "crops"
+    display = "display"
+    fields = "fields"
+
+
+def _remember_debug(context: typer.Context, value: bool) -> bool:
+    context.meta[DEBUG_KEY] = value
+    return value
+
+
+ImageArgument = Annotated[Path, typer.Argument(metavar="IMAGE", help="A slide, a DICOM file or a picture.")]
+ModelOption = Annotated[
+    str,
+    typer.Option("--model", "-m", envvar="DRAGONFLY_MODEL", help="auto, demo, or the folder of a checkpoint."),
+]
+DeviceOption = Annotated[
+    str, typer.Option("--device", envvar="DRAGONFLY_DEVICE", help="auto, cpu, cuda or cuda:N.", show_default=True)
+]
+OutputOption = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", envvar="DRAGONFLY_OUTPUT", help="Write to this file; - is stdout."),
+]
+FormatOption = Annotated[Format, typer.Option("--format", "-f", envvar="DRAGONFLY_FORMAT", help="How to print.")]
+JsonOption = Annotated[bool, typer.Option("--json", envvar="DRAGONFLY_JSON", help="The same as --format json.")]
+QuestionOption = Annotated[
+    list[str] | None,
+    typer.Option("--question", "-q", envvar="DRAGONFLY_QUESTION", help="A question; may be repeated."),
+]
+QuestionsFileOption = Annotated[
+    Path | None,
+    typer.Option("--questions", envvar="DRAGONFLY_QUESTIONS", help="A text file with one question a line."),
+]
+MaxTokensOption = Annotated[
+    int, typer.Option("--max-tokens", envvar="DRAGONFLY_MAX_TOKENS", min=1, help="The longest answer, in tokens.")
+]
+TemperatureOption = Annotated[
+    float,
+    typer.Option("--temperature", envvar="DRAGONFLY_TEMPERATURE", min=0.0, help="0 gives the same answer each time."),
+]
+SeedOption = Annotated[int, typer.Option("--seed", envvar="DRAGONFLY_SEED", help="For temperatures above 0.")]
+FrameOption = Annotated[
+    int | None,
+    typer.Option("--frame", envvar="DRAGONFLY_FRAME", min=0, help="Which frame of several, counted from 0."),
+]
+SlideMppOption = Annotated[
+    float | None,
+    typer.Option("--slide-mpp", envvar="DRAGONFLY_SLIDE_MPP", help="Microns per pixel, when the file does not say."),
+]
+VerboseOption = Annotated[
+    bool, typer.Option("--verbose", "-v", envvar="DRAGONFLY_VERBOSE", help="Say on stderr where the model looked.")
+]
+DebugOption = Annotated[
+    bool,
+    typer.Option(
+        "--debug", envvar="DRAGONFLY_DEBUG", callback=_remember_debug, is_eager=True, help="Tracebacks of errors."
+    ),
+]

@@ -1,0 +1,74 @@
+"""Pictures of what the model sees: pixel for pixel, so that a wrong window or a wrong box can be seen.
+
+Pure drawing: what is drawn comes from a field's view and from the crop geometry of ``dragonfly_med``.
+"""
+
+from PIL import Image, ImageDraw
+
+from dragonfly_cli.errors import UsageError
+from dragonfly_cli.fields import Field
+from dragonfly_cli.readers.source import View
+from dragonfly_med.crops import draw_canvases
+from dragonfly_med.views import ViewPlan
+
+_GAP_PX = 4
+_GAP_COLOUR = (255, 255, 255)
+_BOX_COLOUR = (0, 120, 255)
+_THUMBNAIL_SIDE_PX = 1024
+_LARGEST_DISPLAY_PX = 100_000_000
+
+
+def crops_picture(view: View, plan: ViewPlan) -> Image.Image:
+    """The low and the middle canvas side by side, the high canvas below, with a gap between all crops.
+
+    Every crop is pasted as it is, so the picture holds the very pixels that the model is given.
+    """
+    low, middle, high = (
+        _cut_apart(canvas, grid, plan.side_px)
+        for canvas, grid in zip(draw_canvases(view, plan), plan.grids, strict=True)
+    )
+    top = _beside(low, middle)
+    picture = Image.new("RGB", (max(top.width, high.width), top.height + 3 * _GAP_PX + high.height), _GAP_COLOUR)
+    picture.paste(top, (0, 0))
+    picture.paste(high, (0, top.height + 3 * _GAP_PX))
+    return picture
+
+
+def display_picture(view: View) -> Image.Image:
+    """The display image at its own resolution; raises UsageError where that would not fit in memory."""
+    width, height = view.size
+    if width * height > _LARGEST_DISPLAY_PX:
+        raise UsageError(
+            f"--what display would draw {width} x {height} pixels", "use --what fields or --what crops for a slide"
+        )
+    return view.resize((width, height)).convert("RGB")
+
+
+def fields_picture(whole: View, fields: list[Field]) -> Image.Image:
+    """A thumbnail of the whole frame with a box around every field."""
+    scale = min(1.0, _THUMBNAIL_SIDE_PX / max(whole.size))
+    size_wh = max(1, round(whole.size[0] * scale)), max(1, round(whole.size[1] * scale))
+    picture = whole.resize(size_wh).convert("RGB")
+    draw = ImageDraw.Draw(picture)
+    for field in fields:
+        left, top, right, bottom = (round(edge * scale) for edge in field.box.corners)
+        draw.rectangle((left, top, max(left, right - 1), max(top, bottom - 1)), outline=_BOX_COLOUR, width=3)
+    return picture
+
+
+def _cut_apart(canvas: Image.Image, grid: tuple[int, int], side: int) -> Image.Image:
+    columns, rows = grid
+    step = side + _GAP_PX
+    picture = Image.new("RGB", (columns * step - _GAP_PX, rows * step - _GAP_PX), _GAP_COLOUR)
+    for row in range(rows):
+        for column in range(columns):
+            x, y = column * side, row * side
+            picture.paste(canvas.crop((x, y, x + side, y + side)), (column * step, row * step))
+    return picture
+
+
+def _beside(left: Image.Image, right: Image.Image) -> Image.Image:
+    picture = Image.new("RGB", (left.width + 3 * _GAP_PX + right.width, max(left.height, right.height)), _GAP_COLOUR)
+    picture.paste(left, (0, 0))
+    picture.paste(right, (left.width + 3 * _GAP_PX, 0))
+    return picture

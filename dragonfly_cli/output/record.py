@@ -1,0 +1,103 @@
+"""One answer as JSON: the whole provenance, good enough to repeat it.
+
+The keys are a contract with users' scripts: fields may be added, and ``SCHEMA_VERSION`` changes if one is renamed.
+Absent knowledge is null, never a guess. No patient data: an input is named by its path and hashes alone.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from dragonfly_cli import __version__
+from dragonfly_cli.fields import field_mpp
+from dragonfly_cli.readers.fingerprint import fingerprint
+from dragonfly_cli.readers.source import Source
+
+if TYPE_CHECKING:  # these import torch, and `info` needs none
+    from dragonfly_cli.engine.answering import FieldAnswer
+    from dragonfly_cli.engine.model import ModelIdentity
+
+SCHEMA_VERSION = 1
+NOTICE = "research use only, not a medical device"
+DEMO_WARNING = "answered by the built-in demonstration model, which is not Dragonfly-Med"
+
+
+def source_record(source: Source) -> dict[str, Any]:
+    """What an input is, without saying whose it is."""
+    hashes = fingerprint(source.path)
+    if hashes["sha256"] is None:
+        hashes["quickhash"] = source.details().get("quickhash") or hashes["quickhash"]  # OpenSlide's, if it has one
+    return _shape(source) | hashes
+
+
+def source_info(source: Source) -> dict[str, Any]:
+    """What ``dragonfly info`` shows: an allow-list of technical facts."""
+    return {"image": str(source.path), **_shape(source), **source.details(), "warnings": source.warnings}
+
+
+def answer_record(
+    source: Source, source_facts: dict[str, Any], answered: "FieldAnswer", model: "ModelIdentity", seed: int
+) -> dict[str, Any]:
+    """The record of one answer; ``source_facts`` come from ``source_record``, once per image."""
+    demo = [DEMO_WARNING] if model.id == "demo" else []
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "image": str(source.path),
+        "source": source_facts,
+        "question": answered.question.text,
+        "answer": answered.text,
+        "abstained": False,
+        "probabilities": answered.probabilities,
+        "option_mass": answered.option_mass,
+        "aggregate": None,
+        "fields": [_field_record(source, answered)],
+        "control": None,
+        "model": asdict(model),
+        "prompt": answered.prompt,
+        "seed": seed,
+        "versions": _versions(),
+        "timing": {name: round(seconds, 4) for name, seconds in asdict(answered.timing).items()},
+        "warnings": [*demo, *source.warnings, *answered.warnings],
+        "notice": NOTICE,
+    }
+
+
+def as_json(records: list[dict[str, Any]]) -> str:
+    """One object for one answer, an array for several."""
+    return json.dumps(records[0] if len(records) == 1 else records, ensure_ascii=False, indent=2) + "\n"
+
+
+def as_json_lines(records: Iterable[dict[str, Any]]) -> str:
+    return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+
+
+def _shape(source: Source) -> dict[str, Any]:
+    return {
+        "kind": source.kind,
+        "format": source.format,
+        "width": source.size_wh[0],
+        "height": source.size_wh[1],
+        "frames": source.frames,
+        "mpp": None if source.mpp is None else list(source.mpp),
+        "mpp_source": source.mpp_source,
+    }
+
+
+def _field_record(source: Source, answered: "FieldAnswer") -> dict[str, Any]:
+    field = answered.field
+    return {
+        "id": field.id,
+        "role": field.role,
+        "frame": field.frame,
+        "box": field.box.as_dict(),
+        "mpp": field_mpp(source, field, answered.plan.canvas_sizes[-1]),
+        "answer": answered.text,
+        "probabilities": answered.probabilities,
+        "selected": [box.as_dict() for box in answered.selected],
+    }
+
+
+def _versions() -> dict[str, str]:
+    return {"dragonfly-cli": __version__, "torch": version("torch"), "transformers": version("transformers")}

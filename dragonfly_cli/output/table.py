@@ -1,0 +1,91 @@
+"""Answers as CSV: one row per image and question, in a fixed column order that scripts depend on."""
+
+import csv
+import io
+from typing import Any
+
+COLUMNS = (
+    "image",
+    "question",
+    "answer",
+    "p_yes",
+    "p_no",
+    "status",
+    "error_code",
+    "error",
+    "model",
+    "quantization",
+    "device",
+    "fields",
+    "evidence",
+    "seconds",
+)
+
+# A spreadsheet takes a cell that begins with one of these for a formula.
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+
+
+def answer_row(record: dict[str, Any]) -> dict[str, str]:
+    """The row of an answer that was given; ``record`` is that of ``output.record``."""
+    probabilities = record["probabilities"] or {}
+    model = record["model"]
+    return {
+        "image": record["image"],
+        "question": record["question"] or "",
+        "answer": record["answer"],
+        "p_yes": _number(probabilities.get("yes")),
+        "p_no": _number(probabilities.get("no")),
+        "status": "ok",
+        "error_code": "",
+        "error": "",
+        "model": model["id"],
+        "quantization": model["quantization"],
+        "device": model["device"],
+        "fields": str(len(record["fields"])),
+        "evidence": _evidence(record["fields"]),
+        "seconds": f"{sum(record['timing'].values()):.3f}",
+    }
+
+
+def failure_row(image: str, question: str | None, error_code: int, error: str) -> dict[str, str]:
+    """The row of an image or question that could not be answered."""
+    row = dict.fromkeys(COLUMNS, "")
+    return row | {
+        "image": image,
+        "question": question or "",
+        "status": "failed",
+        "error_code": str(error_code),
+        "error": error,
+    }
+
+
+def as_csv(rows: list[dict[str, str]], *, header: bool) -> str:
+    """RFC 4180 text, with every cell guarded against being run as a formula."""
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, COLUMNS)
+    if header:
+        writer.writeheader()
+    writer.writerows({name: _guarded(cell) for name, cell in row.items()} for row in rows)
+    return text.getvalue()
+
+
+def unguarded(cell: str) -> str:
+    """The cell as it was before ``as_csv`` guarded it."""
+    return cell[1:] if cell.startswith("'") and cell[1:].startswith(_FORMULA_STARTS) else cell
+
+
+def _guarded(cell: str) -> str:
+    return f"'{cell}" if cell.startswith(_FORMULA_STARTS) else cell
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.6f}"
+
+
+def _evidence(fields: list[dict[str, Any]]) -> str:
+    """Level-0 boxes that the model zoomed in on: ``frame:x,y,width,height`` joined by spaces."""
+    return " ".join(
+        f"{field['frame']}:{box['x']},{box['y']},{box['width']},{box['height']}"
+        for field in fields
+        for box in field["selected"]
+    )

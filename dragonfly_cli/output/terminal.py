@@ -1,0 +1,76 @@
+"""What a terminal user reads: results on stdout, everything else on stderr.
+
+Text may come from a model or a file name, so control characters are made harmless before they reach a terminal.
+"""
+
+import sys
+import unicodedata
+from typing import Any
+
+
+def say(message: str) -> None:
+    """A line on stderr."""
+    print(harmless(message), file=sys.stderr, flush=True)
+
+
+def show(piece: str) -> None:
+    """A piece of a result on stdout, at once."""
+    sys.stdout.write(harmless(piece))
+    sys.stdout.flush()
+
+
+def harmless(text: str) -> str:
+    """``text`` with control characters other than newline and tab replaced, so that none can steer a terminal."""
+    return "".join("\ufffd" if unicodedata.category(c) == "Cc" and c not in "\n\t" else c for c in text)
+
+
+def certainty(record: dict[str, Any]) -> str:
+    """`` (p = 0.93)`` after a yes/no answer, nothing after any other."""
+    probabilities = record["probabilities"]
+    return f" (p = {max(probabilities.values()):.2f})" if probabilities else ""
+
+
+def where_it_looked(record: dict[str, Any]) -> list[str]:
+    """A line per field: its box, its scale and the boxes it was zoomed in on, in level-0 pixels."""
+    lines = []
+    for field in record["fields"]:
+        box = field["box"]
+        scale = "" if field["mpp"] is None else f" at {field['mpp']:.3g} microns per pixel"
+        lines.append(
+            f"looked at: {field['role']}, frame {field['frame']}, {box['width']} x {box['height']} px "
+            f"from ({box['x']}, {box['y']}){scale}"
+        )
+        if field["selected"]:
+            boxes = "; ".join(f"{b['x']},{b['y']},{b['width']},{b['height']}" for b in field["selected"])
+            lines.append(f"zoomed in on: {boxes}")
+    return lines
+
+
+def info_text(facts: dict[str, Any]) -> str:
+    """Aligned ``name  value`` lines; nested facts are indented."""
+    return "\n".join(_fact_lines(facts, "")) + "\n"
+
+
+def _fact_lines(facts: dict[str, Any], indent: str) -> list[str]:
+    width = max(map(len, facts), default=0)
+    lines: list[str] = []
+    for name, value in facts.items():
+        if isinstance(value, dict):
+            lines += [f"{indent}{name}", *_fact_lines(value, indent + "  ")]
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            lines += [f"{indent}{name}", *(f"{indent}  {_inline(item)}" for item in value)]
+        else:
+            lines.append(f"{indent}{name:<{width}}  {_plain(value)}")
+    return lines
+
+
+def _inline(facts: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {_plain(value)}" for name, value in facts.items())
+
+
+def _plain(value: Any) -> str:
+    if value is None:
+        return "unknown"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_plain, value)) or "none"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
