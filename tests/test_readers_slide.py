@@ -1,0 +1,193 @@
+"""Slides: a planted square is where it should be at any box and size, overviews stay cheap, errors stay clean."""
+
+import math
+
+import numpy as np
+import openslide
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from make_files import SHARED_DATA, write_svs
+from PIL import Image
+
+from dragonfly_cli.errors import InputError
+from dragonfly_cli.geometry import Box
+from dragonfly_cli.readers import open_source
+from dragonfly_cli.readers import slide as slide_module
+from dragonfly_cli.readers.slide import plan_blocks, plan_read
+
+SLIDE_WH = (1200, 900)
+SQUARE = Box(512, 384, 160, 160)
+DOWNSAMPLES = (1.0, 4.0161, 16.07, 32.3)
+
+boxes = st.builds(Box, *(st.integers(-500, 60_000) for _ in "xy"), *(st.integers(1, 50_000) for _ in "wh"))
+sizes = st.tuples(st.integers(1, 1500), st.integers(1, 1500))
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory):
+    """A slide of three levels, white but for one blue square."""
+    pixels = np.full((SLIDE_WH[1], SLIDE_WH[0], 3), 255, np.uint8)
+    left, top, right, bottom = SQUARE.corners
+    pixels[top:bottom, left:right] = (0, 0, 255)
+    path = tmp_path_factory.mktemp("slides") / "planted.svs"
+    source = open_source(write_svs(path, pixels=pixels, downsamples=(2, 8), quality=95))
+    yield source
+    source.close()
+
+
+class LevelSpy:
+    """Counts the pixels that are read of each level."""
+
+    def __init__(self, monkeypatch):
+        self.pixels = {}
+        original = openslide.OpenSlide.read_region
+
+        def read_region(slide, location, level, size):
+            self.pixels[level] = self.pixels.get(level, 0) + size[0] * size[1]
+            return original(slide, location, level, size)
+
+        monkeypatch.setattr(openslide.OpenSlide, "read_region", read_region)
+
+
+def test_a_slide_says_what_it_is(planted):
+    assert (planted.kind, planted.format, planted.frames) == ("slide", "aperio", 1)
+    assert (planted.size_wh, planted.mpp, planted.mpp_source) == (SLIDE_WH, (0.5, 0.5), "file")
+    details = planted.details()
+    assert [level["width"] for level in details["levels"]] == [1200, 600, 150]
+    assert details["objective_power"] == 20 and len(details["quickhash"]) == 64
+
+
+def test_the_scale_may_be_given_and_its_absence_is_reported(tmp_path):
+    path = write_svs(tmp_path / "a.svs", (300, 200), mpp=None, downsamples=())
+    source = open_source(path)
+    assert source.mpp is None and source.mpp_source == "none" and "microns per pixel" in source.warnings[0]
+    source = open_source(path, slide_mpp=0.25)
+    assert (source.mpp, source.mpp_source, source.warnings) == ((0.25, 0.25), "option", [])
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    x=st.integers(-20, 500),
+    y=st.integers(-40, 370),
+    width=st.integers(700, 1600),
+    height=st.integers(600, 1600),
+    size=st.tuples(st.integers(60, 900), st.integers(60, 900)),
+)
+@example(x=0, y=0, width=1200, height=900, size=(1200, 900))
+@example(x=-100, y=-100, width=1400, height=1100, size=(224, 224))
+def test_the_square_is_found_at_the_right_place(planted, x, y, width, height, size):
+    box = Box(x, y, width, height)
+    image = planted.view(box).resize(size)
+    assert image.size == size and image.mode == "RGB"
+    blue = np.asarray(image)[..., 0].astype(float) < 128
+    rows, columns = np.nonzero(blue)
+    left, top, right, bottom = SQUARE.shifted(-x, -y).corners
+    scale_x, scale_y = size[0] / width, size[1] / height
+    found = columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
+    wanted = left * scale_x, top * scale_y, right * scale_x, bottom * scale_y
+    assert np.abs(np.subtract(found, wanted)).max() < 1.5
+
+
+def test_a_view_at_its_own_size_is_the_level_itself(planted):
+    box = Box(500, 380, 64, 48)
+    assert planted.view(box).size == (64, 48)
+    with openslide.OpenSlide(planted.path) as slide:
+        expected = slide.read_region((500, 380), 0, (64, 48)).convert("RGB")
+    assert planted.view(box).resize((64, 48)).tobytes() == expected.tobytes()
+
+
+def test_enlarging_reads_level_0_and_equals_pillow(planted):
+    box = Box(500, 380, 60, 40)
+    with openslide.OpenSlide(planted.path) as slide:
+        pixels = slide.read_region((500, 380), 0, (60, 40)).convert("RGB")
+    wide = pixels.resize((150, 40), Image.Resampling.BICUBIC)
+    expected = wide.resize((150, 130), Image.Resampling.BICUBIC)
+    assert planted.view(box).resize((150, 130)).tobytes() == expected.tobytes()
+
+
+def test_outside_the_slide_is_white(planted):
+    image = planted.view(Box(-300, -300, 290, 290)).resize((50, 50))
+    assert image.getextrema() == ((255, 255),) * 3
+
+
+def test_an_overview_reads_no_level_0(planted, monkeypatch):
+    spy = LevelSpy(monkeypatch)
+    planted.view(Box(0, 0, *SLIDE_WH)).resize((112, 84))
+    assert set(spy.pixels) == {2}
+    planted.view(Box(0, 0, *SLIDE_WH)).resize((500, 375))
+    assert set(spy.pixels) == {1, 2}
+    planted.view(Box(100, 100, 50, 50)).resize((50, 50))
+    assert spy.pixels[0] == 2500
+
+
+def test_a_slide_of_one_level_is_read_in_blocks_and_looks_the_same(tmp_path, monkeypatch):
+    path = write_svs(tmp_path / "one.svs", (1500, 1100), downsamples=())
+    view = open_source(path).view(Box(-40, 10, 1500, 1080))
+    at_once = np.asarray(view.resize((40, 30))).astype(int)
+    monkeypatch.setattr(slide_module, "MAX_REGION_PIXELS", 10_000)
+    monkeypatch.setattr(slide_module, "BLOCK_SIDE_PX", 128)
+    spy = LevelSpy(monkeypatch)
+    in_blocks = np.asarray(view.resize((40, 30))).astype(int)
+    assert spy.pixels == {0: 1500 * 1080}
+    assert np.abs(in_blocks - at_once).mean() < 1.5 and np.abs(in_blocks - at_once).max() < 25
+
+
+@given(box=boxes, size=sizes)
+def test_the_plan_covers_the_box_at_enough_resolution(box, size):
+    plan = plan_read(DOWNSAMPLES, box, size)
+    scale = plan.downsample
+    left, top, right, bottom = plan.box
+    assert 0 <= left < right <= plan.region.width and 0 <= top < bottom <= plan.region.height
+    assert math.isclose((plan.region.x + left) * scale, box.x, abs_tol=1e-3 * scale)
+    assert math.isclose((plan.region.y + bottom) * scale, box.y + box.height, abs_tol=1e-3 * scale)
+    wanted = min(box.width / size[0], box.height / size[1])
+    assert scale <= wanted * 1.01 or scale == 1
+    coarser = [other for other in DOWNSAMPLES if other > scale]
+    assert not coarser or min(coarser) > wanted
+
+
+@given(box=boxes, factors=st.tuples(st.integers(1, 9), st.integers(1, 9)))
+@settings(max_examples=30)
+def test_blocks_tile_the_region(box, factors):
+    blocks = list(plan_blocks(box, factors))
+    assert sum(block.width * block.height for block in blocks) == box.width * box.height
+    assert all((block.x - box.x) % factors[0] == 0 and (block.y - box.y) % factors[1] == 0 for block in blocks)
+    assert max(block.width * block.height for block in blocks) <= slide_module.BLOCK_SIDE_PX**2
+
+
+def test_label_and_macro_are_never_opened(planted, monkeypatch):
+    def refuse(*args):
+        raise AssertionError("an associated image was opened")
+
+    monkeypatch.setattr(openslide.OpenSlide, "associated_images", property(refuse))
+    open_source(planted.path).view(Box(0, 0, 100, 100)).resize((10, 10))
+
+
+def test_a_bad_tile_is_an_error_and_the_rest_stays_readable(tmp_path):
+    path = write_svs(tmp_path / "a.svs", (1024, 512), downsamples=())
+    with openslide.OpenSlide(path) as slide:
+        good = slide.read_region((0, 0), 0, (256, 256)).convert("RGB")
+    data = bytearray(path.read_bytes())
+    tile_starts = [at for at in range(len(data) - 4) if data[at : at + 4] == b"\xff\xd8\xff\xdb"]
+    starts = tile_starts or [at for at in range(len(data) - 3) if data[at : at + 3] == b"\xff\xd8\xff"]
+    data[starts[3] : starts[3] + 40] = b"\0" * 40
+    path.write_bytes(data)
+    source = open_source(path)
+    with pytest.raises(InputError, match=r"a\.svs at level 0: a tile is damaged") as caught:
+        source.view(Box(0, 0, 1024, 512)).resize((1024, 512))
+    assert caught.value.exit_code == 4 and caught.value.hint
+    assert source.view(Box(0, 0, 256, 256)).resize((256, 256)).tobytes() == good.tobytes()
+
+
+def test_a_slide_has_one_frame(planted):
+    with pytest.raises(InputError, match="no frame 1"):
+        planted.view(Box(0, 0, 10, 10), 1)
+
+
+@pytest.mark.skipif(not SHARED_DATA.exists(), reason="the real images are not here")
+def test_a_real_slide_of_one_level():
+    source = open_source(SHARED_DATA / "slides" / "CMU-1-Small-Region.svs")
+    assert (source.size_wh, source.mpp) == ((2220, 2967), (0.499, 0.499))
+    overview = np.asarray(source.view(Box(0, 0, *source.size_wh)).resize((224, 224)))
+    assert 180 < overview.mean() < 230
