@@ -1,0 +1,123 @@
+"""How much an overview of a large slide costs: our reader against reading level 0 in full.
+
+    python benchmarks/slide_overview.py [--side 16384]
+
+Writes a square pyramid slide (JPEG tiles) to a temporary folder, then makes the model's three views of all of it
+(224 x 224, 448 x 448, 1344 x 896), each way in a process of its own. Memory is the peak resident size of that
+process, given raw and above what the process held after its imports. Prints one line per figure.
+Needs tifffile and imagecodecs (the ``test`` extra).
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # measure this checkout, whatever is installed
+
+VIEW_SIZES = ((224, 224), (448, 448), (1344, 896))
+TILE_PX = 256
+LEVEL_FACTORS = (1, 4, 16)
+
+
+def write_slide(path: Path, side_px: int) -> None:
+    """Textured tiles, streamed, so that writing needs no more memory than reading; three levels."""
+    import numpy as np
+    import tifffile
+
+    texture = np.random.default_rng(0).integers(0, 40, (TILE_PX, TILE_PX, 3))
+    shades = [np.clip(texture + np.array([215 - 9 * i, 120 + 7 * i, 190]), 0, 255).astype(np.uint8) for i in range(12)]
+
+    def tiles(columns: int) -> Iterator[np.ndarray]:
+        for index in range(columns * columns):
+            yield shades[(index // columns + index % columns) % len(shades)]
+
+    text = f"Aperio Image Library v12.0.0\r\n{side_px}x{side_px} [0,0 {side_px}x{side_px}] (256x256) JPEG/RGB Q=80"
+    with tifffile.TiffWriter(path, bigtiff=True) as tiff:
+        for number, factor in enumerate(LEVEL_FACTORS):
+            side = side_px // factor
+            tiff.write(
+                tiles(-(-side // TILE_PX)),
+                shape=(side, side, 3),
+                dtype=np.uint8,
+                tile=(TILE_PX, TILE_PX),
+                photometric="rgb",
+                compression="jpeg",
+                compressionargs={"level": 80},
+                description=text + "|AppMag = 20|MPP = 0.5",
+                metadata=None,
+                software=False,
+            )
+            if number == 0:  # the second page of an Aperio file is its thumbnail
+                tiff.write(shades[0], photometric="rgb", description=text, metadata=None, software=False)
+
+
+def views_by_reader(path: Path) -> None:
+    from dragonfly_cli.geometry import Box
+    from dragonfly_cli.readers import open_source
+
+    source = open_source(path)
+    view = source.view(Box(0, 0, *source.size_wh))
+    for size in VIEW_SIZES:
+        view.resize(size)
+
+
+def views_by_level_0(path: Path) -> None:
+    import openslide
+    from PIL import Image
+
+    with openslide.OpenSlide(path) as slide:
+        pixels = slide.read_region((0, 0), 0, slide.dimensions).convert("RGB")
+    for size in VIEW_SIZES:
+        pixels.resize(size, Image.Resampling.BICUBIC)
+
+
+def measure(way: str, path: Path) -> dict[str, float]:
+    """Seconds and peak memory (MB) of one way, which is run here: call it in a process of its own."""
+    import openslide  # noqa: F401
+    from PIL import Image  # noqa: F401
+
+    from dragonfly_cli.readers import slide  # noqa: F401
+
+    baseline_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    start = time.perf_counter()
+    {"reader": views_by_reader, "level 0": views_by_level_0}[way](path)
+    seconds = time.perf_counter() - start
+    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {"seconds": seconds, "peak_mb": peak_mb, "above_imports_mb": peak_mb - baseline_mb}
+
+
+def measured_apart(way: str, path: Path) -> dict[str, float]:
+    command = [sys.executable, __file__, "--measure", way, "--slide", str(path)]
+    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--side", type=int, default=16384, help="width and height of the slide in pixels")
+    parser.add_argument("--measure", choices=("reader", "level 0"), help=argparse.SUPPRESS)
+    parser.add_argument("--slide", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.measure:
+        print(json.dumps(measure(options.measure, options.slide)))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "slide.svs"
+        write_slide(path, options.side)
+        results = {way: measured_apart(way, path) for way in ("reader", "level 0")}
+    for way, figures in results.items():
+        for name, value in figures.items():
+            print(f"{way} {name}: {value:.2f}")
+    ours, naive = results["reader"], results["level 0"]
+    print(f"times faster (target 40): {naive['seconds'] / ours['seconds']:.1f}")
+    for name in ("peak_mb", "above_imports_mb"):
+        print(f"{name}, share of level 0 (target below 0.10): {ours[name] / naive[name]:.3f}")
+
+
+if __name__ == "__main__":
+    main()
