@@ -17,6 +17,9 @@ from dragonfly_cli.errors import OutputError
 from dragonfly_cli.output.files import check_writable, write_text
 from dragonfly_cli.output.table import as_csv, unguarded
 
+_RUN_FILE = "run.json"
+_FAILED_FILE = "failed.csv"
+
 Key = tuple[str, str]  # image path and question, as they stand in the CSV
 
 
@@ -36,7 +39,20 @@ class Ledger:
         self._settings = settings
         self._failed: list[dict[str, str]] = []
 
+    def refuse_other_run(self) -> None:
+        """Raises OutputError if the file cannot be written, or holds a run with other settings; changes nothing."""
+        check_writable(self.path)
+        if not self.path.exists():
+            return
+        differing = _differences(self.path.with_name(_RUN_FILE), self._settings)
+        if differing:
+            raise OutputError(
+                f"cannot continue {self.path}: {differing}",
+                "repeat the first run's options, or choose another --output",
+            )
+
     def __enter__(self) -> Self:
+        self.refuse_other_run()
         self.finished = _take_up(self.path, self._settings)
         self._failed += self.finished.failed_rows
         try:
@@ -62,7 +78,7 @@ class Ledger:
 
     def close_with_failures(self) -> int:
         """Writes ``failed.csv`` (or removes one that is out of date); returns the number of failed rows."""
-        beside = self.path.with_name("failed.csv")
+        beside = self.path.with_name(_FAILED_FILE)
         if self._failed:
             write_text(beside, as_csv(self._failed, header=True))
         else:
@@ -76,17 +92,10 @@ class Ledger:
 
 
 def _take_up(path: Path, settings: dict[str, Any]) -> Finished:
-    """Starts a new run, or repairs and reads one to continue; raises OutputError if it was another run."""
-    check_writable(path)
-    run_file = path.with_name("run.json")
+    """Starts a new run, or repairs and reads the one to continue."""
     if not path.exists():
-        write_text(run_file, json.dumps(settings, ensure_ascii=False, indent=2) + "\n")
+        write_text(path.with_name(_RUN_FILE), json.dumps(settings, ensure_ascii=False, indent=2) + "\n")
         return Finished(frozenset(), [])
-    differing = _differences(run_file, settings)
-    if differing:
-        raise OutputError(
-            f"cannot continue {path}: {differing}", "repeat the first run's options, or choose another --output"
-        )
     text = whole_rows(path.read_bytes().decode("utf-8", errors="ignore"))
     os.truncate(path, len(text.encode("utf-8")))
     rows = [{name: unguarded(cell or "") for name, cell in row.items()} for row in csv.DictReader(io.StringIO(text))]

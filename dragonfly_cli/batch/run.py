@@ -10,7 +10,6 @@ from dragonfly_cli.batch.ledger import Key, Ledger
 from dragonfly_cli.engine.checkpoints import Checkpoint, find_checkpoint
 from dragonfly_cli.engine.questions import Question
 from dragonfly_cli.errors import DragonflyError, NoInputError
-from dragonfly_cli.output.files import check_writable
 from dragonfly_cli.output.table import answer_row, failure_row
 from dragonfly_cli.output.terminal import say
 from dragonfly_cli.readers import list_images
@@ -44,10 +43,11 @@ def run_batch(sources: list[Path], questions: list[Question], output: Path, sett
         OutputError: the CSV cannot be written, or belongs to another run.
     """
     images = find_images(sources)
-    check_writable(output)
     checkpoint = find_checkpoint(settings.model)
+    book = Ledger(output, _run_settings(sources, questions, settings, checkpoint))
+    book.refuse_other_run()  # told before the model is loaded
     model, request = _load(checkpoint, questions, settings)
-    with Ledger(output, _run_settings(sources, questions, settings, checkpoint)) as ledger:
+    with book as ledger:
         left = [image for image in images if any(_key(image, q) not in ledger.finished.keys for q in questions)]
         if len(left) < len(images):
             say(f"note: continuing {output}: {len(images) - len(left)} of {len(images)} images are done")
@@ -97,15 +97,15 @@ def _image_rows(model: "Model", image: Path, request: "Request", finished: froze
             answered += 1
             yield [answer_row(record)]
     except DragonflyError as error:
-        yield [_failed(image, question, error.exit_code, error.message) for question in open_questions[answered:]]
-    except Exception as error:  # a bug met in one image must not cost the night; the exit code tells it
-        why = f"this is a bug in dragonfly: {type(error).__name__}; ask about this image with --debug"
-        yield [_failed(image, question, _BUG_CODE, why) for question in open_questions[answered:]]
+        yield _failed(image, open_questions[answered:], error.exit_code, error.message)
+    except Exception as error:  # a bug met in one image must not cost the night; the error code tells it
+        why = f"{image}: this is a bug in dragonfly ({type(error).__name__}); ask about this image with --debug"
+        yield _failed(image, open_questions[answered:], _BUG_CODE, why)
 
 
-def _failed(image: Path, question: Question, code: int, why: str) -> dict[str, str]:
+def _failed(image: Path, questions: list[Question], code: int, why: str) -> list[dict[str, str]]:
     say(f"error: {why}")
-    return failure_row(str(image), question.text, code, why)
+    return [failure_row(str(image), question.text, code, why) for question in questions]
 
 
 def _key(image: Path, question: Question) -> Key:

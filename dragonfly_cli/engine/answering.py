@@ -11,7 +11,7 @@ from time import perf_counter
 import torch
 
 from dragonfly_cli.engine.model import Model, out_of_memory
-from dragonfly_cli.engine.questions import Question
+from dragonfly_cli.engine.questions import DOUBTFUL_OPTION_MASS, Question
 from dragonfly_cli.errors import UsageError
 from dragonfly_cli.fields import Field, field_view
 from dragonfly_cli.geometry import Box
@@ -19,9 +19,6 @@ from dragonfly_cli.readers.source import Source
 from dragonfly_med import PromptTooLongError
 from dragonfly_med.generation import Prefill, Sampling, decode, prefill, stream_text
 from dragonfly_med.views import ViewPlan
-
-# Below this the model would mostly have said something other than yes or no.
-_DOUBTFUL_OPTION_MASS = 0.5
 
 
 @dataclass(frozen=True)
@@ -146,7 +143,7 @@ def _yes_no(model: Model, read: Prefill, question: Question) -> tuple[dict[str, 
 
 
 def _doubts(option_mass: float | None) -> list[str]:
-    if option_mass is None or option_mass >= _DOUBTFUL_OPTION_MASS:
+    if option_mass is None or option_mass >= DOUBTFUL_OPTION_MASS:
         return []
     return [f"yes or no is a poor fit for this question: together they hold {option_mass:.0%} of the probability"]
 

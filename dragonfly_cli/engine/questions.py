@@ -13,6 +13,9 @@ QuestionKind = Literal["yesno", "open", "caption"]
 # Dragonfly's own caption instruction (Together AI, Dragonfly's data recipe).
 CAPTION_INSTRUCTION = "Provide a brief description of the given image."
 
+# Below this the model would mostly have said something other than one of the options.
+DOUBTFUL_OPTION_MASS = 0.5
+
 _AUXILIARY = (
     "is are was were am be do does did has have had can could will would shall should may might must "
     "isn't aren't wasn't weren't don't doesn't didn't hasn't haven't hadn't can't couldn't won't wouldn't shouldn't"

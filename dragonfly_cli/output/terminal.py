@@ -7,6 +7,8 @@ import sys
 import unicodedata
 from typing import Any
 
+from dragonfly_cli.engine.questions import DOUBTFUL_OPTION_MASS
+
 
 def say(message: str) -> None:
     """A line on stderr."""
@@ -26,8 +28,15 @@ def harmless(text: str) -> str:
 
 def certainty(record: dict[str, Any]) -> str:
     """`` (p = 0.93)`` after a yes/no answer, nothing after any other."""
-    probabilities = record["probabilities"]
-    return f" (p = {max(probabilities.values()):.2f})" if probabilities else ""
+    if not record["probabilities"]:
+        return ""
+    return f" (p = {max(record['probabilities'].values()):.2f}{_poor_fit(record['option_mass'])})"
+
+
+def _poor_fit(option_mass: float) -> str:
+    if option_mass >= DOUBTFUL_OPTION_MASS:
+        return ""
+    return f", but yes and no hold only {option_mass:.0%} of the probability"
 
 
 def where_it_looked(record: dict[str, Any]) -> list[str]:

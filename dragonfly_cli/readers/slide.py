@@ -6,7 +6,9 @@ Non-goals: colour management, focal planes, and which boxes to look at.
 """
 
 import math
+import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +20,9 @@ from dragonfly_cli.errors import InputError
 from dragonfly_cli.geometry import Box
 from dragonfly_cli.readers.source import MppSource, SourceKind
 
-BLOCK_SIDE_PX = 2048  # a block is 17 MB as RGBA
-MAX_REGION_PIXELS = 24_000_000  # below this a region is read in one piece and resized exactly
+BLOCK_SIDE_PX = 1024  # a block is 4 MB as RGBA
+READ_THREADS = min(4, os.cpu_count() or 1)  # OpenSlide and Pillow let other threads run while they decode
+MAX_REGION_PIXELS = 24_000_000  # 72 MB as RGB; a larger region is averaged down as it is read
 REDUCING_GAP = 3  # what a block is box-averaged to is still this many times finer than the output
 LEVEL_TOLERANCE = 1.01  # downsamples are not exact: 4.0003 serves where 4 is asked for
 PLACEHOLDER_MPP = 50  # a generic TIFF's "scale" above this is a printer's 72-300 dpi
@@ -132,14 +135,17 @@ class SlideSource:
 
     def read(self, plan: ReadPlan) -> Image.Image:
         """The planned region, reduced, as RGB on the slide's background. Raises InputError."""
-        if plan.region.width * plan.region.height <= MAX_REGION_PIXELS:
-            return self._read_block(plan, plan.region)
         factor_x, factor_y = plan.reduce_xy
         size = math.ceil(plan.region.width / factor_x), math.ceil(plan.region.height / factor_y)
         canvas = Image.new("RGB", size)
-        for block in plan_blocks(plan.region, plan.reduce_xy):
+
+        def fill(block: Box) -> None:
             at = (block.x - plan.region.x) // factor_x, (block.y - plan.region.y) // factor_y
-            canvas.paste(self._read_block(plan, block).reduce(plan.reduce_xy), at)
+            image = self._read_block(plan, block)
+            canvas.paste(image if plan.reduce_xy == (1, 1) else image.reduce(plan.reduce_xy), at)
+
+        with ThreadPoolExecutor(READ_THREADS) as pool:
+            list(pool.map(fill, plan_blocks(plan.region, plan.reduce_xy)))
         return canvas
 
     def details(self) -> dict[str, Any]:
@@ -170,17 +176,14 @@ class SlideSource:
         try:
             rgba = self._slide.read_region(origin, plan.level, block.size_wh)
         except OPEN_ERRORS:
-            self._reopen()
+            # After one bad tile OpenSlide answers every later call with the same error. The old handle is not
+            # closed here: another thread may be reading from it.
+            self._slide = self._open()
             raise InputError(
                 f"cannot read the slide {self.path} at level {plan.level}: a tile is damaged or missing",
                 "copy or export the slide again, with all files that belong to it",
             ) from None
         return _flattened(rgba, self.background)
-
-    def _reopen(self) -> None:
-        # After one bad tile OpenSlide answers every later call with the same error.
-        self._slide.close()
-        self._slide = self._open()
 
     def _mpp_of_file(self) -> tuple[float, float] | None:
         properties = self._slide.properties
