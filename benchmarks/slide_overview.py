@@ -2,9 +2,11 @@
 
     python benchmarks/slide_overview.py [--side 16384]
 
-Writes a square pyramid slide (JPEG tiles) to a temporary folder, then makes the model's three views of all of it
-(224 x 224, 448 x 448, 1344 x 896), each way in a process of its own. Memory is the peak resident size of that
-process, given raw and above what the process held after its imports. Prints one line per figure.
+Writes square pyramid slides (JPEG tiles) to a temporary folder, one whose levels shrink by 2 and one whose levels
+shrink by 4 as Aperio's do, then makes the model's three views of all of it (224 x 224, 448 x 448, 1344 x 896), each
+way in a process of its own. The coarser the steps, the more pixels the largest view has to read.
+Memory is the peak resident size of that process, given raw and above what the process held after its imports.
+Prints one line per figure.
 Needs tifffile and imagecodecs (the ``test`` extra).
 """
 
@@ -22,11 +24,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # measure this checkout, wha
 
 VIEW_SIZES = ((224, 224), (448, 448), (1344, 896))
 TILE_PX = 256
-LEVEL_FACTORS = (1, 4, 16)
+PYRAMIDS = {2: (1, 2, 4, 8, 16, 32, 64), 4: (1, 4, 16)}
 
 
-def write_slide(path: Path, side_px: int) -> None:
-    """Textured tiles, streamed, so that writing needs no more memory than reading; three levels."""
+def write_slide(path: Path, side_px: int, factors: tuple[int, ...]) -> None:
+    """Textured tiles, streamed, so that writing needs no more memory than reading."""
     import numpy as np
     import tifffile
 
@@ -39,7 +41,7 @@ def write_slide(path: Path, side_px: int) -> None:
 
     text = f"Aperio Image Library v12.0.0\r\n{side_px}x{side_px} [0,0 {side_px}x{side_px}] (256x256) JPEG/RGB Q=80"
     with tifffile.TiffWriter(path, bigtiff=True) as tiff:
-        for number, factor in enumerate(LEVEL_FACTORS):
+        for number, factor in enumerate(factors):
             side = side_px // factor
             tiff.write(
                 tiles(-(-side // TILE_PX)),
@@ -107,16 +109,20 @@ def main() -> None:
         print(json.dumps(measure(options.measure, options.slide)))
         return
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "slide.svs"
-        write_slide(path, options.side)
-        results = {way: measured_apart(way, path) for way in ("reader", "level 0")}
-    for way, figures in results.items():
+        for step, factors in PYRAMIDS.items():
+            path = Path(folder) / f"slide{step}.svs"
+            write_slide(path, options.side, factors)
+            report(step, *(measured_apart(way, path) for way in ("reader", "level 0")))
+            path.unlink()
+
+
+def report(step: int, ours: dict[str, float], naive: dict[str, float]) -> None:
+    for way, figures in (("reader", ours), ("level 0", naive)):
         for name, value in figures.items():
-            print(f"{way} {name}: {value:.2f}")
-    ours, naive = results["reader"], results["level 0"]
-    print(f"times faster (target 40): {naive['seconds'] / ours['seconds']:.1f}")
+            print(f"steps of {step}, {way}, {name}: {value:.2f}")
+    print(f"steps of {step}, times faster (target 40): {naive['seconds'] / ours['seconds']:.1f}")
     for name in ("peak_mb", "above_imports_mb"):
-        print(f"{name}, share of level 0 (target below 0.10): {ours[name] / naive[name]:.3f}")
+        print(f"steps of {step}, share of {name} (target below 0.10): {ours[name] / naive[name]:.3f}")
 
 
 if __name__ == "__main__":
