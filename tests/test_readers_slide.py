@@ -125,12 +125,14 @@ def test_a_slide_of_one_level_is_read_in_blocks_and_looks_the_same(tmp_path, mon
     path = write_svs(tmp_path / "one.svs", (1500, 1100), downsamples=())
     view = open_source(path).view(Box(-40, 10, 1500, 1080))
     at_once = np.asarray(view.resize((40, 30))).astype(int)
-    monkeypatch.setattr(slide_module, "MAX_REGION_PIXELS", 10_000)
+    monkeypatch.setattr(slide_module, "MAX_REGION_PIXELS", 20_000)
     monkeypatch.setattr(slide_module, "BLOCK_SIDE_PX", 128)
     spy = LevelSpy(monkeypatch)
     in_blocks = np.asarray(view.resize((40, 30))).astype(int)
     assert spy.pixels == {0: 1500 * 1080}
     assert np.abs(in_blocks - at_once).mean() < 1.5 and np.abs(in_blocks - at_once).max() < 25
+    view.resize((20, 15))
+    assert spy.pixels == {0: 1500 * 1080}  # the second size costs no second reading
 
 
 @given(box=boxes, size=sizes)

@@ -67,10 +67,10 @@ def plan_blocks(region: Box, reduce_xy: tuple[int, int]) -> Iterator[Box]:
 
 
 def _plan_reduction(region: Box, size_wh: tuple[int, int]) -> tuple[int, int]:
-    if region.width * region.height <= MAX_REGION_PIXELS:
-        return 1, 1
-    x, y = (max(1, pixels // (REDUCING_GAP * out)) for pixels, out in zip(region.size_wh, size_wh, strict=True))
-    return x, y
+    """How far to average: until the region fits, but never below ``REDUCING_GAP`` times the output."""
+    enough = math.ceil(math.sqrt(region.width * region.height / MAX_REGION_PIXELS))
+    x, y = (pixels // (REDUCING_GAP * out) for pixels, out in zip(region.size_wh, size_wh, strict=True))
+    return max(1, min(x, enough)), max(1, min(y, enough))
 
 
 def is_known(path: Path) -> bool:
@@ -86,6 +86,7 @@ class SlideView:
 
     def __init__(self, source: "SlideSource", box: Box) -> None:
         self._source = source
+        self._kept: tuple[tuple[object, ...], Image.Image] | None = None
         self.box = box
 
     @property
@@ -101,10 +102,19 @@ class SlideView:
         """
         width, height = size
         plan = plan_read(self._source.downsamples, self.box, size)
-        image = self._source.read(plan)
+        image = self._read(plan)
         left, top, right, bottom = (edge / plan.reduce_xy[i % 2] for i, edge in enumerate(plan.box))
         wide = image.resize((width, image.height), Image.Resampling.BICUBIC, (left, 0, right, image.height))
         return wide.resize((width, height), Image.Resampling.BICUBIC, (0, top, width, bottom))
+
+    def _read(self, plan: ReadPlan) -> Image.Image:
+        key = plan.level, plan.region, plan.reduce_xy
+        if self._kept and self._kept[0] == key:
+            return self._kept[1]
+        image = self._source.read(plan)
+        if plan.reduce_xy != (1, 1):  # a whole huge level was read for it: the next size shall not pay again
+            self._kept = key, image
+        return image
 
 
 class SlideSource:
