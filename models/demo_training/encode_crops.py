@@ -24,14 +24,16 @@ REPEATS = 8  # at most so many variants of one picture, where a label has few
 FIRST_HIGH = 1 + MIDDLE_CROPS
 
 
-def choose_rows(rows: list[ImageRow], per_label: int, rng: np.random.Generator) -> list[ImageRow]:
-    """``per_label`` rows of each label in random order; none comes more than ``REPEATS`` times."""
+def choose_rows(
+    rows: list[ImageRow], per_label: int, rng: np.random.Generator, repeats: int = REPEATS
+) -> list[ImageRow]:
+    """``per_label`` rows of each label in random order; none comes more than ``repeats`` times."""
     by_label: dict[str, list[ImageRow]] = defaultdict(list)
     for row in rows:
         by_label[row.label].append(row)
     chosen = []
     for group in by_label.values():
-        order = [group[i] for i in rng.permutation(len(group))] * REPEATS
+        order = [group[i] for i in rng.permutation(len(group))] * repeats
         chosen += order[:per_label]
     return [chosen[i] for i in rng.permutation(len(chosen))]
 

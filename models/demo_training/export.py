@@ -124,6 +124,7 @@ def export(weights: dict[str, torch.Tensor], tokenizer: Path, folder: Path) -> N
         shutil.copyfile(tokenizer / name, folder / name)
     half = {name: value.to(torch.float16).contiguous() for name, value in weights.items() if value.is_floating_point()}
     save_file(half, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "model.safetensors").chmod(0o644)  # safetensors makes it unreadable for others
 
 
 def main() -> None:

@@ -161,8 +161,10 @@ def train(options: argparse.Namespace) -> None:
     labels = label_names(rows)
     stream = CropStream(options.data, rows, labels, options.seed)
     model = CropClassifier(len(labels)).train()
+    if options.resume is not None:
+        model.load_state_dict(torch.load(options.resume, weights_only=True)["model"])
     optimizer = make_optimizer(model, options.rate)
-    options.started = time.monotonic()
+    options.started = time.monotonic() - 60 * options.resume_minutes
     epoch = 0
     while time.monotonic() - options.started < 60 * options.minutes:
         epoch += 1
@@ -179,6 +181,8 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="folder that holds train/images.csv")
     parser.add_argument("out", type=Path, help="folder for encoder.pt")
     parser.add_argument("--minutes", type=float, default=35, help="the learning rate falls over this time")
+    parser.add_argument("--resume", type=Path, help="encoder.pt of a run that was stopped")
+    parser.add_argument("--resume-minutes", type=float, default=0, help="minutes of --minutes already used by it")
     parser.add_argument("--keep", type=int, default=24, help="patches kept of 49 in the first three quarters")
     parser.add_argument("--draws", type=int, default=8192, help="crops in an epoch")
     parser.add_argument("--batch", type=int, default=64)

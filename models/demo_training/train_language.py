@@ -109,7 +109,7 @@ def image_block(
 def answer_loss(
     model: DragonflyForCausalLM, image: tuple[torch.Tensor, torch.Tensor], text: Batch
 ) -> tuple[torch.Tensor, float]:
-    """Weighted cross-entropy of the answers, and the share of their ids that were the likeliest."""
+    """Weighted cross-entropy of the answers, and how often the first id of an answer was the likeliest."""
     embeddings, positions = image
     pictures, image_length = embeddings.shape[:2]
     embedded = torch.cat([embeddings, model.get_input_embeddings()(text.ids)], dim=1)
@@ -126,7 +126,8 @@ def answer_loss(
     logits = model.language_model.lm_head(hidden[:, :-1][learnt])  # [answer ids, vocabulary]
     target, weights = text.ids[:, 1:][learnt], text.weights[:, 1:][learnt]
     loss = (nn.functional.cross_entropy(logits, target, reduction="none") * weights).sum() / weights.sum()
-    return loss, float((logits.argmax(-1) == target).float().mean())
+    begins = (text.weights[:, :-1] == 0)[learnt]
+    return loss, float((logits.argmax(-1) == target)[begins].float().mean())
 
 
 def train(options: argparse.Namespace) -> None:
@@ -156,7 +157,7 @@ def train(options: argparse.Namespace) -> None:
         if step % LOG_EVERY == 0:
             mean_loss, mean_right = np.mean(log[-LOG_EVERY:], axis=0)
             minutes = round((time.monotonic() - started) / 60, 2)
-            entry = {"step": step, "phase": phase, "loss": round(mean_loss, 4), "right": round(mean_right, 4)}
+            entry = {"step": step, "phase": phase, "loss": round(mean_loss, 4), "first_right": round(mean_right, 4)}
             print(json.dumps({"minutes": minutes, **entry}), flush=True)
         if step % options.save_every == 0:
             save(model, options.out)
