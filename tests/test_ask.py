@@ -1,0 +1,206 @@
+"""``ask`` and ``caption`` as a user meets them: real files, the built-in model, the real streams and exit codes."""
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from make_files import write_dicom, write_svs
+from PIL import Image
+from run_dragonfly import dragonfly, expect_error
+
+from dragonfly_cli.engine.checkpoints import find_checkpoint
+from dragonfly_cli.engine.questions import yes_no_token_ids
+from dragonfly_med import DragonflyForCausalLM, DragonflyProcessor
+
+QUESTION = "Is there a tumour?"
+
+
+@pytest.fixture
+def slide(tmp_path: Path) -> Path:
+    return write_svs(tmp_path / "slide.svs")
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    pixels = np.random.default_rng(7).integers(0, 256, (300, 400, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "photo.png")
+    return tmp_path / "photo.png"
+
+
+def test_a_yes_no_question_is_answered_with_its_probability(slide: Path) -> None:
+    outcome = dragonfly("ask", slide, QUESTION)
+    assert outcome.code == 0
+    answer, rest = outcome.stdout.split(" ", 1)
+    assert answer in ("Yes", "No")
+    assert rest.startswith("(p = ")
+    assert outcome.stdout.count("\n") == 1
+    assert "research use only" in outcome.stderr
+    assert "not Dragonfly-Med" in outcome.stderr
+
+
+def test_the_record_is_complete_and_in_level_0_pixels(slide: Path) -> None:
+    record = dragonfly("ask", slide, QUESTION, "--json").json
+    assert record["image"] == str(slide)
+    assert record["source"]["kind"] == "slide"
+    assert (record["source"]["width"], record["source"]["height"]) == (2000, 1500)
+    assert record["source"]["mpp"] == [0.5, 0.5]
+    assert record["source"]["mpp_source"] == "file"
+    assert len(record["source"]["sha256"]) == 64
+    assert sum(record["probabilities"].values()) == pytest.approx(1)
+    assert 0 < record["option_mass"] <= 1
+    assert record["answer"].lower() == max(record["probabilities"], key=record["probabilities"].get)
+    (field,) = record["fields"]
+    assert (field["role"], field["frame"]) == ("overview", 0)
+    assert field["box"] == {"x": 0, "y": 0, "width": 2000, "height": 1500}
+    assert len(field["selected"]) == 12
+    for box in field["selected"]:
+        assert 0 <= box["x"] < box["x"] + box["width"] <= 2000
+        assert 0 <= box["y"] < box["y"] + box["height"] <= 1500
+    assert record["model"]["id"] == "demo"
+    assert record["model"]["architecture"] == "dragonfly-v1"
+    assert len(record["model"]["sha256"]) == 64
+    assert any("not Dragonfly-Med" in warning for warning in record["warnings"])
+    assert QUESTION in record["prompt"]
+    assert set(record["timing"]) == {"read_s", "encode_s", "generate_s"}
+    assert record["schema_version"] == 1
+
+
+def test_probabilities_are_those_of_the_network_s_first_answer_token(photo: Path) -> None:
+    record = dragonfly("ask", photo, QUESTION, "--json").json
+    folder = find_checkpoint("demo").folder
+    processor = DragonflyProcessor.from_pretrained(folder)
+    network = DragonflyForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    inputs = processor(text=[processor.prompt(QUESTION)], images=[Image.open(photo)])
+    with torch.inference_mode():
+        output = network(**inputs)
+    everything = output.logits[0, -1].softmax(-1)
+    ids = yes_no_token_ids(processor.tokenizer)
+    yes, no = (float(everything[ids[option]].sum()) for option in ("yes", "no"))
+    assert record["probabilities"]["yes"] == pytest.approx(yes / (yes + no), abs=1e-4)
+    assert record["option_mass"] == pytest.approx(yes + no, abs=1e-4)
+
+
+def test_an_open_answer_is_what_generate_says(photo: Path) -> None:
+    question = "What kind of image is this?"
+    outcome = dragonfly("ask", photo, question, "--max-tokens", "12")
+    folder = find_checkpoint("demo").folder
+    processor = DragonflyProcessor.from_pretrained(folder)
+    network = DragonflyForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    inputs = processor(text=[processor.prompt(question)], images=[Image.open(photo)])
+    tokens = network.generate(**inputs, max_new_tokens=12, do_sample=False)[0, inputs["input_ids"].shape[1] :]
+    assert outcome.stdout == processor.decode(tokens, skip_special_tokens=True).strip() + "\n"
+
+
+def test_the_picture_changes_the_answer_s_probability(tmp_path: Path, photo: Path) -> None:
+    Image.new("RGB", (400, 300), "white").save(tmp_path / "blank.png")
+    seen = dragonfly("ask", photo, QUESTION, "--json").json
+    blank = dragonfly("ask", tmp_path / "blank.png", QUESTION, "--json").json
+    assert abs(seen["probabilities"]["yes"] - blank["probabilities"]["yes"]) > 1e-4
+
+
+def test_an_inverted_film_is_shown_upright(tmp_path: Path) -> None:
+    film = np.tile(np.linspace(0, 1023, 200, dtype=np.uint16), (160, 1))
+    bright = write_dicom(tmp_path / "two.dcm", film, window=(512, 1024), bits_stored=10)
+    dark = write_dicom(tmp_path / "one.dcm", 1023 - film, photometric="MONOCHROME1", window=(512, 1024), bits_stored=10)
+    answers = [dragonfly("ask", path, QUESTION, "--json").json["probabilities"]["yes"] for path in (bright, dark)]
+    assert answers[0] == pytest.approx(answers[1], abs=5e-3)
+
+
+def test_several_questions_give_an_array_in_their_order(photo: Path, tmp_path: Path) -> None:
+    (tmp_path / "questions.txt").write_text("Is it blood?\n\nWhich organ is shown?\n")
+    outcome = dragonfly(
+        "ask", photo, QUESTION, "-q", "Is it bone?", "--questions", tmp_path / "questions.txt", "--json"
+    )
+    asked = [record["question"] for record in outcome.json]
+    assert asked == [QUESTION, "Is it bone?", "Is it blood?", "Which organ is shown?"]
+    assert outcome.json[-1]["probabilities"] is None
+
+
+def test_json_lines_and_csv(photo: Path) -> None:
+    lines = dragonfly("ask", photo, QUESTION, "Is it bone?", "-f", "jsonl").stdout.splitlines()
+    assert [json.loads(line)["question"] for line in lines] == [QUESTION, "Is it bone?"]
+    rows = list(csv.DictReader(io.StringIO(dragonfly("ask", photo, QUESTION, "-f", "csv").stdout)))
+    assert float(rows[0]["p_yes"]) + float(rows[0]["p_no"]) == pytest.approx(1, abs=1e-5)
+
+
+def test_output_is_written_whole(photo: Path, tmp_path: Path) -> None:
+    outcome = dragonfly("ask", photo, QUESTION, "--json", "-o", tmp_path / "answer.json")
+    assert outcome.stdout == ""
+    assert json.loads((tmp_path / "answer.json").read_text())["question"] == QUESTION
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["answer.json", "photo.png"]
+
+
+def test_caption_describes(photo: Path) -> None:
+    record = dragonfly("caption", photo, "--json", "--max-tokens", "20").json
+    assert record["question"] is None
+    assert record["answer"]
+    assert record["probabilities"] is None
+    assert "Provide a brief description of the given image." in record["prompt"]
+
+
+def test_verbose_says_where_it_looked(slide: Path) -> None:
+    outcome = dragonfly("ask", slide, QUESTION, "-v")
+    assert "looked at: overview, frame 0, 2000 x 1500 px from (0, 0)" in outcome.stderr
+    assert "zoomed in on: " in outcome.stderr
+
+
+def test_the_same_seed_draws_the_same_answer(photo: Path) -> None:
+    call = ("ask", photo, "What is this?", "--temperature", "2", "--max-tokens", "8", "--seed")
+    assert dragonfly(*call, "3").stdout == dragonfly(*call, "3").stdout
+
+
+def test_no_patient_tag_gets_out(tmp_path: Path) -> None:
+    path = write_dicom(
+        tmp_path / "film.dcm",
+        np.tile(np.arange(64, dtype=np.uint16), (64, 1)),
+        window=(32, 64),
+        PatientName="Secret^Patient",
+        PatientID="SECRET-4711",
+        InstitutionName="Secret Hospital",
+        AccessionNumber="SECRET-ACC",
+    )
+    outcomes = [dragonfly("ask", path, QUESTION, "--json"), dragonfly("info", path), dragonfly("info", path, "--json")]
+    for outcome in outcomes:
+        assert outcome.code == 0
+        assert "secret" not in (outcome.stdout + outcome.stderr).lower()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--model", "nonesuch"], 5, ["nonesuch"]),
+        (["--model", "med-v2"], 5, ["med-v2", "not on this machine"]),
+        (["--device", "cuda:99"], 6, ["cuda:99"]),
+        (["--device", "abacus"], 6, ["abacus"]),
+        (["--output", "/nonexistent/answer.json"], 7, ["/nonexistent/answer.json"]),
+        (["--frame", "3"], 2, ["--frame 3", "1 frame"]),
+        (["--question", "why " * 3000], 2, ["too long", "1023"]),
+        (["--question", "  "], 2, ["empty"]),
+        (["--questions", "nowhere.txt"], 3, ["nowhere.txt"]),
+        (["--temperature", "-1"], 2, ["--temperature"]),
+        (["--no-such-option"], 2, ["--no-such-option"]),
+    ],
+)
+def test_bad_options(photo: Path, arguments: list[str], code: int, words: list[str]) -> None:
+    expect_error(dragonfly("ask", photo, QUESTION, *arguments), code, *words)
+
+
+def test_no_question(photo: Path) -> None:
+    expect_error(dragonfly("ask", photo), 2, "no question")
+
+
+def test_a_folder_that_is_no_checkpoint(photo: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    expect_error(dragonfly("ask", photo, QUESTION, "-m", tmp_path), 5, str(tmp_path))
+
+
+def test_an_image_that_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "slide.svs").write_text("this is text")
+    for command in (["ask", tmp_path / "slide.svs", QUESTION], ["caption", tmp_path / "slide.svs"]):
+        expect_error(dragonfly(*command), 4, "slide.svs")
+    expect_error(dragonfly("ask", tmp_path / "gone.svs", QUESTION), 3, "gone.svs")
+    expect_error(dragonfly("ask", tmp_path, QUESTION), 4, "folder")

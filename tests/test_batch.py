@@ -1,0 +1,121 @@
+"""``batch`` as a user meets it: a mixed folder, one broken file, a run that was cut off."""
+
+import csv
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from make_files import write_dicom, write_svs
+from PIL import Image
+from run_dragonfly import dragonfly, expect_error
+
+from dragonfly_cli.batch.ledger import whole_rows
+from dragonfly_cli.output.table import COLUMNS, as_csv, failure_row, unguarded
+
+QUESTIONS = ("-q", "Is there a tumour?", "-q", 'What is it, "roughly"?')
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    """A picture, a film without a suffix, a slide one folder down, a broken slide, and a text file to be ignored."""
+    folder = tmp_path / "study"
+    (folder / "more").mkdir(parents=True)
+    Image.new("RGB", (64, 48), "pink").save(folder / "a.png")
+    write_dicom(folder / "film", np.tile(np.arange(64, dtype=np.uint16), (64, 1)), window=(32, 64))
+    write_svs(folder / "more" / "slide.svs", (700, 500))
+    (folder / "broken.svs").write_bytes(b"II*\0 and then nothing")
+    (folder / "notes.txt").write_text("not an image")
+    return folder
+
+
+def run(study: Path, output: Path, *more: str):
+    return dragonfly("batch", study, *QUESTIONS, "-o", output, "--max-tokens", "4", *more)
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return [{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)]
+
+
+def test_a_mixed_folder_runs_to_its_end(study: Path, tmp_path: Path) -> None:
+    outcome = run(study, tmp_path / "answers.csv")
+    assert outcome.code == 8
+    assert outcome.stdout == ""
+    rows = rows_of(tmp_path / "answers.csv")
+    assert [Path(row["image"]).name for row in rows[::2]] == ["a.png", "broken.svs", "film", "slide.svs"]
+    assert [row["question"] for row in rows[:2]] == [QUESTIONS[1], QUESTIONS[3]]
+    broken = [row for row in rows if row["status"] == "failed"]
+    assert {Path(row["image"]).name for row in broken} == {"broken.svs"}
+    assert {row["error_code"] for row in broken} == {"4"}
+    for row in rows:
+        if row["status"] == "ok":
+            assert row["answer"] or row["question"] == QUESTIONS[3]
+            assert (row["model"], row["device"], row["fields"]) == ("demo", "cpu", "1")
+            assert row["evidence"].count(":") == 12
+    assert [bool(row["p_yes"]) for row in rows if row["status"] == "ok"] == [True, False] * 3
+    assert "2 failed" in outcome.stderr
+    assert rows_of(tmp_path / "failed.csv") == broken
+    assert (tmp_path / "run.json").exists()
+
+
+def test_a_run_that_was_cut_off_ends_like_one_that_was_not(study: Path, tmp_path: Path) -> None:
+    output = tmp_path / "answers.csv"
+    run(study, output)
+    undisturbed, whole = rows_of(output), output.read_bytes()
+    for cut in (len(whole) // 3, len(whole) - 3):
+        output.write_bytes(whole[:cut])
+        assert run(study, output).code == 8
+        assert rows_of(output) == undisturbed
+
+
+def test_other_settings_are_refused_and_nothing_is_touched(study: Path, tmp_path: Path) -> None:
+    output = tmp_path / "answers.csv"
+    run(study, output)
+    before = output.read_bytes()
+    expect_error(run(study, output, "--seed", "5"), 7, "answers.csv", "seed")
+    (tmp_path / "run.json").unlink()
+    expect_error(run(study, output), 7, "answers.csv", "run.json")
+    assert output.read_bytes() == before
+
+
+def test_without_a_question_images_are_described(study: Path, tmp_path: Path) -> None:
+    outcome = dragonfly("batch", study / "a.png", study / "film", "-o", tmp_path / "captions.csv", "--max-tokens", "6")
+    assert outcome.code == 0
+    assert [row["question"] for row in rows_of(tmp_path / "captions.csv")] == ["", ""]
+    assert not (tmp_path / "failed.csv").exists()
+
+
+def test_nothing_to_do_and_nowhere_to_write(study: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    expect_error(run(tmp_path / "empty", tmp_path / "answers.csv"), 3, "empty")
+    expect_error(run(tmp_path / "gone", tmp_path / "answers.csv"), 3, "gone")
+    expect_error(run(study, tmp_path / "gone" / "answers.csv"), 7, "answers.csv")
+    expect_error(dragonfly("batch", study, *QUESTIONS, "-o", tmp_path / "x.csv", "-m", "nonesuch"), 5, "nonesuch")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "study"]
+
+
+CELLS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=20)
+
+
+@given(st.lists(st.tuples(CELLS, CELLS), min_size=1, max_size=4), st.data())
+def test_a_torn_table_keeps_exactly_its_whole_rows(cells: list[tuple[str, str]], data: st.DataObject) -> None:
+    rows = [as_csv([failure_row(image, question, 4, "why")], header=False) for image, question in cells]
+    text = as_csv([], header=True) + "".join(rows)
+    cut = data.draw(st.integers(0, len(text)))
+    kept = whole_rows(text[:cut])
+    ends = [0]
+    for piece in [as_csv([], header=True), *rows]:
+        ends.append(ends[-1] + len(piece))
+    assert len(kept) == max(end for end in ends if end <= cut)
+
+
+@given(CELLS)
+def test_no_cell_is_a_formula_and_every_cell_comes_back(cell: str) -> None:
+    text = as_csv([failure_row(cell, cell, 4, cell)], header=True)
+    (row,) = csv.DictReader(io.StringIO(text, newline=""))
+    assert not row["image"].startswith(("=", "+", "-", "@", "\t"))
+    assert unguarded(row["image"]) == cell
+    assert tuple(row) == COLUMNS

@@ -1,0 +1,55 @@
+"""Decoding token by token is the same as ``generate``, and what is streamed is the whole text."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from dragonfly_med import DragonflyForCausalLM, DragonflyProcessor
+from dragonfly_med.generation import Sampling, decode, prefill, stream_text
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+@pytest.fixture(scope="module", params=["v1", "v2"])
+def loaded(request: pytest.FixtureRequest) -> tuple[DragonflyForCausalLM, DragonflyProcessor]:
+    folder = GOLDEN / request.param / "checkpoint"
+    return DragonflyForCausalLM.from_pretrained(folder).eval(), DragonflyProcessor.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("name", ["gray_512x384.png", "tiny_50x37.png", "tall_1to6_300x1800.png"])
+def test_greedy_decoding_equals_generate(loaded: tuple[DragonflyForCausalLM, DragonflyProcessor], name: str) -> None:
+    model, processor = loaded
+    inputs = processor(text=[processor.prompt("What is this?")], images=[Image.open(GOLDEN / "images" / name)])
+    generated = model.generate(**inputs, max_new_tokens=12, do_sample=False)[0, inputs["input_ids"].shape[1] :]
+    expected = [token for token in generated.tolist() if token not in model.config.stop_token_ids]
+    sample = {key: inputs[key] for key in ("input_ids", "pixel_values")}
+    read = prefill(model, sample)
+    tokens = list(decode(model, read, Sampling(max_new_tokens=12)))
+    assert tokens == expected
+    text = processor.decode(tokens, skip_special_tokens=True)
+    assert "".join(stream_text(processor, tokens)) == text.lstrip()
+
+
+def test_a_character_of_several_tokens_is_shown_once_it_is_whole(
+    loaded: tuple[DragonflyForCausalLM, DragonflyProcessor],
+) -> None:
+    _, processor = loaded
+    tokens = processor.tokenizer("µm 測試 🫁", add_special_tokens=False)["input_ids"]
+    pieces = list(stream_text(processor, tokens))
+    assert "".join(pieces) == "µm 測試 🫁"
+    assert not any("\ufffd" in piece for piece in pieces)
+
+
+def test_sampling_follows_its_seed(loaded: tuple[DragonflyForCausalLM, DragonflyProcessor]) -> None:
+    model, processor = loaded
+    ids = processor.image_block() + processor.text_ids(processor.prompt("What is this?"))
+    pixels = processor.pixels(Image.open(GOLDEN / "images" / "tiny_50x37.png"))
+    sample = {"input_ids": torch.tensor([ids]), "pixel_values": pixels[None]}
+
+    def drawn(seed: int) -> list[int]:
+        return list(decode(model, prefill(model, sample), Sampling(8, temperature=1.5, seed=seed)))
+
+    assert drawn(1) == drawn(1)
+    assert any(drawn(1) != drawn(seed) for seed in (2, 3, 4))

@@ -1,0 +1,43 @@
+"""Help must stay instant: the command line imports nothing heavy until a command needs it."""
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = {"torch", "transformers", "numpy", "PIL", "pydicom", "openslide", "rich", "bitsandbytes", "dragonfly_med"}
+
+PROBE = """
+import sys
+import dragonfly_cli.main
+{more}
+print(*sorted({{name.partition(".")[0] for name in sys.modules}}))
+"""
+
+
+def loaded_after(more: str) -> set[str]:
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE.format(more=more)], capture_output=True, text=True, check=True, timeout=120
+    )
+    return set(done.stdout.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize("arguments", [None, ["--help"], ["ask", "--help"], ["--version"]])
+def test_nothing_heavy_is_imported(arguments: list[str] | None) -> None:
+    run = f"""
+try:
+    dragonfly_cli.main.app({arguments!r})
+except SystemExit:
+    pass
+"""
+    assert not loaded_after(run if arguments else "") & HEAVY
+
+
+def test_a_bad_path_is_told_without_importing_torch() -> None:
+    run = """
+try:
+    dragonfly_cli.main.app(["ask", "nowhere.svs", "Is it?"])
+except SystemExit:
+    pass
+"""
+    assert not loaded_after(run) & {"torch", "transformers"}

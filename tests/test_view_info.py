@@ -1,0 +1,97 @@
+"""``view`` draws what the model is given, pixel for pixel; ``info`` tells what a file is."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+from make_files import write_dicom, write_png, write_svs
+from PIL import Image
+from run_dragonfly import dragonfly, expect_error
+
+from dragonfly_cli.engine.checkpoints import find_checkpoint
+from dragonfly_cli.output.pictures import crops_picture
+from dragonfly_med import DragonflyProcessor
+from dragonfly_med.crops import cut_crops, draw_canvases
+
+GAP = 4
+
+
+def test_crops_are_the_pixels_that_the_model_gets(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(1).integers(0, 256, (200, 300, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "photo.png")
+    assert dragonfly("view", tmp_path / "photo.png", "-o", tmp_path / "seen.png").code == 0
+    processor = DragonflyProcessor.from_pretrained(find_checkpoint("demo").folder)
+    plan = processor.plan((300, 200))
+    crops = cut_crops(draw_canvases(Image.open(tmp_path / "photo.png"), plan), plan)
+    drawn = np.asarray(Image.open(tmp_path / "seen.png"))
+    side = plan.side_px
+    assert np.array_equal(drawn[:side, :side], crops[0])
+    first_middle = side + 3 * GAP
+    assert np.array_equal(drawn[:side, first_middle : first_middle + side], crops[1])
+    last_row, last_column = drawn[-side:], slice(-side, None)
+    assert np.array_equal(last_row[:, last_column], crops[-1])
+
+
+def test_display_is_the_film_after_window_and_inversion(tmp_path: Path) -> None:
+    film = np.tile(np.arange(256, dtype=np.uint16), (32, 1))
+    path = write_dicom(tmp_path / "film.dcm", film, photometric="MONOCHROME1", window=(128, 256), bits_stored=8)
+    assert dragonfly("view", path, "--what", "display", "-o", tmp_path / "film.png").code == 0
+    shown = np.asarray(Image.open(tmp_path / "film.png").convert("L")).astype(int)
+    assert shown.shape == (32, 256)
+    assert shown[0, 0] == 255
+    assert shown[0, -1] == 0
+    assert (np.diff(shown[0]) <= 0).all()
+
+
+def test_fields_are_boxes_on_a_thumbnail(tmp_path: Path) -> None:
+    path = write_svs(tmp_path / "slide.svs", (3000, 1500))
+    assert dragonfly("view", path, "--what", "fields", "-o", tmp_path / "fields.png").code == 0
+    picture = Image.open(tmp_path / "fields.png").convert("RGB")
+    assert picture.size == (1024, 512)
+    assert picture.getpixel((0, 256)) == picture.getpixel((1023, 256)) == (0, 120, 255)
+    assert picture.getpixel((512, 256)) != (0, 120, 255)
+
+
+def test_view_needs_no_weights(tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "config.json").write_text(
+        json.dumps({"model_type": "dragonfly", "image_encoder": "openai/clip-vit-large-patch14-336"})
+    )
+    write_png(tmp_path / "photo.png")
+    assert dragonfly("view", tmp_path / "photo.png", "-m", model, "-o", tmp_path / "seen.png").code == 0
+    assert Image.open(tmp_path / "seen.png").width == 6 * 336 + 5 * GAP
+
+
+def test_a_picture_that_cannot_be_drawn_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "cut.jpg").write_bytes(b"\xff\xd8\xff\xe0 and no more")
+    expect_error(dragonfly("view", tmp_path / "cut.jpg", "-o", tmp_path / "seen.png"), 4, "cut.jpg")
+    write_png(tmp_path / "photo.png")
+    expect_error(dragonfly("view", tmp_path / "photo.png", "-o", tmp_path / "no" / "seen.png"), 7, "seen.png")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cut.jpg", "photo.png"]
+
+
+def test_info_of_a_slide(tmp_path: Path) -> None:
+    path = write_svs(tmp_path / "slide.svs", (2000, 1500))
+    facts = dragonfly("info", path, "--json").json
+    assert (facts["kind"], facts["format"], facts["width"], facts["height"]) == ("slide", "aperio", 2000, 1500)
+    assert facts["mpp"] == [0.5, 0.5]
+    assert [level["width"] for level in facts["levels"]] == [2000, 500]
+    text = dragonfly("info", path).stdout
+    assert "aperio" in text
+    assert "0.5, 0.5" in text
+
+
+def test_slide_mpp_stands_above_the_file_s(tmp_path: Path) -> None:
+    path = write_svs(tmp_path / "slide.svs", (600, 400))
+    facts = dragonfly("info", path, "--slide-mpp", "0.25", "--json").json
+    assert facts["mpp"] == [0.25, 0.25]
+    assert facts["mpp_source"] == "option"
+
+
+def test_crops_of_a_picture_in_memory_fill_the_sheet() -> None:
+    image = Image.new("RGB", (112, 112), "red")
+    plan = DragonflyProcessor.from_pretrained(find_checkpoint("demo").folder).plan(image.size)
+    sheet = np.asarray(crops_picture(image, plan))
+    red = (sheet == (255, 0, 0)).all(-1).sum()
+    assert red == 29 * 112 * 112
