@@ -42,10 +42,11 @@ class ErrorFunnel(TyperGroup):
         except (typer.Exit, typer.Abort, KeyboardInterrupt):
             raise
         except Exception as error:
-            where = traceback.extract_tb(error.__traceback__)[-1]
+            last = traceback.extract_tb(error.__traceback__)[-1]
+            where = f"{Path(last.filename).name}, line {last.lineno}"
             _show(
                 ctx,
-                f"this is a bug in dragonfly: {type(error).__name__} in {Path(where.filename).name}, line {where.lineno}",
+                f"this is a bug in dragonfly: {type(error).__name__} in {where}",
                 "run it again with --debug and report what it prints, without patient data",
             )
             raise typer.Exit(1) from error
