@@ -56,7 +56,7 @@ def test_a_mixed_folder_runs_to_its_end(study: Path, tmp_path: Path) -> None:
             assert (row["model"], row["device"], row["fields"]) == ("demo", "cpu", "1")
             assert row["evidence"].count(":") == 12
     assert [bool(row["p_yes"]) for row in rows if row["status"] == "ok"] == [True, False] * 3
-    assert "2 failed" in outcome.stderr
+    assert "failed rows: 2" in outcome.stderr
     assert rows_of(tmp_path / "failed.csv") == broken
     assert (tmp_path / "run.json").exists()
 

@@ -55,7 +55,8 @@ def run_batch(
             for rows in _image_rows(model, image, request, slide_mpp, ledger.finished.keys):
                 ledger.add(rows)
         failed = ledger.close_with_failures()
-    say(f"note: {len(images)} images, {len(questions)} questions, {failed} failed; answers are in {output}")
+    counts = f"images: {len(images)}, questions: {len(questions)}, failed rows: {failed}"
+    say(f"note: {counts}; answers are in {output}")
     return failed
 
 
