@@ -12,6 +12,7 @@ import typer
 
 from dragonfly_cli import __version__
 from dragonfly_cli.funnel import ErrorFunnel
+from dragonfly_cli.model_commands import model_app
 from dragonfly_cli.options import (
     DebugOption,
     DeviceOption,
@@ -40,6 +41,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Ask questions about biomedical images, on your own machine. Research use only, not a medical device.",
 )
+app.add_typer(model_app, name="model")
 
 
 def _version(value: bool) -> None:

@@ -34,7 +34,7 @@ def _remember_debug(context: typer.Context, value: bool) -> bool:
 ImageArgument = Annotated[Path, typer.Argument(metavar="IMAGE", help="A slide, a DICOM file or a picture.")]
 ModelOption = Annotated[
     str,
-    typer.Option("--model", "-m", envvar="DRAGONFLY_MODEL", help="auto, demo, or the folder of a checkpoint."),
+    typer.Option("--model", "-m", envvar="DRAGONFLY_MODEL", help="auto, demo, a stored model, or a folder."),
 ]
 DeviceOption = Annotated[
     str, typer.Option("--device", envvar="DRAGONFLY_DEVICE", help="auto, cpu, cuda or cuda:N.", show_default=True)

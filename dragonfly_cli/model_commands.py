@@ -1,0 +1,88 @@
+"""``dragonfly model``: checkpoints on this machine. Thin commands; what they do is in ``dragonfly_cli.store``.
+
+``pull`` is the only command of the program that opens a connection.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dragonfly_cli.funnel import ErrorFunnel
+from dragonfly_cli.options import DebugOption, JsonOption
+
+model_app = typer.Typer(
+    cls=ErrorFunnel,
+    rich_markup_mode=None,
+    no_args_is_help=True,
+    help="Get, check and remove checkpoints on this machine.",
+)
+
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The name that `dragonfly model list` shows.")]
+
+
+@model_app.command("list")
+def list_models(json: JsonOption = False, debug: DebugOption = False) -> None:
+    """List the models on this machine, the built-in one included."""
+    from dragonfly_cli.output.terminal import show
+    from dragonfly_cli.store.report import facts_json, model_rows, rows_text
+
+    rows = model_rows()
+    show(facts_json(rows) if json else rows_text(rows))
+
+
+@model_app.command("show")
+def show_model(name: NameArgument, json: JsonOption = False, debug: DebugOption = False) -> None:
+    """Show a model's licence, architecture, origin, place, sizes and hashes."""
+    from dragonfly_cli.output.terminal import info_text, show
+    from dragonfly_cli.store.report import facts_json, model_facts
+
+    facts = model_facts(name)
+    show(facts_json(facts) if json else info_text(facts))
+
+
+@model_app.command()
+def verify(
+    names: Annotated[list[str] | None, typer.Argument(metavar="NAME...", help="All models when none is given.")] = None,
+    debug: DebugOption = False,
+) -> None:
+    """Compare every file of a model with its recorded hash; exit code 9 if one has changed."""
+    from dragonfly_cli.output.terminal import show
+    from dragonfly_cli.store.report import verify_models
+
+    verify_models(names or [], show)
+
+
+@model_app.command()
+def convert(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a checkpoint; it is only read.")],
+    name: Annotated[
+        str | None, typer.Option("--name", envvar="DRAGONFLY_NAME", help="The name to keep it under.")
+    ] = None,
+    debug: DebugOption = False,
+) -> None:
+    """Store a checkpoint that is on this machine already, converted to safetensors; no network."""
+    from dragonfly_cli.output.terminal import say
+    from dragonfly_cli.store.acquire import convert_folder
+
+    manifest = convert_folder(folder, name, lambda step: say(f"note: {step}"))
+    _tell_where(manifest.id)
+
+
+@model_app.command("rm")
+def remove(name: NameArgument, debug: DebugOption = False) -> None:
+    """Delete a model from this machine, with whatever an interrupted pull of it has left."""
+    from dragonfly_cli.output.terminal import say
+    from dragonfly_cli.store.folder import readable
+    from dragonfly_cli.store.removal import remove_model
+
+    say(f"note: {readable(remove_model(name))} freed")
+
+
+def _tell_where(model_id: str) -> None:
+    """The folder on stdout, for scripts; how to use it on stderr."""
+    from dragonfly_cli.output.terminal import say, show
+    from dragonfly_cli.store.folder import model_folder
+
+    show(f"{model_folder(model_id)}\n")
+    say(f'note: use it with: dragonfly ask IMAGE "QUESTION?" --model {model_id}')
