@@ -21,6 +21,31 @@ model_app = typer.Typer(
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The name that `dragonfly model list` shows.")]
 
 
+@model_app.command()
+def pull(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="med-v2, med-v1, general-v2, general-v1, or ORG/NAME.")],
+    revision: Annotated[
+        str | None, typer.Option("--revision", envvar="DRAGONFLY_REVISION", help="A branch, tag or commit.")
+    ] = None,
+    keep_original: Annotated[
+        bool,
+        typer.Option("--keep-original", envvar="DRAGONFLY_KEEP_ORIGINAL", help="Keep the downloaded files as well."),
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", envvar="DRAGONFLY_DRY_RUN", help="Show size and licence, then stop.")
+    ] = False,
+    debug: DebugOption = False,
+) -> None:
+    """Download a model and convert it to safetensors; an interrupted call goes on where it stopped."""
+    from dragonfly_cli.output.terminal import say
+    from dragonfly_cli.store.acquire import PullSettings, pull_model
+
+    settings = PullSettings(revision, keep_original, dry_run)
+    manifest = pull_model(name, settings, lambda step: say(f"note: {step}"))
+    if manifest:
+        _tell_where(manifest.id)
+
+
 @model_app.command("list")
 def list_models(json: JsonOption = False, debug: DebugOption = False) -> None:
     """List the models on this machine, the built-in one included."""
