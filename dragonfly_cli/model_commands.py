@@ -94,6 +94,31 @@ def convert(
     _tell_where(manifest.id)
 
 
+@model_app.command("export")
+def export(
+    name: NameArgument,
+    output: Annotated[Path, typer.Option("--output", "-o", envvar="DRAGONFLY_OUTPUT", help="The file to write.")],
+    debug: DebugOption = False,
+) -> None:
+    """Write a model into one file, for a machine without a network."""
+    from dragonfly_cli.output.terminal import say
+    from dragonfly_cli.store.pack import export_model
+
+    export_model(name, [], output, lambda step: say(f"note: {step}"))
+
+
+@model_app.command("import")
+def import_packed(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="What `dragonfly model export` has written.")],
+    debug: DebugOption = False,
+) -> None:
+    """Store the model of an exported file, if every byte of it is as it was."""
+    from dragonfly_cli.output.terminal import say
+    from dragonfly_cli.store.pack import import_model
+
+    _tell_where(import_model(file, lambda step: say(f"note: {step}")).id)
+
+
 @model_app.command("rm")
 def remove(name: NameArgument, debug: DebugOption = False) -> None:
     """Delete a model from this machine, with whatever an interrupted pull of it has left."""

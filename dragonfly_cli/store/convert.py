@@ -6,7 +6,6 @@ byte is written, so that a foreign or incomplete checkpoint costs a second and n
 """
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dragonfly_cli.errors import ModelError
-from dragonfly_cli.store.folder import flush_folder, write_atomically
+from dragonfly_cli.store.folder import flush_file, flush_folder, write_atomically
 from dragonfly_cli.store.manifest import StoredFile, is_inside, stored_file
 
 # Small enough for a small machine, large enough for the 1.05 GB embedding of the published models.
@@ -167,6 +166,7 @@ def _copy_companions(source: Source, part: Path) -> None:
     for name, path in source.companions.items():
         (part / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, part / name)
+        flush_file(part / name)
 
 
 @dataclass(frozen=True)
@@ -255,8 +255,7 @@ def _write_shard(shard: _Shard, part: Path) -> StoredFile:
     save_file(
         {name: tensors[name].clone().contiguous() for name in shard.tensors}, unfinished, metadata={"format": "pt"}
     )
-    with unfinished.open("rb+") as file:
-        os.fsync(file.fileno())
+    flush_file(unfinished)
     unfinished.replace(part / shard.name)
     return stored_file(part / shard.name, shard.name)
 

@@ -73,7 +73,9 @@ def disk_errors(place: Path) -> Iterator[None]:
         ) from error
 
 
-def check_space(place: Path, needed_bytes: int, what: str) -> None:
+def check_space(
+    place: Path, needed_bytes: int, what: str, hint: str = f"make room, or set {VARIABLE} to a folder on a larger disk"
+) -> None:
     """Raises OutputError if the disk of ``place`` has no room for ``needed_bytes`` more."""
     there = place
     while not there.exists():
@@ -82,7 +84,7 @@ def check_space(place: Path, needed_bytes: int, what: str) -> None:
     if free < needed_bytes + _SPARE_BYTES:
         raise OutputError(
             f"not enough disk space for {what}: {readable(needed_bytes)} needed, {readable(free)} free in {there}",
-            f"make room, or set {VARIABLE} to a folder on a larger disk",
+            hint,
         )
 
 
@@ -103,6 +105,12 @@ def write_atomically(path: Path, text: str) -> None:
         os.fsync(file.fileno())
     part.replace(path)
     flush_folder(path.parent)
+
+
+def flush_file(path: Path) -> None:
+    """Makes the content of a file durable."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
 
 
 def flush_folder(folder: Path) -> None:
