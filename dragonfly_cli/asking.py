@@ -1,18 +1,20 @@
 """``ask`` and ``caption``: one image, some questions, answers printed as they come or written as records."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dragonfly_cli.engine.checkpoints import find_checkpoint
+from dragonfly_cli.engine.checkpoints import Checkpoint, find_checkpoint
 from dragonfly_cli.engine.questions import Question, as_question
+from dragonfly_cli.engine.settings import AnswerSettings
 from dragonfly_cli.errors import InputError, NoInputError, UsageError
 from dragonfly_cli.options import Format
 from dragonfly_cli.output.files import check_writable, write_text
-from dragonfly_cli.output.terminal import certainty, say, show, where_it_looked
-from dragonfly_cli.readers import open_source
+from dragonfly_cli.output.notices import DEMO_WARNING
+from dragonfly_cli.output.terminal import certainty, say, say_notices, show, where_it_looked
+from dragonfly_cli.readers import Source, open_source
 
 STDOUT = Path("-")
 
@@ -21,11 +23,7 @@ STDOUT = Path("-")
 class AskSettings:
     """The options of ``ask`` and ``caption``."""
 
-    model: str
-    device: str
-    max_tokens: int
-    temperature: float
-    seed: int
+    answers: AnswerSettings
     frame: int | None
     slide_mpp: float | None
     format: Format
@@ -48,39 +46,38 @@ def ask_image(image: Path, questions: list[Question], settings: AskSettings) -> 
     output = None if settings.output in (None, STDOUT) else settings.output
     if output:
         check_writable(output)
-    open_source(image, slide_mpp=settings.slide_mpp).close()  # a bad path is told before torch is imported
-    records = _answers(image, questions, settings)
-    if settings.format is Format.text and output is None:
-        _print_text(records, settings)
-        return
-    text = _formatted(list(records), settings.format)
+    checkpoint = find_checkpoint(settings.answers.model)
+    source = open_source(image, slide_mpp=settings.slide_mpp)  # before torch is imported: a bad path is told at once
+    try:
+        if settings.format is Format.text and output is None:
+            _print_text(_answers(source, checkpoint, questions, settings, show), settings)
+            return
+        text = _formatted(list(_answers(source, checkpoint, questions, settings)), settings.format)
+    finally:
+        source.close()
     if output:
         write_text(output, text)
     else:
         sys.stdout.write(text)
 
 
-def _answers(image: Path, questions: list[Question], settings: AskSettings) -> Iterator[dict[str, Any]]:
-    checkpoint = find_checkpoint(settings.model)
-    from dragonfly_cli.engine.answering import check_question
-    from dragonfly_cli.engine.model import load_model
-    from dragonfly_cli.output.record import DEMO_WARNING, NOTICE
-    from dragonfly_cli.pipeline import Request, answer_image
-    from dragonfly_med.generation import Sampling
+def _answers(
+    source: Source,
+    checkpoint: Checkpoint,
+    questions: list[Question],
+    settings: AskSettings,
+    on_text: Callable[[str], None] = lambda piece: None,
+) -> Iterator[dict[str, Any]]:
+    from dragonfly_cli.pipeline import answer_source, prepare
 
-    model = load_model(checkpoint, settings.device)
-    for question in questions:
-        check_question(model, question)
-    say(f"note: {NOTICE}")
-    sampling = Sampling(settings.max_tokens, settings.temperature, settings.seed)
-    request = Request(questions, sampling, settings.frame, settings.slide_mpp)
-    streamed = settings.format is Format.text and settings.output in (None, STDOUT)
-    said: set[str] = set()
-    for record in answer_image(model, image, request, show if streamed else lambda piece: None):
+    model, request = prepare(checkpoint, questions, settings.answers, settings.frame)
+    say_notices(checkpoint)
+    said = {DEMO_WARNING}
+    for record in answer_source(model, source, request, on_text):
         yield record
         for warning in record["warnings"]:
             if warning not in said:
-                say(f"{'note' if warning == DEMO_WARNING else 'warning'}: {warning}")
+                say(f"warning: {warning}")
         said.update(record["warnings"])
 
 

@@ -4,10 +4,12 @@ It behaves the same in the shell and under a test runner. A traceback is shown w
 text of an unexpected exception could hold something that was read from a patient's file.
 """
 
+import os
 import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -35,15 +37,16 @@ class ErrorFunnel(TyperGroup):
             _show(ctx, error.message, error.hint)
             raise typer.Exit(error.exit_code) from error
         except BrokenPipeError:  # the reader of our output has gone, such as `| head`
-            sys.stdout = None
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes
             raise typer.Exit(0) from None
         except (typer.Exit, typer.Abort, KeyboardInterrupt, _WrongUsage):  # of the last, only the help page is left
             raise
         except Exception as error:
-            where = traceback.extract_tb(error.__traceback__)[-1]
+            last = traceback.extract_tb(error.__traceback__)[-1]
+            where = f"{Path(last.filename).name}, line {last.lineno}"
             _show(
                 ctx,
-                f"this is a bug in dragonfly: {type(error).__name__} in {where.name}, line {where.lineno}",
+                f"this is a bug in dragonfly: {type(error).__name__} in {where}",
                 "run it again with --debug and report what it prints, without patient data",
             )
             raise typer.Exit(1) from error

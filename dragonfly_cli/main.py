@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from dragonfly_cli import __version__
+from dragonfly_cli.engine.settings import AnswerSettings
 from dragonfly_cli.funnel import ErrorFunnel
 from dragonfly_cli.model_commands import model_app
 from dragonfly_cli.options import (
@@ -82,9 +83,8 @@ def ask(
     from dragonfly_cli.asking import AskSettings, ask_image, gather_questions
 
     questions = gather_questions([*(question or []), *(more or [])], questions_file)
-    settings = AskSettings(
-        model, device, max_tokens, temperature, seed, frame, slide_mpp, _chosen(output_format, json), output, verbose
-    )
+    answers = AnswerSettings(model, device, max_tokens, temperature, seed)
+    settings = AskSettings(answers, frame, slide_mpp, _chosen(output_format, json), output, verbose)
     ask_image(image, questions, settings)
 
 
@@ -108,9 +108,8 @@ def caption(
     from dragonfly_cli.asking import AskSettings, ask_image
     from dragonfly_cli.engine.questions import caption_question
 
-    settings = AskSettings(
-        model, device, max_tokens, temperature, seed, frame, slide_mpp, _chosen(output_format, json), output, verbose
-    )
+    answers = AnswerSettings(model, device, max_tokens, temperature, seed)
+    settings = AskSettings(answers, frame, slide_mpp, _chosen(output_format, json), output, verbose)
     ask_image(image, [caption_question()], settings)
 
 
@@ -130,15 +129,13 @@ def batch(
 ) -> None:
     """Ask every question about every image below the sources; without a question, caption them."""
     from dragonfly_cli.asking import gather_questions
-    from dragonfly_cli.batch import BatchSettings, run_batch
+    from dragonfly_cli.batch import run_batch
     from dragonfly_cli.engine.questions import caption_question
 
     asked = [*(question or [])]
     questions = gather_questions(asked, questions_file) if asked or questions_file else [caption_question()]
-    failed = run_batch(
-        sources, questions, output, BatchSettings(model, device, max_tokens, temperature, seed, slide_mpp)
-    )
-    if failed:
+    settings = AnswerSettings(model, device, max_tokens, temperature, seed)
+    if run_batch(sources, questions, output, settings, slide_mpp):
         raise typer.Exit(8)
 
 

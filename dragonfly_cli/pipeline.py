@@ -1,20 +1,21 @@
-"""The way of one image through the program: path, source, fields, views, model, answer, record.
+"""The way of one image through the program: source, fields, views, model, answer, record.
 
-``ask``, ``caption`` and ``batch`` all go this way. Which boxes are looked at is decided in ``fields``, how they are
-read in ``readers``, what is said of them in ``engine``.
+``ask``, ``caption`` and ``batch`` all go this way. How a path becomes a source is decided in ``readers``, which boxes
+are looked at in ``fields``, what is said of them in ``engine``.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from dragonfly_cli.engine.answering import answer, look_at
-from dragonfly_cli.engine.model import Model
+from dragonfly_cli.engine.answering import answer, check_question, look_at
+from dragonfly_cli.engine.checkpoints import Checkpoint
+from dragonfly_cli.engine.model import Model, load_model
 from dragonfly_cli.engine.questions import Question
+from dragonfly_cli.engine.settings import AnswerSettings
 from dragonfly_cli.fields import plan_fields
 from dragonfly_cli.output.record import answer_record, source_record
-from dragonfly_cli.readers import open_source
+from dragonfly_cli.readers import Source
 from dragonfly_med.generation import Sampling
 
 
@@ -25,23 +26,28 @@ class Request:
     questions: list[Question]
     sampling: Sampling
     frame: int | None = None
-    slide_mpp: float | None = None
 
 
-def answer_image(
-    model: Model, path: Path, request: Request, on_text: Callable[[str], None] = lambda piece: None
+def prepare(
+    checkpoint: Checkpoint, questions: list[Question], settings: AnswerSettings, frame: int | None = None
+) -> tuple[Model, Request]:
+    """Loads the model and checks that every question fits it, before any pixel is read."""
+    model = load_model(checkpoint, settings.device)
+    for question in questions:
+        check_question(model, question)
+    return model, Request(questions, Sampling(settings.max_tokens, settings.temperature, settings.seed), frame)
+
+
+def answer_source(
+    model: Model, source: Source, request: Request, on_text: Callable[[str], None] = lambda piece: None
 ) -> Iterator[dict[str, Any]]:
     """Yields one record per question, in their order; ``on_text`` is called with pieces of each as they come.
 
-    The image is opened and its pixels are read once. Raises DragonflyError for an image that cannot be read.
+    The pixels are read once. Raises DragonflyError for an image that cannot be read.
     """
-    source = open_source(path, slide_mpp=request.slide_mpp)
-    try:
-        facts = source_record(source)
-        field = plan_fields(source, request.frame)[0]
-        look = look_at(model, source, field)
-        for question in request.questions:
-            answered = answer(model, look, question, request.sampling, on_text)
-            yield answer_record(source, facts, answered, model.identity, request.sampling.seed)
-    finally:
-        source.close()
+    facts = source_record(source)
+    field = plan_fields(source, request.frame)[0]
+    look = look_at(model, source, field)
+    for question in request.questions:
+        answered = answer(model, look, question, request.sampling, on_text)
+        yield answer_record(source, facts, answered, model.identity, request.sampling.seed)

@@ -1,12 +1,17 @@
 """The examples are what their script makes, open as what they claim to be, and name nobody."""
 
+from pathlib import Path
+
 import numpy as np
 import pydicom
 import pytest
+from make_files import write_png
+from run_dragonfly import dragonfly
 
+from dragonfly_cli.engine.checkpoints import find_checkpoint
 from dragonfly_cli.geometry import Box
 from dragonfly_cli.readers import open_source
-from examples import make_examples
+from examples import ask_from_python, make_examples
 
 
 @pytest.fixture(scope="module")
@@ -58,3 +63,9 @@ def test_the_film_names_nobody():
     allowed = {"PatientName": "Synthetic^Example", "PatientID": "EXAMPLE"}
     named = {element.keyword: str(element.value) for element in film if element.tag.group == 0x0010}
     assert named == allowed
+
+
+def test_asking_from_python_gives_the_command_s_answer(tmp_path: Path) -> None:
+    picture, question = write_png(tmp_path / "photo.png", (300, 200)), "What kind of image is this?"
+    from_python = ask_from_python.answer(picture, question, find_checkpoint("demo").folder)
+    assert dragonfly("ask", picture, question, "--max-tokens", "64").stdout == from_python + "\n"

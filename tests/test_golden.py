@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +69,7 @@ def open_images(case: str, expected: dict[str, Any]) -> list[Image.Image]:
     return [Image.open(GOLDEN / name) for name in expected["cases"][case]["images"]]
 
 
-def sha256_of_crops(crops: np.ndarray) -> str:
+def sha256_of_crops(crops: Iterable[np.ndarray]) -> str:
     each = [hashlib.sha256(np.ascontiguousarray(crop)).hexdigest() for crop in crops]
     return hashlib.sha256("\n".join(each).encode()).hexdigest()
 

@@ -11,7 +11,9 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from dragonfly_cli import __version__
+from dragonfly_cli.engine.checkpoints import DEMO
 from dragonfly_cli.fields import field_mpp
+from dragonfly_cli.output.notices import DEMO_WARNING, NOTICE
 from dragonfly_cli.readers.fingerprint import fingerprint
 from dragonfly_cli.readers.source import Source
 
@@ -20,8 +22,6 @@ if TYPE_CHECKING:  # these import torch, and `info` needs none
     from dragonfly_cli.engine.model import ModelIdentity
 
 SCHEMA_VERSION = 1
-NOTICE = "research use only, not a medical device"
-DEMO_WARNING = "answered by the built-in demonstration model, which is not Dragonfly-Med"
 
 
 def source_record(source: Source) -> dict[str, Any]:
@@ -41,7 +41,7 @@ def answer_record(
     source: Source, source_facts: dict[str, Any], answered: "FieldAnswer", model: "ModelIdentity", seed: int
 ) -> dict[str, Any]:
     """The record of one answer; ``source_facts`` come from ``source_record``, once per image."""
-    demo = [DEMO_WARNING] if model.id == "demo" else []
+    demo = [DEMO_WARNING] if model.id == DEMO else []
     return {
         "schema_version": SCHEMA_VERSION,
         "image": str(source.path),

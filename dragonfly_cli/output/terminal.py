@@ -7,12 +7,21 @@ import sys
 import unicodedata
 from typing import Any
 
+from dragonfly_cli.engine.checkpoints import Checkpoint
 from dragonfly_cli.engine.questions import DOUBTFUL_OPTION_MASS
+from dragonfly_cli.output.notices import DEMO_WARNING, NOTICE
 
 
 def say(message: str) -> None:
     """A line on stderr."""
     print(harmless(message), file=sys.stderr, flush=True)
+
+
+def say_notices(checkpoint: Checkpoint) -> None:
+    """What a user must know before reading an answer."""
+    say(f"note: {NOTICE}")
+    if checkpoint.is_demo:
+        say(f"note: {DEMO_WARNING}")
 
 
 def show(piece: str) -> None:

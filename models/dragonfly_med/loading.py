@@ -3,7 +3,8 @@
 transformers only reports missing weights and goes on with random ones; here that is an error.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -21,6 +22,17 @@ def existing_folder(path: Any) -> Path:
     if not (folder / "config.json").is_file() and not (folder / "processor_config.json").is_file():
         raise CheckpointError(f"{folder}: there is no config.json, so this is not a checkpoint")
     return folder
+
+
+@contextmanager
+def naming(folder: Path, trouble: str) -> Iterator[None]:
+    """Turns what a library raises about a broken file into a CheckpointError that begins with the folder."""
+    try:
+        yield
+    except CheckpointError as error:
+        raise CheckpointError(f"{folder}: {error}") from error
+    except (OSError, EOFError, RuntimeError, KeyError, TypeError, ValueError, SafetensorError) as error:
+        raise CheckpointError(f"{folder}: {trouble}: {first_line(error)}") from error
 
 
 def refuse_incomplete(folder: Path, loading_info: dict[str, Any]) -> None:
@@ -41,15 +53,15 @@ def load_strictly(from_pretrained: Callable[..., Any], folder: Path, *args: Any,
     """Calls transformers' ``from_pretrained`` without a network; returns (model, loading info) of a complete one."""
     # mismatches are let through to be refused below, by name
     kwargs |= {"local_files_only": True, "output_loading_info": True, "ignore_mismatched_sizes": True}
-    try:
-        model, loading_info = from_pretrained(folder, *args, **kwargs)
-    except UnpicklingError as error:
-        raise CheckpointError(f"{folder}: a weight file is damaged, or holds something other than tensors") from error
-    except (OSError, RuntimeError, KeyError, TypeError, ValueError, SafetensorError) as error:
-        raise CheckpointError(f"{folder}: the weights cannot be read: {_first_line(error)}") from error
+    with naming(folder, "the weights cannot be read"):
+        try:
+            model, loading_info = from_pretrained(folder, *args, **kwargs)
+        except UnpicklingError as error:
+            raise CheckpointError("a weight file is damaged, or holds something other than tensors") from error
     refuse_incomplete(folder, loading_info)
     return model, loading_info
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What a library said, without the lines that follow."""
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -19,7 +19,7 @@ from transformers import BatchFeature, PreTrainedTokenizerFast, ProcessorMixin
 from dragonfly_med.configuration import DragonflyConfig
 from dragonfly_med.crops import Resizable, cut_crops, draw_canvases, normalize
 from dragonfly_med.errors import CheckpointError, PromptTooLongError
-from dragonfly_med.loading import existing_folder
+from dragonfly_med.loading import existing_folder, first_line, naming
 from dragonfly_med.views import Architecture, ViewPlan, plan_views
 
 # Text may fill half of the length the networks were trained with (2048 ids in v1, 4096 in v2), less one id.
@@ -68,18 +68,23 @@ class DragonflyProcessor(ProcessorMixin):
         folder = existing_folder(pretrained_model_name_or_path)
         if not (folder / "tokenizer.json").is_file():
             raise CheckpointError(f"{folder}: there is no tokenizer.json")
-        tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
-        if (folder / "config.json").is_file():
-            config = DragonflyConfig.from_pretrained(folder, local_files_only=True)
-            processor = cls(tokenizer, config.architecture, config.crop_side_px, config.patch_grid)
-            if processor.image_token_id != config.image_token_id:
-                raise CheckpointError(
-                    f"{folder}: the tokenizer has its image placeholder at {processor.image_token_id}, "
-                    f"the network at {config.image_token_id}"
-                )
-            return processor
-        settings = json.loads((folder / _SETTINGS_FILE).read_text(encoding="utf-8"))
-        return cls(tokenizer, settings["architecture"], settings["crop_side_px"], settings["patch_grid"])
+        with naming(folder, "the configuration or the tokenizer cannot be read"):
+            return cls._opened(folder)
+
+    @classmethod
+    def _opened(cls, folder: Path) -> "DragonflyProcessor":
+        tokenizer = _tokenizer(folder)
+        if not (folder / "config.json").is_file():
+            settings = json.loads((folder / _SETTINGS_FILE).read_text(encoding="utf-8"))
+            return cls(tokenizer, settings["architecture"], settings["crop_side_px"], settings["patch_grid"])
+        config = DragonflyConfig.from_pretrained(folder, local_files_only=True)
+        processor = cls(tokenizer, config.architecture, config.crop_side_px, config.patch_grid)
+        if processor.image_token_id != config.image_token_id:
+            raise CheckpointError(
+                f"the tokenizer has its image placeholder at {processor.image_token_id}, "
+                f"the network at {config.image_token_id}"
+            )
+        return processor
 
     def save_pretrained(self, save_directory: Any, **kwargs: Any) -> list[str]:
         """Writes the tokenizer and ``processor_config.json``; returns the names of the files."""
@@ -198,3 +203,11 @@ class DragonflyProcessor(ProcessorMixin):
         if token_id is None:
             raise CheckpointError(f"the tokenizer has no {token}: it is not Llama 3's")
         return token_id
+
+
+def _tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+    try:
+        return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+    except Exception as error:
+        # the Rust library behind it knows no other type than Exception
+        raise CheckpointError(f"the tokenizer cannot be read: {first_line(error)}") from error
