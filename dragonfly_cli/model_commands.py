@@ -59,11 +59,11 @@ def list_models(json: JsonOption = False, debug: DebugOption = False) -> None:
 @model_app.command("show")
 def show_model(name: NameArgument, json: JsonOption = False, debug: DebugOption = False) -> None:
     """Show a model's licence, architecture, origin, place, sizes and hashes."""
-    from dragonfly_cli.output.terminal import info_text, show
-    from dragonfly_cli.store.report import facts_json, model_facts
+    from dragonfly_cli.output.terminal import show
+    from dragonfly_cli.store.report import facts_json, facts_text, model_facts
 
     facts = model_facts(name)
-    show(facts_json(facts) if json else info_text(facts))
+    show(facts_json(facts) if json else facts_text(facts))
 
 
 @model_app.command()

@@ -151,6 +151,7 @@ def test_list_and_show(tmp_path: Path, models_folder: Path) -> None:
     assert (row["id"], row["status"], row["copies"]) == ("lab/tuned", "ready", ["full"])
     facts = dragonfly("model", "show", "lab/tuned", "--json").json
     assert facts["architecture"] == "dragonfly-v1"
+    assert facts["copies"]["full"] == row["size"] == sum(file["size"] for file in facts["files"])
     assert facts["folder"] == str(models_folder / "lab--tuned")
     assert facts["parameters"] == sum(tensor.numel() for tensor in tensors().values())
     (original,) = facts["original"]
@@ -188,6 +189,7 @@ def test_removed_is_removed(tmp_path: Path, models_folder: Path) -> None:
     assert dragonfly("model", "rm", "mine").code == 0
     assert not (models_folder / "mine").exists()
     expect_error(dragonfly("model", "rm", "mine"), 5, "mine", "not on this machine")
+    expect_error(dragonfly("model", "show", "demo"), 5, "demo", "not one of the store")
 
 
 def test_a_taken_name_is_not_overwritten(tmp_path: Path) -> None:
@@ -247,6 +249,7 @@ def test_what_is_no_whole_checkpoint_is_refused(tmp_path: Path, models_folder: P
     spoil(origin)
     expect_error(dragonfly("model", "convert", origin), 5, *words)
     assert read_manifest(models_folder / "mine") is None
+    assert dragonfly("model", "list").stdout.splitlines()[1:] == []
 
 
 def test_a_missing_shard_is_named(tmp_path: Path) -> None:

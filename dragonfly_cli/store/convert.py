@@ -106,10 +106,14 @@ def convert(
     """
     part = out.with_name(f"{out.name}.part")
     done = _earlier_work(part, original)
-    _copy_companions(source, part)
-    network = _network_of(part)
-    shards, shapes = _plan(source.weights)
-    _refuse_foreign(shapes, network.shapes)
+    try:
+        _copy_companions(source, part)
+        network = _network_of(part)
+        shards, shapes = _plan(source.weights)
+        _refuse_foreign(shapes, network.shapes)
+    except ModelError:
+        shutil.rmtree(part)  # nothing of it can be used
+        raise
     for number, shard in enumerate(shards, 1):
         if shard.name not in {file.path for file in done}:
             on_step(f"converting the weights, {number} of {len(shards)}")

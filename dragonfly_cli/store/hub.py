@@ -208,7 +208,8 @@ def _refused(repository: str, page: str, error) -> ModelError:
     gated = isinstance(error, errors.GatedRepoError)
     access = f"open {page}, accept its conditions, then set HF_TOKEN or run: hf auth login"
     if gated or (status in (401, 403) and not isinstance(error, errors.RepositoryNotFoundError)):
-        return ModelError(f"{repository}: it is gated, and access was refused ({status})", access)
+        why = "it is gated, and access was refused" if gated else "access was refused"
+        return ModelError(f"{repository}: {why} ({status})", access)
     if isinstance(error, errors.RepositoryNotFoundError):
         return ModelError(
             f"{repository}: there is no such repository, or it needs a token ({status})", f"check its name; or {access}"

@@ -5,7 +5,8 @@ from collections.abc import Callable
 from typing import Any
 
 from dragonfly_cli.errors import ModelError, ProblemError
-from dragonfly_cli.store.catalog import stored_id
+from dragonfly_cli.output.terminal import info_text
+from dragonfly_cli.store.catalog import RESERVED, stored_id
 from dragonfly_cli.store.folder import disk_errors, model_folder, model_folders, readable
 from dragonfly_cli.store.manifest import Manifest, find_drift, read_manifest
 
@@ -17,6 +18,8 @@ def stored_models() -> list[Manifest]:
 
 def find_model(name: str) -> Manifest:
     """The manifest of a stored model; raises ModelError if it is not on this machine."""
+    if name in RESERVED:
+        raise ModelError(f"model {name}: it is not one of the store", "dragonfly model list shows those that are")
     manifest = read_manifest(model_folder(stored_id(name)))
     if manifest is None:
         raise ModelError(f"model {name}: it is not on this machine", "dragonfly model list shows those that are")
@@ -32,7 +35,7 @@ def model_rows() -> list[dict[str, Any]]:
         manifest = read_manifest(folder)
         if manifest:
             rows.append(_row(manifest))
-        else:
+        elif any(folder.iterdir()):
             name = folder.name.replace("--", "/")
             rows.append({"id": name, "status": "not finished", "architecture": None, "copies": [], "size": None})
     return rows
@@ -68,10 +71,14 @@ def model_facts(name: str) -> dict[str, Any]:
         "revision": manifest.revision,
         "made_with": manifest.made_with,
         "folder": str(place),
-        "copies": {copy: readable(manifest.size_of(copy)) for copy in manifest.copies},
+        "copies": {copy: manifest.size_of(copy) for copy in manifest.copies},
         "files": [{"path": file.path, "size": file.size, "sha256": file.sha256} for file in manifest.files],
         "original": [{"path": file.path, "size": file.size, "sha256": file.sha256} for file in manifest.original],
     }
+
+
+def facts_text(facts: dict[str, Any]) -> str:
+    return info_text({**facts, "copies": {copy: readable(size) for copy, size in facts["copies"].items()}})
 
 
 def facts_json(facts: Any) -> str:
