@@ -6,24 +6,28 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
+from transformers import PreTrainedModel
 
-from dragonfly_med import CheckpointError, DragonflyForCausalLM
+from dragonfly_med import CheckpointError, DragonflyForCausalLM, DragonflyProcessor
 from dragonfly_med import quantization as quantization_module
+from dragonfly_med.loading import is_quantized
 from dragonfly_med.quantization import (
     KEPT_MODULES,
-    is_quantized,
     quantized_weights,
     quietly_import_bitsandbytes,
     weight_files,
     write_quantized,
 )
+from dragonfly_med.quantized_loading import open_in_4_bit
 
 pytest.importorskip("bitsandbytes")
 
 GOLDEN = Path(__file__).parent / "golden"
 VERSIONS = ("v1", "v2")
 LINEARS_OF_A_LAYER = 7
+A_LINEAR = "language_model.model.layers.1.mlp.up_proj.weight"
 
 
 def full_folder(version: str) -> Path:
@@ -64,6 +68,88 @@ def test_only_the_language_model_s_linears_are_quantized(small: dict[str, Path],
             assert (dequantized(name, after) - tensor).abs().max() < 0.16 * tensor.abs().max()
         else:
             assert torch.equal(after[name], tensor.bfloat16())
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_it_computes_what_its_dequantized_weights_compute(small: dict[str, Path], version: str) -> None:
+    """Compared with itself in float32, because the loss by quantization is not what is tested."""
+    quantized = DragonflyForCausalLM.from_pretrained(small[version], dtype=torch.float32)
+    plain = DragonflyForCausalLM.from_pretrained(full_folder(version), dtype=torch.float32).eval()
+    tensors = all_tensors(small[version])
+    linears = quantized_weights(plain)
+    plain.load_state_dict(
+        {name: dequantized(name, tensors) if name in linears else tensors[name] for name in plain.state_dict()}
+    )
+    inputs = golden_inputs(version)
+    expected = plain.generate(**inputs, max_new_tokens=8, do_sample=False)
+    assert torch.equal(quantized.generate(**inputs, max_new_tokens=8, do_sample=False), expected)
+    with torch.inference_mode():
+        logits, reference = quantized(**inputs).logits[:, -1], plain(**inputs).logits[:, -1]
+    assert (logits - reference).norm() < 1e-2 * reference.norm()
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_quantizing_at_load_gives_the_same_network(small: dict[str, Path], version: str) -> None:
+    stored, quantized = open_in_4_bit(small[version]), open_in_4_bit(full_folder(version))
+    first, second = stored.state_dict(), quantized.state_dict()
+    assert first.keys() == second.keys()
+    assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
+    assert not any(tensor.is_meta for tensor in [*stored.parameters(), *stored.buffers()])
+    for name, buffer in DragonflyForCausalLM.from_pretrained(full_folder(version)).named_buffers():
+        assert torch.equal(stored.get_buffer(name), buffer), name
+
+
+def test_saved_by_transformers_and_opened_again(small: dict[str, Path], tmp_path: Path) -> None:
+    open_in_4_bit(small["v1"]).save_pretrained(tmp_path / "saved")
+    again = open_in_4_bit(tmp_path / "saved").state_dict()
+    assert all(torch.equal(tensor, again[name]) for name, tensor in open_in_4_bit(small["v1"]).state_dict().items())
+
+
+def test_transformers_own_loader_opens_it(small: dict[str, Path]) -> None:
+    pytest.importorskip("accelerate")
+    theirs, info = PreTrainedModel.from_pretrained.__func__(
+        DragonflyForCausalLM, small["v1"], dtype=torch.bfloat16, output_loading_info=True
+    )
+    assert not any(info[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    ours = open_in_4_bit(small["v1"]).state_dict()
+    assert all(torch.equal(tensor, ours[name]) for name, tensor in theirs.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        (f"{A_LINEAR}.absmax", None, "is missing"),
+        (f"{A_LINEAR}.absmax", torch.zeros(3, dtype=torch.uint8), "has another shape"),
+        (A_LINEAR, torch.zeros(8, 1, dtype=torch.uint8), "has another shape"),
+        ("vision_embed_tokens.bias", None, "is missing"),
+        ("surplus.weight", torch.zeros(1), "is not part of the network"),
+        (f"{A_LINEAR}.quant_state.bitsandbytes__nf4", torch.zeros(4, dtype=torch.uint8), "cannot be read"),
+    ],
+)
+def test_a_broken_4_bit_checkpoint_is_refused_by_name(small, tmp_path, name, value, words) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(small["v1"], broken)
+    replace_weights(broken, {name: value})
+    with pytest.raises(CheckpointError, match=words):
+        open_in_4_bit(broken)
+
+
+def test_a_blob_that_lies_about_the_shape_is_refused(small: dict[str, Path], tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(small["v1"], broken)
+    blob = f"{A_LINEAR}.quant_state.bitsandbytes__nf4"
+    content = json.loads(bytes(all_tensors(broken)[blob].tolist())) | {"shape": [4096, 4096]}
+    replace_weights(broken, {blob: torch.tensor(list(json.dumps(content).encode()), dtype=torch.uint8)})
+    with pytest.raises(CheckpointError, match="another shape"):
+        open_in_4_bit(broken)
+
+
+def test_another_kind_of_quantization_is_refused(small: dict[str, Path], tmp_path: Path) -> None:
+    shutil.copytree(small["v1"], tmp_path / "other")
+    file = tmp_path / "other" / "config.json"
+    file.write_text(file.read_text().replace('"nf4"', '"fp4"'))
+    with pytest.raises(CheckpointError, match="NF4"):
+        open_in_4_bit(tmp_path / "other")
 
 
 def test_several_shards_in_and_out_hold_the_same_bytes(small, tmp_path, monkeypatch) -> None:
@@ -117,6 +203,17 @@ def test_what_is_quantized_or_there_already_is_refused(small, tmp_path) -> None:
 def copy_with(folder: Path, changes: dict[str, torch.Tensor | None]) -> Path:
     """A copy of the golden v1 checkpoint with some weights replaced, or with None left out."""
     shutil.copytree(full_folder("v1"), folder)
-    tensors = load_file(folder / "model.safetensors") | changes
-    save_file({name: tensor for name, tensor in tensors.items() if tensor is not None}, folder / "model.safetensors")
+    return replace_weights(folder, changes)
+
+
+def replace_weights(folder: Path, changes: dict[str, torch.Tensor | None]) -> Path:
+    file = folder / "model.safetensors"
+    tensors = {name: tensor.clone() for name, tensor in load_file(file).items()} | changes
+    save_file({name: tensor for name, tensor in tensors.items() if tensor is not None}, file)
     return folder
+
+
+def golden_inputs(version: str):
+    processor = DragonflyProcessor.from_pretrained(full_folder(version))
+    image = Image.open(GOLDEN / "images" / "tiny_50x37.png")
+    return processor(text=[processor.prompt("Is there necrosis?")], images=[image], return_tensors="pt")

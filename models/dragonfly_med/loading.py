@@ -3,6 +3,7 @@
 transformers only reports missing weights and goes on with random ones; here that is an error.
 """
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,15 @@ def existing_folder(path: Any) -> Path:
     if not (folder / "config.json").is_file() and not (folder / "processor_config.json").is_file():
         raise CheckpointError(f"{folder}: there is no config.json, so this is not a checkpoint")
     return folder
+
+
+def is_quantized(folder: Path) -> bool:
+    """Whether a checkpoint folder holds 4-bit weights, by its own config.json."""
+    try:
+        settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False  # told properly when it is opened
+    return isinstance(settings, dict) and bool(settings.get("quantization_config"))
 
 
 @contextmanager

@@ -22,10 +22,11 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 from transformers import BitsAndBytesConfig
+from transformers.initialization import no_init_weights
 
 from dragonfly_med.configuration import DragonflyConfig
 from dragonfly_med.errors import CheckpointError
-from dragonfly_med.loading import existing_folder, naming, refuse_incomplete
+from dragonfly_med.loading import existing_folder, is_quantized, naming, refuse_incomplete
 from dragonfly_med.modeling import DragonflyForCausalLM
 
 # Modules that stay as they are; everything else that is linear belongs to the language model's body.
@@ -58,15 +59,6 @@ def nf4_settings(compute_dtype: torch.dtype) -> BitsAndBytesConfig:
     )
 
 
-def is_quantized(folder: Path) -> bool:
-    """Whether a checkpoint folder holds 4-bit weights, by its own config.json."""
-    try:
-        settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False  # told properly when it is opened
-    return isinstance(settings, dict) and bool(settings.get("quantization_config"))
-
-
 def device_memory_needed(config: DragonflyConfig, quantized: bool) -> int:
     """Bytes that answering takes on a GPU, computed from shapes: weights, cache, activations, context.
 
@@ -84,10 +76,12 @@ def device_memory_needed(config: DragonflyConfig, quantized: bool) -> int:
     return int(weights) + 2 * largest + cache + _ACTIVATION_BYTES + _CONTEXT_BYTES
 
 
-def empty_network(config: DragonflyConfig) -> DragonflyForCausalLM:
-    """The network without any memory for its weights, for its names and shapes."""
-    with torch.device("meta"):
-        return DragonflyForCausalLM(config)
+def empty_network(
+    config: DragonflyConfig, dtype: torch.dtype = _KEPT_DTYPE, attention: str | None = None
+) -> DragonflyForCausalLM:
+    """The network without any memory for its weights: its names and shapes."""
+    with no_init_weights(), torch.device("meta"):
+        return DragonflyForCausalLM._from_config(config, dtype=dtype, attn_implementation=attention)
 
 
 def quantized_weights(network: nn.Module) -> set[str]:
@@ -147,7 +141,7 @@ def _files_of_index(index: Path) -> list[Path]:
     return files
 
 
-def _tensors(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
+def stored_tensors(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
     """Every named tensor of the weight files, mapped from disk and not yet read."""
     for file in weight_files(folder):
         if file.suffix == ".safetensors":
@@ -163,29 +157,28 @@ def _write_weights(full: Path, config: DragonflyConfig, out: Path) -> None:
     linears = quantized_weights(network)
     shapes = {name: weight.shape for name, weight in network.state_dict().items()}
     writer = _ShardWriter(out)
+    place = "cuda" if torch.cuda.is_available() else "cpu"  # seconds instead of minutes
     seen: dict[str, list[str]] = {"missing_keys": [], "unexpected_keys": [], "mismatched_keys": []}
     with naming(full, "the weights cannot be read"):
-        for name, tensor in _tensors(full):
+        for name, tensor in stored_tensors(full):
             wanted = shapes.pop(name, None)
             if wanted is None:
                 seen["unexpected_keys"].append(name)
             elif tensor.shape != wanted:
                 seen["mismatched_keys"].append(name)
             else:
-                writer.add(_quantize(name, tensor) if name in linears else {name: tensor.to(_KEPT_DTYPE)})
+                writer.add(quantize(name, tensor, place) if name in linears else {name: tensor.to(_KEPT_DTYPE)})
     refuse_incomplete(full, seen | {"missing_keys": list(shapes)})
     writer.close()
 
 
-def _quantize(name: str, weight: torch.Tensor) -> dict[str, torch.Tensor]:
+def quantize(name: str, weight: torch.Tensor, device: torch.device | str) -> dict[str, torch.Tensor]:
     """A weight [out, in] as bitsandbytes serialises it: packed bytes, scales, code books and the rest in one blob."""
     functional = quietly_import_bitsandbytes().functional
-    place = "cuda" if torch.cuda.is_available() else "cpu"  # the same numbers, in seconds instead of minutes
     packed, state = functional.quantize_4bit(
-        weight.to(place, _KEPT_DTYPE).contiguous(), compress_statistics=True, quant_type="nf4"
+        weight.to(device, _KEPT_DTYPE).contiguous(), compress_statistics=True, quant_type="nf4"
     )
-    parts = {f"{name}.{part}": tensor.cpu().contiguous() for part, tensor in state.as_dict(packed=True).items()}
-    return {name: packed.cpu()} | parts
+    return {name: packed} | {f"{name}.{part}": tensor for part, tensor in state.as_dict(packed=True).items()}
 
 
 class _ShardWriter:
@@ -202,7 +195,7 @@ class _ShardWriter:
         size = sum(tensor.nbytes for tensor in tensors.values())
         if self._tensors and self._bytes + size > _SHARD_BYTES:
             self._flush()
-        self._tensors |= tensors
+        self._tensors |= {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
         self._bytes += size
         self._total += size
 
@@ -212,7 +205,7 @@ class _ShardWriter:
         if count == 1:
             self._path(0).rename(self._folder / "model.safetensors")
             return
-        places = {}
+        places: dict[str, str] = {}
         for number, names in enumerate(self._shards):
             file = f"model-{number + 1:05}-of-{count:05}.safetensors"
             self._path(number).rename(self._folder / file)
