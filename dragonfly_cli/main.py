@@ -11,9 +11,10 @@ from typing import Annotated, Any
 import typer
 
 from dragonfly_cli import __version__
-from dragonfly_cli.engine.settings import AnswerSettings
+from dragonfly_cli.engine.settings import AnswerSettings, Attention, Quant
 from dragonfly_cli.funnel import ErrorFunnel
 from dragonfly_cli.options import (
+    AttentionOption,
     DebugOption,
     DeviceOption,
     Format,
@@ -25,6 +26,7 @@ from dragonfly_cli.options import (
     ModelOption,
     OutputOption,
     Picture,
+    QuantOption,
     QuestionOption,
     QuestionsFileOption,
     SeedOption,
@@ -72,6 +74,8 @@ def ask(
     temperature: TemperatureOption = 0.0,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
+    quant: QuantOption = Quant.auto,
+    attn: AttentionOption = Attention.auto,
     frame: FrameOption = None,
     slide_mpp: SlideMppOption = None,
     verbose: VerboseOption = False,
@@ -81,7 +85,7 @@ def ask(
     from dragonfly_cli.asking import AskSettings, ask_image, gather_questions
 
     questions = gather_questions([*(question or []), *(more or [])], questions_file)
-    answers = AnswerSettings(model, device, max_tokens, temperature, seed)
+    answers = AnswerSettings(model, device, max_tokens, temperature, seed, quant, attn)
     settings = AskSettings(answers, frame, slide_mpp, _chosen(output_format, json), output, verbose)
     ask_image(image, questions, settings)
 
@@ -97,6 +101,8 @@ def caption(
     temperature: TemperatureOption = 0.0,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
+    quant: QuantOption = Quant.auto,
+    attn: AttentionOption = Attention.auto,
     frame: FrameOption = None,
     slide_mpp: SlideMppOption = None,
     verbose: VerboseOption = False,
@@ -106,7 +112,7 @@ def caption(
     from dragonfly_cli.asking import AskSettings, ask_image
     from dragonfly_cli.engine.questions import caption_question
 
-    answers = AnswerSettings(model, device, max_tokens, temperature, seed)
+    answers = AnswerSettings(model, device, max_tokens, temperature, seed, quant, attn)
     settings = AskSettings(answers, frame, slide_mpp, _chosen(output_format, json), output, verbose)
     ask_image(image, [caption_question()], settings)
 
@@ -122,6 +128,8 @@ def batch(
     temperature: TemperatureOption = 0.0,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
+    quant: QuantOption = Quant.auto,
+    attn: AttentionOption = Attention.auto,
     slide_mpp: SlideMppOption = None,
     debug: DebugOption = False,
 ) -> None:
@@ -132,7 +140,7 @@ def batch(
 
     asked = [*(question or [])]
     questions = gather_questions(asked, questions_file) if asked or questions_file else [caption_question()]
-    settings = AnswerSettings(model, device, max_tokens, temperature, seed)
+    settings = AnswerSettings(model, device, max_tokens, temperature, seed, quant, attn)
     if run_batch(sources, questions, output, settings, slide_mpp):
         raise typer.Exit(8)
 

@@ -10,9 +10,26 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
+import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 
 from dragonfly_med.errors import CheckpointError
+
+# What libraries raise about a file whose content is not what they expect; impossible numbers in it become the last two.
+_TROUBLE = (
+    OSError,
+    EOFError,
+    RuntimeError,
+    KeyError,
+    TypeError,
+    ValueError,
+    AssertionError,
+    SafetensorError,
+    StrictDataclassError,
+    AttributeError,
+    ArithmeticError,
+)
 
 
 def existing_folder(path: Any) -> Path:
@@ -39,9 +56,13 @@ def naming(folder: Path, trouble: str) -> Iterator[None]:
     """Turns what a library raises about a broken file into a CheckpointError that begins with the folder."""
     try:
         yield
+    except torch.OutOfMemoryError:  # no fault of the file
+        raise
     except CheckpointError as error:
         raise CheckpointError(f"{folder}: {error}") from error
-    except (OSError, EOFError, RuntimeError, KeyError, TypeError, ValueError, SafetensorError) as error:
+    except UnpicklingError as error:
+        raise CheckpointError(f"{folder}: a weight file is damaged, or holds something other than tensors") from error
+    except _TROUBLE as error:
         raise CheckpointError(f"{folder}: {trouble}: {first_line(error)}") from error
 
 
@@ -64,10 +85,7 @@ def load_strictly(from_pretrained: Callable[..., Any], folder: Path, *args: Any,
     # mismatches are let through to be refused below, by name
     kwargs |= {"local_files_only": True, "output_loading_info": True, "ignore_mismatched_sizes": True}
     with naming(folder, "the weights cannot be read"):
-        try:
-            model, loading_info = from_pretrained(folder, *args, **kwargs)
-        except UnpicklingError as error:
-            raise CheckpointError("a weight file is damaged, or holds something other than tensors") from error
+        model, loading_info = from_pretrained(folder, *args, **kwargs)
     refuse_incomplete(folder, loading_info)
     return model, loading_info
 

@@ -76,6 +76,12 @@ def device_memory_needed(config: DragonflyConfig, quantized: bool) -> int:
     return int(weights) + 2 * largest + cache + _ACTIVATION_BYTES + _CONTEXT_BYTES
 
 
+def read_config(folder: Path) -> DragonflyConfig:
+    """The shape of a checkpoint's network; raises CheckpointError."""
+    with naming(existing_folder(folder), "the configuration cannot be read"):
+        return DragonflyConfig.from_pretrained(folder, local_files_only=True)
+
+
 def empty_network(
     config: DragonflyConfig, dtype: torch.dtype = _KEPT_DTYPE, attention: str | None = None
 ) -> DragonflyForCausalLM:
@@ -106,8 +112,7 @@ def write_quantized(full: Path, out: Path) -> None:
     full = existing_folder(full)
     if is_quantized(full):
         raise CheckpointError(f"{full}: its weights are quantized already")
-    with naming(full, "the configuration cannot be read"):
-        config = DragonflyConfig.from_pretrained(full, local_files_only=True)
+    config = read_config(full)
     if out.exists():
         raise FileExistsError(f"{out} exists")
     partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
@@ -149,7 +154,10 @@ def stored_tensors(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
                 for name in opened.keys():  # noqa: SIM118 - not a mapping
                     yield name, opened.get_tensor(name)
         else:
-            yield from torch.load(file, map_location="cpu", weights_only=True, mmap=True).items()
+            content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+            if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
+                raise CheckpointError(f"{file.name} is not a table of named tensors")
+            yield from content.items()
 
 
 def _write_weights(full: Path, config: DragonflyConfig, out: Path) -> None:
