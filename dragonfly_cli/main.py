@@ -179,6 +179,31 @@ def view(
     draw_view(image, output, what, model, frame, slide_mpp)
 
 
+@app.command()
+def doctor(
+    model: ModelOption = "auto",
+    device: DeviceOption = "auto",
+    quant: QuantOption = Quant.auto,
+    attn: AttentionOption = Attention.auto,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Check the installation, the GPU, the decoders and that the model sees; exit code 9 if there is a problem."""
+    from dragonfly_cli.doctor.examination import as_line, as_report, examine, worst
+    from dragonfly_cli.doctor.finding import DoctorSettings, Status
+    from dragonfly_cli.output.terminal import show
+
+    findings = []
+    for finding in examine(DoctorSettings(model, device, quant, attn)):
+        findings.append(finding)
+        if not json:
+            show(as_line(finding))
+    if json:
+        show(as_report(findings))
+    if worst(findings) is Status.problem:
+        raise typer.Exit(9)
+
+
 def _chosen(output_format: Format, json: bool) -> Format:
     return Format.json if json else output_format
 
