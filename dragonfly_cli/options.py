@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from dragonfly_cli.engine.settings import Attention, Quant
+
 DEBUG_KEY = "dragonfly.debug"
 
 
@@ -38,6 +40,12 @@ ModelOption = Annotated[
 ]
 DeviceOption = Annotated[
     str, typer.Option("--device", envvar="DRAGONFLY_DEVICE", help="auto, cpu, cuda or cuda:N.", show_default=True)
+]
+QuantOption = Annotated[
+    Quant, typer.Option("--quant", envvar="DRAGONFLY_QUANT", help="4bit saves memory; auto is 4bit on a GPU.")
+]
+AttentionOption = Annotated[
+    Attention, typer.Option("--attn", envvar="DRAGONFLY_ATTN", help="auto takes FlashAttention where it is installed.")
 ]
 OutputOption = Annotated[
     Path | None,
