@@ -10,6 +10,7 @@ import typer
 
 from dragonfly_cli.funnel import ErrorFunnel
 from dragonfly_cli.options import DebugOption, JsonOption
+from dragonfly_cli.store.copies import Keep
 
 model_app = typer.Typer(
     cls=ErrorFunnel,
@@ -18,12 +19,16 @@ model_app = typer.Typer(
     help="Get, check and remove checkpoints on this machine.",
 )
 
+KeepOption = Annotated[
+    Keep, typer.Option("--keep", envvar="DRAGONFLY_KEEP", help="The copy as published, the 4-bit one, or both.")
+]
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The name that `dragonfly model list` shows.")]
 
 
 @model_app.command()
 def pull(
     name: Annotated[str, typer.Argument(metavar="NAME", help="med-v2, med-v1, general-v2, general-v1, or ORG/NAME.")],
+    keep: KeepOption = Keep.both,
     revision: Annotated[
         str | None, typer.Option("--revision", envvar="DRAGONFLY_REVISION", help="A branch, tag or commit.")
     ] = None,
@@ -40,7 +45,7 @@ def pull(
     from dragonfly_cli.output.terminal import say
     from dragonfly_cli.store.acquire import PullSettings, pull_model
 
-    settings = PullSettings(revision, keep_original, dry_run)
+    settings = PullSettings(keep, revision, keep_original, dry_run)
     manifest = pull_model(name, settings, lambda step: say(f"note: {step}"))
     if manifest:
         _tell_where(manifest.id)
@@ -84,13 +89,14 @@ def convert(
     name: Annotated[
         str | None, typer.Option("--name", envvar="DRAGONFLY_NAME", help="The name to keep it under.")
     ] = None,
+    keep: KeepOption = Keep.both,
     debug: DebugOption = False,
 ) -> None:
     """Store a checkpoint that is on this machine already, converted to safetensors; no network."""
     from dragonfly_cli.output.terminal import say
     from dragonfly_cli.store.acquire import convert_folder
 
-    manifest = convert_folder(folder, name, lambda step: say(f"note: {step}"))
+    manifest = convert_folder(folder, name, keep, lambda step: say(f"note: {step}"))
     _tell_where(manifest.id)
 
 
@@ -98,13 +104,16 @@ def convert(
 def export(
     name: NameArgument,
     output: Annotated[Path, typer.Option("--output", "-o", envvar="DRAGONFLY_OUTPUT", help="The file to write.")],
+    copies: Annotated[
+        Keep, typer.Option("--copies", envvar="DRAGONFLY_COPIES", help="Which of its copies are exported.")
+    ] = Keep.both,
     debug: DebugOption = False,
 ) -> None:
     """Write a model into one file, for a machine without a network."""
     from dragonfly_cli.output.terminal import say
     from dragonfly_cli.store.pack import export_model
 
-    export_model(name, [], output, lambda step: say(f"note: {step}"))
+    export_model(name, copies, output, lambda step: say(f"note: {step}"))
 
 
 @model_app.command("import")

@@ -10,4 +10,5 @@ def models_folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.
     """An empty model store, different in every test."""
     folder = tmp_path_factory.mktemp("store") / "models"
     monkeypatch.setenv("DRAGONFLY_MODELS", str(folder))
+    monkeypatch.setenv("DRAGONFLY_KEEP", "full")  # tests of the 4-bit copy say so
     return folder

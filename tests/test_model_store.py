@@ -195,6 +195,8 @@ def test_removed_is_removed(tmp_path: Path, models_folder: Path) -> None:
 def test_a_taken_name_is_not_overwritten(tmp_path: Path) -> None:
     origin = write_checkpoint(tmp_path / "mine")
     assert dragonfly("model", "convert", origin).code == 0
+    assert dragonfly("model", "convert", origin).code == 0  # the same one: nothing is left to do
+    write_weights(origin, {name: tensor + 1 for name, tensor in tensors().items()})
     expect_error(dragonfly("model", "convert", origin), 5, "mine", "already")
 
 

@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dragonfly_cli.doctor.finding import DoctorSettings, Finding, ok, problem, warning
-from dragonfly_cli.engine.checkpoints import DEMO, PUBLISHED, find_checkpoint
+from dragonfly_cli.engine.checkpoints import DEMO, find_checkpoint
 from dragonfly_cli.errors import ModelError
+from dragonfly_cli.store.catalog import PUBLISHED
+from dragonfly_cli.store.folder import models_folder
 
 # A published model in full and in 4 bit.
 _ROOM_FOR_A_MODEL_BYTES = 24e9
@@ -16,7 +18,7 @@ _ROOM_FOR_A_MODEL_BYTES = 24e9
 
 def disk(settings: DoctorSettings) -> Iterator[Finding]:
     """Free space where models are kept."""
-    folder = _existing(Path(os.environ.get("DRAGONFLY_MODELS") or Path.home()).expanduser())
+    folder = _existing(models_folder())
     try:
         free = shutil.disk_usage(folder).free
     except OSError as error:
@@ -52,7 +54,7 @@ def models(settings: DoctorSettings) -> Iterator[Finding]:
         yield warning(
             "models",
             detail,
-            "the built-in demonstration answers; give --model the folder of a published checkpoint for Dragonfly-Med",
+            "the built-in demonstration answers; for Dragonfly-Med run: dragonfly model pull med-v2",
         )
     else:
         yield ok("models", detail)

@@ -5,7 +5,7 @@ A name that the store knows goes before a folder of the same name; ``./name`` is
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -25,11 +25,15 @@ _HASHED_UP_TO_BYTES = 64 * 2**20
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model folder and the name it goes by in records; one of the store knows the hashes of its weights."""
+    """A model folder and the name it goes by in records.
+
+    One of the store knows the hash of its weights, and the copy of itself that is quantized already.
+    """
 
     id: str
     folder: Path
     known_sha256: str | None = None
+    in_4_bit: "Checkpoint | None" = None
 
     @property
     def is_demo(self) -> bool:
@@ -85,7 +89,10 @@ def _find_stored(model: str) -> Checkpoint | None:
         return None
     place = model_folder(model_id)
     manifest = read_manifest(place)
-    return _stored_copy(place, manifest, manifest.copies[0]) if manifest else None
+    if manifest is None:
+        return None
+    first, *rest = (_stored_copy(place, manifest, copy) for copy in manifest.copies)
+    return replace(first, in_4_bit=rest[0]) if rest else first
 
 
 def _stored_copy(place: Path, manifest: Manifest, copy: str) -> Checkpoint:

@@ -56,6 +56,8 @@ def load_model(
     try:
         processor = DragonflyProcessor.from_pretrained(checkpoint.folder)
         placement = place(checkpoint, device, quant, attn)
+        if placement.quantized and checkpoint.in_4_bit:
+            checkpoint = checkpoint.in_4_bit
         network = _open(checkpoint.folder, placement)
     except CheckpointError as error:
         raise ModelError(

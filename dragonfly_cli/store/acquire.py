@@ -12,6 +12,7 @@ from pathlib import Path
 from dragonfly_cli.errors import ModelError, UsageError
 from dragonfly_cli.store.catalog import PUBLISHED, id_for_folder, is_name, repository_of, stored_id
 from dragonfly_cli.store.convert import Source, choose_weights, convert, folder_source, is_companion
+from dragonfly_cli.store.copies import Keep, keep_copies, nf4_bytes, refuse_impossible
 from dragonfly_cli.store.folder import check_space, disk_errors, locked, model_folder, readable
 from dragonfly_cli.store.hub import Listing, bytes_left, fetch, is_offline, look_up, recall, remember
 from dragonfly_cli.store.manifest import FULL, Manifest, StoredFile, read_manifest, stored_file, write_manifest
@@ -36,6 +37,7 @@ class Provenance:
 class PullSettings:
     """The options of ``model pull``."""
 
+    keep: Keep = Keep.both
     revision: str | None = None
     keep_original: bool = False
     dry_run: bool = False
@@ -48,6 +50,7 @@ def pull_model(name: str, settings: PullSettings, say: Say) -> Manifest | None:
     """
     model_id = stored_id(name)
     repository = repository_of(model_id)
+    refuse_impossible(model_id, settings.keep)
     place = model_folder(model_id)
     with locked(place), disk_errors(place):
         manifest = read_manifest(place)
@@ -56,36 +59,44 @@ def pull_model(name: str, settings: PullSettings, say: Say) -> Manifest | None:
             say(f"model {model_id} is on this machine already")
         else:
             listing = _listing(place, repository, settings)
-            _announce(model_id, listing, place, say)
+            _announce(model_id, listing, place, settings.keep, say)
             if settings.dry_run:
                 return None
-            check_space(place, _needed_bytes(listing, place), f"model {model_id}")
+            check_space(place, _needed_bytes(listing, place, settings.keep), f"model {model_id}")
             remember(listing, place / ORIGINAL)
             manifest = _download_and_convert(model_id, listing, place, say)
+        manifest = keep_copies(place, manifest, settings.keep, say)
         if not settings.keep_original and (place / ORIGINAL).exists():
             shutil.rmtree(place / ORIGINAL)
     return manifest
 
 
-def convert_folder(folder: Path, name: str | None, say: Say) -> Manifest:
+def convert_folder(folder: Path, name: str | None, keep: Keep, say: Say) -> Manifest:
     """Stores the checkpoint that a folder holds; the folder itself is only read.
 
-    Raises ModelError if it is no Dragonfly checkpoint, or its name is taken.
+    Raises ModelError if it is no Dragonfly checkpoint, or its name belongs to another one.
     """
     if not folder.is_dir():
         raise ModelError(f"{folder}: there is no such folder", "give the folder of a downloaded checkpoint")
     origin = _folder_origin(folder, name)
+    refuse_impossible(origin.id, keep)
     place = model_folder(origin.id)
     with locked(place), disk_errors(place):
-        if read_manifest(place):
+        source = folder_source(folder)
+        size = weight_bytes(source)
+        manifest = read_manifest(place)
+        if manifest is None:
+            check_space(place, size + nf4_bytes(size, keep), f"model {origin.id}")
+        say(f"checking {readable(size)} of weights in {folder}")
+        original = hash_weights(source)
+        if manifest is None:
+            manifest = store_full(place, origin, source, original, say)
+        elif manifest.original != tuple(original):
             raise ModelError(
-                f"model {origin.id}: it is on this machine already",
+                f"model {origin.id}: another one of this name is on this machine already",
                 f"choose another --name, or remove it with: dragonfly model rm {origin.id}",
             )
-        source = folder_source(folder)
-        check_space(place, weight_bytes(source), f"model {origin.id}")
-        say(f"checking {readable(weight_bytes(source))} of weights in {folder}")
-        return store_full(place, origin, source, hash_weights(source), say)
+        return keep_copies(place, manifest, keep, say)
 
 
 def store_full(place: Path, origin: Provenance, source: Source, original: list[StoredFile], say: Say) -> Manifest:
@@ -124,23 +135,24 @@ def _listing(place: Path, repository: str, settings: PullSettings) -> Listing:
     return listing
 
 
-def _announce(model_id: str, listing: Listing, place: Path, say: Say) -> None:
-    left = bytes_left(listing, place / ORIGINAL)
+def _announce(model_id: str, listing: Listing, place: Path, keep: Keep, say: Say) -> None:
+    left = readable(bytes_left(listing, place / ORIGINAL))
     total = sum(file.size for file in listing.files)
+    kept = (0 if keep is Keep.nf4 else total) + nf4_bytes(total, keep)
     say(f"model {model_id} is {listing.repository}, revision {listing.revision}")
     say(f"licence: {_licence(model_id, listing)}")
-    say(f"size: {readable(total)}, of which {readable(left)} are still to be downloaded; converted as much again")
+    say(f"size: {readable(total)}, of which {left} are still to be downloaded; {readable(kept)} will be kept")
 
 
 def _licence(model_id: str, listing: Listing) -> str:
     return PUBLISHED[model_id].licence if model_id in PUBLISHED else listing.licence or UNKNOWN_LICENCE
 
 
-def _needed_bytes(listing: Listing, place: Path) -> int:
+def _needed_bytes(listing: Listing, place: Path, keep: Keep) -> int:
     """Room for what is left to download and to convert."""
+    full = sum(file.size for file in listing.weights)
     done = sum(path.stat().st_size for path in place.glob(f"{FULL}.part/*.safetensors"))
-    left = sum(file.size for file in listing.weights) - done
-    return bytes_left(listing, place / ORIGINAL) + max(0, left)
+    return bytes_left(listing, place / ORIGINAL) + max(0, full - done) + nf4_bytes(full, keep)
 
 
 def _download_and_convert(model_id: str, listing: Listing, place: Path, say: Say) -> Manifest:

@@ -15,9 +15,12 @@ from typing import IO
 
 from dragonfly_cli.errors import ModelError, NoInputError
 from dragonfly_cli.output.files import check_writable, write_whole
+from dragonfly_cli.store.copies import Keep
 from dragonfly_cli.store.folder import check_space, disk_errors, flush_file, locked, model_folder, readable
 from dragonfly_cli.store.manifest import (
+    FULL,
     MANIFEST,
+    NF4,
     Manifest,
     StoredFile,
     manifest_text,
@@ -34,7 +37,7 @@ _TAR_BLOCK_BYTES = 512
 Say = Callable[[str], None]
 
 
-def export_model(name: str, copies: list[str], output: Path, say: Say) -> None:
+def export_model(name: str, copies: Keep, output: Path, say: Say) -> None:
     """Writes a stored model, or only some of its copies, into one file.
 
     Raises ModelError if it is not here, or not what its manifest says, and OutputError if there is no room.
@@ -63,15 +66,13 @@ def import_model(packed: Path, say: Say) -> Manifest:
     return manifest
 
 
-def _only(manifest: Manifest, copies: list[str]) -> Manifest:
-    for copy in copies:
-        if copy not in manifest.copies:
-            raise ModelError(
-                f"model {manifest.id}: it has no copy {copy} here", f"it has: {', '.join(manifest.copies)}"
-            )
-    for copy in manifest.copies:
-        manifest = manifest.without_copy(copy) if copies and copy not in copies else manifest
-    return manifest
+def _only(manifest: Manifest, copies: Keep) -> Manifest:
+    """The manifest with the wanted copies alone."""
+    if copies is Keep.both:
+        return manifest
+    if copies not in manifest.copies:
+        raise ModelError(f"model {manifest.id}: it has no copy {copies} here", f"it has: {', '.join(manifest.copies)}")
+    return manifest.without_copy(FULL if copies is Keep.nf4 else NF4)
 
 
 def _write_tar(part: Path, place: Path, manifest: Manifest) -> None:
