@@ -4,7 +4,7 @@ import hashlib
 import json
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -23,10 +23,12 @@ class FakeHub:
     refuse_files: int | None = None  # an HTTP status, as a gated repository gives
     refuse_all: int | None = None
     stop_after: dict[str, int] = field(default_factory=dict)  # bytes of a file after which the connection breaks
+    stall_after: int | None = None  # bytes of any file after which nothing comes any more
     damage: set[str] = field(default_factory=set)
     licence: str | None = "llama3"
     requests: list[str] = field(default_factory=list)  # "GET path range"
     tokens: set[str] = field(default_factory=set)
+    agents: set[str] = field(default_factory=set)  # what the client says of itself
 
     def info(self) -> dict:
         files = sorted(path for path in self.folder.rglob("*") if path.is_file())
@@ -76,6 +78,7 @@ def _handler(hub: FakeHub) -> type[BaseHTTPRequestHandler]:
         def do_GET(self) -> None:
             path = urlsplit(self.path).path
             hub.tokens.add(self.headers.get("Authorization", ""))
+            hub.agents.add(self.headers.get("User-Agent", ""))
             if path.startswith(f"/api/models/{hub.repository}"):
                 hub.requests.append(f"GET {path}")
                 if hub.refuse_all:
@@ -122,6 +125,11 @@ def _handler(hub: FakeHub) -> type[BaseHTTPRequestHandler]:
             for name, value in {**common, **(headers or {}), "Content-Length": str(len(body))}.items():
                 self.send_header(name, value)
             self.end_headers()
+            if hub.stall_after is not None and len(body) > hub.stall_after:
+                self.wfile.write(body[: hub.stall_after])
+                with suppress(ConnectionError):
+                    self.connection.recv(1)  # until the other side has gone
+                return
             self.wfile.write(body[:cut])
             if cut is not None:
                 self.close_connection = True

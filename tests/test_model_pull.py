@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from time import monotonic, sleep
 from types import SimpleNamespace
 
 import huggingface_hub
@@ -14,7 +15,7 @@ import pytest
 import torch
 from fake_hub import REVISION, FakeHub, serve
 from huggingface_hub import constants
-from make_checkpoints import tensors, write_checkpoint
+from make_checkpoints import tensors, write_checkpoint, write_weights
 from run_dragonfly import dragonfly, expect_error
 from safetensors.torch import load_file
 
@@ -39,6 +40,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
         monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", False)  # as it comes
         monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1000)  # what is kept of a broken connection
         monkeypatch.delenv("HF_TOKEN", raising=False)
         monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda seconds: None)
@@ -229,7 +231,7 @@ def test_the_environment_of_the_hub_is_obeyed(hub: FakeHub, tmp_path: Path, mode
         "HF_ENDPOINT": hub.url,
         "HF_HOME": str(tmp_path / "home"),
         "HF_TOKEN": "hf_mine",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "0",
     }
     command = [sys.executable, "-m", "dragonfly_cli", "model", "pull", "med-v1"]
     offline = subprocess.run(command, env={**environment, "HF_HUB_OFFLINE": "1"}, capture_output=True, text=True)
@@ -243,4 +245,36 @@ def test_the_environment_of_the_hub_is_obeyed(hub: FakeHub, tmp_path: Path, mode
     names = {path.name for path in hub.folder.iterdir() if path.suffix != ".py"} - {"image_encoder"}
     asked = [f"GET /api/models/{MED_V1}", *(f"GET {name} 0" for name in names)]
     assert sorted(hub.requests) == sorted(asked)  # nothing else, such as telemetry
+    assert not any("torch" in agent for agent in hub.agents)
     assert "\r" not in done.stderr  # no progress bars where there is no terminal
+
+
+def test_a_killed_pull_goes_on(hub: FakeHub, tmp_path: Path, models_folder: Path) -> None:
+    """With a file that is larger than what huggingface_hub writes at a time, and no chance to tidy up."""
+    words = 100_000
+    config = json.loads((hub.folder / "config.json").read_text())
+    config["vocab_size"] = config["text_config"]["vocab_size"] = words
+    (hub.folder / "config.json").write_text(json.dumps(config))
+    # both are one tensor in the pickle, as some programs write them
+    rows = {"language_model.model.embed_tokens.weight", "language_model.lm_head.weight"}
+    table = torch.zeros(words, 64, dtype=torch.bfloat16)
+    write_weights(hub.folder, {**tensors(), **dict.fromkeys(rows, table + 1)})
+    hub.stall_after = 11 * 2**20
+    environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home")}
+    command = [sys.executable, "-m", "dragonfly_cli", "model", "pull", "med-v1"]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        deadline = monotonic() + 30
+        while not _part_bytes(models_folder) and monotonic() < deadline:
+            sleep(0.05)
+        process.kill()
+    kept = _part_bytes(models_folder)
+    assert kept
+    hub.stall_after = None
+    hub.requests.clear()
+    assert dragonfly("model", "pull", "med-v1").code == 0
+    assert hub.downloads() == [f"{WEIGHTS} {kept}"]
+    assert dragonfly("model", "verify").code == 0
+
+
+def _part_bytes(models_folder: Path) -> int:
+    return sum(part.stat().st_size for part in models_folder.glob(f"med-v1/original/.{WEIGHTS}.*.part"))

@@ -77,6 +77,11 @@ def test_view_and_info(model: str, study: Path, tmp_path: Path, no_sockets: list
     assert no_sockets == []
 
 
+def test_doctor(model: str, no_sockets: list[str]) -> None:
+    assert dragonfly("doctor", "-m", model, "--device", "cpu").code in (0, 9)
+    assert no_sockets == []
+
+
 def test_every_command_of_the_store_but_pull(tmp_path: Path, no_sockets: list[str]) -> None:
     assert dragonfly("model", "convert", write_checkpoint(tmp_path / "mine")).code == 0
     packed = tmp_path / "mine.tar"

@@ -1,8 +1,9 @@
 """The hub: what a repository holds, and its files. The only module of the program that opens a connection.
 
 It goes through huggingface_hub, which obeys ``HF_ENDPOINT``, ``HF_HOME``, ``HF_TOKEN`` and ``HF_HUB_OFFLINE``; a token
-comes from ``HF_TOKEN`` or the hub's own login and from nowhere else. A part of a file stays when a call is interrupted,
-and the next one goes on behind its last byte. Every file is compared with the hash that the hub lists for it.
+comes from ``HF_TOKEN`` or the hub's own login and from nowhere else. No telemetry is sent. A part of
+a file stays when a call is interrupted, and the next one goes on behind its last byte. Every file is compared with the
+hash that the hub lists for it.
 """
 
 import hashlib
@@ -51,7 +52,7 @@ def look_up(repository: str, revision: str | None) -> Listing:
     """Asks the hub what a repository holds; raises ModelError if it does not say, or there is no model in it."""
     from huggingface_hub import HfApi
 
-    with _hub_errors(repository):
+    with _asking(repository):
         info = HfApi().model_info(repository, revision=revision, files_metadata=True)
     files = [
         HubFile(file.rfilename, file.size, file.lfs.sha256 if file.lfs else None, file.blob_id)
@@ -118,7 +119,7 @@ def _download(listing: Listing, file: HubFile, folder: Path) -> Path:
     if part.is_file() and part.stat().st_size > file.size:
         part.unlink()
     url = hf_hub_url(listing.repository, file.name, revision=listing.revision, endpoint=constants.ENDPOINT)
-    with _hub_errors(listing.repository), part.open("ab") as out:
+    with _asking(listing.repository), part.open("ab") as out:
         http_get(
             url,
             out,
@@ -179,10 +180,12 @@ def _is_weight(name: str) -> bool:
 
 
 @contextmanager
-def _hub_errors(repository: str) -> Iterator[None]:
-    """Turns what huggingface_hub raises into a ModelError that says what to do."""
+def _asking(repository: str) -> Iterator[None]:
+    """Without telemetry; turns what huggingface_hub raises into a ModelError that says what to do."""
     from huggingface_hub import constants, errors
 
+    # it would describe this machine in every request, and ask the hub for a list of programs to look for
+    constants.HF_HUB_DISABLE_TELEMETRY = True
     page = f"{constants.ENDPOINT}/{repository}"
     try:
         yield
