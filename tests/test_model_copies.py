@@ -119,6 +119,14 @@ def test_the_disk_is_asked_before_quantizing(origin: Path, monkeypatch: pytest.M
     expect_error(dragonfly("model", "convert", origin, "--keep", "both"), 7, "not enough disk space", "4-bit copy")
 
 
+def test_a_dry_run_changes_nothing(origin: Path, models_folder: Path) -> None:
+    assert dragonfly("model", "convert", origin, "--name", "med-v2").code == 0
+    before = sorted(models_folder.rglob("*"))
+    outcome = dragonfly("model", "pull", "med-v2", "--keep", "nf4", "--dry-run")
+    assert (outcome.code, outcome.stdout) == (0, "")
+    assert sorted(models_folder.rglob("*")) == before
+
+
 def test_one_copy_is_exported(origin: Path, models_folder: Path, tmp_path: Path) -> None:
     assert dragonfly("model", "convert", origin, "--keep", "both").code == 0
     sizes = {}

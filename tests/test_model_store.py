@@ -207,6 +207,22 @@ def test_the_disk_is_asked_before(tmp_path: Path, models_folder: Path, monkeypat
     assert not (models_folder / "mine").exists()
 
 
+def test_two_processes_do_not_work_on_one_model(tmp_path: Path, models_folder: Path) -> None:
+    origin = write_checkpoint(tmp_path / "mine")
+    with folder.locked(models_folder / "mine"):
+        expect_error(dragonfly("model", "convert", origin), 5, "mine", "another dragonfly")
+    assert dragonfly("model", "convert", origin).code == 0
+    with folder.locked(models_folder / "mine"):
+        expect_error(dragonfly("model", "rm", "mine"), 5, "mine", "another dragonfly")
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("DRAGONFLY_MODELS", str(tmp_path / "file"))
+    expect_error(dragonfly("model", "convert", write_checkpoint(tmp_path / "mine")), 7, "file")
+    assert dragonfly("model", "list").code == 0
+
+
 class _Trap:
     def __reduce__(self):
         return os.system, ("echo opened > trap.txt",)

@@ -57,13 +57,14 @@ def pull_model(name: str, settings: PullSettings, say: Say) -> Manifest | None:
         if manifest:
             _refuse_other_revision(manifest, settings.revision)
             say(f"model {model_id} is on this machine already")
+            if settings.dry_run:
+                return None
         else:
             listing = _listing(place, repository, settings)
             _announce(model_id, listing, place, settings.keep, say)
             if settings.dry_run:
                 return None
             check_space(place, _needed_bytes(listing, place, settings.keep), f"model {model_id}")
-            remember(listing, place / ORIGINAL)
             manifest = _download_and_convert(model_id, listing, place, say)
         manifest = keep_copies(place, manifest, settings.keep, say)
         if not settings.keep_original and (place / ORIGINAL).exists():
@@ -156,6 +157,7 @@ def _needed_bytes(listing: Listing, place: Path, keep: Keep) -> int:
 
 
 def _download_and_convert(model_id: str, listing: Listing, place: Path, say: Say) -> Manifest:
+    remember(listing, place / ORIGINAL)
     paths: dict[str, Path] = {}
     hashed: dict[str, StoredFile] = {}
     for file in sorted(listing.files, key=lambda file: file.size):  # a refusal should not come after hours
