@@ -164,7 +164,7 @@ def _write_weights(full: Path, config: DragonflyConfig, out: Path) -> None:
     network = empty_network(config)
     linears = quantized_weights(network)
     shapes = {name: weight.shape for name, weight in network.state_dict().items()}
-    writer = _ShardWriter(out)
+    writer = ShardWriter(out)
     place = "cuda" if torch.cuda.is_available() else "cpu"  # seconds instead of minutes
     seen: dict[str, list[str]] = {"missing_keys": [], "unexpected_keys": [], "mismatched_keys": []}
     with naming(full, "the weights cannot be read"):
@@ -189,7 +189,7 @@ def quantize(name: str, weight: torch.Tensor, device: torch.device | str) -> dic
     return {name: packed} | {f"{name}.{part}": tensor for part, tensor in state.as_dict(packed=True).items()}
 
 
-class _ShardWriter:
+class ShardWriter:
     """Collects tensors and writes a file whenever they are many; ``close`` gives the files their final names."""
 
     def __init__(self, folder: Path) -> None:
