@@ -116,11 +116,11 @@ def test_flash_attention_is_taken_where_it_is_installed_and_the_card_can(pretend
 
 
 def test_too_little_memory_is_told_before_loading(photo, pretend_card, monkeypatch) -> None:
-    """The golden network needs little more than the context: 1.3 GB."""
+    """The golden network needs little more than the overhead."""
     monkeypatch.setattr(model_module, "_open", lambda *_: pytest.fail("weights were read"))
-    pretend_card["free"] = 10**9
+    pretend_card["free"] = 10**8
     outcome = dragonfly("ask", photo, QUESTION, "-m", FULL, "--device", "cuda")
-    expect_error(outcome, 6, "needs 1.3 GB", "1.0 GB of 24.0 GB are free")
+    expect_error(outcome, 6, "needs 0.4 GB", "0.1 GB of 24.0 GB are free")
     assert "would fit" in outcome.error_lines[1]
 
 

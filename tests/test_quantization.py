@@ -99,6 +99,13 @@ def test_quantizing_at_load_gives_the_same_network(small: dict[str, Path], versi
         assert torch.equal(stored.get_buffer(name), buffer), name
 
 
+def test_a_card_without_bfloat16_never_meets_it(small: dict[str, Path]) -> None:
+    network = open_in_4_bit(small["v1"], torch.float16)
+    linears = quantized_weights(network)
+    assert {network.get_parameter(name).quant_state.dtype for name in linears} == {torch.float16}
+    assert {weight.dtype for weight in network.parameters()} == {torch.float16, torch.uint8}
+
+
 def test_saved_by_transformers_and_opened_again(small: dict[str, Path], tmp_path: Path) -> None:
     open_in_4_bit(small["v1"]).save_pretrained(tmp_path / "saved")
     again = open_in_4_bit(tmp_path / "saved").state_dict()

@@ -12,8 +12,7 @@ import torch
 from dragonfly_cli.engine.checkpoints import Checkpoint
 from dragonfly_cli.engine.settings import Attention, Quant
 from dragonfly_cli.errors import DeviceError, ModelError, UsageError
-from dragonfly_med import DragonflyConfig
-from dragonfly_med.loading import is_quantized
+from dragonfly_med.loading import is_quantized, naming
 from dragonfly_med.quantization import device_memory_needed, read_config
 
 # FlashAttention 2 needs an Ampere card or a later one.
@@ -45,7 +44,10 @@ def place(checkpoint: Checkpoint, device: str, quant: Quant, attn: Attention) ->
     attention = choose_attention(chosen, attn)
     quantized = _in_4_bit(checkpoint.id, chosen, is_quantized(checkpoint.folder), quant)
     if chosen.type == "cuda":
-        check_memory(checkpoint.id, read_config(checkpoint.folder), quantized, chosen)
+        config = read_config(checkpoint.folder)
+        with naming(checkpoint.folder, "the configuration cannot be used"):
+            needed = {in_4_bit: device_memory_needed(config, in_4_bit) for in_4_bit in (True, False)}
+        check_memory(checkpoint.id, needed, quantized, chosen)
     return Placement(chosen, choose_dtype(chosen), quantized, attention)
 
 
@@ -82,16 +84,18 @@ def choose_attention(device: torch.device, wish: Attention) -> str:
     return _KERNELS[wish]
 
 
-def check_memory(model_id: str, config: DragonflyConfig, quantized: bool, device: torch.device) -> None:
-    """Raises DeviceError when the GPU has not enough free memory, with the numbers and what would fit."""
+def check_memory(model_id: str, needed: dict[bool, int], quantized: bool, device: torch.device) -> None:
+    """Raises DeviceError, with the numbers and what would fit, when the GPU has not enough free memory.
+
+    ``needed`` says how many bytes answering takes in 4 bit (True) and in full (False).
+    """
     free, total = torch.cuda.mem_get_info(device)
-    needed = device_memory_needed(config, quantized)
-    if needed <= free:
+    if needed[quantized] <= free:
         return
     raise DeviceError(
-        f"model {model_id} needs {_gb(needed)} of GPU memory{' in 4 bit' if quantized else ''}, "
+        f"model {model_id} needs {_gb(needed[quantized])} of GPU memory{' in 4 bit' if quantized else ''}, "
         f"and {_gb(free)} of {_gb(total)} are free on {device}",
-        _what_would_fit(config, quantized, free, total, needed),
+        _what_would_fit(needed, quantized, free, total),
     )
 
 
@@ -127,14 +131,13 @@ def _why_no_flash(device: torch.device) -> str:
     return ""
 
 
-def _what_would_fit(config: DragonflyConfig, quantized: bool, free: int, total: int, needed: int) -> str:
-    in_4_bit = needed if quantized else device_memory_needed(config, quantized=True)
-    if not quantized and in_4_bit <= free:
-        return f"--quant 4bit needs {_gb(in_4_bit)} and would fit"
-    if needed <= total:
+def _what_would_fit(needed: dict[bool, int], quantized: bool, free: int, total: int) -> str:
+    if not quantized and needed[True] <= free:
+        return f"--quant 4bit needs {_gb(needed[True])} and would fit"
+    if needed[quantized] <= total:
         return "close other programs that use the card and it would fit, or use --device cpu"
-    if in_4_bit <= total:
-        return f"--quant 4bit needs {_gb(in_4_bit)}: close other programs that use the card, or use --device cpu"
+    if needed[True] <= total:
+        return f"--quant 4bit needs {_gb(needed[True])}: close other programs that use the card, or use --device cpu"
     return "a smaller model or a larger card would fit; --device cpu always does, slowly"
 
 

@@ -28,6 +28,8 @@ from dragonfly_med.configuration import DragonflyConfig
 from dragonfly_med.errors import CheckpointError
 from dragonfly_med.loading import existing_folder, is_quantized, naming, refuse_incomplete
 from dragonfly_med.modeling import DragonflyForCausalLM
+from dragonfly_med.processing import TRAINED_LENGTH
+from dragonfly_med.views import plan_views
 
 # Modules that stay as they are; everything else that is linear belongs to the language model's body.
 KEPT_MODULES = ("image_encoder", "vision_embed_tokens", "lm_head")
@@ -42,10 +44,12 @@ _WEIGHT_SUFFIXES = (".safetensors", ".bin", ".index.json")
 # NF4: half a byte, one byte of scale per 64 weights, and one float32 per 256 of those.
 _NF4_BYTES_PER_WEIGHT = 0.5 + 1 / 64 + 4 / (64 * 256)
 
-# Beside the weights: the CUDA context and its libraries, and the largest activations (a v2 image in full).
-_CONTEXT_BYTES = 512 * 2**20
-_ACTIVATION_BYTES = 768 * 2**20
-_CACHED_TOKENS = 4096
+# Of numbers that are computed: bfloat16 or float16. A layer holds about four copies of its widest result at a time.
+_COMPUTED_BYTES = 2
+_LIVE_COPIES = 4
+
+# CUDA's libraries and what the allocator cannot use.
+_OVERHEAD_BYTES = 384 * 2**20
 
 
 def nf4_settings(compute_dtype: torch.dtype) -> BitsAndBytesConfig:
@@ -60,20 +64,29 @@ def nf4_settings(compute_dtype: torch.dtype) -> BitsAndBytesConfig:
 
 
 def device_memory_needed(config: DragonflyConfig, quantized: bool) -> int:
-    """Bytes that answering takes on a GPU, computed from shapes: weights, cache, activations, context.
-
-    Plain weights are counted with two bytes each, as bfloat16 and float16 have.
-    """
+    """Bytes that answering takes on a GPU, computed from shapes: weights, cache of the longest prompt, activations."""
     network = empty_network(config)
     linears = quantized_weights(network) if quantized else set()
-    weights = 0.0
-    largest = 0
-    for name, weight in network.named_parameters():
-        weights += weight.numel() * (_NF4_BYTES_PER_WEIGHT if name in linears else 2)
-        largest = max(largest, weight.numel() if name in linears else 0)
+    weights = {name: weight.numel() for name, weight in network.named_parameters()}
+    per_weight = {True: _NF4_BYTES_PER_WEIGHT, False: _COMPUTED_BYTES}
+    total = sum(size * per_weight[name in linears] for name, size in weights.items())
+    largest = max((weights[name] for name in linears), default=0)  # is dequantized before a product of many rows
+    rest = _cache_numbers(config) + _activation_numbers(config) + largest
+    return int(total) + rest * _COMPUTED_BYTES + _OVERHEAD_BYTES
+
+
+def _cache_numbers(config: DragonflyConfig) -> int:
     text = config.text_config
-    cache = 2 * 2 * text.num_hidden_layers * text.num_key_value_heads * text.head_dim * _CACHED_TOKENS
-    return int(weights) + 2 * largest + cache + _ACTIVATION_BYTES + _CONTEXT_BYTES
+    keys_and_values = 2 * text.num_hidden_layers * text.num_key_value_heads * text.head_dim
+    return keys_and_values * TRAINED_LENGTH[config.architecture]
+
+
+def _activation_numbers(config: DragonflyConfig) -> int:
+    """The encoder sees all crops of an image at once, and then the language model all tokens of the prompt."""
+    crops = plan_views((1, 1), config.crop_side_px, config.architecture).crop_count
+    encoder = crops * (config.patch_grid**2 + 1) * config.vision_config.intermediate_size
+    language_model = TRAINED_LENGTH[config.architecture] * config.text_config.intermediate_size
+    return _LIVE_COPIES * max(encoder, language_model)
 
 
 def read_config(folder: Path) -> DragonflyConfig:
@@ -164,7 +177,7 @@ def _write_weights(full: Path, config: DragonflyConfig, out: Path) -> None:
     network = empty_network(config)
     linears = quantized_weights(network)
     shapes = {name: weight.shape for name, weight in network.state_dict().items()}
-    writer = _ShardWriter(out)
+    writer = ShardWriter(out)
     place = "cuda" if torch.cuda.is_available() else "cpu"  # seconds instead of minutes
     seen: dict[str, list[str]] = {"missing_keys": [], "unexpected_keys": [], "mismatched_keys": []}
     with naming(full, "the weights cannot be read"):
@@ -189,7 +202,7 @@ def quantize(name: str, weight: torch.Tensor, device: torch.device | str) -> dic
     return {name: packed} | {f"{name}.{part}": tensor for part, tensor in state.as_dict(packed=True).items()}
 
 
-class _ShardWriter:
+class ShardWriter:
     """Collects tensors and writes a file whenever they are many; ``close`` gives the files their final names."""
 
     def __init__(self, folder: Path) -> None:

@@ -149,6 +149,8 @@ def _install(
         parts = {part: tensors.pop(f"{name}.{part}") for part in _PARTS}
         weight = make(tensors.pop(name), parts, device=device, module=module)
         _check_state(name, weight.quant_state, (module.out_features, module.in_features))
+        if dtype == torch.float16:  # a card without bfloat16 must not be asked to turn weights back into it
+            weight.quant_state.dtype = dtype
         module.weight = weight
     for name in list(tensors):
         path, _, leaf = name.rpartition(".")
