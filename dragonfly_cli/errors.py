@@ -51,3 +51,9 @@ class OutputError(DragonflyError):
     """An output cannot be written, or a run to resume was made with other settings."""
 
     exit_code = 7
+
+
+class ProblemError(DragonflyError):
+    """A check that was asked for has found something that is not as it should be."""
+
+    exit_code = 9

@@ -39,7 +39,7 @@ class ErrorFunnel(TyperGroup):
         except BrokenPipeError:  # the reader of our output has gone, such as `| head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes
             raise typer.Exit(0) from None
-        except (typer.Exit, typer.Abort, KeyboardInterrupt):
+        except (typer.Exit, typer.Abort, KeyboardInterrupt, _WrongUsage):  # of the last, only the help page is left
             raise
         except Exception as error:
             last = traceback.extract_tb(error.__traceback__)[-1]
@@ -57,7 +57,7 @@ def _usage_errors(program: str | None) -> Iterator[None]:
     try:
         yield
     except _WrongUsage as error:
-        if not error.format_message():  # no arguments at all: the help page has been asked for
+        if type(error).__name__ == "NoArgsIsHelpError":  # no arguments at all: its message is the help page
             raise
         command = error.ctx.command_path if error.ctx else program
         _two_lines(_lower_first(error.format_message().rstrip(".")), f"{command} --help shows how it is used")

@@ -11,9 +11,11 @@ from typing import Annotated, Any
 import typer
 
 from dragonfly_cli import __version__
-from dragonfly_cli.engine.settings import AnswerSettings
+from dragonfly_cli.engine.settings import AnswerSettings, Attention, Quant
 from dragonfly_cli.funnel import ErrorFunnel
+from dragonfly_cli.model_commands import model_app
 from dragonfly_cli.options import (
+    AttentionOption,
     DebugOption,
     DeviceOption,
     Format,
@@ -25,6 +27,7 @@ from dragonfly_cli.options import (
     ModelOption,
     OutputOption,
     Picture,
+    QuantOption,
     QuestionOption,
     QuestionsFileOption,
     SeedOption,
@@ -41,6 +44,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Ask questions about biomedical images, on your own machine. Research use only, not a medical device.",
 )
+app.add_typer(model_app, name="model")
 
 
 def _version(value: bool) -> None:
@@ -72,6 +76,8 @@ def ask(
     temperature: TemperatureOption = 0.0,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
+    quant: QuantOption = Quant.auto,
+    attn: AttentionOption = Attention.auto,
     frame: FrameOption = None,
     slide_mpp: SlideMppOption = None,
     verbose: VerboseOption = False,
@@ -81,7 +87,7 @@ def ask(
     from dragonfly_cli.asking import AskSettings, ask_image, gather_questions
 
     questions = gather_questions([*(question or []), *(more or [])], questions_file)
-    answers = AnswerSettings(model, device, max_tokens, temperature, seed)
+    answers = AnswerSettings(model, device, max_tokens, temperature, seed, quant, attn)
     settings = AskSettings(answers, frame, slide_mpp, _chosen(output_format, json), output, verbose)
     ask_image(image, questions, settings)
 
@@ -97,6 +103,8 @@ def caption(
     temperature: TemperatureOption = 0.0,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
+    quant: QuantOption = Quant.auto,
+    attn: AttentionOption = Attention.auto,
     frame: FrameOption = None,
     slide_mpp: SlideMppOption = None,
     verbose: VerboseOption = False,
@@ -106,7 +114,7 @@ def caption(
     from dragonfly_cli.asking import AskSettings, ask_image
     from dragonfly_cli.engine.questions import caption_question
 
-    answers = AnswerSettings(model, device, max_tokens, temperature, seed)
+    answers = AnswerSettings(model, device, max_tokens, temperature, seed, quant, attn)
     settings = AskSettings(answers, frame, slide_mpp, _chosen(output_format, json), output, verbose)
     ask_image(image, [caption_question()], settings)
 
@@ -122,6 +130,8 @@ def batch(
     temperature: TemperatureOption = 0.0,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
+    quant: QuantOption = Quant.auto,
+    attn: AttentionOption = Attention.auto,
     slide_mpp: SlideMppOption = None,
     debug: DebugOption = False,
 ) -> None:
@@ -132,7 +142,7 @@ def batch(
 
     asked = [*(question or [])]
     questions = gather_questions(asked, questions_file) if asked or questions_file else [caption_question()]
-    settings = AnswerSettings(model, device, max_tokens, temperature, seed)
+    settings = AnswerSettings(model, device, max_tokens, temperature, seed, quant, attn)
     if run_batch(sources, questions, output, settings, slide_mpp):
         raise typer.Exit(8)
 
@@ -169,6 +179,31 @@ def view(
     from dragonfly_cli.viewing import draw_view
 
     draw_view(image, output, what, model, frame, slide_mpp)
+
+
+@app.command()
+def doctor(
+    model: ModelOption = "auto",
+    device: DeviceOption = "auto",
+    quant: QuantOption = Quant.auto,
+    attn: AttentionOption = Attention.auto,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Check the installation, the GPU, the decoders and that the model sees; exit code 9 if there is a problem."""
+    from dragonfly_cli.doctor.examination import as_line, as_report, examine, worst
+    from dragonfly_cli.doctor.finding import DoctorSettings, Status
+    from dragonfly_cli.output.terminal import show
+
+    findings = []
+    for finding in examine(DoctorSettings(model, device, quant, attn)):
+        findings.append(finding)
+        if not json:
+            show(as_line(finding))
+    if json:
+        show(as_report(findings))
+    if worst(findings) is Status.problem:
+        raise typer.Exit(9)
 
 
 def _chosen(output_format: Format, json: bool) -> Format:

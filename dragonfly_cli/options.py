@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from dragonfly_cli.engine.settings import Attention, Quant
+
 DEBUG_KEY = "dragonfly.debug"
 
 
@@ -34,10 +36,16 @@ def _remember_debug(context: typer.Context, value: bool) -> bool:
 ImageArgument = Annotated[Path, typer.Argument(metavar="IMAGE", help="A slide, a DICOM file or a picture.")]
 ModelOption = Annotated[
     str,
-    typer.Option("--model", "-m", envvar="DRAGONFLY_MODEL", help="auto, demo, or the folder of a checkpoint."),
+    typer.Option("--model", "-m", envvar="DRAGONFLY_MODEL", help="auto, demo, a stored model, or a folder."),
 ]
 DeviceOption = Annotated[
     str, typer.Option("--device", envvar="DRAGONFLY_DEVICE", help="auto, cpu, cuda or cuda:N.", show_default=True)
+]
+QuantOption = Annotated[
+    Quant, typer.Option("--quant", envvar="DRAGONFLY_QUANT", help="4bit saves memory; auto is 4bit on a GPU.")
+]
+AttentionOption = Annotated[
+    Attention, typer.Option("--attn", envvar="DRAGONFLY_ATTN", help="auto takes FlashAttention where it is installed.")
 ]
 OutputOption = Annotated[
     Path | None,

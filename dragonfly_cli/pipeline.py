@@ -32,7 +32,7 @@ def prepare(
     checkpoint: Checkpoint, questions: list[Question], settings: AnswerSettings, frame: int | None = None
 ) -> tuple[Model, Request]:
     """Loads the model and checks that every question fits it, before any pixel is read."""
-    model = load_model(checkpoint, settings.device)
+    model = load_model(checkpoint, settings.device, settings.quant, settings.attn)
     for question in questions:
         check_question(model, question)
     return model, Request(questions, Sampling(settings.max_tokens, settings.temperature, settings.seed), frame)

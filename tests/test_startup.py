@@ -5,7 +5,18 @@ import sys
 
 import pytest
 
-HEAVY = {"torch", "transformers", "numpy", "PIL", "pydicom", "openslide", "rich", "bitsandbytes", "dragonfly_med"}
+HEAVY = {
+    "torch",
+    "transformers",
+    "numpy",
+    "PIL",
+    "pydicom",
+    "openslide",
+    "rich",
+    "bitsandbytes",
+    "huggingface_hub",
+    "dragonfly_med",
+}
 
 PROBE = """
 import sys
@@ -22,7 +33,9 @@ def loaded_after(more: str) -> set[str]:
     return set(done.stdout.splitlines()[-1].split())
 
 
-@pytest.mark.parametrize("arguments", [None, ["--help"], ["ask", "--help"], ["--version"]])
+@pytest.mark.parametrize(
+    "arguments", [None, ["--help"], ["ask", "--help"], ["model", "--help"], ["model", "list"], ["--version"]]
+)
 def test_nothing_heavy_is_imported(arguments: list[str] | None) -> None:
     run = f"""
 try:

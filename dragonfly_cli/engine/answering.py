@@ -10,7 +10,8 @@ from time import perf_counter
 
 import torch
 
-from dragonfly_cli.engine.model import Model, out_of_memory
+from dragonfly_cli.engine.model import Model
+from dragonfly_cli.engine.placement import out_of_memory
 from dragonfly_cli.engine.questions import DOUBTFUL_OPTION_MASS, Question
 from dragonfly_cli.errors import UsageError
 from dragonfly_cli.fields import Field, field_view

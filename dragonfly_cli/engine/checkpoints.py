@@ -1,14 +1,23 @@
-"""Which checkpoint ``--model`` means: a name to a folder on this machine. Nothing is downloaded here."""
+"""Which checkpoint ``--model`` means: a name to a folder on this machine. Nothing is downloaded here.
+
+A name that the store knows goes before a folder of the same name; ``./name`` is always the folder.
+"""
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
 from dragonfly_cli.errors import ModelError
+from dragonfly_cli.store.catalog import PUBLISHED, is_name, stored_id
+from dragonfly_cli.store.folder import model_folder, sha256_of
+from dragonfly_cli.store.manifest import Manifest, read_manifest
 
 DEMO = "demo"
-PUBLISHED = ("med-v2", "med-v1", "general-v2", "general-v1")
+
+# The models that ``auto`` takes, if they have been pulled, the first first.
+_PREFERRED = ("med-v2", "med-v1")
 
 # The hash of a published checkpoint (16 GB) would take longer than the answer.
 _HASHED_UP_TO_BYTES = 64 * 2**20
@@ -16,45 +25,94 @@ _HASHED_UP_TO_BYTES = 64 * 2**20
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model folder and the name it goes by in records."""
+    """A model folder and the name it goes by in records.
+
+    One of the store knows the hash of its weights, and the copy of itself that is quantized already.
+    """
 
     id: str
     folder: Path
+    known_sha256: str | None = None
+    in_4_bit: "Checkpoint | None" = None
 
     @property
     def is_demo(self) -> bool:
         return self.id == DEMO
 
     def sha256(self) -> str | None:
-        """Hash of the weight files in the order of their names; ``None`` when they are too large to hash at a start."""
-        files = sorted([*self.folder.glob("*.safetensors"), *self.folder.glob("pytorch_model*.bin")])
+        """The hash of the weights; ``None`` when they are unknown and too large to hash at a start.
+
+        Of one file it is the file's own; of several, that of the lines that ``sha256sum`` prints for them.
+        """
+        if self.known_sha256:
+            return self.known_sha256
+        files = sorted(path for path in self.folder.glob("*") if _holds_weights(path.name))
         if not files or sum(file.stat().st_size for file in files) > _HASHED_UP_TO_BYTES:
             return None
-        digest = hashlib.sha256()
-        for file in files:
-            digest.update(file.read_bytes())
-        return digest.hexdigest()
+        return _hash_of_all((file.name, sha256_of(file)) for file in files)
 
 
 def find_checkpoint(model: str) -> Checkpoint:
-    """The checkpoint that ``--model`` names: ``auto``, ``demo``, a published model, or a folder.
+    """The checkpoint that ``--model`` names: ``auto``, ``demo``, a model of the store, or a folder.
 
     Raises ModelError when it is not on this machine.
     """
-    if model in ("auto", DEMO):
+    if model == DEMO:
         return Checkpoint(DEMO, _demo_folder())
+    if model == "auto":
+        stored = (_find_stored(name) for name in _PREFERRED)
+        return next((checkpoint for checkpoint in stored if checkpoint), Checkpoint(DEMO, _demo_folder()))
+    if checkpoint := _find_stored(model):
+        return checkpoint
     folder = Path(model).expanduser()
     if folder.is_dir():
         return Checkpoint(str(model), folder)
-    if model in PUBLISHED:
+    if model in PUBLISHED or _stored_id(model) in PUBLISHED:
         raise ModelError(
             f"model {model}: it is not on this machine",
-            "download its repository by other means and give --model the folder; --model demo is built in",
+            f"get it with: dragonfly model pull {model} (--model demo is built in)",
         )
     raise ModelError(
         f"model {model}: there is no such model, and no such folder",
-        f"give a checkpoint folder, or one of: auto, {DEMO}, {', '.join(PUBLISHED)}",
+        f"give a checkpoint folder, a name that dragonfly model list shows, or one of: auto, {DEMO}, "
+        f"{', '.join(PUBLISHED)}",
     )
+
+
+def _stored_id(model: str) -> str | None:
+    return stored_id(model) if is_name(model) else None
+
+
+def _find_stored(model: str) -> Checkpoint | None:
+    model_id = _stored_id(model)
+    if model_id is None:
+        return None
+    place = model_folder(model_id)
+    manifest = read_manifest(place)
+    if manifest is None:
+        return None
+    first, *rest = (_stored_copy(place, manifest, copy) for copy in manifest.copies)
+    return replace(first, in_4_bit=rest[0]) if rest else first
+
+
+def _stored_copy(place: Path, manifest: Manifest, copy: str) -> Checkpoint:
+    weights = sorted(
+        (file.path.removeprefix(f"{copy}/"), file.sha256)
+        for file in manifest.files_of(copy)
+        if _holds_weights(file.path.removeprefix(f"{copy}/"))
+    )
+    return Checkpoint(manifest.id, place / copy, _hash_of_all(weights))
+
+
+def _holds_weights(name: str) -> bool:
+    return name.endswith(".safetensors") or (name.startswith("pytorch_model") and name.endswith(".bin"))
+
+
+def _hash_of_all(hashes: Iterable[tuple[str, str]]) -> str:
+    listed = list(hashes)
+    if len(listed) == 1:
+        return listed[0][1]
+    return hashlib.sha256("".join(f"{sha256}  {name}\n" for name, sha256 in listed).encode()).hexdigest()
 
 
 def _demo_folder() -> Path:

@@ -2,14 +2,18 @@
 
 import logging
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import transformers
 
 from dragonfly_cli.engine.checkpoints import Checkpoint
+from dragonfly_cli.engine.placement import Placement, out_of_memory, place
 from dragonfly_cli.engine.questions import yes_no_token_ids
-from dragonfly_cli.errors import DeviceError, ModelError
+from dragonfly_cli.engine.settings import Attention, Quant
+from dragonfly_cli.errors import ModelError
 from dragonfly_med import CheckpointError, DragonflyForCausalLM, DragonflyProcessor
+from dragonfly_med.quantized_loading import open_in_4_bit
 
 
 @dataclass(frozen=True)
@@ -38,55 +42,48 @@ class Model:
         return self.network.device
 
 
-def load_model(checkpoint: Checkpoint, device: str = "auto") -> Model:
-    """Reads a checkpoint onto ``auto``, ``cpu``, ``cuda`` or ``cuda:N``: float32 on a CPU, bfloat16 on a GPU.
+def load_model(
+    checkpoint: Checkpoint, device: str = "auto", quant: Quant = Quant.auto, attn: Attention = Attention.auto
+) -> Model:
+    """Reads a checkpoint onto ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
 
     Raises:
         ModelError: the folder is not a complete Dragonfly checkpoint.
         DeviceError: there is no such device, or not enough memory on it.
+        UsageError: ``quant`` or ``attn`` asks for what cannot be had.
     """
-    place = choose_device(device)
-    dtype = torch.float32 if place.type == "cpu" else torch.bfloat16
     _silence_transformers()
     try:
         processor = DragonflyProcessor.from_pretrained(checkpoint.folder)
-        network = DragonflyForCausalLM.from_pretrained(checkpoint.folder, dtype=dtype)
-        network = network.eval().to(place)
+        placement = place(checkpoint, device, quant, attn)
+        if placement.quantized and checkpoint.in_4_bit:
+            checkpoint = checkpoint.in_4_bit
+        network = _open(checkpoint.folder, placement)
     except CheckpointError as error:
         raise ModelError(
             f"model {checkpoint.id}: {error}",
             "the folder needs config.json, tokenizer.json and all weights of one Dragonfly checkpoint",
         ) from error
     except torch.OutOfMemoryError as error:
-        raise out_of_memory(str(place)) from error
+        raise out_of_memory(device) from error
     identity = ModelIdentity(
         id=checkpoint.id,
         architecture=network.config.architecture,
-        quantization="none",
-        device=str(place),
-        dtype=str(dtype).removeprefix("torch."),
+        quantization="nf4" if placement.quantized else "none",
+        device=str(placement.device),
+        dtype=str(placement.dtype).removeprefix("torch."),
         sha256=checkpoint.sha256(),
     )
     return Model(network, processor, identity, yes_no_token_ids(processor.tokenizer))
 
 
-def choose_device(device: str) -> torch.device:
-    """The device that ``--device`` names; a CPU is never taken where a GPU was asked for."""
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    kind, _, index = device.partition(":")
-    if kind not in ("cpu", "cuda") or (index and not index.isdigit()):
-        raise DeviceError(f"--device {device}: there is no such device", "give auto, cpu, cuda or cuda:N")
-    if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
-        raise DeviceError(
-            f"--device {device}: no such GPU is usable (PyTorch sees {torch.cuda.device_count()})",
-            "use --device cpu, or install a CUDA build of PyTorch and check nvidia-smi",
-        )
-    return torch.device(device)
-
-
-def out_of_memory(device: str) -> DeviceError:
-    return DeviceError(f"out of memory on {device}", "close other programs that use it, or use --device cpu")
+def _open(folder: Path, placement: Placement) -> DragonflyForCausalLM:
+    if placement.quantized:
+        return open_in_4_bit(folder, placement.dtype, placement.device, placement.attention)
+    network = DragonflyForCausalLM.from_pretrained(
+        folder, dtype=placement.dtype, attn_implementation=placement.attention
+    )
+    return network.eval().to(placement.device)
 
 
 def _silence_transformers() -> None:

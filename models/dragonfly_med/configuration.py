@@ -102,8 +102,15 @@ class DragonflyConfig(PreTrainedConfig):
 
     @classmethod
     def get_config_dict(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> tuple[dict, dict]:
-        """As in transformers, and remembers the folder, in which a vision encoder may be described."""
+        """As in transformers, and remembers the folder, in which a vision encoder may be described.
+
+        Raises CheckpointError for the configuration of another kind of network.
+        """
         config_dict, rest = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
+        if config_dict.get("model_type") != cls.model_type:
+            raise CheckpointError(
+                f"its model_type {config_dict.get('model_type')} is unknown; {cls.model_type} is wanted"
+            )
         config_dict["name_or_path"] = str(pretrained_model_name_or_path)
         return config_dict, rest
 

@@ -3,15 +3,33 @@
 transformers only reports missing weights and goes on with random ones; here that is an error.
 """
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
+import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 
 from dragonfly_med.errors import CheckpointError
+
+# What libraries raise about a file whose content is not what they expect; impossible numbers in it become the last two.
+_TROUBLE = (
+    OSError,
+    EOFError,
+    RuntimeError,
+    KeyError,
+    TypeError,
+    ValueError,
+    AssertionError,
+    SafetensorError,
+    StrictDataclassError,
+    AttributeError,
+    ArithmeticError,
+)
 
 
 def existing_folder(path: Any) -> Path:
@@ -24,14 +42,27 @@ def existing_folder(path: Any) -> Path:
     return folder
 
 
+def is_quantized(folder: Path) -> bool:
+    """Whether a checkpoint folder holds 4-bit weights, by its own config.json."""
+    try:
+        settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False  # told properly when it is opened
+    return isinstance(settings, dict) and bool(settings.get("quantization_config"))
+
+
 @contextmanager
 def naming(folder: Path, trouble: str) -> Iterator[None]:
     """Turns what a library raises about a broken file into a CheckpointError that begins with the folder."""
     try:
         yield
+    except torch.OutOfMemoryError:  # no fault of the file
+        raise
     except CheckpointError as error:
         raise CheckpointError(f"{folder}: {error}") from error
-    except (OSError, EOFError, RuntimeError, KeyError, TypeError, ValueError, SafetensorError) as error:
+    except UnpicklingError as error:
+        raise CheckpointError(f"{folder}: a weight file is damaged, or holds something other than tensors") from error
+    except _TROUBLE as error:
         raise CheckpointError(f"{folder}: {trouble}: {first_line(error)}") from error
 
 
@@ -54,10 +85,7 @@ def load_strictly(from_pretrained: Callable[..., Any], folder: Path, *args: Any,
     # mismatches are let through to be refused below, by name
     kwargs |= {"local_files_only": True, "output_loading_info": True, "ignore_mismatched_sizes": True}
     with naming(folder, "the weights cannot be read"):
-        try:
-            model, loading_info = from_pretrained(folder, *args, **kwargs)
-        except UnpicklingError as error:
-            raise CheckpointError("a weight file is damaged, or holds something other than tensors") from error
+        model, loading_info = from_pretrained(folder, *args, **kwargs)
     refuse_incomplete(folder, loading_info)
     return model, loading_info
 

@@ -8,6 +8,7 @@ Sources: Thapa et al., "Dragonfly: Multi-Resolution Zoom-In Encoding Enhances Vi
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ from transformers import (
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from dragonfly_med.configuration import DragonflyConfig
-from dragonfly_med.loading import existing_folder, load_strictly
+from dragonfly_med.loading import existing_folder, is_quantized, load_strictly
 from dragonfly_med.views import MIDDLE_CROPS
 
 # Zoom-in selection of v1: each middle crop chooses three of "its" six high crops. Its six are consecutive in the high
@@ -84,21 +85,24 @@ class DragonflyForCausalLM(PreTrainedModel, GenerationMixin):
         self.vision_embed_tokens = nn.Linear(config.vision_config.hidden_size, config.text_config.hidden_size)
         self.language_model = LlamaForCausalLM(config.text_config)
         self.post_init()
-        self._stop_where_the_reference_stops()
+        self.stop_where_the_reference_stops()
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *model_args: Any, **kwargs: Any) -> Any:
-        """As in transformers, but local and strict.
+        """As in transformers, but local and strict; a pre-quantized folder is opened in 4 bit (CPU by default).
 
         Raises:
             CheckpointError: no such folder, an unknown kind of checkpoint, or weights that do not fit exactly.
         """
         folder = existing_folder(pretrained_model_name_or_path)
+        if is_quantized(folder):
+            return _open_quantized(folder, **kwargs)
         model, loading_info = load_strictly(super().from_pretrained, folder, *model_args, **kwargs)
-        model._stop_where_the_reference_stops()
+        model.stop_where_the_reference_stops()
         return (model, loading_info) if kwargs.get("output_loading_info") else model
 
-    def _stop_where_the_reference_stops(self) -> None:
+    def stop_where_the_reference_stops(self) -> None:
+        """Sets the generation configuration's special tokens to those of the published networks."""
         # the published generation_config.json names <|end_of_text|>, at which the model does not stop
         self.generation_config.eos_token_id = self.config.stop_token_ids
         self.generation_config.bos_token_id = self.config.bos_token_id
@@ -194,6 +198,23 @@ class DragonflyForCausalLM(PreTrainedModel, GenerationMixin):
                 f"{images.shape[0]} x {images.shape[1]} image embeddings for {int(is_image.sum())} placeholders"
             )
         return inputs_embeds.masked_scatter(is_image[..., None], images.to(inputs_embeds.dtype))
+
+
+def _open_quantized(
+    folder: Path,
+    dtype: torch.dtype | str | None = None,
+    device_map: Any = None,
+    attn_implementation: str | None = None,
+    output_loading_info: bool = False,
+    **_: Any,
+) -> Any:
+    """transformers' keywords to ours. ``device_map`` may name one device, alone or as ``{"": device}``."""
+    from dragonfly_med.quantized_loading import open_in_4_bit
+
+    chosen = dtype if isinstance(dtype, torch.dtype) else torch.bfloat16
+    device = device_map.get("") if isinstance(device_map, dict) else device_map
+    model = open_in_4_bit(folder, chosen, "cpu" if device in (None, "auto") else device, attn_implementation)
+    return (model, {"missing_keys": set(), "unexpected_keys": set()}) if output_loading_info else model
 
 
 def rank_and_keep(features: torch.Tensor) -> torch.Tensor:

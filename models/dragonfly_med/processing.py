@@ -23,7 +23,7 @@ from dragonfly_med.loading import existing_folder, first_line, naming
 from dragonfly_med.views import Architecture, ViewPlan, plan_views
 
 # Text may fill half of the length the networks were trained with (2048 ids in v1, 4096 in v2), less one id.
-_TRAINED_LENGTH: dict[Architecture, int] = {"dragonfly-v1": 2048, "dragonfly-v2": 4096}
+TRAINED_LENGTH: dict[Architecture, int] = {"dragonfly-v1": 2048, "dragonfly-v2": 4096}
 
 _V1_FULL_CROPS = 17  # 1 low, 4 middle and the 12 selected high crops
 _V2_POOLED_CROPS = 40  # 4 middle and 36 high crops
@@ -173,7 +173,7 @@ class DragonflyProcessor(ProcessorMixin):
     def text_ids(self, prompt: str, max_length: int | None = None) -> list[int]:
         """BOS and the prompt's ids; raises PromptTooLongError rather than cutting any of them."""
         ids = self.tokenizer(prompt)["input_ids"]
-        limit = (max_length or _TRAINED_LENGTH[self.architecture]) // 2 - 1
+        limit = (max_length or TRAINED_LENGTH[self.architecture]) // 2 - 1
         if len(ids) > limit:
             raise PromptTooLongError(f"the prompt has {len(ids)} tokens, and the network reads at most {limit}")
         return ids

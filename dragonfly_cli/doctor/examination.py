@@ -1,0 +1,50 @@
+"""All checks in the order of the report, and the report as text or JSON."""
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict
+
+from dragonfly_cli.doctor import hardware, self_test, software, storage
+from dragonfly_cli.doctor.finding import DoctorSettings, Finding, Status, problem
+
+SCHEMA_VERSION = 1
+
+CHECKS: tuple[Callable[[DoctorSettings], Iterator[Finding]], ...] = (
+    software.python,
+    software.libraries,
+    hardware.gpu,
+    hardware.four_bit,
+    hardware.attention,
+    software.decoders,
+    software.openslide,
+    storage.disk,
+    storage.cache,
+    storage.models,
+    self_test.blindness,
+)
+
+
+def examine(settings: DoctorSettings) -> Iterator[Finding]:
+    """Yields every finding as soon as it is known."""
+    for check in CHECKS:
+        try:
+            yield from check(settings)
+        except ImportError as error:
+            yield problem(check.__name__, f"cannot be checked: {error}", "install the libraries that are missing")
+
+
+def as_line(finding: Finding) -> str:
+    """``ok  name: detail``, and the remedy on a line of its own."""
+    remedy = f"\n{'':9}{finding.remedy}" if finding.remedy else ""
+    return f"{finding.status:<9}{finding.name}: {finding.detail}{remedy}\n"
+
+
+def as_report(findings: Iterable[Finding]) -> str:
+    listed = list(findings)
+    report = {"schema_version": SCHEMA_VERSION, "status": worst(listed), "checks": [asdict(each) for each in listed]}
+    return json.dumps(report, ensure_ascii=False, indent=2) + "\n"
+
+
+def worst(findings: Iterable[Finding]) -> Status:
+    found = {finding.status for finding in findings}
+    return next((status for status in (Status.problem, Status.warning) if status in found), Status.ok)

@@ -1,0 +1,68 @@
+"""The blindness self-test: with the installed model, another picture must give other logits.
+
+A network whose vision branch is skipped runs cleanly and answers every question, about no picture at all.
+"""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from dragonfly_cli.doctor.finding import DoctorSettings, Finding, ok, problem
+from dragonfly_cli.errors import DragonflyError
+
+if TYPE_CHECKING:
+    import torch
+
+    from dragonfly_cli.engine.model import Model
+
+_QUESTION = "Is this image blank?"
+_SIDE_PX = 256
+
+# A blind network's logits are equal to the last bit; one that sees moves them by a hundredth and more.
+_SMALLEST_CHANGE = 1e-4
+
+
+def blindness(settings: DoctorSettings) -> Iterator[Finding]:
+    """Loads the model as a question would, and asks it about a white picture and about noise."""
+    from torch import OutOfMemoryError
+
+    from dragonfly_cli.engine.checkpoints import find_checkpoint
+    from dragonfly_cli.engine.model import load_model
+    from dragonfly_cli.engine.placement import out_of_memory
+
+    name = "sees the picture"
+    try:
+        model = load_model(find_checkpoint(settings.model), settings.device, settings.quant, settings.attn)
+    except DragonflyError as error:
+        yield problem(name, f"the model cannot be loaded: {error.message}", error.hint)
+        return
+    try:
+        white, noise = _logits_of_two_pictures(model)
+    except OutOfMemoryError:
+        trouble = out_of_memory(str(model.device))
+        yield problem(name, trouble.message, trouble.hint)
+        return
+    change = float((white - noise).norm() / white.norm())
+    who = f"model {model.identity.id} ({model.identity.quantization}, {model.identity.dtype}) on {model.device}"
+    if change > _SMALLEST_CHANGE:  # false for a change that is no number
+        yield ok(name, f"{who}: noise instead of white moves the logits by {change:.1%}")
+    else:
+        yield problem(
+            name,
+            f"{who} is blind: noise instead of white moves the logits by {change:.1e}",
+            "do not use its answers; reinstall the versions above that are wanted, and report this",
+        )
+
+
+def _logits_of_two_pictures(model: "Model") -> "tuple[torch.Tensor, torch.Tensor]":
+    import numpy as np
+    from PIL import Image
+
+    from dragonfly_med.generation import prefill
+
+    noise = np.random.default_rng(0).integers(0, 256, (_SIDE_PX, _SIDE_PX, 3), dtype=np.uint8)
+    prompt = model.processor.prompt(_QUESTION)
+    white, noisy = (
+        prefill(model.network, dict(model.processor(text=[prompt], images=[image]).to(model.device))).logits
+        for image in (Image.new("RGB", (_SIDE_PX, _SIDE_PX), "white"), Image.fromarray(noise))
+    )
+    return white, noisy

@@ -1,0 +1,81 @@
+"""Python, the libraries and the image decoders: are they here, and in versions that are known to work?"""
+
+import sys
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.util import find_spec
+from platform import machine, platform, python_version
+
+from dragonfly_cli import __version__
+from dragonfly_cli.doctor.finding import DoctorSettings, Finding, ok, problem, warning
+
+_OLDEST_PYTHON = (3, 11)
+_INSTALL_AGAIN = 'run: pip install --upgrade "dragonfly-cli"'
+
+# Without these something else still answers.
+_NOT_VITAL = {"bitsandbytes", "pylibjpeg", "pylibjpeg-openjpeg", "pylibjpeg-rle", "pyjpegls", "python-gdcm"}
+
+
+def python(settings: DoctorSettings) -> Iterator[Finding]:
+    detail = f"{python_version()} on {platform(terse=True)}, {machine()}; dragonfly {__version__}"
+    if sys.version_info < _OLDEST_PYTHON:
+        yield problem("python", detail, "install Python 3.11 or newer")
+    else:
+        yield ok("python", detail)
+
+
+def libraries(settings: DoctorSettings) -> Iterator[Finding]:
+    """Every requirement of the package itself, compared with what is installed."""
+    from packaging.requirements import Requirement
+
+    try:
+        texts = requires("dragonfly-cli") or []
+    except PackageNotFoundError:
+        yield warning("dragonfly-cli", "runs without being installed, so its libraries are not checked", _INSTALL_AGAIN)
+        return
+    for text in texts:
+        requirement = Requirement(text)
+        if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+            yield _library(requirement.name, requirement.specifier)
+
+
+def _library(name: str, wanted) -> Finding:
+    report = warning if name in _NOT_VITAL else problem
+    try:
+        installed = version(name)
+    except PackageNotFoundError:
+        return report(name, "is not installed", f'run: pip install "{name}{wanted}"')
+    if installed not in wanted:
+        return warning(name, f"{installed}; {wanted} is wanted", f'run: pip install "{name}{wanted}"')
+    return ok(name, installed)
+
+
+def decoders(settings: DoctorSettings) -> Iterator[Finding]:
+    """One line for every compressed transfer syntax of DICOM that is read here."""
+    if find_spec("pydicom") is None:
+        return  # told with the libraries
+    from pydicom.pixels import get_decoder
+    from pydicom.uid import JPEGBaseline8Bit, RLELossless
+
+    from dragonfly_cli.readers.dicom import CODECS, EXTENDED_JPEG
+
+    for syntax in (JPEGBaseline8Bit, RLELossless, *CODECS):
+        decoder = get_decoder(syntax)
+        name = f"decoder {decoder.UID.name}"
+        if not decoder.is_available:
+            yield warning(name, "none: such DICOM files cannot be read", CODECS.get(syntax, _INSTALL_AGAIN))
+        elif syntax == EXTENDED_JPEG and "pylibjpeg" not in decoder.available_plugins:
+            yield ok(name, f"{', '.join(decoder.available_plugins)}; 8 bit only. {CODECS[syntax]}")
+        else:
+            yield ok(name, ", ".join(decoder.available_plugins))
+
+
+def openslide(settings: DoctorSettings) -> Iterator[Finding]:
+    try:
+        import openslide as library
+    except (ImportError, OSError) as error:  # OSError: the shared library behind it cannot be loaded
+        yield problem(
+            "openslide", f"whole slides cannot be read: {error}", "run: pip install openslide-python openslide-bin"
+        )
+        return
+    yield ok("openslide", f"library {library.__library_version__}, Python package {library.__version__}")

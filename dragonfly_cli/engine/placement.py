@@ -1,0 +1,145 @@
+"""Where and how a model will run, decided before any weight is read: device, number format, bits, attention kernel.
+
+The GPU memory that is needed is computed from the network's shapes and compared with what is free. A CPU is never
+taken where a GPU was asked for. Non-goal: loading.
+"""
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+import torch
+
+from dragonfly_cli.engine.checkpoints import Checkpoint
+from dragonfly_cli.engine.settings import Attention, Quant
+from dragonfly_cli.errors import DeviceError, ModelError, UsageError
+from dragonfly_med.loading import is_quantized, naming
+from dragonfly_med.quantization import device_memory_needed, read_config
+
+# FlashAttention 2 needs an Ampere card or a later one.
+_FLASH_CAPABILITY = (8, 0)
+
+_INSTALL = "run: pip install bitsandbytes, or use a checkpoint that is not quantized"
+_KERNELS = {Attention.sdpa: "sdpa", Attention.eager: "eager", Attention.flash: "flash_attention_2"}
+
+
+@dataclass(frozen=True)
+class Placement:
+    """``attention`` is transformers' name of the kernel."""
+
+    device: torch.device
+    dtype: torch.dtype
+    quantized: bool
+    attention: str
+
+
+def place(checkpoint: Checkpoint, device: str, quant: Quant, attn: Attention) -> Placement:
+    """Decides for one checkpoint; of its files only the configuration is read.
+
+    Raises:
+        UsageError: ``quant`` or ``attn`` asks for what cannot be had.
+        DeviceError: there is no such device, or not enough memory is free on it.
+        CheckpointError: the configuration is not that of a Dragonfly.
+    """
+    chosen = choose_device(device)
+    attention = choose_attention(chosen, attn)
+    quantized = _in_4_bit(checkpoint.id, chosen, is_quantized(checkpoint.folder), quant)
+    if chosen.type == "cuda":
+        config = read_config(checkpoint.folder)
+        with naming(checkpoint.folder, "the configuration cannot be used"):
+            needed = {in_4_bit: device_memory_needed(config, in_4_bit) for in_4_bit in (True, False)}
+        check_memory(checkpoint.id, needed, quantized, chosen)
+    return Placement(chosen, choose_dtype(chosen), quantized, attention)
+
+
+def choose_device(device: str) -> torch.device:
+    """The device that ``--device`` names."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    kind, _, index = device.partition(":")
+    if kind not in ("cpu", "cuda") or (index and not index.isdigit()):
+        raise DeviceError(f"--device {device}: there is no such device", "give auto, cpu, cuda or cuda:N")
+    if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
+        raise DeviceError(
+            f"--device {device}: no such GPU is usable (PyTorch sees {torch.cuda.device_count()})",
+            "use --device cpu, or install a CUDA build of PyTorch and check nvidia-smi",
+        )
+    return torch.device(device)
+
+
+def choose_dtype(device: torch.device) -> torch.dtype:
+    """float32 on a CPU; on a GPU bfloat16, and float16 where the card has no bfloat16 of its own."""
+    if device.type == "cpu":
+        return torch.float32
+    with torch.cuda.device(device):
+        own = torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.bfloat16 if own else torch.float16
+
+
+def choose_attention(device: torch.device, wish: Attention) -> str:
+    """transformers' name of the kernel; raises UsageError where FlashAttention was asked for and cannot run."""
+    if wish is Attention.auto:
+        wish = Attention.sdpa if _why_no_flash(device) else Attention.flash
+    elif wish is Attention.flash and (why := _why_no_flash(device)):
+        raise UsageError(f"--attn flash: {why}", "use --attn auto, which takes the fastest kernel that is there")
+    return _KERNELS[wish]
+
+
+def check_memory(model_id: str, needed: dict[bool, int], quantized: bool, device: torch.device) -> None:
+    """Raises DeviceError, with the numbers and what would fit, when the GPU has not enough free memory.
+
+    ``needed`` says how many bytes answering takes in 4 bit (True) and in full (False).
+    """
+    free, total = torch.cuda.mem_get_info(device)
+    if needed[quantized] <= free:
+        return
+    raise DeviceError(
+        f"model {model_id} needs {_gb(needed[quantized])} of GPU memory{' in 4 bit' if quantized else ''}, "
+        f"and {_gb(free)} of {_gb(total)} are free on {device}",
+        _what_would_fit(needed, quantized, free, total),
+    )
+
+
+def out_of_memory(device: str) -> DeviceError:
+    return DeviceError(f"out of memory on {device}", "close other programs that use it, or use --device cpu")
+
+
+def has_bitsandbytes() -> bool:
+    return find_spec("bitsandbytes") is not None
+
+
+def _in_4_bit(model_id: str, device: torch.device, stored: bool, wish: Quant) -> bool:
+    if stored and wish is Quant.none:
+        raise UsageError(
+            f"--quant none: model {model_id} is stored in 4 bit", "leave --quant out, or give the full checkpoint"
+        )
+    if stored and not has_bitsandbytes():
+        raise ModelError(f"model {model_id} is stored in 4 bit, and bitsandbytes is not installed", _INSTALL)
+    if stored or wish is Quant.none:
+        return stored
+    if wish is Quant.four_bit and not has_bitsandbytes():
+        raise UsageError("--quant 4bit: bitsandbytes is not installed", _INSTALL)
+    return wish is Quant.four_bit or (device.type == "cuda" and has_bitsandbytes())
+
+
+def _why_no_flash(device: torch.device) -> str:
+    if device.type != "cuda":
+        return "FlashAttention runs on NVIDIA cards only"
+    if find_spec("flash_attn") is None:
+        return "FlashAttention is not installed (pip install flash-attn --no-build-isolation)"
+    if torch.cuda.get_device_capability(device) < _FLASH_CAPABILITY:
+        return "FlashAttention needs an Ampere card or a later one"
+    return ""
+
+
+def _what_would_fit(needed: dict[bool, int], quantized: bool, free: int, total: int) -> str:
+    if not quantized and needed[True] <= free:
+        return f"--quant 4bit needs {_gb(needed[True])} and would fit"
+    if needed[quantized] <= total:
+        return "close other programs that use the card and it would fit, or use --device cpu"
+    if needed[True] <= total:
+        return f"--quant 4bit needs {_gb(needed[True])}: close other programs that use the card, or use --device cpu"
+    return "a smaller model or a larger card would fit; --device cpu always does, slowly"
+
+
+def _gb(size_bytes: int) -> str:
+    return f"{size_bytes / 1e9:.1f} GB"

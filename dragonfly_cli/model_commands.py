@@ -1,0 +1,147 @@
+"""``dragonfly model``: checkpoints on this machine. Thin commands; what they do is in ``dragonfly_cli.store``.
+
+``pull`` is the only command of the program that opens a connection.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dragonfly_cli.funnel import ErrorFunnel
+from dragonfly_cli.options import DebugOption, JsonOption
+from dragonfly_cli.store.copies import Keep
+
+model_app = typer.Typer(
+    cls=ErrorFunnel,
+    rich_markup_mode=None,
+    no_args_is_help=True,
+    help="Get, check and remove checkpoints on this machine.",
+)
+
+KeepOption = Annotated[
+    Keep, typer.Option("--keep", envvar="DRAGONFLY_KEEP", help="The copy as published, the 4-bit one, or both.")
+]
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The name that `dragonfly model list` shows.")]
+
+
+@model_app.command()
+def pull(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="med-v2, med-v1, general-v2, general-v1, or ORG/NAME.")],
+    keep: KeepOption = Keep.both,
+    revision: Annotated[
+        str | None, typer.Option("--revision", envvar="DRAGONFLY_REVISION", help="A branch, tag or commit.")
+    ] = None,
+    keep_original: Annotated[
+        bool,
+        typer.Option("--keep-original", envvar="DRAGONFLY_KEEP_ORIGINAL", help="Keep the downloaded files as well."),
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", envvar="DRAGONFLY_DRY_RUN", help="Show size and licence, then stop.")
+    ] = False,
+    debug: DebugOption = False,
+) -> None:
+    """Download a model and convert it to safetensors; an interrupted call goes on where it stopped."""
+    from dragonfly_cli.output.terminal import say
+    from dragonfly_cli.store.acquire import PullSettings, pull_model
+
+    settings = PullSettings(keep, revision, keep_original, dry_run)
+    manifest = pull_model(name, settings, lambda step: say(f"note: {step}"))
+    if manifest:
+        _tell_where(manifest.id)
+
+
+@model_app.command("list")
+def list_models(json: JsonOption = False, debug: DebugOption = False) -> None:
+    """List the models on this machine, the built-in one included."""
+    from dragonfly_cli.output.terminal import show
+    from dragonfly_cli.store.report import facts_json, model_rows, rows_text
+
+    rows = model_rows()
+    show(facts_json(rows) if json else rows_text(rows))
+
+
+@model_app.command("show")
+def show_model(name: NameArgument, json: JsonOption = False, debug: DebugOption = False) -> None:
+    """Show a model's licence, architecture, origin, place, sizes and hashes."""
+    from dragonfly_cli.output.terminal import show
+    from dragonfly_cli.store.report import facts_json, facts_text, model_facts
+
+    facts = model_facts(name)
+    show(facts_json(facts) if json else facts_text(facts))
+
+
+@model_app.command()
+def verify(
+    names: Annotated[list[str] | None, typer.Argument(metavar="NAME...", help="All models when none is given.")] = None,
+    debug: DebugOption = False,
+) -> None:
+    """Compare every file of a model with its recorded hash; exit code 9 if one has changed."""
+    from dragonfly_cli.output.terminal import show
+    from dragonfly_cli.store.report import verify_models
+
+    verify_models(names or [], show)
+
+
+@model_app.command()
+def convert(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a checkpoint; it is only read.")],
+    name: Annotated[
+        str | None, typer.Option("--name", envvar="DRAGONFLY_NAME", help="The name to keep it under.")
+    ] = None,
+    keep: KeepOption = Keep.both,
+    debug: DebugOption = False,
+) -> None:
+    """Store a checkpoint that is on this machine already, converted to safetensors; no network."""
+    from dragonfly_cli.output.terminal import say
+    from dragonfly_cli.store.acquire import convert_folder
+
+    manifest = convert_folder(folder, name, keep, lambda step: say(f"note: {step}"))
+    _tell_where(manifest.id)
+
+
+@model_app.command("export")
+def export(
+    name: NameArgument,
+    output: Annotated[Path, typer.Option("--output", "-o", envvar="DRAGONFLY_OUTPUT", help="The file to write.")],
+    copies: Annotated[
+        Keep, typer.Option("--copies", envvar="DRAGONFLY_COPIES", help="Which of its copies are exported.")
+    ] = Keep.both,
+    debug: DebugOption = False,
+) -> None:
+    """Write a model into one file, for a machine without a network."""
+    from dragonfly_cli.output.terminal import say
+    from dragonfly_cli.store.pack import export_model
+
+    export_model(name, copies, output, lambda step: say(f"note: {step}"))
+
+
+@model_app.command("import")
+def import_packed(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="What `dragonfly model export` has written.")],
+    debug: DebugOption = False,
+) -> None:
+    """Store the model of an exported file, if every byte of it is as it was."""
+    from dragonfly_cli.output.terminal import say
+    from dragonfly_cli.store.pack import import_model
+
+    _tell_where(import_model(file, lambda step: say(f"note: {step}")).id)
+
+
+@model_app.command("rm")
+def remove(name: NameArgument, debug: DebugOption = False) -> None:
+    """Delete a model from this machine, with whatever an interrupted pull of it has left."""
+    from dragonfly_cli.output.terminal import say
+    from dragonfly_cli.store.folder import readable
+    from dragonfly_cli.store.removal import remove_model
+
+    say(f"note: {readable(remove_model(name))} freed")
+
+
+def _tell_where(model_id: str) -> None:
+    """The folder on stdout, for scripts; how to use it on stderr."""
+    from dragonfly_cli.output.terminal import say, show
+    from dragonfly_cli.store.folder import model_folder
+
+    show(f"{model_folder(model_id)}\n")
+    say(f'note: use it with: dragonfly ask IMAGE "QUESTION?" --model {model_id}')

@@ -1,0 +1,284 @@
+"""Published weight files to safetensors, at most one output shard in memory, continued where it stopped.
+
+The tensors keep their published names, types and values. A pickle is opened in no other way than as tensors only, and
+mapped rather than read. What is written is compared with the network that the configuration describes before the first
+byte is written, so that a foreign or incomplete checkpoint costs a second and no disk.
+"""
+
+import json
+import shutil
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from dragonfly_cli.errors import ModelError
+from dragonfly_cli.store.folder import flush_file, flush_folder, write_atomically
+from dragonfly_cli.store.manifest import StoredFile, is_inside, stored_file
+
+# Small enough for a small machine, large enough for the 1.05 GB embedding of the published models.
+SHARD_BYTES = 2_000_000_000
+
+_INDEX = "model.safetensors.index.json"
+_SINGLE = "model.safetensors"
+_PICKLE_INDEX = "pytorch_model.bin.index.json"
+_PICKLE = "pytorch_model.bin"
+_PROGRESS = "progress.json"
+
+# Configuration, tokenizer, licence and card; weights and code are not among them.
+_COMPANION_SUFFIXES = {".json", ".model", ".txt", ".md"}
+_LARGEST_COMPANION_BYTES = 100_000_000
+
+
+@dataclass(frozen=True)
+class Source:
+    """A checkpoint to convert: the name of every file that is needed, and where it lies."""
+
+    weights: dict[str, Path]
+    companions: dict[str, Path]
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What came of it: every file, and the facts that only the weights tell."""
+
+    files: list[StoredFile]
+    architecture: str
+    parameters: int
+
+
+@dataclass(frozen=True)
+class _Shard:
+    name: str
+    file: Path
+    tensors: list[str]
+
+
+def choose_weights(names: Iterable[str], read: Callable[[str], str]) -> list[str]:
+    """Which of a checkpoint's files hold its weights; safetensors where there are any.
+
+    ``read`` gives the text of a named file. Raises ModelError if there are no weights, or some are missing.
+    """
+    present = set(names)
+    for single, index in ((_SINGLE, _INDEX), (_PICKLE, _PICKLE_INDEX)):
+        if index in present:
+            return _indexed(read(index), index, present)
+        if single in present:
+            return [single]
+    raise ModelError(
+        f"there are no weights in it: neither {_SINGLE} nor {_PICKLE}, nor an index of several",
+        "give the folder or repository of a Dragonfly checkpoint",
+    )
+
+
+def is_companion(name: str, size: int) -> bool:
+    """Whether a file belongs to a stored model beside its weights."""
+    if "/" in name or name.startswith(".") or name.endswith(".index.json") or size > _LARGEST_COMPANION_BYTES:
+        return False
+    return Path(name).suffix in _COMPANION_SUFFIXES or name.upper().startswith(("LICENSE", "USE_POLICY"))
+
+
+def folder_source(folder: Path) -> Source:
+    """The checkpoint in a folder; raises ModelError if it is none."""
+    present = {path.name: path for path in folder.iterdir() if path.is_file()}
+    if "config.json" not in present:
+        raise ModelError(f"{folder}: there is no config.json, so this is not a checkpoint", "give another folder")
+    try:
+        weights = choose_weights(present, lambda name: present[name].read_text(encoding="utf-8"))
+    except ModelError as error:
+        raise ModelError(f"{folder}: {error.message}", error.hint) from error
+    companions = {name: path for name, path in present.items() if is_companion(name, path.stat().st_size)}
+    return Source({name: present[name] for name in weights}, companions | _encoder_file(folder))
+
+
+def convert(
+    source: Source, original: list[StoredFile], out: Path, on_step: Callable[[str], None] = lambda step: None
+) -> Conversion:
+    """Writes the checkpoint into ``out`` as safetensors, in one step at the end.
+
+    Args:
+        source: where the files lie.
+        original: the same weight files hashed, by which work that was left half-done is known again.
+        out: the folder to make; its files are listed below its name.
+
+    Raises:
+        ModelError: a file is damaged, or the weights are not those of the network that config.json describes.
+    """
+    part = out.with_name(f"{out.name}.part")
+    done = _earlier_work(part, original)
+    try:
+        _copy_companions(source, part)
+        network = _network_of(part)
+        shards, shapes = _plan(source.weights)
+        _refuse_foreign(shapes, network.shapes)
+    except ModelError:
+        shutil.rmtree(part)  # nothing of it can be used
+        raise
+    for number, shard in enumerate(shards, 1):
+        if shard.name not in {file.path for file in done}:
+            on_step(f"converting the weights, {number} of {len(shards)}")
+            done.append(_write_shard(shard, part))
+            _write_progress(part, original, done)
+    if len(shards) > 1:
+        write_atomically(part / _INDEX, _index_text(shards, source.weights))
+    return Conversion(_finish(part, out, done), network.architecture, network.parameters)
+
+
+def _indexed(text: str, index: str, present: set[str]) -> list[str]:
+    try:
+        names = sorted(set(json.loads(text)["weight_map"].values()))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"{index} is damaged", "get the checkpoint again") from error
+    for name in names:
+        if name not in present:
+            raise ModelError(f"{name} is missing, which {index} lists", "get the checkpoint again")
+    return names
+
+
+def _encoder_file(folder: Path) -> dict[str, Path]:
+    """The description of a vision encoder that config.json names as a folder below the checkpoint."""
+    try:
+        encoder = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("image_encoder")
+    except (ValueError, AttributeError) as error:
+        raise ModelError(f"{folder}: config.json is damaged", "get the checkpoint again") from error
+    name = f"{encoder}/config.json"
+    return {name: folder / name} if is_inside(name) and (folder / name).is_file() else {}
+
+
+def _earlier_work(part: Path, original: list[StoredFile]) -> list[StoredFile]:
+    """The shards that an interrupted call has finished; the folder is emptied if they are of another checkpoint."""
+    try:
+        progress = json.loads((part / _PROGRESS).read_text(encoding="utf-8"))
+        done = [StoredFile(**row) for row in progress["done"]]
+        same = [StoredFile(**row) for row in progress["original"]] == original
+    except (OSError, ValueError, KeyError, TypeError):
+        done, same = [], False
+    if same and all((part / file.path).is_file() and (part / file.path).stat().st_size == file.size for file in done):
+        return done
+    if part.exists():
+        shutil.rmtree(part)
+    part.mkdir(parents=True)
+    return []
+
+
+def _write_progress(part: Path, original: list[StoredFile], done: list[StoredFile]) -> None:
+    progress = {"original": [asdict(file) for file in original], "done": [asdict(file) for file in done]}
+    write_atomically(part / _PROGRESS, json.dumps(progress))
+
+
+def _copy_companions(source: Source, part: Path) -> None:
+    for name, path in source.companions.items():
+        (part / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, part / name)
+        flush_file(part / name)
+
+
+@dataclass(frozen=True)
+class _Network:
+    shapes: dict[str, tuple[int, ...]]
+    architecture: str
+    parameters: int
+
+
+def _network_of(folder: Path) -> _Network:
+    """What config.json describes, built without memory for its weights."""
+    import torch
+
+    from dragonfly_med import CheckpointError, DragonflyConfig, DragonflyForCausalLM
+
+    try:
+        config = DragonflyConfig.from_pretrained(folder, local_files_only=True)
+        with torch.device("meta"):
+            weights = DragonflyForCausalLM(config).state_dict()
+    except (CheckpointError, OSError, ValueError, TypeError) as error:
+        raise ModelError(f"config.json does not describe a Dragonfly network: {error}", "get another one") from error
+    shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    return _Network(shapes, config.architecture, sum(tensor.numel() for tensor in weights.values()))
+
+
+def _open(file: Path) -> Mapping[str, Any]:
+    """The tensors of a weight file, mapped into memory; raises ModelError for anything but tensors."""
+    from pickle import UnpicklingError
+
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    damaged = ModelError(
+        f"{file}: it is damaged, or holds something other than tensors", "get the checkpoint again, from its authors"
+    )
+    try:
+        if file.suffix == ".safetensors":
+            return load_file(file)
+        tensors = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    except (UnpicklingError, SafetensorError, RuntimeError, ValueError, EOFError, KeyError) as error:
+        raise damaged from error
+    if not isinstance(tensors, dict) or not all(isinstance(value, torch.Tensor) for value in tensors.values()):
+        raise damaged
+    return tensors
+
+
+def _plan(weights: Mapping[str, Path]) -> tuple[list[_Shard], dict[str, tuple[int, ...]]]:
+    """Which tensors go into which output file, and the shape of each; an output has tensors of one input only."""
+    groups: list[tuple[Path, list[str]]] = []
+    shapes: dict[str, tuple[int, ...]] = {}
+    for _, file in sorted(weights.items()):
+        filled = SHARD_BYTES
+        for name, tensor in _open(file).items():
+            if name in shapes:
+                raise ModelError(f"{file}: weight {name} is in it twice", "get the checkpoint again")
+            shapes[name] = tuple(tensor.shape)
+            if filled + tensor.nbytes > SHARD_BYTES:
+                groups.append((file, []))
+                filled = 0
+            groups[-1][1].append(name)
+            filled += tensor.nbytes
+    total = len(groups)
+    names = [_SINGLE] if total == 1 else [f"model-{n:05d}-of-{total:05d}.safetensors" for n in range(1, total + 1)]
+    return [_Shard(name, *group) for name, group in zip(names, groups, strict=True)], shapes
+
+
+def _refuse_foreign(found: dict[str, tuple[int, ...]], wanted: dict[str, tuple[int, ...]]) -> None:
+    for name in sorted(wanted.keys() | found.keys()):
+        if found.get(name) == wanted.get(name):
+            continue
+        what = "is missing" if name not in found else "is not part of the network"
+        what = "has another shape" if name in found and name in wanted else what
+        raise ModelError(
+            f"the weights are not those of the network that config.json describes: {name} {what}",
+            "get the whole checkpoint; a quantized one cannot be converted",
+        )
+
+
+def _write_shard(shard: _Shard, part: Path) -> StoredFile:
+    from safetensors.torch import save_file
+
+    tensors = _open(shard.file)
+    unfinished = part / f".{shard.name}.part"
+    # copies, because two weights of a pickle may share their memory and safetensors' may not
+    save_file(
+        {name: tensors[name].clone().contiguous() for name in shard.tensors}, unfinished, metadata={"format": "pt"}
+    )
+    flush_file(unfinished)
+    unfinished.replace(part / shard.name)
+    return stored_file(part / shard.name, shard.name)
+
+
+def _index_text(shards: list[_Shard], weights: Mapping[str, Path]) -> str:
+    total = sum(tensor.nbytes for file in weights.values() for tensor in _open(file).values())
+    weight_map = {name: shard.name for shard in shards for name in shard.tensors}
+    index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
+    return json.dumps(index, indent=2) + "\n"
+
+
+def _finish(part: Path, out: Path, shards: list[StoredFile]) -> list[StoredFile]:
+    """Moves the finished folder to its place and lists it; shards were hashed when they were written."""
+    (part / _PROGRESS).unlink()
+    if out.exists():  # no manifest lists it, so it is the rest of an interrupted call
+        shutil.rmtree(out)
+    part.replace(out)
+    flush_folder(out.parent)
+    hashed = {file.path: file for file in shards}
+    paths = sorted((path.relative_to(out).as_posix(), path) for path in out.rglob("*") if path.is_file())
+    files = [hashed.get(name) or stored_file(path, name) for name, path in paths]
+    return [StoredFile(f"{out.name}/{file.path}", file.size, file.sha256) for file in files]

@@ -1,0 +1,97 @@
+"""Which copies of a model are kept: ``full`` as published, ``nf4`` with the language model in 4 bit, or both.
+
+The full copy is always made first, and listed; the 4-bit one is made from it and listed when it is whole. One that is
+not wanted is taken off the list before it is deleted.
+"""
+
+import shutil
+from collections.abc import Callable
+from enum import StrEnum
+from importlib.util import find_spec
+from pathlib import Path
+
+from dragonfly_cli.errors import ModelError
+from dragonfly_cli.store.folder import check_space, flush_file, flush_folder
+from dragonfly_cli.store.manifest import FULL, NF4, Manifest, list_files, write_manifest
+
+# Of an 8B model's weights 84 % become 4 bit and the rest stays: 0.36 of the full copy, and less is never the case.
+_NF4_SHARE = 0.4
+
+
+class Keep(StrEnum):
+    """What ``--keep`` says."""
+
+    full = "full"
+    nf4 = "nf4"
+    both = "both"
+
+
+def refuse_impossible(model_id: str, keep: Keep) -> None:
+    """Raises ModelError if only a 4-bit copy is wanted and it cannot be made; to be called before any work."""
+    if keep is Keep.nf4 and not _has_bitsandbytes():
+        raise ModelError(
+            f"model {model_id}: no 4-bit copy can be made without bitsandbytes",
+            "run: pip install bitsandbytes, or keep the full copy with --keep full",
+        )
+
+
+def nf4_bytes(full_bytes: int, keep: Keep) -> int:
+    """Room that the 4-bit copy takes, if it is going to be made."""
+    return int(full_bytes * _NF4_SHARE) if _makes_nf4(keep) else 0
+
+
+def keep_copies(place: Path, manifest: Manifest, keep: Keep, say: Callable[[str], None]) -> Manifest:
+    """Makes and drops copies until those that are wanted are there; to be called under the model's lock.
+
+    A full copy that was dropped before is not made again: only a new pull can do that. Without bitsandbytes the full
+    copy stays alone.
+    """
+    if keep is Keep.both and NF4 not in manifest.copies and not _has_bitsandbytes():
+        say("there will be no 4-bit copy, because bitsandbytes is not installed")
+    if _makes_nf4(keep) and NF4 not in manifest.copies:
+        check_space(place, nf4_bytes(manifest.size_of(FULL), keep), f"the 4-bit copy of {manifest.id}")
+        say("writing the 4-bit copy, which takes some minutes")
+        manifest = _add_nf4(place, manifest)
+    if keep is Keep.nf4 and FULL in manifest.copies:
+        manifest = _drop_full(place, manifest)
+    if keep is not Keep.nf4 and FULL not in manifest.copies:
+        say(f"only the 4-bit copy is here; for the full one: dragonfly model rm {manifest.id}, and get it again")
+    return manifest
+
+
+def _makes_nf4(keep: Keep) -> bool:
+    return keep is not Keep.full and _has_bitsandbytes()
+
+
+def _has_bitsandbytes() -> bool:
+    return find_spec("bitsandbytes") is not None
+
+
+def _add_nf4(place: Path, manifest: Manifest) -> Manifest:
+    from dragonfly_med import CheckpointError
+    from dragonfly_med.quantization import write_quantized
+
+    for rest in [place / NF4, *place.glob(f".{NF4}.*")]:  # of an interrupted call; no manifest lists it
+        if rest.exists():
+            shutil.rmtree(rest)
+    try:
+        write_quantized(place / FULL, place / NF4)
+    except CheckpointError as error:
+        raise ModelError(
+            f"model {manifest.id}: no 4-bit copy can be made: {error}",
+            f"see dragonfly model verify {manifest.id}, or keep the full copy alone with --keep full",
+        ) from error
+    files = list_files(place, NF4)
+    for file in files:
+        flush_file(place / file.path)
+    flush_folder(place)
+    manifest = manifest.with_copy(files)
+    write_manifest(place, manifest)
+    return manifest
+
+
+def _drop_full(place: Path, manifest: Manifest) -> Manifest:
+    manifest = manifest.without_copy(FULL)
+    write_manifest(place, manifest)
+    shutil.rmtree(place / FULL)
+    return manifest

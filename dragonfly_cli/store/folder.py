@@ -1,0 +1,134 @@
+"""Where models live on this machine, and what every step of keeping them needs: locks, disk space, hashes.
+
+Layout: ``<models>/<name>/manifest.json``, ``full/`` and ``nf4/``. Work in progress has other names (``*.part``,
+``original``) and is continued or thrown away by the next call.
+"""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from dragonfly_cli.errors import ModelError, OutputError
+
+VARIABLE = "DRAGONFLY_MODELS"
+
+_CHUNK_BYTES = 4 * 2**20
+# A disk that is filled to the last byte fails elsewhere.
+_SPARE_BYTES = 64 * 2**20
+
+
+def models_folder() -> Path:
+    """``DRAGONFLY_MODELS``, else the place where the platform keeps data of programs."""
+    if chosen := os.environ.get(VARIABLE):
+        return Path(chosen).expanduser()
+    from platformdirs import user_data_path
+
+    return user_data_path("dragonfly", appauthor=False) / "models"
+
+
+def model_folder(model_id: str) -> Path:
+    return models_folder() / model_id.replace("/", "--")
+
+
+def model_folders() -> list[Path]:
+    """Every folder that could be a model's, in the order of their names."""
+    try:
+        return sorted(path for path in models_folder().iterdir() if path.is_dir() and not path.name.startswith("."))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keeps a second process from working on the same model; raises ModelError if one is."""
+    from filelock import FileLock, Timeout
+
+    with disk_errors(folder.parent):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder.parent / f".{folder.name}.lock", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise ModelError(
+                f"model {folder.name}: another dragonfly is working on it", "wait until that one has finished"
+            ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def disk_errors(place: Path) -> Iterator[None]:
+    """Turns an error of the disk into an OutputError that names the file."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(
+            f"cannot work in {place}: {error.strerror or 'the disk refused'}",
+            f"check its permissions and free space, or set {VARIABLE} to another folder",
+        ) from error
+
+
+def check_space(
+    place: Path, needed_bytes: int, what: str, hint: str = f"make room, or set {VARIABLE} to a folder on a larger disk"
+) -> None:
+    """Raises OutputError if the disk of ``place`` has no room for ``needed_bytes`` more."""
+    there = place
+    while not there.exists():
+        there = there.parent
+    free = shutil.disk_usage(there).free
+    if free < needed_bytes + _SPARE_BYTES:
+        raise OutputError(
+            f"not enough disk space for {what}: {readable(needed_bytes)} needed, {readable(free)} free in {there}",
+            hint,
+        )
+
+
+def sha256_of(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replaces a small file in one step that survives a power cut."""
+    part = path.with_name(f".{path.name}.part")
+    with part.open("w", encoding="utf-8", newline="") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+    flush_folder(path.parent)
+
+
+def flush_file(path: Path) -> None:
+    """Makes the content of a file durable."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def flush_folder(folder: Path) -> None:
+    """Makes renames in ``folder`` durable, where the platform knows how."""
+    if os.name != "posix":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def readable(size_bytes: int) -> str:
+    """``16.2 GB``: powers of ten, as disks and hubs count."""
+    size = float(size_bytes)
+    for unit in ("bytes", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} GB"

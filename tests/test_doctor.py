@@ -1,0 +1,158 @@
+"""``dragonfly doctor``: what it reports of this machine, and that it notices what is broken."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from run_dragonfly import Outcome, dragonfly
+
+from dragonfly_cli.doctor import examination, hardware, software, storage
+from dragonfly_cli.doctor.finding import DoctorSettings, Finding, Status
+from dragonfly_med import DragonflyForCausalLM
+
+FULL = Path(__file__).parent / "golden" / "v1" / "checkpoint"
+SETTINGS = DoctorSettings(model=str(FULL))
+
+
+@pytest.fixture(scope="module")
+def healthy() -> Outcome:
+    return dragonfly("doctor", "-m", FULL, "--device", "cpu", "--json")
+
+
+def only(findings) -> Finding:
+    (finding,) = findings
+    return finding
+
+
+def test_a_healthy_machine_has_no_problem(healthy: Outcome) -> None:
+    assert healthy.code == 0, healthy.stdout
+    report = healthy.json
+    assert report["schema_version"] == 1
+    assert report["status"] in ("ok", "warning")
+    for check in report["checks"]:
+        assert set(check) == {"name", "status", "detail", "remedy"}
+        assert check["status"] in ("ok", "warning"), check
+        assert (check["remedy"] is None) == (check["status"] == "ok")
+
+
+def test_everything_that_answering_needs_is_looked_at(healthy: Outcome) -> None:
+    names = {check["name"] for check in healthy.json["checks"]}
+    assert names >= {"python", "torch", "transformers", "gpu", "4 bit", "attention", "openslide"}
+    assert names >= {"disk", "cache", "models", "sees the picture"}
+    assert any(name.startswith("decoder JPEG 2000") for name in names)
+    (sees,) = (check for check in healthy.json["checks"] if check["name"] == "sees the picture")
+    assert str(FULL) in sees["detail"]
+
+
+def test_text_has_a_line_a_check_and_the_remedy_below_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(examination, "CHECKS", (software.python, lambda settings: [BAD]))
+    outcome = dragonfly("doctor")
+    assert outcome.code == 9
+    first, second, third = outcome.stdout.splitlines()
+    assert first.startswith("ok       python: 3.")
+    assert (second, third) == ("problem  heart: stands still", "         wind it up")
+
+
+BAD = Finding("heart", Status.problem, "stands still", "wind it up")
+
+
+def test_a_blind_network_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    forward = DragonflyForCausalLM.forward
+    monkeypatch.setattr(DragonflyForCausalLM, "forward", lambda self, pixel_values=None, **rest: forward(self, **rest))
+    outcome = dragonfly("doctor", "-m", FULL, "--device", "cpu")
+    assert outcome.code == 9
+    assert "problem  sees the picture" in outcome.stdout
+    assert "is blind" in outcome.stdout
+
+
+def test_a_broken_model_is_a_problem_and_the_rest_is_still_told(tmp_path: Path) -> None:
+    shutil.copytree(FULL, tmp_path / "broken")
+    (tmp_path / "broken" / "model.safetensors").write_bytes(b"")
+    outcome = dragonfly("doctor", "-m", tmp_path / "broken", "--json")
+    assert outcome.code == 9
+    troubles = [check for check in outcome.json["checks"] if check["status"] == "problem"]
+    assert [check["name"] for check in troubles] == ["sees the picture"]
+    assert "cannot be loaded" in troubles[0]["detail"]
+
+
+def test_a_missing_model_and_a_missing_card_are_problems() -> None:
+    outcome = dragonfly("doctor", "-m", "nonesuch", "--device", "cuda:99", "--json")
+    assert outcome.code == 9
+    troubles = {check["name"] for check in outcome.json["checks"] if check["status"] == "problem"}
+    assert troubles == {"gpu", "models", "sees the picture"}
+
+
+def test_no_gpu_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert only(hardware.gpu(SETTINGS)).status is Status.warning
+
+
+def test_a_card_that_pytorch_cannot_use_has_its_own_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(hardware, "_driver", lambda: "570.1")
+    monkeypatch.setattr(torch.version, "cuda", None)
+    assert "CUDA build" in (only(hardware.gpu(SETTINGS)).remedy or "")
+    monkeypatch.setattr(torch.version, "cuda", "12.8")
+    assert "update the driver" in (only(hardware.gpu(SETTINGS)).remedy or "")
+
+
+def test_wrong_4_bit_products_are_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    bitsandbytes = pytest.importorskip("bitsandbytes")
+    assert only(hardware.four_bit(SETTINGS)).status is Status.ok
+    product = bitsandbytes.nn.Linear4bit.forward
+    monkeypatch.setattr(bitsandbytes.nn.Linear4bit, "forward", lambda self, x: product(self, x) * 1.05)
+    found = only(hardware.four_bit(SETTINGS))
+    assert found.status is Status.problem
+    assert "--quant none" in (found.remedy or "")
+
+
+def test_without_bitsandbytes_there_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    assert only(hardware.four_bit(SETTINGS)).status is Status.warning
+
+
+def test_wrong_attention_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", lambda query, key, value: value)
+    found = only(hardware.attention(SETTINGS))
+    assert (found.status, found.remedy) == (Status.problem, "use --attn eager")
+
+
+def test_missing_and_old_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = ["nonesuch>=1", "bitsandbytes>=999", "torch>=2", "ray; extra == 'ray'"]
+    monkeypatch.setattr(software, "requires", lambda name: wanted)
+    missing, old, fine = software.libraries(SETTINGS)
+    assert (missing.status, missing.remedy) == (Status.problem, 'run: pip install "nonesuch>=1"')
+    assert old.status is Status.warning
+    assert fine.status is Status.ok
+
+
+def test_a_decoder_that_is_missing_names_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    from pydicom.pixels.decoders.base import Decoder
+
+    monkeypatch.setattr(Decoder, "is_available", property(lambda self: False))
+    found = list(software.decoders(SETTINGS))
+    assert {finding.status for finding in found} == {Status.warning}
+    assert any("pip install pyjpegls" in (finding.remedy or "") for finding in found)
+
+
+def test_a_full_disk_is_a_warning(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("DRAGONFLY_MODELS", str(tmp_path / "not" / "there" / "yet"))
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(storage.shutil, "disk_usage", lambda place: usage._replace(free=10**9))
+    found = only(storage.disk(SETTINGS))
+    assert found.status is Status.warning
+    assert found.detail == f"1 GB free in {tmp_path}"
+
+
+def test_a_cache_that_cannot_be_written_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage.os, "access", lambda place, mode: False)
+    assert [finding.status for finding in storage.cache(SETTINGS)] == [Status.warning, Status.warning]
+
+
+def test_help_imports_nothing_heavy() -> None:
+    probe = "import sys; from dragonfly_cli.doctor.finding import ok; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

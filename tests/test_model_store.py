@@ -1,0 +1,302 @@
+"""``dragonfly model`` without a network: convert, list, show, verify, rm, and which model ``ask`` then takes."""
+
+import json
+import os
+import pickle
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from make_checkpoints import tensors, write_checkpoint, write_weights
+from PIL import Image
+from run_dragonfly import dragonfly, expect_error
+from safetensors.torch import load_file
+
+from dragonfly_cli.engine.checkpoints import find_checkpoint
+from dragonfly_cli.store import convert, folder
+from dragonfly_cli.store.manifest import read_manifest
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    Image.effect_noise((300, 200), 90).convert("RGB").save(tmp_path / "photo.png")
+    return tmp_path / "photo.png"
+
+
+@pytest.fixture
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that the tiny checkpoint needs several of them."""
+    monkeypatch.setattr(convert, "SHARD_BYTES", 100_000)
+
+
+def stored_tensors(place: Path) -> dict[str, torch.Tensor]:
+    return {name: tensor for file in place.glob("*.safetensors") for name, tensor in load_file(file).items()}
+
+
+@pytest.mark.parametrize(("architecture", "shards"), [("v1", 1), ("v2", 2)])
+def test_a_converted_folder_keeps_every_weight(
+    tmp_path: Path, models_folder: Path, architecture: str, shards: int
+) -> None:
+    origin = write_checkpoint(tmp_path / "mine", architecture, shards)
+    before = sorted(origin.rglob("*"))
+    outcome = dragonfly("model", "convert", origin)
+    assert outcome.code == 0, outcome.stderr
+    assert outcome.stdout == f"{models_folder / 'mine'}\n"
+    full = models_folder / "mine" / "full"
+    assert sorted(origin.rglob("*")) == before
+    assert (full / "LICENSE").is_file()
+    assert not list(full.glob("*.bin*"))
+    expected, found = tensors(architecture), stored_tensors(full)
+    assert found.keys() == expected.keys()
+    assert all(found[name].dtype == torch.bfloat16 and torch.equal(found[name], expected[name]) for name in expected)
+    assert sorted(path.name for path in (models_folder / "mine").iterdir()) == ["full", "manifest.json"]
+
+
+def test_a_stored_model_answers_by_its_name(tmp_path: Path, photo: Path) -> None:
+    assert dragonfly("model", "convert", write_checkpoint(tmp_path / "mine", shards=2)).code == 0
+    record = dragonfly("ask", photo, "Is it?", "-m", "mine", "--json").json
+    assert record["model"]["id"] == "mine"
+    assert record["model"]["sha256"] == find_checkpoint("mine").sha256()
+    assert not any("not Dragonfly-Med" in warning for warning in record["warnings"])
+
+
+def test_shards_are_small_and_open_as_one(tmp_path: Path, models_folder: Path, small_shards: None) -> None:
+    assert dragonfly("model", "convert", write_checkpoint(tmp_path / "mine", shards=2)).code == 0
+    full = models_folder / "mine" / "full"
+    names = sorted(path.name for path in full.glob("*.safetensors"))
+    assert len(names) > 5
+    assert names[0] == f"model-00001-of-{len(names):05d}.safetensors"
+    weight_map = json.loads((full / "model.safetensors.index.json").read_text())["weight_map"]
+    assert weight_map.keys() == tensors().keys()
+    from dragonfly_med import DragonflyForCausalLM
+
+    network = DragonflyForCausalLM.from_pretrained(full, dtype=torch.bfloat16)
+    assert torch.equal(network.language_model.lm_head.weight, tensors()["language_model.lm_head.weight"])
+
+
+def test_an_interrupted_conversion_goes_on(
+    tmp_path: Path, models_folder: Path, small_shards: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    origin = write_checkpoint(tmp_path / "mine")
+    written: list[str] = []
+    really_write = convert._write_shard
+
+    def write_three(shard, part):
+        if len(written) == 3:
+            raise KeyboardInterrupt
+        written.append(shard.name)
+        return really_write(shard, part)
+
+    monkeypatch.setattr(convert, "_write_shard", write_three)
+    assert dragonfly("model", "convert", origin).code != 0
+    assert "mine  not finished" in dragonfly("model", "list").stdout
+    expect_error(dragonfly("model", "show", "mine"), 5, "mine", "not on this machine")
+    assert not (models_folder / "mine" / "full").exists()
+
+    def write_others(shard, part):
+        assert shard.name not in written
+        return really_write(shard, part)
+
+    monkeypatch.setattr(convert, "_write_shard", write_others)
+    assert dragonfly("model", "convert", origin).code == 0
+    assert stored_tensors(models_folder / "mine" / "full").keys() == tensors().keys()
+    assert dragonfly("model", "verify").code == 0
+
+
+def test_half_done_work_on_other_weights_is_not_used(
+    tmp_path: Path, models_folder: Path, small_shards: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    origin = write_checkpoint(tmp_path / "mine")
+    with monkeypatch.context() as patch:
+        patch.setattr(convert, "_finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert dragonfly("model", "convert", origin).code != 0
+    changed = {name: tensor + 1 for name, tensor in tensors().items()}
+    write_weights(origin, changed)
+    assert dragonfly("model", "convert", origin).code == 0
+    found = stored_tensors(models_folder / "mine" / "full")
+    assert all(torch.equal(found[name], changed[name]) for name in changed)
+
+
+def test_a_copy_without_its_manifest_does_not_exist(tmp_path: Path, models_folder: Path) -> None:
+    origin = write_checkpoint(tmp_path / "mine")
+    assert dragonfly("model", "convert", origin).code == 0
+    (models_folder / "mine" / "manifest.json").unlink()
+    expect_error(dragonfly("model", "verify", "mine"), 5, "not on this machine")
+    with pytest.raises(Exception, match="no such model"):
+        find_checkpoint("mine")
+    assert dragonfly("model", "convert", origin).code == 0
+    assert dragonfly("model", "verify", "mine").code == 0
+
+
+def test_a_clone_of_a_published_repository_is_known_and_auto_takes_it(tmp_path: Path) -> None:
+    assert find_checkpoint("auto").id == "demo"
+    clone = write_checkpoint(tmp_path / "Llama-3-8B-Dragonfly-Med-v1")
+    assert dragonfly("model", "convert", clone).code == 0
+    assert find_checkpoint("auto").id == "med-v1"
+    assert dragonfly("model", "convert", clone, "--name", "med-v2").code == 0
+    assert find_checkpoint("auto").id == "med-v2"
+    assert find_checkpoint("togethercomputer/Llama-3.1-8B-Dragonfly-Med-v2").id == "med-v2"
+    assert dragonfly("model", "rm", "med-v2").code == 0
+    assert find_checkpoint("auto").id == "med-v1"
+    assert "non-commercial" in dragonfly("model", "show", "med-v1").stdout
+
+
+def test_list_and_show(tmp_path: Path, models_folder: Path) -> None:
+    assert dragonfly("model", "list").stdout == "demo  built in  dragonfly-v1\n"
+    assert [row["id"] for row in dragonfly("model", "list", "--json").json] == ["demo"]
+    assert dragonfly("model", "convert", write_checkpoint(tmp_path / "x"), "--name", "lab/tuned").code == 0
+    row = dragonfly("model", "list", "--json").json[1]
+    assert (row["id"], row["status"], row["copies"]) == ("lab/tuned", "ready", ["full"])
+    facts = dragonfly("model", "show", "lab/tuned", "--json").json
+    assert facts["architecture"] == "dragonfly-v1"
+    assert facts["copies"]["full"] == row["size"] == sum(file["size"] for file in facts["files"])
+    assert facts["folder"] == str(models_folder / "lab--tuned")
+    assert facts["parameters"] == sum(tensor.numel() for tensor in tensors().values())
+    (original,) = facts["original"]
+    assert original["path"] == "pytorch_model.bin"
+    assert original["sha256"] == folder.sha256_of(tmp_path / "x" / "pytorch_model.bin")
+    text = dragonfly("model", "show", "lab/tuned").stdout
+    assert all(file["sha256"] in text for file in facts["files"])
+
+
+def test_verify_tells_what_has_changed(tmp_path: Path, models_folder: Path) -> None:
+    assert dragonfly("model", "convert", write_checkpoint(tmp_path / "mine")).code == 0
+    outcome = dragonfly("model", "verify")
+    assert outcome.code == 0
+    assert outcome.stdout.startswith("mine: unchanged, ")
+    full = models_folder / "mine" / "full"
+    with (full / "model.safetensors").open("rb+") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(b"\x7f")
+    (full / "LICENSE").unlink()
+    (full / "extra.txt").write_text("?")
+    outcome = dragonfly("model", "verify", "mine")
+    assert outcome.code == 9
+    assert outcome.stdout.splitlines()[1:] == [
+        "mine: full/LICENSE: is missing",
+        "mine: full/model.safetensors: has changed",
+        "mine: full/extra.txt: is not part of the model",
+    ]
+    error, hint = outcome.stderr.splitlines()
+    assert error == "error: mine: not as stored"
+    assert "dragonfly model rm mine" in hint
+
+
+def test_removed_is_removed(tmp_path: Path, models_folder: Path) -> None:
+    assert dragonfly("model", "convert", write_checkpoint(tmp_path / "mine")).code == 0
+    assert dragonfly("model", "rm", "mine").code == 0
+    assert not (models_folder / "mine").exists()
+    expect_error(dragonfly("model", "rm", "mine"), 5, "mine", "not on this machine")
+    expect_error(dragonfly("model", "show", "demo"), 5, "demo", "not one of the store")
+
+
+def test_a_taken_name_is_not_overwritten(tmp_path: Path) -> None:
+    origin = write_checkpoint(tmp_path / "mine")
+    assert dragonfly("model", "convert", origin).code == 0
+    assert dragonfly("model", "convert", origin).code == 0  # the same one: nothing is left to do
+    write_weights(origin, {name: tensor + 1 for name, tensor in tensors().items()})
+    expect_error(dragonfly("model", "convert", origin), 5, "mine", "already")
+
+
+def test_the_disk_is_asked_before(tmp_path: Path, models_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    origin = write_checkpoint(tmp_path / "mine")
+    monkeypatch.setattr(folder.shutil, "disk_usage", lambda place: SimpleNamespace(free=1000))
+    expect_error(dragonfly("model", "convert", origin), 7, "not enough disk space", "1.0 kB free")
+    assert not (models_folder / "mine").exists()
+
+
+def test_two_processes_do_not_work_on_one_model(tmp_path: Path, models_folder: Path) -> None:
+    origin = write_checkpoint(tmp_path / "mine")
+    with folder.locked(models_folder / "mine"):
+        expect_error(dragonfly("model", "convert", origin), 5, "mine", "another dragonfly")
+    assert dragonfly("model", "convert", origin).code == 0
+    with folder.locked(models_folder / "mine"):
+        expect_error(dragonfly("model", "rm", "mine"), 5, "mine", "another dragonfly")
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("DRAGONFLY_MODELS", str(tmp_path / "file"))
+    expect_error(dragonfly("model", "convert", write_checkpoint(tmp_path / "mine")), 7, "file")
+    assert dragonfly("model", "list").code == 0
+
+
+class _Trap:
+    def __reduce__(self):
+        return os.system, ("echo opened > trap.txt",)
+
+
+def test_a_pickle_is_never_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    origin = write_checkpoint(tmp_path / "mine")
+    torch.save({**tensors(), "trap": _Trap()}, origin / "pytorch_model.bin")
+    expect_error(dragonfly("model", "convert", origin), 5, "pytorch_model.bin", "other than tensors")
+    (origin / "pytorch_model.bin").write_bytes(pickle.dumps(_Trap()))
+    expect_error(dragonfly("model", "convert", origin), 5, "pytorch_model.bin")
+    assert not (tmp_path / "trap.txt").exists()
+
+
+def _without_one(origin: Path) -> None:
+    weights = tensors()
+    del weights["vision_embed_tokens.bias"]
+    write_weights(origin, weights)
+
+
+def _cut_short(origin: Path) -> None:
+    whole = (origin / "pytorch_model.bin").read_bytes()
+    (origin / "pytorch_model.bin").write_bytes(whole[: len(whole) // 2])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (_without_one, ["vision_embed_tokens.bias is missing"]),
+        (_cut_short, ["pytorch_model.bin", "damaged"]),
+        (lambda origin: (origin / "pytorch_model.bin").unlink(), ["no weights"]),
+        (lambda origin: (origin / "config.json").unlink(), ["no config.json"]),
+        (lambda origin: (origin / "config.json").write_text("{"), ["config.json"]),
+        (lambda origin: (origin / "config.json").write_text('{"model_type": "llama"}'), ["config.json", "network"]),
+        (lambda origin: shutil.rmtree(origin), ["no such folder"]),
+        (lambda origin: write_weights(origin, {**tensors(), "x": torch.zeros(1)}), ["x is not part of the network"]),
+    ],
+)
+def test_what_is_no_whole_checkpoint_is_refused(tmp_path: Path, models_folder: Path, spoil, words: list[str]) -> None:
+    origin = write_checkpoint(tmp_path / "mine")
+    spoil(origin)
+    expect_error(dragonfly("model", "convert", origin), 5, *words)
+    assert read_manifest(models_folder / "mine") is None
+    assert dragonfly("model", "list").stdout.splitlines()[1:] == []
+
+
+def test_a_missing_shard_is_named(tmp_path: Path) -> None:
+    origin = write_checkpoint(tmp_path / "mine", shards=2)
+    (origin / "pytorch_model-00002-of-00002.bin").unlink()
+    expect_error(dragonfly("model", "convert", origin), 5, "pytorch_model-00002-of-00002.bin is missing")
+
+
+@pytest.mark.parametrize("name", ["demo", "auto", "../up", "a--b", "a/b/c", ".hidden", "a..b", "sp ace"])
+def test_names_that_no_model_can_have(tmp_path: Path, name: str) -> None:
+    origin = write_checkpoint(tmp_path / "mine")
+    expect_error(dragonfly("model", "convert", origin, "--name", name), 5, "no name of a model")
+    expect_error(dragonfly("model", "rm", name), 5, name)
+
+
+def test_a_damaged_manifest_is_an_error_and_not_another_model(tmp_path: Path, models_folder: Path) -> None:
+    assert dragonfly("model", "convert", write_checkpoint(tmp_path / "x"), "--name", "med-v2").code == 0
+    (models_folder / "med-v2" / "manifest.json").write_text("{}")
+    for call in (["list"], ["verify"], ["show", "med-v2"]):
+        expect_error(dragonfly("model", *call), 5, "manifest.json")
+    with pytest.raises(Exception, match=r"manifest\.json"):
+        find_checkpoint("auto")
+    assert dragonfly("model", "rm", "med-v2").code == 0
+    assert find_checkpoint("auto").id == "demo"
+
+
+def test_errors_below_model_are_the_same_two_lines() -> None:
+    expect_error(dragonfly("model", "show"), 2, "NAME")
+    expect_error(dragonfly("model", "no-such-command"), 2, "no-such-command")
+    expect_error(dragonfly("model", "list", "--no-such-option"), 2, "--no-such-option")
+    assert "Usage" in dragonfly("model", "--help").stdout
+    assert dragonfly("model").stderr.startswith("Usage: ")

@@ -1,0 +1,149 @@
+"""Where and how a model runs: decided by the options and by what the card has, before any weight is read."""
+
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from run_dragonfly import dragonfly, expect_error
+
+from dragonfly_cli.engine import model as model_module
+from dragonfly_cli.engine import placement
+from dragonfly_cli.engine.checkpoints import Checkpoint
+from dragonfly_cli.engine.model import load_model
+from dragonfly_cli.engine.placement import choose_attention, place
+from dragonfly_cli.engine.settings import Attention, Quant
+from dragonfly_cli.errors import UsageError
+from dragonfly_med.quantization import device_memory_needed, read_config, write_quantized
+
+FULL = Path(__file__).parent / "golden" / "v1" / "checkpoint"
+QUESTION = "Is there necrosis?"
+GPU = torch.device("cuda")
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    Image.new("RGB", (64, 48), "red").save(tmp_path / "photo.png")
+    return tmp_path / "photo.png"
+
+
+@pytest.fixture
+def pretend_card(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """Makes PyTorch say that there is a card; nothing can be computed on it."""
+    card = {"free": 20 * 10**9, "total": 24 * 10**9, "bf16": 1, "major": 8}
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (card["free"], card["total"]))
+    monkeypatch.setattr(torch.cuda, "device", nullcontext)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: bool(card["bf16"]))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (card["major"], 0))
+    return card
+
+
+@pytest.fixture
+def flash_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = placement.find_spec
+    monkeypatch.setattr(placement, "find_spec", lambda name: name if name == "flash_attn" else real(name))
+
+
+def test_a_record_says_how_many_bits_answered(photo: Path) -> None:
+    pytest.importorskip("bitsandbytes")
+    full, small = (
+        dragonfly("ask", photo, QUESTION, "-m", FULL, "--quant", quant, "--json").json for quant in ("auto", "4bit")
+    )
+    assert (full["model"]["quantization"], small["model"]["quantization"]) == ("none", "nf4")
+    assert full["probabilities"] != small["probabilities"]
+    assert full["probabilities"]["yes"] == pytest.approx(small["probabilities"]["yes"], abs=0.2)
+
+
+def test_a_4_bit_folder_answers_as_the_same_weights_quantized_at_load(photo: Path, tmp_path: Path) -> None:
+    pytest.importorskip("bitsandbytes")
+    write_quantized(FULL, tmp_path / "small")
+    stored = dragonfly("ask", photo, QUESTION, "-m", tmp_path / "small", "--json").json
+    made = dragonfly("ask", photo, QUESTION, "-m", FULL, "--quant", "4bit", "--json").json
+    assert stored["model"]["quantization"] == "nf4"
+    # at load the layers that stay are not rounded to bfloat16 first
+    assert stored["probabilities"]["yes"] == pytest.approx(made["probabilities"]["yes"], abs=5e-3)
+
+
+def test_without_bitsandbytes_a_cpu_still_answers(photo: Path, tmp_path: Path, monkeypatch) -> None:
+    pytest.importorskip("bitsandbytes")
+    write_quantized(FULL, tmp_path / "small")
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)  # importing it fails now, and it cannot be found
+    assert dragonfly("ask", photo, QUESTION, "-m", FULL).code == 0
+    expect_error(dragonfly("ask", photo, QUESTION, "-m", tmp_path / "small"), 5, "bitsandbytes is not installed")
+    expect_error(dragonfly("ask", photo, QUESTION, "-m", FULL, "--quant", "4bit"), 2, "bitsandbytes")
+
+
+@pytest.mark.parametrize("attn", ["auto", "sdpa", "eager"])
+def test_every_kernel_of_a_cpu_gives_the_same_answer(photo: Path, attn: str) -> None:
+    record = dragonfly("ask", photo, QUESTION, "-m", FULL, "--attn", attn, "--json").json
+    expected = dragonfly("ask", photo, QUESTION, "-m", FULL, "--json").json
+    assert record["probabilities"]["yes"] == pytest.approx(expected["probabilities"]["yes"], abs=1e-4)
+
+
+@pytest.mark.parametrize("attn", ["sdpa", "eager"])
+@pytest.mark.parametrize("quant", [Quant.none, Quant.four_bit])
+def test_the_kernel_reaches_both_halves_of_the_network(attn: str, quant: Quant) -> None:
+    network = load_model(Checkpoint("x", FULL), "cpu", quant, Attention(attn)).network
+    assert network.config.text_config._attn_implementation == attn
+    assert network.config.vision_config._attn_implementation == attn
+    assert network.language_model.config._attn_implementation == attn
+
+
+def test_auto_is_4_bit_and_bfloat16_on_a_card(pretend_card) -> None:
+    chosen = place(Checkpoint("x", FULL), "auto", Quant.auto, Attention.auto)
+    assert (chosen.device, chosen.quantized, chosen.dtype, chosen.attention) == (GPU, True, torch.bfloat16, "sdpa")
+    assert not place(Checkpoint("x", FULL), "auto", Quant.none, Attention.auto).quantized
+    assert not place(Checkpoint("x", FULL), "cpu", Quant.auto, Attention.auto).quantized
+
+
+def test_a_card_without_bfloat16_takes_float16(pretend_card) -> None:
+    pretend_card["bf16"] = 0
+    assert place(Checkpoint("x", FULL), "cuda:0", Quant.auto, Attention.auto).dtype == torch.float16
+
+
+def test_flash_attention_is_taken_where_it_is_installed_and_the_card_can(pretend_card, flash_installed) -> None:
+    assert choose_attention(GPU, Attention.auto) == "flash_attention_2"
+    assert choose_attention(GPU, Attention.sdpa) == "sdpa"
+    assert choose_attention(torch.device("cpu"), Attention.auto) == "sdpa"
+    pretend_card["major"] = 7
+    assert choose_attention(GPU, Attention.auto) == "sdpa"
+    with pytest.raises(UsageError, match="Ampere"):
+        choose_attention(GPU, Attention.flash)
+
+
+def test_too_little_memory_is_told_before_loading(photo, pretend_card, monkeypatch) -> None:
+    """The golden network needs little more than the overhead."""
+    monkeypatch.setattr(model_module, "_open", lambda *_: pytest.fail("weights were read"))
+    pretend_card["free"] = 10**8
+    outcome = dragonfly("ask", photo, QUESTION, "-m", FULL, "--device", "cuda")
+    expect_error(outcome, 6, "needs 0.4 GB", "0.1 GB of 24.0 GB are free")
+    assert "would fit" in outcome.error_lines[1]
+
+
+def test_the_hint_names_4_bit_when_that_would_fit(photo, pretend_card, monkeypatch) -> None:
+    sizes = {True: 7 * 10**9, False: 18 * 10**9}
+    monkeypatch.setattr(placement, "device_memory_needed", lambda config, quantized: sizes[quantized])
+    pretend_card["free"] = 8 * 10**9
+    outcome = dragonfly("ask", photo, QUESTION, "-m", FULL, "--device", "cuda", "--quant", "none")
+    expect_error(outcome, 6, "18.0 GB", "8.0 GB of 24.0 GB")
+    assert "--quant 4bit needs 7.0 GB and would fit" in outcome.error_lines[1]
+    pretend_card["total"] = 6 * 10**9
+    pretend_card["free"] = 5 * 10**9
+    outcome = dragonfly("ask", photo, QUESTION, "-m", FULL, "--device", "cuda", "--quant", "4bit")
+    assert "smaller model" in outcome.error_lines[1]
+
+
+def test_4_bit_needs_less_memory() -> None:
+    config = read_config(FULL)
+    assert device_memory_needed(config, quantized=True) < device_memory_needed(config, quantized=False)
+
+
+def test_a_batch_remembers_how_it_was_answered(photo: Path, tmp_path: Path) -> None:
+    call = ("batch", photo, "-q", QUESTION, "-m", FULL, "-o", tmp_path / "answers.csv")
+    assert dragonfly(*call, "--quant", "none").code == 0
+    assert dragonfly(*call, "--quant", "none").code == 0
+    expect_error(dragonfly(*call, "--quant", "4bit"), 7, "quant")
