@@ -185,7 +185,5 @@ def _folder_origin(folder: Path, name: str | None) -> Provenance:
     model_id = stored_id(name) if name else id_for_folder(own) or own
     if not is_name(model_id):
         raise UsageError(f"{folder}: its name cannot be the name of a model", "choose one with --name")
-    published = PUBLISHED.get(model_id)
-    if published:
-        return Provenance(model_id, published.repository, None, published.licence)
-    return Provenance(model_id, None, None, UNKNOWN_LICENCE)
+    licence = PUBLISHED[model_id].licence if model_id in PUBLISHED else UNKNOWN_LICENCE
+    return Provenance(model_id, None, None, licence)  # a folder does not prove where it came from
