@@ -104,29 +104,33 @@ def _write(folder: Path, by_file: dict[str, list[str]], made: dict[str, dict[str
     (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
 
 
-def ways() -> dict[str, Callable[[Path], Any]]:
-    """What is measured: a folder to something whose tensors can be read."""
-    import torch
+def ours(folder: Path) -> list[Any]:
+    from dragonfly_med.quantized_loading import open_in_4_bit
+
+    return list(open_in_4_bit(folder).state_dict().values())
+
+
+def plain(folder: Path) -> list[Any]:
     from safetensors.torch import load_file
+
+    return [tensor for file in sorted(folder.glob("*.safetensors")) for tensor in load_file(file).values()]
+
+
+def by_transformers(folder: Path) -> list[Any]:
+    import torch
     from transformers import PreTrainedModel
 
     from dragonfly_med import DragonflyForCausalLM
     from dragonfly_med.quantization import nf4_settings
-    from dragonfly_med.quantized_loading import open_in_4_bit
 
-    def plain(folder: Path) -> list[Any]:
-        return [tensor for file in sorted(folder.glob("*.safetensors")) for tensor in load_file(file).values()]
+    load = PreTrainedModel.from_pretrained.__func__
+    settings = nf4_settings(torch.bfloat16)
+    network = load(DragonflyForCausalLM, folder, dtype=torch.bfloat16, quantization_config=settings)
+    return list(network.state_dict().values())
 
-    def ours(folder: Path) -> list[Any]:
-        return list(open_in_4_bit(folder).state_dict().values())
 
-    def transformers(folder: Path) -> list[Any]:
-        load = PreTrainedModel.from_pretrained.__func__
-        settings = nf4_settings(torch.bfloat16)
-        network = load(DragonflyForCausalLM, folder, dtype=torch.bfloat16, quantization_config=settings)
-        return list(network.state_dict().values())
-
-    return {"ours": ours, "load_file": plain, "transformers": transformers}
+# What is measured: a folder to tensors that can be read.
+WAYS: dict[str, Callable[[Path], list[Any]]] = {"ours": ours, "load_file": plain, "transformers": by_transformers}
 
 
 def touch(tensors: list[Any]) -> int:
@@ -138,13 +142,8 @@ def touch(tensors: list[Any]) -> int:
 
 def measure(way: str, folder: Path, rounds: int) -> dict[str, Any]:
     """In this process: seconds cold and warm, and bytes of memory above what was held after the imports."""
-    load = ways()[way]
-    if way != "load_file":
-        from dragonfly_med.quantization import quietly_import_bitsandbytes
-
-        quietly_import_bitsandbytes()
-    if rounds > 1:
-        touch(load(folder))  # imports what is imported late
+    load = WAYS[way]
+    touch(load(folder))  # imports what is imported late
     held = start_peak()
     seconds: dict[str, list[float]] = {"cold": [], "warm": []}
     for _ in range(rounds):
@@ -198,17 +197,17 @@ def compare(megabytes: int, rounds: int, with_transformers: bool) -> None:
         full, small = Path(parent) / "full", Path(parent) / "small"
         write_both(megabytes, full, small)
         size = sum(file.stat().st_size for file in small.glob("*.safetensors"))
-        ours, plain = (in_own_process(way, small, rounds) for way in ("ours", "load_file"))
+        mine, bare = (in_own_process(way, small, rounds) for way in ("ours", "load_file"))
         print(f"{size / 1e6:.0f} MB in 4 bit")
         for kind in ("cold", "warm"):
-            ratio = ours[kind] / plain[kind]
-            print(f"{kind}: ours {ours[kind]:.3f} s, load_file {plain[kind]:.3f} s: ratio {ratio:.2f}")
-        print(f"memory: ours {ours['peak'] / size:.2f}, load_file {plain['peak'] / size:.2f} times the files' size")
+            ratio = mine[kind] / bare[kind]
+            print(f"{kind}: ours {mine[kind]:.3f} s, load_file {bare[kind]:.3f} s: ratio {ratio:.2f}")
+        print(f"memory: ours {mine['peak'] / size:.2f}, load_file {bare['peak'] / size:.2f} times the files' size")
         if not with_transformers or find_spec("accelerate") is None:
             print("transformers: not measured" + (", it needs accelerate (test extra)" if with_transformers else ""))
             return
         slow = in_own_process("transformers", full, 1)
-        print(f"transformers quantizing at load: {slow['warm']:.2f} s, {slow['warm'] / ours['warm']:.1f} times ours")
+        print(f"transformers quantizing at load: {slow['warm']:.2f} s, {slow['warm'] / mine['warm']:.1f} times ours")
 
 
 def main() -> None:
@@ -216,7 +215,7 @@ def main() -> None:
     parser.add_argument("--megabytes", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--skip-transformers", action="store_true", help="its quantizing is slow on a CPU")
-    parser.add_argument("--measure", choices=("ours", "load_file", "transformers"), help=argparse.SUPPRESS)
+    parser.add_argument("--measure", choices=tuple(WAYS), help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:

@@ -171,10 +171,12 @@ def test_several_shards_in_and_out_hold_the_same_bytes(small, tmp_path, monkeypa
     assert all(torch.equal(tensor, written[name]) for name, tensor in expected.items())
 
 
-def test_pickled_tensors_give_the_same_bytes(small, tmp_path) -> None:
+@pytest.mark.parametrize("zipped", [True, False])
+def test_pickled_tensors_give_the_same_bytes(small, tmp_path, zipped: bool) -> None:
     pickled = copy_with(tmp_path / "pickled", {})
     (pickled / "model.safetensors").unlink()
-    torch.save(load_file(full_folder("v1") / "model.safetensors"), pickled / "pytorch_model.bin")
+    tensors = load_file(full_folder("v1") / "model.safetensors")
+    torch.save(tensors, pickled / "pytorch_model.bin", _use_new_zipfile_serialization=zipped)
     write_quantized(pickled, tmp_path / "out")
     written = all_tensors(tmp_path / "out")
     assert all(torch.equal(tensor, written[name]) for name, tensor in all_tensors(small["v1"]).items())

@@ -12,8 +12,8 @@ from dragonfly_cli.errors import ModelError
 from dragonfly_cli.store.catalog import PUBLISHED
 from dragonfly_cli.store.folder import models_folder
 
-# A published model in full and in 4 bit.
-_ROOM_FOR_A_MODEL_BYTES = 24e9
+# What a pull holds at its end: the published files, the same as safetensors, and the copy in 4 bit.
+_ROOM_FOR_A_PULL_BYTES = 40e9
 
 
 def disk(settings: DoctorSettings) -> Iterator[Finding]:
@@ -25,8 +25,10 @@ def disk(settings: DoctorSettings) -> Iterator[Finding]:
         yield problem("disk", f"{folder}: {error.strerror}", "set DRAGONFLY_MODELS to a folder that can be read")
         return
     detail = f"{free / 1e9:.0f} GB free in {folder}"
-    if free < _ROOM_FOR_A_MODEL_BYTES:
-        yield warning("disk", detail, "a published model needs 24 GB: make room, or set DRAGONFLY_MODELS elsewhere")
+    if free < _ROOM_FOR_A_PULL_BYTES:
+        yield warning(
+            "disk", detail, "pulling a published model takes 40 GB: make room, or set DRAGONFLY_MODELS elsewhere"
+        )
     else:
         yield ok("disk", detail)
 

@@ -1,6 +1,7 @@
 """A loaded model: the network on its device, its processor, and who it is."""
 
 import logging
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,3 +92,4 @@ def _silence_transformers() -> None:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     logging.getLogger("transformers").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module=r"torch\._weights_only_unpickler")

@@ -43,6 +43,7 @@ def stretch(image: Image.Image | Resizable, size_wh: tuple[int, int]) -> Image.I
         return image.resize(size_wh).convert("RGB")
     if image.mode != "L":  # a grey picture is stretched as one channel: the same values for less than half the work
         image = image.convert("RGB")
+    image.load()  # Pillow reads files lazily, and two threads must not do so at once
     original_h, (width, height) = image.height, size_wh
     rows = _in_bands(image, original_h, lambda top, bottom: ((0, top, image.width, bottom), (width, bottom - top)))
     wide = _joined(rows, (width, original_h), lambda start: (0, start))

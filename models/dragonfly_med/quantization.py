@@ -16,6 +16,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import torch
 from safetensors import safe_open
@@ -167,7 +168,8 @@ def stored_tensors(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
                 for name in opened.keys():  # noqa: SIM118 - not a mapping
                     yield name, opened.get_tensor(name)
         else:
-            content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+            # what torch wrote before it wrote zip files cannot be mapped
+            content = torch.load(file, map_location="cpu", weights_only=True, mmap=is_zipfile(file))
             if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
                 raise CheckpointError(f"{file.name} is not a table of named tensors")
             yield from content.items()

@@ -1,0 +1,47 @@
+"""The benchmarks of loading and of cards run, small, and say plainly what they cannot measure."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+def run(name: str, *arguments: str | Path) -> str:
+    command = [sys.executable, str(BENCHMARKS / name), *map(str, arguments)]
+    without_card = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300, env=without_card)
+    return done.stdout
+
+
+def test_without_a_gpu_the_gpu_benchmark_says_so_and_ends_well(tmp_path: Path) -> None:
+    output = run("gpu.py", "--output", tmp_path / "gpu.json")
+    assert "there is no GPU" in output
+    assert not (tmp_path / "gpu.json").exists()
+
+
+@pytest.mark.slow
+def test_the_gpu_benchmark_s_steps_work(tmp_path: Path) -> None:
+    pytest.importorskip("bitsandbytes")
+    run("gpu.py", "--rehearse", "--networks", "v1", "--tokens", "3", "--output", tmp_path / "gpu.json")
+    report = json.loads((tmp_path / "gpu.json").read_text())
+    network = report["networks"]["v1"]
+    assert network["prompt_tokens"] == 17 * (50 + 1) + 64
+    assert network["decode_tokens_per_s"] > 0
+    assert {product["rows"] for product in report["products"]} == {1, 8, 32, 256, 2048}
+
+
+@pytest.mark.slow
+def test_loading_takes_no_more_memory_than_the_files_have() -> None:
+    """Of the ratios this one does not depend on how busy the machine is."""
+    pytest.importorskip("bitsandbytes")
+    if not Path("/proc/self/clear_refs").exists():
+        pytest.skip("the peak cannot be measured here")
+    lines = run("load.py", "--megabytes", "20", "--rounds", "2", "--skip-transformers").splitlines()
+    (memory,) = (line for line in lines if line.startswith("memory: ours"))
+    assert float(memory.removeprefix("memory: ours ").split(",")[0]) <= 1.5  # 1.2 from 64 MB on
+    assert any(line.startswith("cold: ours") for line in lines)
