@@ -12,7 +12,7 @@ import time
 
 HELP = [sys.executable, "-m", "dragonfly_cli", "--help"]
 BARE = [sys.executable, "-c", "import typer, rich"]
-ROUNDS = 15
+ROUNDS = 40
 
 
 def seconds(command: list[str]) -> float:

@@ -11,10 +11,10 @@ from typing import Annotated, Any
 import typer
 
 from dragonfly_cli import __version__
-from dragonfly_cli.engine.settings import AnswerSettings, Attention, Quant
 from dragonfly_cli.funnel import ErrorFunnel
 from dragonfly_cli.model_commands import model_app
 from dragonfly_cli.options import (
+    Attention,
     AttentionOption,
     DebugOption,
     DeviceOption,
@@ -27,6 +27,7 @@ from dragonfly_cli.options import (
     ModelOption,
     OutputOption,
     Picture,
+    Quant,
     QuantOption,
     QuestionOption,
     QuestionsFileOption,
@@ -85,6 +86,7 @@ def ask(
 ) -> None:
     """Answer one or more questions about one image."""
     from dragonfly_cli.asking import AskSettings, ask_image, gather_questions
+    from dragonfly_cli.engine.settings import AnswerSettings
 
     questions = gather_questions([*(question or []), *(more or [])], questions_file)
     answers = AnswerSettings(model, device, max_tokens, temperature, seed, quant, attn)
@@ -113,6 +115,7 @@ def caption(
     """Describe an image."""
     from dragonfly_cli.asking import AskSettings, ask_image
     from dragonfly_cli.engine.questions import caption_question
+    from dragonfly_cli.engine.settings import AnswerSettings
 
     answers = AnswerSettings(model, device, max_tokens, temperature, seed, quant, attn)
     settings = AskSettings(answers, frame, slide_mpp, _chosen(output_format, json), output, verbose)
@@ -139,6 +142,7 @@ def batch(
     from dragonfly_cli.asking import gather_questions
     from dragonfly_cli.batch import run_batch
     from dragonfly_cli.engine.questions import caption_question
+    from dragonfly_cli.engine.settings import AnswerSettings
 
     asked = [*(question or [])]
     questions = gather_questions(asked, questions_file) if asked or questions_file else [caption_question()]

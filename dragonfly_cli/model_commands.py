@@ -9,8 +9,7 @@ from typing import Annotated
 import typer
 
 from dragonfly_cli.funnel import ErrorFunnel
-from dragonfly_cli.options import DebugOption, JsonOption
-from dragonfly_cli.store.copies import Keep
+from dragonfly_cli.options import DebugOption, JsonOption, Keep
 
 model_app = typer.Typer(
     cls=ErrorFunnel,

@@ -6,8 +6,6 @@ from typing import Annotated
 
 import typer
 
-from dragonfly_cli.engine.settings import Attention, Quant
-
 DEBUG_KEY = "dragonfly.debug"
 
 
@@ -26,6 +24,31 @@ class Picture(StrEnum):
     crops = "crops"
     display = "display"
     fields = "fields"
+
+
+class Quant(StrEnum):
+    """In how many bits the language model's weights are held; ``auto`` is 4 on a GPU, on a CPU as they are stored."""
+
+    auto = "auto"
+    four_bit = "4bit"
+    none = "none"
+
+
+class Attention(StrEnum):
+    """Which attention kernel runs; ``auto`` is FlashAttention where it can be used, else PyTorch's own (SDPA)."""
+
+    auto = "auto"
+    sdpa = "sdpa"
+    flash = "flash"
+    eager = "eager"
+
+
+class Keep(StrEnum):
+    """Which copies of a model are stored: as published, in 4 bit, or both."""
+
+    full = "full"
+    nf4 = "nf4"
+    both = "both"
 
 
 def _remember_debug(context: typer.Context, value: bool) -> bool:

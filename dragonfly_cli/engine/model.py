@@ -11,8 +11,8 @@ import transformers
 from dragonfly_cli.engine.checkpoints import Checkpoint
 from dragonfly_cli.engine.placement import Placement, out_of_memory, place
 from dragonfly_cli.engine.questions import yes_no_token_ids
-from dragonfly_cli.engine.settings import Attention, Quant
 from dragonfly_cli.errors import ModelError
+from dragonfly_cli.options import Attention, Quant
 from dragonfly_med import CheckpointError, DragonflyForCausalLM, DragonflyProcessor
 from dragonfly_med.quantized_loading import open_in_4_bit
 

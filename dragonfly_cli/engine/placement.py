@@ -10,8 +10,8 @@ from importlib.util import find_spec
 import torch
 
 from dragonfly_cli.engine.checkpoints import Checkpoint
-from dragonfly_cli.engine.settings import Attention, Quant
 from dragonfly_cli.errors import DeviceError, ModelError, UsageError
+from dragonfly_cli.options import Attention, Quant
 from dragonfly_med.loading import is_quantized, naming
 from dragonfly_med.quantization import device_memory_needed, read_config
 

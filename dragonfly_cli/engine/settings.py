@@ -1,24 +1,8 @@
 """Which model answers, where, and how its answers are drawn: the options that every answering command shares."""
 
 from dataclasses import dataclass
-from enum import StrEnum
 
-
-class Quant(StrEnum):
-    """In how many bits the language model's weights are held; ``auto`` is 4 on a GPU, on a CPU as they are stored."""
-
-    auto = "auto"
-    four_bit = "4bit"
-    none = "none"
-
-
-class Attention(StrEnum):
-    """Which attention kernel runs; ``auto`` is FlashAttention where it can be used, else PyTorch's own (SDPA)."""
-
-    auto = "auto"
-    sdpa = "sdpa"
-    flash = "flash"
-    eager = "eager"
+from dragonfly_cli.options import Attention, Quant
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dragonfly_cli.errors import ModelError, UsageError
+from dragonfly_cli.options import Keep
 from dragonfly_cli.store.catalog import PUBLISHED, id_for_folder, is_name, repository_of, stored_id
 from dragonfly_cli.store.convert import Source, choose_weights, convert, folder_source, is_companion
-from dragonfly_cli.store.copies import Keep, keep_copies, nf4_bytes, refuse_impossible
+from dragonfly_cli.store.copies import keep_copies, nf4_bytes, refuse_impossible
 from dragonfly_cli.store.folder import check_space, disk_errors, locked, model_folder, readable
 from dragonfly_cli.store.hub import Listing, bytes_left, fetch, is_offline, look_up, recall, remember
 from dragonfly_cli.store.manifest import FULL, Manifest, StoredFile, read_manifest, stored_file, write_manifest

@@ -6,24 +6,16 @@ not wanted is taken off the list before it is deleted.
 
 import shutil
 from collections.abc import Callable
-from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
 
 from dragonfly_cli.errors import ModelError
+from dragonfly_cli.options import Keep
 from dragonfly_cli.store.folder import check_space, flush_file, flush_folder
 from dragonfly_cli.store.manifest import FULL, NF4, Manifest, list_files, write_manifest
 
 # Of an 8B model's weights 84 % become 4 bit and the rest stays: 0.36 of the full copy, and less is never the case.
 _NF4_SHARE = 0.4
-
-
-class Keep(StrEnum):
-    """What ``--keep`` says."""
-
-    full = "full"
-    nf4 = "nf4"
-    both = "both"
 
 
 def refuse_impossible(model_id: str, keep: Keep) -> None:
