@@ -14,7 +14,7 @@ from dragonfly_cli.errors import InputError
 from dragonfly_cli.geometry import Box
 from dragonfly_cli.readers import open_source
 from dragonfly_cli.readers import slide as slide_module
-from dragonfly_cli.readers.slide import plan_blocks, plan_read
+from dragonfly_cli.readers.slide import plan_blocks, plan_read, plan_strips
 
 SLIDE_WH = (1200, 900)
 SQUARE = Box(512, 384, 160, 160)
@@ -152,10 +152,20 @@ def test_the_plan_covers_the_box_at_enough_resolution(box, size):
 @given(box=boxes, factors=st.tuples(st.integers(1, 9), st.integers(1, 9)))
 @settings(max_examples=30)
 def test_blocks_tile_the_region(box, factors):
-    blocks = list(plan_blocks(box, factors))
+    blocks = [block for strip in plan_strips(box, factors) for block in plan_blocks(strip, factors[0])]
     assert sum(block.width * block.height for block in blocks) == box.width * box.height
     assert all((block.x - box.x) % factors[0] == 0 and (block.y - box.y) % factors[1] == 0 for block in blocks)
     assert max(block.width * block.height for block in blocks) <= slide_module.BLOCK_SIDE_PX**2
+
+
+@pytest.mark.parametrize(
+    ("box", "size"), [(Box(0, 0, 2000, 1500), (300, 200)), (Box(-70, 333, 1111, 800), (1111, 400))]
+)
+def test_strips_give_the_pixels_of_one_piece(planted, monkeypatch, box, size):
+    in_one_piece = planted.view(box).resize(size)
+    monkeypatch.setattr(slide_module, "KEPT_PIXELS", 0)
+    monkeypatch.setattr(slide_module, "BLOCK_SIDE_PX", 96)
+    assert planted.view(box).resize(size).tobytes() == in_one_piece.tobytes()
 
 
 def test_label_and_macro_are_never_opened(planted, monkeypatch):

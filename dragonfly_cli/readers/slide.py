@@ -7,7 +7,7 @@ Non-goals: colour management, focal planes, and which boxes to look at.
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ BLOCK_SIDE_PX = 1024  # a block is 4 MB as RGBA
 READ_THREADS = min(4, os.cpu_count() or 1)  # OpenSlide and Pillow let other threads run while they decode
 MAX_REGION_PIXELS = 24_000_000  # 72 MB as RGB; a larger region is averaged down as it is read
 REDUCING_GAP = 3  # what a block is box-averaged to is still this many times finer than the output
+KEPT_PIXELS = 2_000_000  # a region this small is kept for the next size of the same view
 LEVEL_TOLERANCE = 1.01  # downsamples are not exact: 4.0003 serves where 4 is asked for
 PLACEHOLDER_MPP = 50  # a generic TIFF's "scale" above this is a printer's 72-300 dpi
 OPEN_ERRORS = (openslide.OpenSlideError, OSError, ValueError, RuntimeError)
@@ -57,13 +58,18 @@ def plan_read(downsamples: tuple[float, ...], box: Box, size_wh: tuple[int, int]
     return ReadPlan(level, scale, region, inside, _plan_reduction(region, size_wh))
 
 
-def plan_blocks(region: Box, reduce_xy: tuple[int, int]) -> Iterator[Box]:
-    """``region`` cut into blocks whose origins fall on whole reduced pixels."""
-    step_x, step_y = (max(1, BLOCK_SIDE_PX // factor) * factor for factor in reduce_xy)
-    for y in range(0, region.height, step_y):
-        for x in range(0, region.width, step_x):
-            size = min(step_x, region.width - x), min(step_y, region.height - y)
-            yield Box(region.x + x, region.y + y, *size)
+def plan_strips(region: Box, reduce_xy: tuple[int, int]) -> Iterator[Box]:
+    """``region`` cut into strips of its full width, whose origins fall on whole reduced pixels."""
+    step = max(1, BLOCK_SIDE_PX // reduce_xy[1]) * reduce_xy[1]
+    for y in range(0, region.height, step):
+        yield Box(region.x, region.y + y, region.width, min(step, region.height - y))
+
+
+def plan_blocks(strip: Box, reduce_x: int) -> Iterator[Box]:
+    """A strip cut into blocks whose origins fall on whole reduced pixels."""
+    step = max(1, BLOCK_SIDE_PX // reduce_x) * reduce_x
+    for x in range(0, strip.width, step):
+        yield Box(strip.x + x, strip.y, min(step, strip.width - x), strip.height)
 
 
 def _plan_reduction(region: Box, size_wh: tuple[int, int]) -> tuple[int, int]:
@@ -102,19 +108,23 @@ class SlideView:
         """
         width, height = size
         plan = plan_read(self._source.downsamples, self.box, size)
-        image = self._read(plan)
         left, top, right, bottom = (edge / plan.reduce_xy[i % 2] for i, edge in enumerate(plan.box))
-        wide = image.resize((width, image.height), Image.Resampling.BICUBIC, (left, 0, right, image.height))
+
+        def narrow(rows: Image.Image) -> Image.Image:
+            return rows.resize((width, rows.height), Image.Resampling.BICUBIC, (left, 0, right, rows.height))
+
+        if plan.reduce_xy == (1, 1) and plan.region.width * plan.region.height > KEPT_PIXELS:
+            wide = self._source.read(plan, narrow)
+        else:
+            wide = narrow(self._read_and_keep(plan))
         return wide.resize((width, height), Image.Resampling.BICUBIC, (0, top, width, bottom))
 
-    def _read(self, plan: ReadPlan) -> Image.Image:
+    def _read_and_keep(self, plan: ReadPlan) -> Image.Image:
+        """For a region that is small, or was averaged down from a huge one: the next size shall not pay again."""
         key = plan.level, plan.region, plan.reduce_xy
-        if self._kept and self._kept[0] == key:
-            return self._kept[1]
-        image = self._source.read(plan)
-        if plan.reduce_xy != (1, 1):  # a whole huge level was read for it: the next size shall not pay again
-            self._kept = key, image
-        return image
+        if not self._kept or self._kept[0] != key:
+            self._kept = key, self._source.read(plan)
+        return self._kept[1]
 
 
 class SlideSource:
@@ -143,19 +153,31 @@ class SlideSource:
             raise InputError(f"{self.path} has no frame {frame}", "a slide has one frame, number 0")
         return SlideView(self, box)
 
-    def read(self, plan: ReadPlan) -> Image.Image:
-        """The planned region, reduced, as RGB on the slide's background. Raises InputError."""
-        factor_x, factor_y = plan.reduce_xy
-        size = math.ceil(plan.region.width / factor_x), math.ceil(plan.region.height / factor_y)
-        canvas = Image.new("RGB", size)
+    def read(self, plan: ReadPlan, finish: Callable[[Image.Image], Image.Image] = lambda rows: rows) -> Image.Image:
+        """The planned region, reduced, as RGB on the slide's background; ``finish`` is applied to each strip of rows.
 
-        def fill(block: Box) -> None:
-            at = (block.x - plan.region.x) // factor_x, (block.y - plan.region.y) // factor_y
-            image = self._read_block(plan, block)
-            canvas.paste(image if plan.reduce_xy == (1, 1) else image.reduce(plan.reduce_xy), at)
+        Strips are read and finished side by side in threads. Raises InputError.
+        """
+
+        def strip_of(strip: Box) -> Image.Image:
+            return finish(self._read_strip(plan, strip))
 
         with ThreadPoolExecutor(READ_THREADS) as pool:
-            list(pool.map(fill, plan_blocks(plan.region, plan.reduce_xy)))
+            strips = list(pool.map(strip_of, plan_strips(plan.region, plan.reduce_xy)))
+        canvas = Image.new("RGB", (strips[0].width, sum(strip.height for strip in strips)))
+        y = 0
+        for strip in strips:
+            canvas.paste(strip, (0, y))
+            y += strip.height
+        return canvas
+
+    def _read_strip(self, plan: ReadPlan, strip: Box) -> Image.Image:
+        factor_x, factor_y = plan.reduce_xy
+        canvas = Image.new("RGB", (math.ceil(strip.width / factor_x), math.ceil(strip.height / factor_y)))
+        for block in plan_blocks(strip, factor_x):
+            image = self._read_block(plan, block)
+            reduced = image if plan.reduce_xy == (1, 1) else image.reduce(plan.reduce_xy)
+            canvas.paste(reduced, ((block.x - strip.x) // factor_x, 0))
         return canvas
 
     def details(self) -> dict[str, Any]:
