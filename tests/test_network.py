@@ -406,3 +406,15 @@ def _assert_refused(kind: Any, folder: Path, message: str) -> None:
     assert str(folder) in str(refusal.value)
     assert message in str(refusal.value)
     assert "\n" not in str(refusal.value)
+
+
+def test_a_picture_alone_needs_no_list_and_the_side_of_the_padding_can_be_chosen():
+    processor = DragonflyProcessor.from_pretrained(GOLDEN / "v1" / "checkpoint")
+    picture, prompts = Image.new("RGB", (30, 20), "red"), [processor.prompt("A?"), processor.prompt("A longer one?")]
+    alone = processor(text=prompts[0], images=picture, return_tensors="pt", padding=True)
+    right = processor(text=prompts, images=[picture, picture], padding_side="right")
+    left = processor(text=prompts, images=[picture, picture])
+    length = alone["input_ids"].shape[1]
+    assert right["attention_mask"][0].tolist() == [1] * length + [0] * (right["input_ids"].shape[1] - length)
+    assert right["input_ids"][0, :length].tolist() == alone["input_ids"][0].tolist()
+    assert left["input_ids"][0, -length:].tolist() == alone["input_ids"][0].tolist()

@@ -10,7 +10,7 @@ Pillow does it. Orientation, transparency, windows and fields of view are decide
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from PIL import Image
@@ -116,22 +116,26 @@ class DragonflyProcessor(ProcessorMixin):
 
     def __call__(
         self,
-        images: Sequence[Image.Image | Resizable] | None = None,
+        images: Image.Image | Resizable | Sequence[Image.Image | Resizable] | None = None,
         text: str | Sequence[str] | None = None,
         return_tensors: str = "pt",
         is_generate: bool = True,
         max_length: int | None = None,
+        padding: bool | str = True,
+        padding_side: Literal["left", "right"] | None = None,
         **kwargs: Any,
     ) -> BatchFeature:
         """Model inputs for pairs of one image and one prompt.
 
         Args:
-            images: one per prompt; ``None`` for text alone.
+            images: one per prompt (one image alone needs no list); ``None`` for text alone.
             text: chat-wrapped prompts (see ``prompt``).
             return_tensors: only ``"pt"``.
             is_generate: ``True`` pads on the left, ready for generation; ``False`` ends every sample with
                 <|end_of_text|> and pads on the right, ready for training.
             max_length: the length the network was trained with; text may take half of it, less one id.
+            padding: has no effect: rows of a batch are always padded to the longest.
+            padding_side: ``None`` is the side that ``is_generate`` implies.
 
         Returns:
             ``input_ids`` and ``attention_mask`` [batch, length], and with images ``pixel_values``
@@ -147,14 +151,16 @@ class DragonflyProcessor(ProcessorMixin):
             raise ValueError("an image needs a prompt")
         prompts = [text] if isinstance(text, str) else list(text)
         block: list[int] = []
-        if images is not None:
-            if len(images) != len(prompts):
-                raise ValueError(f"{len(images)} images cannot be paired with {len(prompts)} prompts")
+        pictures = images if images is None or isinstance(images, Sequence) else [images]
+        if pictures is not None:
+            if len(pictures) != len(prompts):
+                raise ValueError(f"{len(pictures)} images cannot be paired with {len(prompts)} prompts")
             block = self.image_block()
-        rows = [block + self.text_ids(prompt, max_length) for prompt in prompts]
-        data = self._pad(rows, left=True) if is_generate else self._pad([*map(self._ended, rows)], left=False)
-        if images is not None:
-            data["pixel_values"] = torch.stack([self.pixels(image) for image in images])
+        end = [] if is_generate else [self.end_of_text_id]
+        rows = [block + self.text_ids(prompt, max_length) + end for prompt in prompts]
+        data = self._pad(rows, padding_side or ("left" if is_generate else "right"))
+        if pictures is not None:
+            data["pixel_values"] = torch.stack([self.pixels(picture) for picture in pictures])
         return BatchFeature(data)
 
     def pixels(self, image: Image.Image | Resizable) -> torch.Tensor:
@@ -184,16 +190,13 @@ class DragonflyProcessor(ProcessorMixin):
     def decode(self, token_ids: Any, **kwargs: Any) -> str:
         return self.tokenizer.decode(token_ids, **kwargs)
 
-    def _ended(self, row: list[int]) -> list[int]:
-        return [*row, self.end_of_text_id]
-
-    def _pad(self, rows: list[list[int]], *, left: bool) -> dict[str, torch.Tensor]:
+    def _pad(self, rows: list[list[int]], side: Literal["left", "right"]) -> dict[str, torch.Tensor]:
         """``input_ids`` and ``attention_mask`` [batch, longest]."""
         shape = len(rows), max(map(len, rows))
         input_ids = torch.full(shape, self.end_of_text_id)
         attention_mask = torch.zeros(shape, dtype=torch.long)
         for index, row in enumerate(rows):
-            place = slice(shape[1] - len(row), None) if left else slice(len(row))
+            place = slice(shape[1] - len(row), None) if side == "left" else slice(len(row))
             input_ids[index, place] = torch.tensor(row)
             attention_mask[index, place] = 1
         return {"input_ids": input_ids, "attention_mask": attention_mask}
