@@ -11,7 +11,7 @@ from dragonfly_cli.engine.questions import Question, as_question
 from dragonfly_cli.engine.settings import AnswerSettings
 from dragonfly_cli.errors import InputError, NoInputError, UsageError
 from dragonfly_cli.options import Format
-from dragonfly_cli.output.files import check_writable, write_text
+from dragonfly_cli.output.files import check_writable, storable, write_text
 from dragonfly_cli.output.notices import DEMO_WARNING
 from dragonfly_cli.output.terminal import certainty, say, say_notices, show, where_it_looked
 from dragonfly_cli.readers import Source, open_source
@@ -58,7 +58,7 @@ def ask_image(image: Path, questions: list[Question], settings: AskSettings) -> 
     if output:
         write_text(output, text)
     else:
-        sys.stdout.write(text)
+        sys.stdout.write(storable(text))
 
 
 def _answers(

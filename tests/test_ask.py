@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -125,6 +126,14 @@ def test_json_lines_and_csv(photo: Path) -> None:
     assert [json.loads(line)["question"] for line in lines] == [QUESTION, "Is it bone?"]
     rows = list(csv.DictReader(io.StringIO(dragonfly("ask", photo, QUESTION, "-f", "csv").stdout)))
     assert float(rows[0]["p_yes"]) + float(rows[0]["p_no"]) == pytest.approx(1, abs=1e-5)
+
+
+def test_a_name_that_is_not_utf_8_reads_back_from_the_record(tmp_path: Path) -> None:
+    path = Path(os.fsdecode(bytes(tmp_path) + b"/b\xff.png"))
+    Image.new("RGB", (40, 30), "pink").save(path)
+    assert dragonfly("ask", path, QUESTION, "--json").json["image"] == str(path)
+    assert dragonfly("ask", path, QUESTION, "--json", "-o", tmp_path / "answer.json").code == 0
+    assert json.loads((tmp_path / "answer.json").read_text(encoding="utf-8"))["image"] == str(path)
 
 
 def test_output_is_written_whole(photo: Path, tmp_path: Path) -> None:

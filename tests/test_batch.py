@@ -2,13 +2,14 @@
 
 import csv
 import io
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
-from make_files import write_dicom, write_svs
+from make_files import write_dicom, write_png, write_svs
 from PIL import Image
 from run_dragonfly import dragonfly, expect_error
 
@@ -88,6 +89,17 @@ def test_without_a_question_images_are_described(study: Path, tmp_path: Path) ->
     assert not (tmp_path / "failed.csv").exists()
 
 
+def test_a_name_that_is_not_utf_8_is_a_row_like_any_other(tmp_path: Path) -> None:
+    (tmp_path / "odd").mkdir()
+    write_png(Path(os.fsdecode(bytes(tmp_path / "odd") + b"/b\xff.png")))
+    call = ("batch", tmp_path / "odd", *QUESTIONS[:2], "-o", tmp_path / "answers.csv")
+    assert dragonfly(*call).code == 0
+    first = rows_of(tmp_path / "answers.csv")
+    assert [Path(row["image"]).name for row in first] == ["b\\udcff.png"]
+    assert dragonfly(*call).code == 0
+    assert rows_of(tmp_path / "answers.csv") == first  # known again, not answered twice
+
+
 def test_nothing_to_do_and_nowhere_to_write(study: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     expect_error(run(tmp_path / "empty", tmp_path / "answers.csv"), 3, "empty")
@@ -113,6 +125,8 @@ def test_a_torn_table_keeps_exactly_its_whole_rows(cells: list[tuple[str, str]],
 
 
 @given(CELLS)
+@example("'=1+1")
+@example("''@x")
 def test_no_cell_is_a_formula_and_every_cell_comes_back(cell: str) -> None:
     text = as_csv([failure_row(cell, cell, 4, cell)], header=True)
     (row,) = csv.DictReader(io.StringIO(text, newline=""))

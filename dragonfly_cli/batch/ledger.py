@@ -25,7 +25,7 @@ Key = tuple[str, str]  # image path and question, as they stand in the CSV
 
 @dataclass(frozen=True)
 class Finished:
-    """What an earlier run has left: its keys in order, and how many of its rows say failed."""
+    """What an earlier run has left: the keys of its rows, and those rows that say failed."""
 
     keys: frozenset[Key]
     failed_rows: list[dict[str, str]]
@@ -107,11 +107,12 @@ def _take_up(path: Path, settings: dict[str, Any]) -> Finished:
 
 def whole_rows(text: str) -> str:
     """The part of a CSV text up to its last complete row: an end of line outside quotes."""
-    end = quotes = 0
-    for place, character in enumerate(text):
-        quotes += character == '"'
-        if character == "\n" and quotes % 2 == 0:
-            end = place + 1
+    end = place = quotes = 0
+    for line in text.split("\n")[:-1]:  # what follows the last end of line is torn
+        place += len(line) + 1
+        quotes += line.count('"')
+        if quotes % 2 == 0:
+            end = place
     return text[:end]
 
 

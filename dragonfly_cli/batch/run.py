@@ -13,6 +13,7 @@ from dragonfly_cli.engine.checkpoints import Checkpoint, find_checkpoint
 from dragonfly_cli.engine.questions import Question
 from dragonfly_cli.engine.settings import AnswerSettings
 from dragonfly_cli.errors import DragonflyError, NoInputError
+from dragonfly_cli.output.files import storable
 from dragonfly_cli.output.table import answer_row, failure_row
 from dragonfly_cli.output.terminal import say, say_notices
 from dragonfly_cli.readers import list_images, open_source
@@ -94,7 +95,7 @@ def _failed(image: Path, questions: list[Question], code: int, why: str) -> list
 
 
 def _key(image: Path, question: Question) -> Key:
-    return str(image), question.text or ""
+    return storable(str(image)), storable(question.text or "")
 
 
 def _run_settings(

@@ -37,12 +37,20 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
         raise OutputError(f"cannot write {path}: {error.strerror or 'the disk refused'}", _HINT) from error
 
 
+def storable(text: str) -> str:
+    """``text`` as UTF-8 can hold it: the bytes of a file name that is not UTF-8 become backslash escapes.
+
+    In JSON such an escape reads back as the very name.
+    """
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def write_text(path: Path, text: str) -> None:
     write_whole(path, lambda part: _write(part, text))
 
 
 def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8", newline="")
+    path.write_text(storable(text), encoding="utf-8", newline="")
 
 
 def _umask() -> int:

@@ -2,7 +2,10 @@
 
 import csv
 import io
+import re
 from typing import Any
+
+from dragonfly_cli.output.files import storable
 
 COLUMNS = (
     "image",
@@ -21,8 +24,9 @@ COLUMNS = (
     "seconds",
 )
 
-# A spreadsheet takes a cell that begins with one of these for a formula.
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+# A spreadsheet takes a cell that begins with one of = + - @ tab for a formula. A cell that looks guarded already gets
+# another quote, so that every cell can be read back as it was.
+_LOOKS_LIKE_A_FORMULA = re.compile(r"'*[=+\-@\t\r]")
 
 
 def answer_row(record: dict[str, Any]) -> dict[str, str]:
@@ -65,17 +69,17 @@ def as_csv(rows: list[dict[str, str]], *, header: bool) -> str:
     writer = csv.DictWriter(text, COLUMNS)
     if header:
         writer.writeheader()
-    writer.writerows({name: _guarded(cell) for name, cell in row.items()} for row in rows)
+    writer.writerows({name: _guarded(storable(cell)) for name, cell in row.items()} for row in rows)
     return text.getvalue()
 
 
 def unguarded(cell: str) -> str:
     """The cell as it was before ``as_csv`` guarded it."""
-    return cell[1:] if cell.startswith("'") and cell[1:].startswith(_FORMULA_STARTS) else cell
+    return cell[1:] if cell.startswith("'") and _LOOKS_LIKE_A_FORMULA.match(cell) else cell
 
 
 def _guarded(cell: str) -> str:
-    return f"'{cell}" if cell.startswith(_FORMULA_STARTS) else cell
+    return f"'{cell}" if _LOOKS_LIKE_A_FORMULA.match(cell) else cell
 
 
 def _number(value: float | None) -> str:

@@ -9,12 +9,13 @@ from typing import Any
 
 from dragonfly_cli.engine.checkpoints import Checkpoint
 from dragonfly_cli.engine.questions import DOUBTFUL_OPTION_MASS
+from dragonfly_cli.output.files import storable
 from dragonfly_cli.output.notices import DEMO_WARNING, NOTICE
 
 
 def say(message: str) -> None:
     """A line on stderr."""
-    print(harmless(message), file=sys.stderr, flush=True)
+    print(storable(harmless(message)), file=sys.stderr, flush=True)
 
 
 def say_notices(checkpoint: Checkpoint) -> None:
@@ -26,7 +27,7 @@ def say_notices(checkpoint: Checkpoint) -> None:
 
 def show(piece: str) -> None:
     """A piece of a result on stdout, at once."""
-    sys.stdout.write(harmless(piece))
+    sys.stdout.write(storable(harmless(piece)))
     sys.stdout.flush()
 
 
