@@ -154,6 +154,6 @@ def _is_listed(path: Path) -> bool:
 # First match wins; the last row takes what is left, and says so when it is no image at all.
 READERS = (
     Reader(_is_slide, "dragonfly_cli.readers.slide", "SlideSource"),
-    Reader(_is_dicom_file, "dragonfly_cli.readers.dicom", "DicomSource"),
+    Reader(_is_dicom_file, "dragonfly_cli.readers.dicom.source", "DicomSource"),
     Reader(lambda path, head: True, "dragonfly_cli.readers.raster", "RasterSource"),
 )
