@@ -1,10 +1,17 @@
-"""The options that mean the same in every command, each with its environment variable. Nothing heavy is imported."""
+"""The options that mean the same in every command, each with its environment variable. Nothing heavy is imported.
 
+Options that belong together form a group, a frozen dataclass, which is also what the code behind a command is given.
+"""
+
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from dragonfly_cli.readers.dicom.choices import DicomChoices
 
 DEBUG_KEY = "dragonfly.debug"
 
@@ -41,6 +48,17 @@ class Attention(StrEnum):
     sdpa = "sdpa"
     flash = "flash"
     eager = "eager"
+
+
+class Aggregate(StrEnum):
+    """How the answers about several fields become one."""
+
+    auto = "auto"
+    any = "any"
+    max = "max"
+    mean = "mean"
+    top3_mean = "top3-mean"
+    vote = "vote"
 
 
 class Keep(StrEnum):
@@ -96,6 +114,26 @@ FrameOption = Annotated[
     int | None,
     typer.Option("--frame", envvar="DRAGONFLY_FRAME", min=0, help="Which frame of several, counted from 0."),
 ]
+SliceOption = Annotated[
+    str | None,
+    typer.Option("--slice", envvar="DRAGONFLY_SLICE", help="Slices in spatial order, from 0: N or A:B:STEP."),
+]
+MontageOption = Annotated[
+    str | None,
+    typer.Option("--montage", envvar="DRAGONFLY_MONTAGE", help="Show slices as one picture: COLUMNSxROWS, as 4x3."),
+]
+WindowOption = Annotated[
+    str | None,
+    typer.Option(
+        "--window",
+        envvar="DRAGONFLY_WINDOW",
+        help="DICOM: lung, brain, bone, soft, liver, mediastinum, stroke, WIDTH,LEVEL, rgb3, or the file's N-th.",
+    ),
+]
+SeriesOption = Annotated[
+    str | None,
+    typer.Option("--series", envvar="DRAGONFLY_SERIES", help="Which series of a study: a number of info's, or a UID."),
+]
 SlideMppOption = Annotated[
     float | None,
     typer.Option("--slide-mpp", envvar="DRAGONFLY_SLIDE_MPP", help="Microns per pixel, when the file does not say."),
@@ -109,3 +147,82 @@ DebugOption = Annotated[
         "--debug", envvar="DRAGONFLY_DEBUG", callback=_remember_debug, is_eager=True, help="Tracebacks of errors."
     ),
 ]
+BudgetOption = Annotated[
+    int | None,
+    typer.Option("--budget", envvar="DRAGONFLY_BUDGET", min=1, help="How many fields of view to look at, at most."),
+]
+AggregateOption = Annotated[
+    Aggregate,
+    typer.Option("--aggregate", envvar="DRAGONFLY_AGGREGATE", help="How the answers about several fields become one."),
+]
+
+
+@dataclass(frozen=True)
+class OpenOptions:
+    """How an input is opened."""
+
+    slide_mpp: SlideMppOption = None
+    window: WindowOption = None
+    series: SeriesOption = None
+
+    def __post_init__(self) -> None:
+        self.dicom  # noqa: B018 - a window that cannot be understood is told before any file is opened
+
+    @property
+    def dicom(self) -> "DicomChoices":
+        """Window and series, parsed. Raises UsageError."""
+        from dragonfly_cli.readers.dicom.choices import parse_choices
+
+        return parse_choices(self.window, self.series)
+
+
+@dataclass(frozen=True)
+class LookOptions:
+    """Where in an input the model looks."""
+
+    frame: FrameOption = None
+    slices: SliceOption = None
+    montage: MontageOption = None
+    budget: BudgetOption = None
+
+    def __post_init__(self) -> None:
+        """What cannot be understood is told before any file is opened. Raises UsageError."""
+        if self.slices is None and self.montage is None:
+            return
+        from dragonfly_cli.errors import UsageError
+        from dragonfly_cli.fields.frames import parse_montage, parse_slices
+
+        if self.frame is not None:
+            raise UsageError("--frame chooses one picture", "leave --frame out, or --slice and --montage")
+        if self.slices is not None:
+            parse_slices(self.slices)
+        if self.montage is not None:
+            parse_montage(self.montage)
+
+
+@dataclass(frozen=True)
+class AnswerOptions:
+    """Which model answers, on what, and how its answers are drawn and combined."""
+
+    model: ModelOption = "auto"
+    device: DeviceOption = "auto"
+    max_tokens: MaxTokensOption = 256
+    temperature: TemperatureOption = 0.0
+    seed: SeedOption = 0
+    quant: QuantOption = Quant.auto
+    attn: AttentionOption = Attention.auto
+    aggregate: AggregateOption = Aggregate.auto
+
+
+@dataclass(frozen=True)
+class PrintOptions:
+    """How answers are printed, and where to."""
+
+    output: OutputOption = None
+    output_format: FormatOption = Format.text
+    json: JsonOption = False
+    verbose: VerboseOption = False
+
+    @property
+    def format(self) -> Format:
+        return Format.json if self.json else self.output_format

@@ -1,17 +1,23 @@
 """Which boxes of a source the model is shown: fields of view.
 
-A photograph, a radiograph or one frame of a series is one field, itself; a slide has an overview field. How a field
-is cut into crops is not decided here: that belongs to the weights (``dragonfly_med.views``).
+A photograph or a radiograph is one field, itself; a slide has an overview field; of several frames a few are looked
+at, each a field. How a field is cut into crops is not decided here: that belongs to the weights
+(``dragonfly_med.views``).
 """
 
 from dataclasses import dataclass
 from typing import Literal
 
 from dragonfly_cli.errors import UsageError
+from dragonfly_cli.fields.frames import parse_montage, pick, spread
 from dragonfly_cli.geometry import Box
-from dragonfly_cli.readers.source import Source, View
+from dragonfly_cli.options import LookOptions
+from dragonfly_cli.readers.source import Source, View, spatial_order
 
 Role = Literal["overview", "zoom", "region", "slice", "whole"]
+
+_NOTHING_SAID = LookOptions()
+FRAMES_LOOKED_AT = 8
 
 
 @dataclass(frozen=True)
@@ -24,20 +30,52 @@ class Field:
     box: Box
 
 
-def plan_fields(source: Source, frame: int | None = None) -> list[Field]:
-    """The fields to look at: at present always one, the whole of one frame.
+def plan_fields(source: Source, looking: LookOptions = _NOTHING_SAID) -> list[Field]:
+    """The fields to look at, one after the other; their ids count from 0.
 
-    ``frame`` counts from 0; ``None`` is the first. Raises UsageError if there is no such frame.
+    One frame is one field; of several, those that ``looking`` names, or some that are spread evenly over the volume,
+    ``looking.budget`` of them at most. Raises UsageError if there is no such frame or slice, counted from 0.
     """
-    if frame is not None and not 0 <= frame < source.frames:
+    whole = Box(0, 0, *source.size_wh)
+    if looking.montage is None and (source.frames > 1 or looking.frame is not None or looking.slices is not None):
+        frames = _frames_to_look_at(source, looking, FRAMES_LOOKED_AT)
+        role: Role = "slice" if source.frames > 1 else "whole"
+        return [Field(number, role, frame, whole) for number, frame in enumerate(frames)]
+    return [Field(0, "overview" if source.kind == "slide" else "whole", 0, whole)]
+
+
+def arranged(source: Source, looking: LookOptions) -> Source:
+    """The source itself, or with ``--montage`` several of its frames as one picture. Raises UsageError."""
+    if looking.montage is None:
+        return source
+    from dragonfly_cli.fields.montage import Montage
+
+    columns, rows = parse_montage(looking.montage)
+    return Montage(source, _frames_to_look_at(source, looking, columns * rows), (columns, rows))
+
+
+def _frames_to_look_at(source: Source, looking: LookOptions, most: int) -> list[int]:
+    """The frames that were named, all of them; or else ``most`` or the budget of them, spread evenly."""
+    if looking.frame is not None:
+        _check_frame(source, looking.frame)
+        return [looking.frame]
+    order = spatial_order(source)
+    chosen = list(order) if looking.slices is None else pick(order, looking.slices, str(source.path))
+    limit = looking.budget or (len(chosen) if looking.slices else most)
+    shown = [chosen[number] for number in spread(len(chosen), limit)]
+    if len(shown) < len(chosen):
+        source.warnings.append(
+            f"{len(shown)} of {len(chosen)} frames were looked at; --budget takes more, --frame chooses one"
+        )
+    return shown
+
+
+def _check_frame(source: Source, frame: int) -> None:
+    if not 0 <= frame < source.frames:
         raise UsageError(
             f"--frame {frame}: {source.path} has {source.frames} frame{'s' * (source.frames > 1)}",
             f"frames count from 0; give one from 0 to {source.frames - 1}",
         )
-    if frame is None and source.frames > 1:
-        source.warnings.append(f"only frame 0 of {source.frames} was looked at; --frame chooses another")
-    role: Role = "overview" if source.kind == "slide" else "whole"
-    return [Field(0, role, frame or 0, Box(0, 0, *source.size_wh))]
 
 
 def field_view(source: Source, field: Field) -> View:

@@ -14,10 +14,11 @@ from dragonfly_cli import __version__
 from dragonfly_cli.engine.checkpoints import DEMO
 from dragonfly_cli.fields import field_mpp
 from dragonfly_cli.output.notices import DEMO_WARNING, NOTICE
-from dragonfly_cli.readers.fingerprint import fingerprint
-from dragonfly_cli.readers.source import Source
+from dragonfly_cli.readers.fingerprint import fingerprint, fingerprint_of_many
+from dragonfly_cli.readers.source import Source, files_of
 
 if TYPE_CHECKING:  # these import torch, and `info` needs none
+    from dragonfly_cli.engine.aggregation import Answer
     from dragonfly_cli.engine.answering import FieldAnswer
     from dragonfly_cli.engine.model import ModelIdentity
 
@@ -26,7 +27,8 @@ SCHEMA_VERSION = 1
 
 def source_record(source: Source) -> dict[str, Any]:
     """What an input is, without saying whose it is."""
-    hashes = fingerprint(source.path)
+    files = files_of(source)
+    hashes = fingerprint(files[0]) if len(files) == 1 else fingerprint_of_many(files)
     if hashes["sha256"] is None:
         hashes["quickhash"] = source.details().get("quickhash") or hashes["quickhash"]  # OpenSlide's, if it has one
     return _shape(source) | hashes
@@ -38,7 +40,7 @@ def source_info(source: Source) -> dict[str, Any]:
 
 
 def answer_record(
-    source: Source, source_facts: dict[str, Any], answered: "FieldAnswer", model: "ModelIdentity", seed: int
+    source: Source, source_facts: dict[str, Any], answered: "Answer", model: "ModelIdentity", seed: int
 ) -> dict[str, Any]:
     """The record of one answer; ``source_facts`` come from ``source_record``, once per image."""
     demo = [DEMO_WARNING] if model.id == DEMO else []
@@ -51,8 +53,8 @@ def answer_record(
         "abstained": False,
         "probabilities": answered.probabilities,
         "option_mass": answered.option_mass,
-        "aggregate": None,
-        "fields": [_field_record(source, answered)],
+        "aggregate": answered.aggregate,
+        "fields": [_field_record(source, each) for each in answered.fields],
         "control": None,
         "model": asdict(model),
         "prompt": answered.prompt,

@@ -4,6 +4,7 @@
 joins them, one frame at a time. Non-goals: files and folders (``source``, ``series``), presentation states, overlays.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +28,7 @@ from dragonfly_cli.readers.dicom.decoding import (
     pixel_facts,
 )
 from dragonfly_cli.readers.dicom.display import Array, GrayWay, LookupTable, Voi
+from dragonfly_cli.readers.dicom.index import frames_in
 from dragonfly_cli.readers.dicom.places import Place
 
 NOT_PICTURES = ("Segmentation Storage", "Label Map Segmentation Storage", "RT Dose Storage")
@@ -52,6 +54,7 @@ class DicomImage:
     """
 
     def __init__(self, place: Place, choice: WindowChoice | None = None) -> None:
+        self._place = place
         self.label = place.label
         self.warnings: list[str] = []
         with header_of.quiet_pydicom():
@@ -87,6 +90,17 @@ class DicomImage:
         if image.size == self.shape.shown_wh:
             return image
         return image.resize(self.shape.shown_wh, Image.Resampling.BICUBIC)
+
+    def spatial_order(self) -> Sequence[int]:
+        """The numbers of the frames by their position along the normal, if every frame has one."""
+        with header_of.quiet_pydicom():
+            try:
+                frames = frames_in(self.header, self._place, self.facts.frames)
+            except READ_ERRORS:
+                return range(self.facts.frames)
+        if len({each.orientation for each in frames}) != 1 or any(each.along_normal is None for each in frames):
+            return range(self.facts.frames)
+        return [each.frame for each in sorted(frames, key=lambda each: (each.along_normal or 0.0, each.frame))]
 
     def details(self) -> dict[str, Any]:
         """Technical facts only: an allow-list."""

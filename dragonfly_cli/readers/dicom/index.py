@@ -62,14 +62,19 @@ def slices_of(place: Place) -> list[Slice]:
             if frames > 1:
                 with place.opener() as file:
                     header = pydicom.dcmread(file, stop_before_pixels=True, force=True)
-            if not _short(header, "Rows") or not _short(header, "Columns"):
-                return []
-            common = _common_facts(header, place)
-            return [Slice(frame=frame, **common, **_geometry(header, frame, frames)) for frame in range(frames)]
+            return frames_in(header, place, frames)
         except READ_ERRORS:
             raise InputError(
                 f"cannot read the DICOM file {place.label}: its header is damaged", "copy it again"
             ) from None
+
+
+def frames_in(header: Dataset, place: Place, frames: int) -> list[Slice]:
+    """The frames of a data set that has been read already. Raises what pydicom raises."""
+    if not _short(header, "Rows") or not _short(header, "Columns"):
+        return []
+    common = _common_facts(header, place)
+    return [Slice(frame=frame, **common, **_geometry(header, frame, frames)) for frame in range(frames)]
 
 
 def _partial_header(place: Place) -> Dataset:
