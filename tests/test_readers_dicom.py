@@ -148,7 +148,7 @@ def test_an_empty_voi_sequence_is_no_table(tmp_path):
 def test_functional_groups_give_each_frame_its_own_window_and_rescale(tmp_path):
     pixels = np.stack([RAMP, RAMP])
     shared = item(
-        PixelMeasuresSequence=Sequence([item(PixelSpacing=[2, 0.5])]),
+        PixelMeasuresSequence=Sequence([item(PixelSpacing=[0.5, 0.5])]),
         PixelValueTransformationSequence=Sequence([item(RescaleSlope=1, RescaleIntercept=-1000)]),
     )
     frames = [
@@ -162,17 +162,29 @@ def test_functional_groups_give_each_frame_its_own_window_and_rescale(tmp_path):
         PerFrameFunctionalGroupsSequence=Sequence(frames),
     )
     source = open_source(path)
-    assert (source.frames, source.size_wh, source.mpp) == (2, (64, 64), (500.0, 2000.0))
+    assert (source.frames, source.size_wh, source.mpp) == (2, (64, 64), (500.0, 500.0))
     flat = [gray(path, frame).reshape(-1) for frame in (0, 1)]
     assert flat[0][201] == 255 and flat[1][1799] == 0 and flat[1][2001] == 255
     with pytest.raises(InputError, match="no frame 2"):
         source.view(Box(0, 0, 64, 64), 2)
 
 
-def test_pixel_spacing_is_row_then_column(tmp_path):
-    source = open_source(write_dicom(tmp_path / "a", RAMP, PixelSpacing=[0.8, 0.4]))
-    assert (source.mpp, source.mpp_source) == ((400.0, 800.0), "file")
-    assert source.details()["pixel_spacing_mm"] == [0.8, 0.4]
+def test_pixels_that_are_not_square_are_shown_square(tmp_path):
+    """Pixel Spacing is (between rows, between columns): tall pixels make a tall picture, and nothing is thrown away."""
+    source = open_source(
+        write_dicom(tmp_path / "a", RAMP, bits_stored=12, window=(2048, 4096), PixelSpacing=[0.8, 0.4])
+    )
+    assert (source.size_wh, source.mpp, source.mpp_source) == ((64, 128), (400.0, 400.0), "file")
+    assert source.details()["pixel_spacing_mm"] == [0.8, 0.4] and "not square" in source.warnings[0]
+    view = np.asarray(source.view(Box(0, 0, 64, 128)))
+    assert view[0, 0, 0] == 0 and view[-1, -1, 0] == 255
+    wide = open_source(write_dicom(tmp_path / "b", RAMP, PixelAspectRatio=[1, 2]))
+    assert wide.size_wh == (128, 64) and wide.mpp is None
+
+
+def test_a_pixel_shape_that_cannot_be_right_is_left_alone(tmp_path):
+    source = open_source(write_dicom(tmp_path / "a", RAMP, PixelSpacing=[0.001, 1000]))
+    assert source.size_wh == (64, 64) and "cannot be right" in source.warnings[0]
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
@@ -258,7 +270,6 @@ def test_segmentations_and_reports_are_named_and_refused(tmp_path):
 @pytest.mark.parametrize(
     ("syntax", "hint"),
     [
-        ("1.2.840.10008.1.2.4.51", 'pip install "dragonfly-cli[gpl]"'),
         ("1.2.840.10008.1.2.4.55", "gdcmconv"),
         ("1.2.840.10008.1.2.4.102", "gdcmconv"),
     ],

@@ -12,7 +12,7 @@ from dragonfly_cli.batch.ledger import Key, Ledger
 from dragonfly_cli.engine.checkpoints import Checkpoint, find_checkpoint
 from dragonfly_cli.engine.questions import Question
 from dragonfly_cli.errors import DragonflyError, NoInputError, UsageError
-from dragonfly_cli.fields import plan_fields
+from dragonfly_cli.fields import arranged, plan_fields
 from dragonfly_cli.options import AnswerOptions, LookOptions, OpenOptions
 from dragonfly_cli.output.files import storable
 from dragonfly_cli.output.table import answer_row, failure_row

@@ -111,6 +111,7 @@ class PixelFacts:
     frames: int
     allocated: int
     bits: int
+    spare_low_bits: int  # of older files, which may keep their value in the upper bits of a word
     photometric: str
     syntax: UID
     length: int  # bytes of the element; 2**32 - 1 when undefined
@@ -136,6 +137,8 @@ def pixel_facts(header: Dataset, label: str) -> PixelFacts:
     length = element.length if is_raw else len(element.value or b"")
     default_bits = {"PixelData": 0, "FloatPixelData": 32, "DoubleFloatPixelData": 64}[keyword]
     allocated = int(header.get("BitsAllocated") or default_bits)
+    bits = min(int(header.get("BitsStored") or allocated), allocated)
+    high_bit = min(int(header.get("HighBit") or bits - 1), allocated - 1)
     frames = header.get("NumberOfFrames")
     facts = PixelFacts(
         keyword=keyword,
@@ -144,7 +147,8 @@ def pixel_facts(header: Dataset, label: str) -> PixelFacts:
         samples=int(header.get("SamplesPerPixel") or 1),
         frames=1 if frames is None or frames == "" else int(frames),
         allocated=allocated,
-        bits=min(int(header.get("BitsStored") or allocated), allocated),
+        bits=bits,
+        spare_low_bits=max(0, high_bit + 1 - bits) if keyword == "PixelData" else 0,
         photometric=str(header.get("PhotometricInterpretation") or "").strip(),
         syntax=header_of.syntax_of(header),
         length=length,
@@ -234,10 +238,16 @@ class FrameReader:
         header, facts = self._header, self._facts
         if facts.keyword == "PixelData" and facts.allocated % 8:
             return self._unpacked(frame)
+        how: dict[str, Any] = {"index": frame, "correct_unused_bits": not facts.spare_low_bits}
         if facts.offset is None or not header_of.is_complete(header):
-            return pixel_array(header_of.completed(header), index=frame)
-        with self._place.opener() as file:
-            return pixel_array(file, index=frame)
+            stored = pixel_array(header_of.completed(header), **how)
+        else:
+            with self._place.opener() as file:
+                stored = pixel_array(file, **how)
+        if not facts.spare_low_bits:
+            return stored
+        unused = facts.allocated - facts.bits - facts.spare_low_bits
+        return stored << unused >> (unused + facts.spare_low_bits)
 
     def _unpacked(self, frame: int) -> Array:
         """Samples that are packed without regard to bytes, lowest bit first (PS3.5, 8.1.1 and annex D)."""
@@ -248,7 +258,7 @@ class FrameReader:
         start, stop = frame * count * facts.allocated, (frame + 1) * count * facts.allocated
         packed = np.frombuffer(self._native_bytes(start // 8, math.ceil(stop / 8)), np.uint8)
         bits = np.unpackbits(packed, bitorder="little")[start % 8 :][: count * facts.allocated]
-        bits = bits.reshape(count, facts.allocated)[:, : facts.bits]
+        bits = bits.reshape(count, facts.allocated)[:, facts.spare_low_bits :][:, : facts.bits]
         values: Array = np.zeros(count, np.int32)
         for place in range(facts.bits):
             values |= bits[:, place].astype(np.int32) << place
@@ -279,6 +289,7 @@ def can_decode(syntax: UID, bits: int = 8) -> bool:
         decoder = get_decoder(syntax)
     except NotImplementedError:
         return False
-    if syntax in DEEPEST_BITS and bits > 8:
-        return bool({jpeg_plugin.NAME, "pylibjpeg"} & set(decoder.available_plugins))
-    return decoder.is_available
+    is_deep_enough = bits <= 8 or syntax not in DEEPEST_BITS
+    return decoder.is_available and (
+        is_deep_enough or bool({jpeg_plugin.NAME, "pylibjpeg"} & set(decoder.available_plugins))
+    )
