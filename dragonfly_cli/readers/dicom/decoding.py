@@ -210,7 +210,7 @@ class FrameReader:
         one.NumberOfFrames = 1
         one.PixelData = encapsulate([stream])
         one["PixelData"].VR = "OB"
-        return get_decoder(facts.syntax).as_array(one, index=0)[0]
+        return _decoded(one, facts.syntax)
 
     def _stream(self, frame: int) -> bytes:
         """The compressed bytes of one frame."""
@@ -281,6 +281,19 @@ class FrameReader:
                 return InputError(f"cannot decode {label}: no decoder for {name} is installed", CODECS[syntax])
             return InputError(f"cannot decode {label}: {name} is not supported", CONVERT_HINT)
         return InputError(f"cannot decode {label}: its pixel data ({name}) is damaged or incomplete", COPY_HINT)
+
+
+def _decoded(one: Dataset, syntax: UID) -> Array:
+    """The only frame of ``one``, by the first plug-in that can; raises what the last of them raises.
+
+    GDCM comes last and only alone: where a stream breaks its rules it may end the process.
+    """
+    decoder = get_decoder(syntax)
+    plugins = sorted(set(decoder.available_plugins) - {"gdcm"}, key=lambda name: (name != jpeg_plugin.NAME, name))
+    for plugin in plugins[:-1]:
+        with contextlib.suppress(*READ_ERRORS):
+            return decoder.as_array(one, index=0, decoding_plugin=plugin)[0]
+    return decoder.as_array(one, index=0, decoding_plugin=plugins[-1] if plugins else "")[0]
 
 
 def can_decode(syntax: UID, bits: int = 8) -> bool:
