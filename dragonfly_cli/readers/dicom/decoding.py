@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, get_frame
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.pixels import get_decoder, pixel_array
 from pydicom.uid import (
     UID,
@@ -73,6 +73,7 @@ READ_ERRORS = (  # what pydicom and its plug-ins raise for files of all kinds of
     AssertionError,
     SyntaxError,  # Pillow's word for a broken stream
     InvalidDicomError,
+    BytesLengthException,
     struct.error,
     zlib.error,
 )
