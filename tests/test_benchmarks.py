@@ -45,3 +45,13 @@ def test_loading_takes_no_more_memory_than_the_files_have() -> None:
     (memory,) = (line for line in lines if line.startswith("memory: ours"))
     assert float(memory.removeprefix("memory: ours ").split(",")[0]) <= 1.5  # 1.2 from 64 MB on
     assert any(line.startswith("cold: ours") for line in lines)
+
+
+def test_the_dicom_benchmark_shows_what_pydicom_shows_and_opens_one_file() -> None:
+    """Its ratios depend on how busy the machine is; these two do not."""
+    lines = run("dicom.py", "--side", "300", "--slices", "12", "--rounds", "1").splitlines()
+    figures = dict(line.rsplit(": ", 1) for line in lines if ": " in line)
+    assert float(figures["display, largest difference in grey levels (target 1)"]) <= 1
+    (one_slice,) = (line for line in lines if line.startswith("one slice"))
+    assert one_slice.endswith("files opened (target 1): 1")
+    assert "index, rate beside dcmread alone (target 0.8)" in figures

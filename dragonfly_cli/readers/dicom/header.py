@@ -126,8 +126,12 @@ def is_empty(header: Dataset, keyword: str) -> bool:
 
 
 def code_of(header: Dataset, keyword: str) -> str | None:
-    value = str(header.get(keyword) or "")
-    return value if CODE.fullmatch(value) else None
+    return as_code(str(header.get(keyword) or ""))
+
+
+def as_code(text: str) -> str | None:
+    """``text`` if it has the shape of a code; None for anything that a person may have typed."""
+    return text.strip() if CODE.fullmatch(text) else None
 
 
 def pixel_elements(header: Dataset) -> Dataset:

@@ -110,7 +110,7 @@ def _common_facts(header: Dataset, place: Place) -> dict[str, Any]:
         "place": place,
         "series": series,
         "instance_uid": _text(header, "SOPInstanceUID"),
-        "modality": header_of.code_of(header, "Modality"),
+        "modality": header_of.as_code(_text(header, "Modality")),
         "size_wh": (_short(header, "Columns"), _short(header, "Rows")),
         "number": _whole(header, "InstanceNumber"),
         "is_localizer": bool(image_type & LOCALIZER_WORDS),
