@@ -20,6 +20,7 @@ from dragonfly_cli.options import (
     AttentionOption,
     DebugOption,
     DeviceOption,
+    FormOptions,
     ImageArgument,
     JsonOption,
     LookOptions,
@@ -67,6 +68,7 @@ def ask(
     more: QuestionOption = None,
     questions_file: QuestionsFileOption = None,
     *,
+    form: FormOptions,
     opening: OpenOptions,
     looking: LookOptions,
     answering: AnswerOptions,
@@ -76,7 +78,7 @@ def ask(
     """Answer one or more questions about one image."""
     from dragonfly_cli.asking import ask_image, gather_questions
 
-    questions = gather_questions([*(question or []), *(more or [])], questions_file)
+    questions = gather_questions([*(question or []), *(more or [])], questions_file, form)
     ask_image(image, questions, opening, looking, answering, printing)
 
 
@@ -106,6 +108,7 @@ def batch(
     question: QuestionOption = None,
     questions_file: QuestionsFileOption = None,
     *,
+    form: FormOptions,
     opening: OpenOptions,
     looking: LookOptions,
     answering: AnswerOptions,
@@ -117,7 +120,7 @@ def batch(
     from dragonfly_cli.engine.questions import caption_question
 
     asked = [*(question or [])]
-    questions = gather_questions(asked, questions_file) if asked or questions_file else [caption_question()]
+    questions = gather_questions(asked, questions_file, form) if asked or questions_file else [caption_question()]
     if run_batch(sources, questions, output, opening, looking, answering):
         raise typer.Exit(8)
 

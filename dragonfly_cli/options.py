@@ -58,6 +58,24 @@ class Aggregate(StrEnum):
     vote = "vote"
 
 
+class AnswerType(StrEnum):
+    """What form an answer takes; ``auto`` is told by the form of the question."""
+
+    auto = "auto"
+    yesno = "yesno"
+    options = "options"
+    scale = "scale"
+    open = "open"
+
+
+class Control(StrEnum):
+    """What the picture is replaced by when everything is asked again, to see whether it mattered."""
+
+    none = "none"
+    blank = "blank"
+    shuffle = "shuffle"
+
+
 class Keep(StrEnum):
     """Which copies of a model are stored: as published, in 4 bit, or both."""
 
@@ -132,6 +150,35 @@ AggregateOption = Annotated[
     Aggregate,
     typer.Option("--aggregate", envvar="DRAGONFLY_AGGREGATE", help="How the answers about several fields become one."),
 ]
+TypeOption = Annotated[
+    AnswerType,
+    typer.Option("--type", envvar="DRAGONFLY_TYPE", help="What is answered; auto goes by the form of the question."),
+]
+OptionsOption = Annotated[
+    str | None,
+    typer.Option("--options", envvar="DRAGONFLY_OPTIONS", help="The answers to choose from: benign,malignant."),
+]
+ScaleOption = Annotated[
+    str | None, typer.Option("--scale", envvar="DRAGONFLY_SCALE", help="Answer with a whole number: 1-5.")
+]
+SchemaOption = Annotated[
+    Path | None,
+    typer.Option("--schema", envvar="DRAGONFLY_SCHEMA", help="A JSON schema; the answer is JSON that obeys it."),
+]
+AbstainOption = Annotated[
+    float,
+    typer.Option(
+        "--abstain",
+        envvar="DRAGONFLY_ABSTAIN",
+        min=0.0,
+        max=1.0,
+        help="Answer 'uncertain' when the two most probable answers are less than this apart.",
+    ),
+]
+ControlOption = Annotated[
+    Control,
+    typer.Option("--control", envvar="DRAGONFLY_CONTROL", help="Ask again with the picture made unrecognisable."),
+]
 
 
 @dataclass(frozen=True)
@@ -161,6 +208,18 @@ class AnswerOptions:
     quant: QuantOption = Quant.auto
     attn: AttentionOption = Attention.auto
     aggregate: AggregateOption = Aggregate.auto
+    abstain: AbstainOption = 0.0
+    control: ControlOption = Control.none
+
+
+@dataclass(frozen=True)
+class FormOptions:
+    """What form answers shall have."""
+
+    type: TypeOption = AnswerType.auto
+    options: OptionsOption = None
+    scale: ScaleOption = None
+    schema: SchemaOption = None
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from PIL import Image
 from run_dragonfly import dragonfly, expect_error
 
 from dragonfly_cli.engine.checkpoints import find_checkpoint
-from dragonfly_cli.engine.questions import yes_no_token_ids
+from dragonfly_cli.engine.choices import yes_no_token_ids
 from dragonfly_med import DragonflyForCausalLM, DragonflyProcessor
 
 QUESTION = "Is there a tumour?"

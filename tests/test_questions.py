@@ -2,7 +2,8 @@
 
 import pytest
 
-from dragonfly_cli.engine.questions import is_yes_no, yes_no_token_ids
+from dragonfly_cli.engine.choices import yes_no_token_ids
+from dragonfly_cli.engine.questions import is_yes_no
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import closing
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,7 +49,7 @@ def run_batch(
     book.refuse_other_run()  # told before the model is loaded
     from dragonfly_cli.pipeline import prepare
 
-    model, request = prepare(checkpoint, questions, answering)
+    model, request = prepare(checkpoint, questions, answering, asdict(opening) | asdict(looking))
     say_notices(checkpoint)
     with book as ledger:
         left = [image for image in images if any(_key(image, q) not in ledger.finished.keys for q in questions)]
@@ -80,22 +80,26 @@ def _image_rows(
     looking: LookOptions,
     finished: frozenset[Key],
 ) -> Iterator[list[dict[str, str]]]:
-    """Yields the rows of one image as they are answered, leaving out those that an earlier run has finished."""
+    """Yields the rows of one image as they are answered, leaving out those that an earlier run has finished.
+
+    All questions are asked again, so that the rows are those of a run that was not cut off, to the last digit.
+    """
     from dragonfly_cli.pipeline import answer_source
 
     left = [question for question in request.questions if _key(image, question) not in finished]
-    answered = 0
     try:
         with closing(open_source(image, opening)) as source:
             fields = plan_fields(source, looking)
-            for record in answer_source(model, source, fields, replace(request, questions=left)):
-                answered += 1
-                yield [answer_row(record)]
+            records = answer_source(model, source, fields, request)
+            for question, record in zip(request.questions, records, strict=True):
+                if question in left:
+                    yield [answer_row(record)]
+                    left.remove(question)
     except DragonflyError as error:
-        yield _failed(image, left[answered:], error.exit_code, error.message)
+        yield _failed(image, left, error.exit_code, error.message)
     except Exception as error:  # a bug met in one image must not cost the night; the error code tells it
         why = f"{image}: this is a bug in dragonfly ({type(error).__name__}); ask about this image with --debug"
-        yield _failed(image, left[answered:], _BUG_CODE, why)
+        yield _failed(image, left, _BUG_CODE, why)
 
 
 def _failed(image: Path, questions: list[Question], code: int, why: str) -> list[dict[str, str]]:
@@ -113,6 +117,7 @@ def _run_settings(
     return {
         "sources": [str(source) for source in sources],
         "questions": [question.text for question in questions],
+        "forms": [[question.kind, list(question.options), question.schema, question.system] for question in questions],
         **options,
         "model": checkpoint.id,
         "model_sha256": checkpoint.sha256(),

@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # these import torch, and `info` needs none
     from dragonfly_cli.engine.aggregation import Answer
     from dragonfly_cli.engine.answering import FieldAnswer
     from dragonfly_cli.engine.model import ModelIdentity
+    from dragonfly_cli.engine.questions import Question
 
 SCHEMA_VERSION = 1
 
@@ -39,30 +40,46 @@ def source_info(source: Source) -> dict[str, Any]:
 
 
 def answer_record(
-    source: Source, source_facts: dict[str, Any], answered: "Answer", model: "ModelIdentity", seed: int
+    source: Source,
+    source_facts: dict[str, Any],
+    answered: "Answer",
+    model: "ModelIdentity",
+    settings: dict[str, Any],
 ) -> dict[str, Any]:
-    """The record of one answer; ``source_facts`` come from ``source_record``, once per image."""
+    """The record of one answer; ``source_facts`` come from ``source_record``, once per image.
+
+    ``settings`` are the options of the command; what the question itself asks for is put beside them, and together they
+    repeat the answer.
+    """
+    question = answered.question
     demo = [DEMO_WARNING] if model.id == DEMO else []
     return {
         "schema_version": SCHEMA_VERSION,
         "image": str(source.path),
         "source": source_facts,
-        "question": answered.question.text,
+        "question": question.text,
         "answer": answered.text,
-        "abstained": False,
+        "abstained": answered.abstained,
         "probabilities": answered.probabilities,
         "option_mass": answered.option_mass,
+        "calibrated": answered.calibrated,
         "aggregate": answered.aggregate,
         "fields": [_field_record(source, each) for each in answered.fields],
-        "control": None,
+        "control": None if answered.control is None else asdict(answered.control),
         "model": asdict(model),
         "prompt": answered.prompt,
-        "seed": seed,
+        "seed": settings["seed"],
+        "settings": settings | _question_settings(question),
         "versions": _versions(),
         "timing": {name: round(seconds, 4) for name, seconds in asdict(answered.timing).items()},
         "warnings": [*demo, *source.warnings, *answered.warnings],
         "notice": NOTICE,
     }
+
+
+def _question_settings(question: "Question") -> dict[str, Any]:
+    schema = None if question.schema is None else json.loads(question.schema)
+    return {"type": question.kind, "options": question.options, "schema": schema, "system": question.system}
 
 
 def as_json(records: list[dict[str, Any]]) -> str:
