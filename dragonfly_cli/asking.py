@@ -17,20 +17,27 @@ from dragonfly_cli.output.files import check_writable, storable, write_text
 from dragonfly_cli.output.notices import DEMO_WARNING
 from dragonfly_cli.output.terminal import certainty, say, say_notices, show, where_it_looked
 from dragonfly_cli.readers import Source, open_source
+from dragonfly_cli.templates import find_template
 
 STDOUT = Path("-")
 _ANY_FORM = FormOptions()
 
 
 def gather_questions(asked: list[str], file: Path | None, wanted: FormOptions = _ANY_FORM) -> list[Question]:
-    """The questions of the command line, then those of a file, one a line; raises UsageError if there is none."""
+    """The questions of the command line, then those of a file, one a line; if there is none, those of the template.
+
+    Raises UsageError if there is no question at all.
+    """
     form = as_form(wanted)
+    template = find_template(wanted.template) if wanted.template else None
     texts = [*asked, *(_read_questions(file) if file else [])]
+    if not texts and template:
+        texts = list(template.questions)
     if not texts:
         raise UsageError("there is no question", 'write one after the image, in quotes: "Is there necrosis?"')
     if not all(text.strip() for text in texts):
         raise UsageError("a question is empty", "write it in quotes")
-    return [as_question(text, form) for text in texts]
+    return [as_question(text, form, template.system if template else None) for text in texts]
 
 
 def ask_image(

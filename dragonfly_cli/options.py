@@ -31,7 +31,7 @@ class Picture(StrEnum):
 
 
 class Quant(StrEnum):
-    """In how many bits the language model's weights are held; ``auto`` is 4 on a GPU, on a CPU as they are stored."""
+    """In how many bits the language model's weights are held; ``auto`` is 4 for a large one on a GPU, else as stored."""
 
     auto = "auto"
     four_bit = "4bit"
@@ -98,7 +98,10 @@ DeviceOption = Annotated[
     str, typer.Option("--device", envvar="DRAGONFLY_DEVICE", help="auto, cpu, cuda or cuda:N.", show_default=True)
 ]
 QuantOption = Annotated[
-    Quant, typer.Option("--quant", envvar="DRAGONFLY_QUANT", help="4bit saves memory; auto is 4bit on a GPU.")
+    Quant,
+    typer.Option(
+        "--quant", envvar="DRAGONFLY_QUANT", help="4bit saves memory; auto is 4bit for a large model on a GPU."
+    ),
 ]
 AttentionOption = Annotated[
     Attention, typer.Option("--attn", envvar="DRAGONFLY_ATTN", help="auto takes FlashAttention where it is installed.")
@@ -150,6 +153,10 @@ AggregateOption = Annotated[
     Aggregate,
     typer.Option("--aggregate", envvar="DRAGONFLY_AGGREGATE", help="How the answers about several fields become one."),
 ]
+TemplateOption = Annotated[
+    str | None,
+    typer.Option("--template", "-t", envvar="DRAGONFLY_TEMPLATE", help="A prompt that `template list` shows."),
+]
 TypeOption = Annotated[
     AnswerType,
     typer.Option("--type", envvar="DRAGONFLY_TYPE", help="What is answered; auto goes by the form of the question."),
@@ -178,6 +185,16 @@ AbstainOption = Annotated[
 ControlOption = Annotated[
     Control,
     typer.Option("--control", envvar="DRAGONFLY_CONTROL", help="Ask again with the picture made unrecognisable."),
+]
+
+ControlSampleOption = Annotated[
+    int | None,
+    typer.Option(
+        "--control-sample",
+        envvar="DRAGONFLY_CONTROL_SAMPLE",
+        min=1,
+        help="Ask about only so many images again, with the picture blanked unless --control says otherwise.",
+    ),
 ]
 
 
@@ -214,8 +231,9 @@ class AnswerOptions:
 
 @dataclass(frozen=True)
 class FormOptions:
-    """What form answers shall have."""
+    """How questions are put, and what form their answers shall have."""
 
+    template: TemplateOption = None
     type: TypeOption = AnswerType.auto
     options: OptionsOption = None
     scale: ScaleOption = None

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from dragonfly_cli.calibration.fitting import Fit
+from dragonfly_cli.calibration.store import read_calibration
 from dragonfly_cli.engine.aggregation import Answer, abstain_within, aggregate
 from dragonfly_cli.engine.answering import FieldAnswer, Look, answer, check_question, look_at
 from dragonfly_cli.engine.checkpoints import Checkpoint
@@ -34,18 +36,28 @@ class Request:
     abstain: float = 0.0
     control: Control = Control.none
     settings: dict[str, Any] = field(default_factory=dict)
+    calibration: dict[str, Fit] = field(default_factory=dict)
 
 
 def prepare(
-    checkpoint: Checkpoint, questions: list[Question], options: AnswerOptions, settings: dict[str, Any] | None = None
+    checkpoint: Checkpoint, questions: list[Question], options: AnswerOptions, settings: dict[str, Any]
 ) -> tuple[Model, Request]:
-    """Loads the model and checks that every question fits it, before any pixel is read."""
+    """Loads the model and checks that every question fits it, before any pixel is read.
+
+    ``settings`` are the options that say how an image is opened and where it is looked at.
+    """
     model = load_model(checkpoint, options.device, options.quant, options.attn)
+    return model, as_request(model, questions, options, settings)
+
+
+def as_request(model: Model, questions: list[Question], options: AnswerOptions, settings: dict[str, Any]) -> Request:
+    """The same with a model that is loaded already."""
     for question in questions:
         check_question(model, question)
     sampling = Sampling(options.max_tokens, options.temperature, options.seed)
-    everything = (settings or {}) | asdict(options)
-    return model, Request(questions, sampling, options.aggregate, options.abstain, options.control, everything)
+    everything = settings | asdict(options)
+    calibration = read_calibration(model.identity.sha256, model.identity.quantization)
+    return Request(questions, sampling, options.aggregate, options.abstain, options.control, everything, calibration)
 
 
 def _say_nothing(piece: str) -> None:
@@ -65,12 +77,12 @@ def answer_source(
     cannot be read.
     """
     facts = source_record(source)
-    asked = [_Asked(question) for question in request.questions]
+    asked = [Asked(question) for question in request.questions]
     for each in fields[:-1]:
-        looks = _looks(model, source, each, request.control)
+        looks = make_looks(model, source, each, request.control)
         for one in asked:
             one.ask(model, looks, request.sampling)
-    looks = _looks(model, source, fields[-1], request.control)
+    looks = make_looks(model, source, fields[-1], request.control)
     for one in asked:  # each told as soon as it is complete
         streams = len(fields) == 1 and not one.question.options
         one.ask(model, looks, request.sampling, on_text if streams else _say_nothing)
@@ -81,7 +93,7 @@ def answer_source(
 
 
 @dataclass
-class _Asked:
+class Asked:
     """One question, and what was said of the fields so far: as they are, and with nothing to be seen."""
 
     question: Question
@@ -97,12 +109,24 @@ class _Asked:
 
     def combined(self, request: Request) -> Answer:
         told = abstain_within(aggregate(self.seen, request.rule), request.abstain)
+        told = replace(told, calibrated=_calibrated(told, request.calibration))
         if not self.unseen:
             return told
         without = abstain_within(aggregate(self.unseen, request.rule), request.abstain)
         return replace(told, control=compare(told, without, request.control))
 
 
-def _looks(model: Model, source: Source, field: Field, control: Control) -> list[Look]:
+def _calibrated(told: Answer, calibration: dict[str, Fit]) -> dict[str, float] | None:
+    """A calibration is that of a yes/no question asked by itself, without a template or a conversation before it."""
+    question = told.question
+    fit = calibration.get(question.text or "")
+    if fit is None or question.kind != "yesno" or question.system or question.earlier or not told.probabilities:
+        return None
+    yes = fit.apply(told.probabilities["yes"])
+    return {"yes": yes, "no": 1 - yes}
+
+
+def make_looks(model: Model, source: Source, field: Field, control: Control) -> list[Look]:
+    """The field as it is, and where there is a control, the field with nothing to be seen."""
     look = look_at(model, source, field)
     return [look] if control is Control.none else [look, controlled(model, look, control)]

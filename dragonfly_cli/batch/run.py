@@ -3,8 +3,9 @@
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from dragonfly_cli import __version__
@@ -12,9 +13,10 @@ from dragonfly_cli.batch.ledger import Key, Ledger
 from dragonfly_cli.engine.checkpoints import Checkpoint, find_checkpoint
 from dragonfly_cli.engine.questions import Question
 from dragonfly_cli.errors import DragonflyError, NoInputError
-from dragonfly_cli.fields import plan_fields
-from dragonfly_cli.options import AnswerOptions, LookOptions, OpenOptions
+from dragonfly_cli.fields import plan_fields, spread
+from dragonfly_cli.options import AnswerOptions, Control, LookOptions, OpenOptions
 from dragonfly_cli.output.files import storable
+from dragonfly_cli.output.notices import HARDLY
 from dragonfly_cli.output.table import answer_row, failure_row
 from dragonfly_cli.output.terminal import say, say_notices
 from dragonfly_cli.readers import list_images, open_source
@@ -33,10 +35,12 @@ def run_batch(
     opening: OpenOptions,
     looking: LookOptions,
     answering: AnswerOptions,
+    control_sample: int | None = None,
 ) -> int:
     """Answers every question about every image below ``sources``; returns the number of failed rows.
 
-    Continues the run that ``output`` holds, if it was made with the same settings.
+    Continues the run that ``output`` holds, if it was made with the same settings. With ``control_sample`` only so many
+    images, spread evenly over the run, are asked about a second time with nothing to be seen.
 
     Raises:
         NoInputError: there is no image.
@@ -44,23 +48,32 @@ def run_batch(
     """
     images = find_images(sources)
     checkpoint = find_checkpoint(answering.model)
-    options = asdict(opening) | asdict(looking) | asdict(answering)
+    options = asdict(opening) | asdict(looking) | asdict(answering) | {"control_sample": control_sample}
     book = Ledger(output, _run_settings(sources, questions, options, checkpoint))
     book.refuse_other_run()  # told before the model is loaded
     from dragonfly_cli.pipeline import prepare
 
     model, request = prepare(checkpoint, questions, answering, asdict(opening) | asdict(looking))
     say_notices(checkpoint)
+    sampled = _sample(images, control_sample)
+    uncontrolled = request if control_sample is None else replace(request, control=Control.none)
+    if sampled and request.control is Control.none:
+        request = replace(request, control=Control.blank)
+    distances: list[float] = []
     with book as ledger:
         left = [image for image in images if any(_key(image, q) not in ledger.finished.keys for q in questions)]
         if len(left) < len(images):
             say(f"note: continuing {output}: {len(images) - len(left)} of {len(images)} images are done")
         for image in _with_progress(left):
-            for rows in _image_rows(model, image, request, opening, looking, ledger.finished.keys):
+            asked = request if image in sampled else uncontrolled
+            for rows in _image_rows(model, image, asked, opening, looking, ledger.finished.keys):
                 ledger.add(rows)
+                distances += [float(row["control_distance"]) for row in rows if row["control_distance"]]
         failed = ledger.close_with_failures()
     counts = f"images: {len(images)}, questions: {len(questions)}, failed rows: {failed}"
     say(f"note: {counts}; answers are in {output}")
+    if distances:
+        say(f"note: {control_summary(distances)}")
     return failed
 
 
@@ -70,6 +83,19 @@ def find_images(sources: list[Path]) -> list[Path]:
     if not images:
         raise NoInputError(f"no image below {', '.join(map(str, sources))}", "check the folders")
     return images
+
+
+def control_summary(distances: list[float]) -> str:
+    """What is to be known of the answers that were asked for again with nothing to be seen."""
+    hardly = sum(distance < HARDLY for distance in distances)
+    return (
+        f"control: without the picture {len(distances)} answers are {fmean(distances):.2f} apart on average (0 is the "
+        f"same, 1 the farthest); {hardly} of them hardly change"
+    )
+
+
+def _sample(images: list[Path], count: int | None) -> set[Path]:
+    return {images[place] for place in spread(len(images), count)} if count else set()
 
 
 def _image_rows(

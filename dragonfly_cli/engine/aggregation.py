@@ -15,12 +15,11 @@ from dragonfly_cli.engine.answering import FieldAnswer, Timing, most_probable
 from dragonfly_cli.engine.questions import YES_NO, Question, doubts_about
 from dragonfly_cli.engine.schema import is_json
 from dragonfly_cli.options import Aggregate, Control
+from dragonfly_cli.output.notices import HARDLY
 
 UNCERTAIN = "uncertain"
 
 _MOST = 3
-# Below this distance the answer is hardly one about the picture.
-_HARDLY = 0.05
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class ControlAnswer:
 
     @property
     def warnings(self) -> list[str]:
-        if self.distance >= _HARDLY:
+        if self.distance >= HARDLY:
             return []
         seen = "blanked" if self.kind is Control.blank else "shuffled"
         return [

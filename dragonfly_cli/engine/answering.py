@@ -3,7 +3,7 @@
 Non-goals: choosing fields, and anything about files or printing.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from time import perf_counter
@@ -53,8 +53,8 @@ class Look:
 class FieldAnswer:
     """What the model says of one field.
 
-    ``probabilities`` and ``option_mass`` are given for questions with options, yes/no among them, and ``prompt`` is then
-    the first of its presentations; ``selected`` are the crops that zoom-in selection kept, in level-0 pixels.
+    ``probabilities`` and ``option_mass`` are given for questions with options, yes/no among them, whose ``prompt`` is
+    the first of several; ``selected`` are the crops that zoom-in selection kept, in level-0 pixels.
     """
 
     field: Field
@@ -68,9 +68,6 @@ class FieldAnswer:
     timing: Timing
 
 
-Turn = tuple[str, str]  # what was asked, and what was answered
-
-
 def check_question(model: Model, question: Question) -> None:
     """Raises UsageError for a question that does not fit the model, before any image is read."""
     if not question.instruction.strip():
@@ -78,9 +75,9 @@ def check_question(model: Model, question: Question) -> None:
     _prompt_ids(model, prompts(model, question)[0])
 
 
-def prompts(model: Model, question: Question, earlier: Sequence[Turn] = ()) -> list[str]:
-    """The question in the network's chat form, after the turns before it: once for each order of its options."""
-    return [model.processor.prompt(asked, question.system, earlier) for asked in presentations(question)]
+def prompts(model: Model, question: Question) -> list[str]:
+    """The question in the network's chat form, once for each order of its options."""
+    return [model.processor.prompt(asked, question.system, question.earlier) for asked in presentations(question)]
 
 
 def look_at(model: Model, source: Source, field: Field) -> Look:
@@ -98,14 +95,12 @@ def answer(
     question: Question,
     sampling: Sampling,
     on_text: Callable[[str], None] = lambda piece: None,
-    earlier: Sequence[Turn] = (),
 ) -> FieldAnswer:
     """Asks one question about one field; ``on_text`` is called with pieces of a free answer as they come.
 
-    ``earlier`` are the turns of the conversation before it. Raises DeviceError when memory runs out, and UsageError
-    when the conversation has become too long for the network.
+    Raises DeviceError when memory runs out, and UsageError when it has more text than the network reads.
     """
-    asked = prompts(model, question, earlier)
+    asked = prompts(model, question)
     ids = [_prompt_ids(model, prompt) for prompt in asked]
     probabilities, option_mass = None, None
     with _memory_errors(model):

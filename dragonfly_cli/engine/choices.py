@@ -56,7 +56,7 @@ def presentations(question: Question) -> list[str]:
 
 
 def read_choice(reading: Reading, prompts: list[list[int]], spellings: Spellings) -> Choice:
-    """The mean over all ``prompts`` (token ids, with BOS) of the probability that the answer begins with each option."""
+    """The probability that an answer begins with each option, the mean over all ``prompts`` (token ids with BOS)."""
     each = [_probabilities(reading, prompt, spellings) for prompt in prompts]
     mean = {option: fmean(one[option] for one in each) for option in spellings}
     total = sum(mean.values())

@@ -1,7 +1,7 @@
 """Did the picture matter? The same questions about a picture in which nothing can be seen.
 
-``blank`` is one even colour, ``shuffle`` has the picture's own patches in random order: its colours and textures without
-its shapes. The crops are changed after the picture was cut, so that all else stays as it was.
+``blank`` is one even colour; ``shuffle`` has the picture's own patches in random order: its colours and textures
+without its shapes. The crops are changed after the picture was cut, so that all else stays as it was.
 """
 
 from collections.abc import Sequence
@@ -9,19 +9,21 @@ from dataclasses import replace
 from difflib import SequenceMatcher
 
 import torch
+from PIL import Image
 
 from dragonfly_cli.engine.aggregation import Answer, ControlAnswer
 from dragonfly_cli.engine.answering import Look
 from dragonfly_cli.engine.model import Model
 from dragonfly_cli.options import Control
 
+_BLANK = (122, 116, 104)  # the mean colour of the pictures that CLIP was trained with
 _SEED = 0  # a control, too, can be repeated
 
 
 def controlled(model: Model, look: Look, kind: Control) -> Look:
     """The same field with nothing to be seen in it."""
     if kind is Control.blank:
-        pixels = torch.zeros_like(look.pixels)  # the mean colour of all pictures
+        pixels = model.processor.pixels(Image.new("RGB", look.plan.canvas_sizes[0], _BLANK))
     else:
         sizes = [columns * rows for columns, rows in look.plan.grids]
         random = torch.Generator().manual_seed(_SEED)

@@ -33,7 +33,8 @@ class Question:
     """What is asked of one image. ``text`` is what the user wrote; a caption has none.
 
     ``options`` are the answers to choose from, none where the answer is free; ``schema`` is the JSON schema that a free
-    answer must obey; ``system`` goes before the text, in the user's turn.
+    answer must obey; ``system`` goes before the text, in the user's turn; ``earlier`` are the turns of the conversation
+    before it, each what was asked and what was answered.
     """
 
     kind: QuestionKind
@@ -41,6 +42,7 @@ class Question:
     options: tuple[str, ...] = ()
     schema: str | None = None
     system: str | None = None
+    earlier: tuple[tuple[str, str], ...] = ()
 
     @property
     def instruction(self) -> str:

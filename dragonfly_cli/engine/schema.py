@@ -1,6 +1,6 @@
 """Free answers that obey a JSON schema: at every token, what the schema forbids cannot be chosen.
 
-llguidance does the work (https://github.com/guidance-ai/llguidance); what it does not support of JSON Schema it refuses.
+llguidance does the work (https://github.com/guidance-ai/llguidance); what it cannot do of JSON Schema it refuses.
 Nothing heavy is imported before an answer is made, so that a bad schema is told at once.
 """
 
@@ -12,12 +12,12 @@ from dragonfly_cli.errors import InputError, NoInputError, UsageError
 
 if TYPE_CHECKING:
     import torch
-    from llguidance import LLTokenizer
+    from llguidance import JsonCompileOptions, LLTokenizer
 
     from dragonfly_med import DragonflyForCausalLM, DragonflyProcessor
 
 # A small network would go on with spaces and line ends for ever.
-_LAYOUT = {"whitespace_flexible": False}
+_LAYOUT: "JsonCompileOptions" = {"whitespace_flexible": False}
 
 
 def read_schema(file: Path) -> str:
@@ -29,7 +29,7 @@ def read_schema(file: Path) -> str:
     except (OSError, ValueError, RecursionError):
         raise InputError(f"cannot read a schema from {file}", "it must be a JSON file in UTF-8") from None
     text = json.dumps(schema, ensure_ascii=False)
-    if why := _fault(text):
+    if why := _fault(text) if isinstance(schema, dict) else "a schema is a JSON object":
         raise UsageError(f"--schema {file}: {why}", "give a JSON schema that some JSON text obeys")
     return text
 

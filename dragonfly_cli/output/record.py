@@ -79,7 +79,8 @@ def answer_record(
 
 def _question_settings(question: "Question") -> dict[str, Any]:
     schema = None if question.schema is None else json.loads(question.schema)
-    return {"type": question.kind, "options": question.options, "schema": schema, "system": question.system}
+    asked = {"type": question.kind, "options": question.options, "schema": schema}
+    return asked | {"system": question.system, "earlier": question.earlier}
 
 
 def as_json(records: list[dict[str, Any]]) -> str:

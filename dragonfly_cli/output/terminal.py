@@ -37,7 +37,7 @@ def harmless(text: str) -> str:
 
 
 def certainty(record: dict[str, Any]) -> str:
-    """`` (p = 0.93)`` after an answer that was chosen; after ``uncertain`` what it lies between; nothing after others."""
+    """`` (p = 0.93)`` after a chosen answer, what it lies between after ``uncertain``, nothing after a free answer."""
     probabilities = record["probabilities"]
     if not probabilities:
         return ""
