@@ -13,6 +13,7 @@ from dragonfly_cli.engine.questions import Question, as_question
 from dragonfly_cli.errors import InputError, NoInputError, UsageError
 from dragonfly_cli.fields import Field, plan_fields
 from dragonfly_cli.options import AnswerOptions, Format, FormOptions, LookOptions, OpenOptions, PrintOptions
+from dragonfly_cli.output.control_characters import harmless_rows
 from dragonfly_cli.output.files import check_writable, storable, write_text
 from dragonfly_cli.output.notices import DEMO_WARNING
 from dragonfly_cli.output.terminal import certainty, say, say_notices, show, where_it_looked
@@ -65,7 +66,7 @@ def ask_image(
     if output:
         write_text(output, text)
     else:
-        sys.stdout.write(storable(text))
+        sys.stdout.write(storable(harmless_rows(text)))
 
 
 def _answers(

@@ -31,7 +31,7 @@ class Picture(StrEnum):
 
 
 class Quant(StrEnum):
-    """In how many bits the language model's weights are held; ``auto`` is 4 for a large one on a GPU, else as stored."""
+    """In how many bits the language model's weights are held; ``auto`` is 4 for a large one on a GPU."""
 
     auto = "auto"
     four_bit = "4bit"

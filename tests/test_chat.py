@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -128,6 +129,7 @@ def test_on_a_terminal_ctrl_c_stops_the_answer_and_nothing_else(photo: Path) -> 
     command = [sys.executable, "-m", "dragonfly_cli", "chat", str(photo), *endless]
     pid, handle = terminal.fork()
     if pid == 0:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # it is ignored where the tests run in the background
         os.execvpe(command[0], command, os.environ | {"TERM": "dumb"})
     seen = read_until(handle, b"> ")
     for _ in range(5):

@@ -12,6 +12,8 @@ import numpy as np
 
 Method = Literal["none", "temperature", "platt"]
 
+_NUMBERS: dict[Method, int] = {"none": 0, "temperature": 1, "platt": 2}  # how many each fits
+
 FOLDS = 5
 BINS = 10
 
@@ -43,8 +45,8 @@ def fit(p_yes: list[float], truth: list[bool]) -> Fit:
     """At least two rows of each truth are needed."""
     p, true = np.array(p_yes), np.array(truth, float)
     folds = _folds(true)
-    unseen = {method: _out_of_fold(p, true, folds, method) for method in ("none", "temperature", "platt")}
-    method: Method = min(unseen, key=lambda name: _loss(unseen[name], true))  # type: ignore[assignment]
+    unseen = {method: _out_of_fold(p, true, folds, method) for method in _NUMBERS}
+    method = min(_NUMBERS, key=lambda each: _loss(unseen[each], true))
     slope, intercept = _fitted(p, true, method)
     return Fit(
         method=method,
@@ -71,7 +73,7 @@ def _folds(true: np.ndarray) -> np.ndarray:
     return folds
 
 
-def _out_of_fold(p: np.ndarray, true: np.ndarray, folds: np.ndarray, method: str) -> np.ndarray:
+def _out_of_fold(p: np.ndarray, true: np.ndarray, folds: np.ndarray, method: Method) -> np.ndarray:
     unseen = p.copy()
     for fold in range(FOLDS):
         here = folds == fold
@@ -79,9 +81,9 @@ def _out_of_fold(p: np.ndarray, true: np.ndarray, folds: np.ndarray, method: str
     return unseen
 
 
-def _fitted(p: np.ndarray, true: np.ndarray, method: str) -> np.ndarray:
+def _fitted(p: np.ndarray, true: np.ndarray, method: Method) -> np.ndarray:
     """(slope, intercept) of the largest penalised likelihood, by Newton's method."""
-    numbers = {"none": 0, "temperature": 1, "platt": 2}[method]
+    numbers = _NUMBERS[method]
     found = np.array([1.0, 0.0])
     if not numbers:
         return found

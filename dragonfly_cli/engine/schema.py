@@ -12,7 +12,8 @@ from dragonfly_cli.errors import InputError, NoInputError, UsageError
 
 if TYPE_CHECKING:
     import torch
-    from llguidance import JsonCompileOptions, LLTokenizer
+    from llguidance import LLTokenizer
+    from llguidance._lib import JsonCompileOptions
 
     from dragonfly_med import DragonflyForCausalLM, DragonflyProcessor
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from dragonfly_cli import __version__
 from dragonfly_cli.engine.checkpoints import DEMO
 from dragonfly_cli.fields import field_mpp
+from dragonfly_cli.output.control_characters import escaped
 from dragonfly_cli.output.notices import DEMO_WARNING, NOTICE
 from dragonfly_cli.readers.fingerprint import fingerprint
 from dragonfly_cli.readers.source import Source
@@ -85,11 +86,12 @@ def _question_settings(question: "Question") -> dict[str, Any]:
 
 def as_json(records: list[dict[str, Any]]) -> str:
     """One object for one answer, an array for several."""
-    return json.dumps(records[0] if len(records) == 1 else records, ensure_ascii=False, indent=2) + "\n"
+    content = records[0] if len(records) == 1 else records
+    return escaped(json.dumps(content, ensure_ascii=False, indent=2)) + "\n"
 
 
 def as_json_lines(records: Iterable[dict[str, Any]]) -> str:
-    return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+    return "".join(escaped(json.dumps(record, ensure_ascii=False)) + "\n" for record in records)
 
 
 def _shape(source: Source) -> dict[str, Any]:

@@ -4,11 +4,11 @@ Text may come from a model or a file name, so control characters are made harmle
 """
 
 import sys
-import unicodedata
 from typing import Any
 
 from dragonfly_cli.engine.checkpoints import Checkpoint
 from dragonfly_cli.engine.questions import DOUBTFUL_OPTION_MASS
+from dragonfly_cli.output.control_characters import harmless
 from dragonfly_cli.output.files import storable
 from dragonfly_cli.output.notices import DEMO_WARNING, NOTICE
 
@@ -29,11 +29,6 @@ def show(piece: str) -> None:
     """A piece of a result on stdout, at once."""
     sys.stdout.write(storable(harmless(piece)))
     sys.stdout.flush()
-
-
-def harmless(text: str) -> str:
-    """``text`` with control characters other than newline and tab replaced, so that none can steer a terminal."""
-    return "".join("\ufffd" if unicodedata.category(c) == "Cc" and c not in "\n\t" else c for c in text)
 
 
 def certainty(record: dict[str, Any]) -> str:
