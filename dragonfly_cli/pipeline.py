@@ -6,6 +6,7 @@ are looked at in ``fields``, what is said of them in ``engine``.
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from dragonfly_cli.calibration.fitting import Fit
@@ -55,9 +56,13 @@ def as_request(model: Model, questions: list[Question], options: AnswerOptions, 
     for question in questions:
         check_question(model, question)
     sampling = Sampling(options.max_tokens, options.temperature, options.seed)
-    everything = settings | asdict(options)
+    everything = {name: _storable(value) for name, value in (settings | asdict(options)).items()}
     calibration = read_calibration(model.identity.sha256, model.identity.quantization)
     return Request(questions, sampling, options.aggregate, options.abstain, options.control, everything, calibration)
+
+
+def _storable(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else value
 
 
 def _say_nothing(piece: str) -> None:

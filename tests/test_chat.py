@@ -83,33 +83,33 @@ def test_frames(tmp_path: Path) -> None:
     assert "--frame 5" in chat(clip, "/frame 5").stderr
 
 
-@pytest.mark.parametrize(
-    ("line", "word"),
-    [
-        ("/nonsense", "there is no /nonsense"),
-        ("/region 1,2,3", "no region"),
-        ("/region 0,0,0,10", "empty"),
-        ("/region 0,0,999,10", "not on the image"),
-        ("/zoom in", "no factor"),
-        ("/zoom 0", "no factor"),
-        ("/frame x", "no number"),
-        ("/frame 3", "1 frame"),
-        ("/window lung", "only a DICOM image"),
-        ("/window", "which one"),
-        ("/save", "to which file"),
-        ("/save answers.json", "nothing was answered"),
-        ("/save /nonexistent/answers.json", "/nonexistent"),
-        ("why " * 3000, "too long"),
-    ],
-)
-def test_what_goes_wrong_is_told_and_the_conversation_goes_on(photo: Path, line: str, word: str) -> None:
-    outcome = chat(photo, line, "/help")
+WRONG = {
+    "/nonsense": "there is no /nonsense",
+    "/region 1,2,3": "no region",
+    "/region 0,0,0,10": "empty",
+    "/region 0,0,999,10": "not on the image",
+    "/zoom in": "no factor",
+    "/zoom 0": "no factor",
+    "/frame x": "no number",
+    "/frame 3": "1 frame",
+    "/window lung": "only a DICOM image",
+    "/window": "which one",
+    "/save": "to which file",
+    "/save answers.json": "nothing was answered",
+    "/save /nonexistent/answers.json": "/nonexistent",
+    "why " * 3000: "too long",
+}
+
+
+def test_what_goes_wrong_is_told_and_the_conversation_goes_on(photo: Path) -> None:
+    outcome = chat(photo, *WRONG, "/help")
     assert outcome.code == 0
-    error, hint, *rest = outcome.error_lines
-    assert error.startswith("error: ") and word in error
-    assert hint.startswith("hint: ")
-    assert any(line.startswith("/region X,Y,W,H") for line in rest)
     assert outcome.stdout == ""
+    errors, hints, rest = outcome.error_lines[::2], outcome.error_lines[1::2], outcome.error_lines[2 * len(WRONG) :]
+    for error, hint, word in zip(errors, hints, WRONG.values(), strict=False):
+        assert error.startswith("error: ") and word in error
+        assert hint.startswith("hint: ")
+    assert rest[0].startswith("/region X,Y,W,H")
 
 
 def test_quit_ends_it(photo: Path) -> None:

@@ -34,6 +34,7 @@ def changed(file: Path, **values: object) -> Path:
     return other
 
 
+@pytest.mark.slow
 def test_what_was_answered_is_answered_again(photo: Path) -> None:
     schema = photo.with_name("schema.json")
     schema.write_text('{"enum": ["lung", "liver"]}')
