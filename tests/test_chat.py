@@ -112,6 +112,13 @@ def test_what_goes_wrong_is_told_and_the_conversation_goes_on(photo: Path) -> No
     assert rest[0].startswith("/region X,Y,W,H")
 
 
+def test_a_conversation_that_is_too_long_can_begin_anew(photo: Path) -> None:
+    outcome = chat(photo, "Is it " + "is " * 600 + "large?", "Is it " + "is " * 600 + "large?", "/reset", QUESTION)
+    error, hint, _ = outcome.error_lines
+    assert "the conversation is too long" in error and "/reset" in hint
+    assert len(outcome.stdout.splitlines()) == 2
+
+
 def test_quit_ends_it(photo: Path) -> None:
     assert chat(photo, "/quit", QUESTION).stdout == ""
 

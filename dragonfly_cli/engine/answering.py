@@ -72,7 +72,7 @@ def check_question(model: Model, question: Question) -> None:
     """Raises UsageError for a question that does not fit the model, before any image is read."""
     if not question.instruction.strip():
         raise UsageError("the question is empty", "write a question in quotes after the image")
-    _prompt_ids(model, prompts(model, question)[0])
+    _prompt_ids(model, question)
 
 
 def prompts(model: Model, question: Question) -> list[str]:
@@ -100,8 +100,7 @@ def answer(
 
     Raises DeviceError when memory runs out, and UsageError when it has more text than the network reads.
     """
-    asked = prompts(model, question)
-    ids = [_prompt_ids(model, prompt) for prompt in asked]
+    ids = _prompt_ids(model, question)
     probabilities, option_mass = None, None
     with _memory_errors(model):
         started = perf_counter()
@@ -120,7 +119,7 @@ def answer(
         field=look.field,
         plan=look.plan,
         question=question,
-        prompt=asked[0],
+        prompt=prompts(model, question)[0],
         text=text,
         probabilities=probabilities,
         option_mass=option_mass,
@@ -136,10 +135,12 @@ def most_probable(probabilities: dict[str, float]) -> str:
     return max(probabilities, key=lambda option: probabilities[option])
 
 
-def _prompt_ids(model: Model, prompt: str) -> list[int]:
+def _prompt_ids(model: Model, question: Question) -> list[list[int]]:
     try:
-        return model.processor.text_ids(prompt)
+        return [model.processor.text_ids(prompt) for prompt in prompts(model, question)]
     except PromptTooLongError as error:
+        if question.earlier:
+            raise UsageError(f"the conversation is too long: {error}", "/reset begins a new one") from error
         raise UsageError(f"the question is too long: {error}", "shorten it; nothing is ever cut silently") from error
 
 

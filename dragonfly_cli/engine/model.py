@@ -44,7 +44,7 @@ class Model:
     network: DragonflyForCausalLM
     processor: DragonflyProcessor
     identity: ModelIdentity
-    yes_no: dict[str, list[int]]  # token ids that mean yes, and no
+    option_ids: dict[str, list[int]]  # token ids that mean yes, and no
 
     @property
     def device(self) -> torch.device:
@@ -55,7 +55,7 @@ class Model:
         return Reading(self.network, self.processor.image_block(), pixels)
 
     def spellings(self, question: Question) -> Spellings:
-        return spellings_of(self.processor, question, self.yes_no)
+        return spellings_of(self.processor, question, self.option_ids)
 
     def grammar(self, schema: str) -> SchemaGrammar:
         return SchemaGrammar(self._grammar_tokenizer, schema)
