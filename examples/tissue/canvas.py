@@ -48,3 +48,8 @@ class Canvas:
     def step(self, distance_um: Plane, soft_um: float = 0.7) -> Plane:
         """0 where the distance is negative, 1 where it is positive, soft over a pixel or ``soft_um``."""
         return (distance_um / max(2 * soft_um, self.microns_per_pixel) + 0.5).clip(0, 1)
+
+
+def ramp(value: Plane, soft: float) -> Plane:
+    """0 where the value is below -soft, 1 where it is above soft."""
+    return (value / (2 * soft) + 0.5).clip(0, 1)

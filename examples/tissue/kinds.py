@@ -4,11 +4,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .canvas import Canvas, Plane
+from .canvas import Canvas, Plane, ramp
 from .glands import Lattice, Organ, gland_edge
 from .nuclei import Nuclei
 
 KINDS = ("benign", "tumour", "necrosis", "stroma", "glass")
+QUARTER_TURN = np.float32(np.pi / 2)
 GLANDULAR_KINDS = {"benign", "tumour", "necrosis"}
 
 
@@ -43,22 +44,14 @@ def _stroma(canvas: Canvas, organ: Organ) -> Layer:
     cos, sin = np.cos(np.float32(organ.fibre_turn)), np.sin(np.float32(organ.fibre_turn))
     across = cos * y - sin * x + organ.waviness_um * canvas.noise(110) + 5 * canvas.noise(20)
     fibres = canvas.streaks(across, cos * x + sin * y, wide_um=3, long_um=70)
-    clefts = canvas.step(0.24 - fibres, 0.06)
-    eosin = (0.40 + 0.4 * (fibres - 0.5) + 0.3 * (canvas.noise(90) - 0.5)) * (1 - 0.75 * clefts)
-    clusters = canvas.step(canvas.noise(70) - (0.90 - 0.3 * organ.lymphocytes), 0.06)
+    clefts = ramp(0.20 - fibres, 0.06)
+    eosin = (0.40 + 0.4 * (fibres - 0.5) + 0.3 * (canvas.noise(90) - 0.5)) * (1 - 0.7 * clefts)
+    clusters = ramp(canvas.noise(70) - (0.90 - 0.3 * organ.lymphocytes), 0.06)
     return Layer(
         haematoxylin=0.02 + 0.05 * canvas.noise(30),
         eosin=eosin.clip(0.03, None),
         nuclei=[
-            Nuclei(
-                0.25 - 0.2 * clefts,
-                12,
-                2.1,
-                0.75,
-                spread=0.2,
-                length=3.8,
-                turn=_outward(across) + np.float32(np.pi / 2),
-            ),
+            Nuclei(0.25 - 0.2 * clefts, 12, 2.1, 0.75, spread=0.2, length=3.8, turn=_outward(across) + QUARTER_TURN),
             Nuclei(0.015 + 0.55 * clusters, 6.5, 2.7, 1.1, spread=0.08, length=1.05),
         ],
     )
@@ -69,7 +62,7 @@ def _benign(canvas: Canvas, organ: Organ, stroma: Layer, edge_um: Plane) -> Laye
     inside = canvas.step(edge_um)
     lumen = canvas.step(edge_um - organ.epithelium_um)
     cells = inside - lumen
-    vacuoles = canvas.step(canvas.noise(7) - 0.60, 0.05) * canvas.step(edge_um - 0.5 * organ.epithelium_um)
+    vacuoles = ramp(canvas.noise(7) - 0.60, 0.05) * canvas.step(edge_um - 0.5 * organ.epithelium_um)
     base = canvas.step(edge_um - 1.5) * canvas.step(1.5 + 2.6 * organ.nucleus_um - edge_um)
     membrane = canvas.step(edge_um + 2) - canvas.step(edge_um - 0.5)
     cytoplasm = (0.42 + 0.2 * (canvas.noise(4) - 0.5)) * (1 - 0.7 * vacuoles)
@@ -88,18 +81,16 @@ def _tumour(canvas: Canvas, organ: Organ, stroma: Layer, lattice: Lattice) -> La
     edge_um = gland_edge(canvas, organ, lattice, swelling=1.40 - 0.20 * organ.nests, warp_um=40)
     edge_um = edge_um + 45 * (canvas.noise(1.3 * organ.gland_spacing_um) - 0.45)
     inside = canvas.step(edge_um)
-    holes = canvas.step(canvas.noise(26) - 0.74, 0.06) * canvas.step(edge_um - 10, 3)
+    holes = ramp(canvas.noise(26) - 0.74, 0.06) * canvas.step(edge_um - 10, 3)
     cells = inside * (1 - holes)
     cytoplasm = 0.40 + 0.25 * (canvas.noise(5) - 0.5)
-    thick = canvas.noise(45)
+    thick, small = canvas.noise(45), organ.nucleus_um
     return Layer(
         haematoxylin=(1 - inside) * stroma.haematoxylin + (0.20 + 0.12 * thick) * cells,
         eosin=(1 - inside) * stroma.eosin + cytoplasm * cells + 0.06 * inside * holes,
         nuclei=[
-            Nuclei(
-                0.85 * cells, 2.1 * organ.nucleus_um, 1.3 * organ.nucleus_um, 0.95, spread=0.28, length=1.4, rim=0.4
-            ),
-            Nuclei(0.10 * cells, 9, 1.0 * organ.nucleus_um, 1.7, spread=0.3, length=1.8, rim=0),
+            Nuclei(0.9 * cells, 2.6 * small, 1.35 * small, 0.62, spread=0.3, length=1.45, rim=0.5),
+            Nuclei(0.2 * cells, 9, small, 1.1, spread=0.35, length=1.8, rim=0),
             *_only_where(1 - inside, stroma.nuclei),
         ],
     )
@@ -109,8 +100,8 @@ def _necrosis(canvas: Canvas, organ: Organ, edge_um: Plane) -> Layer:
     """Smudged pale pink in which glands show as ghosts, cells as outlines, nuclei as dust."""
     ghost = canvas.step(edge_um, 6)
     smudge, grain = canvas.noise(40), canvas.noise(3)
-    dusty = canvas.step(canvas.noise(55) - 0.55, 0.15)
-    eosin = 0.30 + 0.10 * ghost + 0.22 * (smudge - 0.5) + 0.20 * (grain - 0.5)
+    dusty = ramp(canvas.noise(55) - 0.55, 0.15)
+    eosin = 0.26 + 0.10 * ghost + 0.22 * (smudge - 0.5) + 0.20 * (grain - 0.5)
     return Layer(
         haematoxylin=0.03 + 0.05 * smudge,
         eosin=eosin.clip(0.05, None),

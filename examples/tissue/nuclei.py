@@ -30,7 +30,8 @@ def add_nuclei(plane: Plane, canvas: Canvas, nuclei: Nuclei, share: Plane) -> No
     radius_px = nuclei.radius_um / canvas.microns_per_pixel
     if radius_px < SMALLEST_STAMP_PX:
         per_pixel = (canvas.microns_per_pixel / nuclei.spacing_um) ** 2
-        absorbed = np.pi * radius_px**2 * (1 - np.exp(-nuclei.darkness))  # light is averaged in a pixel, not density
+        mean_darkness = nuclei.darkness * (1 - nuclei.rim / 2)
+        absorbed = np.pi * radius_px**2 * (1 - np.exp(-mean_darkness))  # light is averaged in a pixel, not density
         plane += np.float32(absorbed) * _counts(canvas, share * np.float32(per_pixel))
         return
     x, y = _places(canvas, nuclei.spacing_um, share)
