@@ -62,11 +62,13 @@ def draw_tissue(
     return _draw(canvas, organ, stain, shares)
 
 
-def draw_patch(kind: str, size_wh: tuple[int, int], microns_per_pixel: float, rng: np.random.Generator) -> Image.Image:
-    """A field of a single kind of tissue, RGB, in a stain and a build that ``rng`` chooses."""
+def draw_patch(
+    kind: str, size_wh: tuple[int, int], microns_per_pixel: float, rng: np.random.Generator, stain: Stain | None = None
+) -> Image.Image:
+    """A field of a single kind of tissue, RGB, in a build and, without ``stain``, a stain that ``rng`` chooses."""
     canvas = Canvas(size_wh, microns_per_pixel, rng)
-    stain, organ = Stain.random(rng), Organ.random(rng)
-    return _draw(canvas, organ, stain, {kind: np.ones(canvas.shape_hw, np.float32)})
+    stain = stain or Stain.random(rng)
+    return _draw(canvas, Organ.random(rng), stain, {kind: np.ones(canvas.shape_hw, np.float32)})
 
 
 def kind_shares(canvas: Canvas, foci: Sequence[Focus]) -> dict[str, Plane]:

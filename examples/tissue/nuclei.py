@@ -86,12 +86,7 @@ def _stamp(
     cover = ((1 - distance) * short + 0.5).clip(0, 1)
     values = dark * cover * (1 - rim + rim * distance * distance)
     height, width = plane.shape
-    row, column = (
-        np.broadcast_to(axis, values.shape)
-        for axis in (
-            rows[:, None, None] + around.astype(int)[None, :, None],
-            columns[:, None, None] + around.astype(int)[None, None, :],
-        )
-    )
+    steps = around.astype(int)
+    row, column = rows[:, None, None] + steps[None, :, None], columns[:, None, None] + steps[None, None, :]
     drawn = (cover > 0) & (row >= 0) & (row < height) & (column >= 0) & (column < width)
-    np.add.at(plane, (row[drawn], column[drawn]), values[drawn])
+    np.add.at(plane.reshape(-1), (row * width + column)[drawn], values[drawn])
