@@ -49,7 +49,7 @@ def draw_tissue(
 ) -> Image.Image:
     """A field of benign tissue with ``foci`` in it, RGB; ``on_glass`` draws a ragged piece of it amid empty glass.
 
-    The same arguments give the same picture. Without ``stain`` the seed chooses one.
+    A side has 2 px at least. The same arguments give the same picture; without ``stain`` the seed chooses one.
     """
     canvas = Canvas(size_wh, microns_per_pixel, np.random.default_rng(seed))
     stain = stain or Stain.random(canvas.rng)
@@ -88,7 +88,7 @@ def piece_outline(canvas: Canvas) -> Plane:
     """Where there is tissue on the glass: one ragged piece with fissures, 0 to 1."""
     x, y = canvas.places_um()
     wide, high = (side * canvas.microns_per_pixel for side in canvas.size_wh)
-    radius = np.hypot((x - wide * 0.5) / (wide * 0.46), (y - high * 0.5) / (high * 0.46))
+    radius = np.hypot((x - wide * 0.5) / (wide * 0.43), (y - high * 0.5) / (high * 0.43))
     long_um = max(wide, high)
     ragged = 0.42 * (canvas.noise(long_um / 8) - 0.5) + 0.10 * (canvas.noise(long_um / 40) - 0.5)
     fissures = np.abs(canvas.noise(long_um / 12) - 0.5) * long_um / 12 - 30 * (canvas.noise(long_um / 9) - 0.66)
