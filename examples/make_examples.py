@@ -27,12 +27,13 @@ MICRONS_PER_PIXEL = 0.5
 LEVEL_FACTORS = (4, 16)
 QUALITY = 80
 FOCI = (Focus("tumour", (660, 720), 260), Focus("necrosis", (1360, 820), 280))
+SLIDES: dict[str, tuple[int, tuple[Focus, ...]]] = {"slide.svs": (5, ()), "slide_necrosis.svs": (19, FOCI)}
 UID_ROOT = "1.2.826.0.1.3680043.8.498."  # pydicom's own, for things without an owner
 SLICE_SPACING_MM = 20
 PIXEL_SPACING_MM = 3
 
 
-def write_slide(path: Path, seed: int, foci: tuple[Focus, ...] = ()) -> None:
+def write_slide(path: Path, seed: int, foci: tuple[Focus, ...]) -> None:
     """An Aperio-style pyramid: level 0, a thumbnail, two further levels."""
     base = draw_tissue(SLIDE_WH, MICRONS_PER_PIXEL, seed, foci, on_glass=True)
     width, height = base.size
@@ -116,8 +117,8 @@ def new_image(stored: np.ndarray, modality: str, sop_class: str) -> Dataset:
 
 
 def main(folder: Path = HERE) -> None:
-    write_slide(folder / "slide.svs", seed=5)
-    write_slide(folder / "slide_necrosis.svs", seed=19, foci=FOCI)
+    for name, (seed, foci) in SLIDES.items():
+        write_slide(folder / name, seed, foci)
     write_places(folder / "slide_necrosis.json", FOCI)
     write_film(folder / "radiograph.dcm")
     write_series(folder / "series")
