@@ -55,18 +55,14 @@ def run_batch(
 
     model, request = prepare(checkpoint, questions, answering, asdict(opening) | asdict(looking))
     say_notices(checkpoint)
-    sampled = _sample(images, control_sample)
-    uncontrolled = request if control_sample is None else replace(request, control=Control.none)
-    if sampled and request.control is Control.none:
-        request = replace(request, control=Control.blank)
+    requests = _requests(images, request, control_sample)
     distances: list[float] = []
     with book as ledger:
         left = [image for image in images if any(_key(image, q) not in ledger.finished.keys for q in questions)]
         if len(left) < len(images):
             say(f"note: continuing {output}: {len(images) - len(left)} of {len(images)} images are done")
         for image in _with_progress(left):
-            asked = request if image in sampled else uncontrolled
-            for rows in _image_rows(model, image, asked, opening, looking, ledger.finished.keys):
+            for rows in _image_rows(model, image, requests[image], opening, looking, ledger.finished.keys):
                 ledger.add(rows)
                 distances += [float(row["control_distance"]) for row in rows if row["control_distance"]]
         failed = ledger.close_with_failures()
@@ -94,8 +90,13 @@ def control_summary(distances: list[float]) -> str:
     )
 
 
-def _sample(images: list[Path], count: int | None) -> set[Path]:
-    return {images[place] for place in spread(len(images), count)} if count else set()
+def _requests(images: list[Path], request: "Request", control_sample: int | None) -> dict[Path, "Request"]:
+    """What is asked of each image: with a sample, only of some of them again with nothing to be seen."""
+    if control_sample is None:
+        return dict.fromkeys(images, request)
+    kind = Control.blank if request.control is Control.none else request.control
+    sampled = {images[place] for place in spread(len(images), control_sample)}
+    return {image: replace(request, control=kind if image in sampled else Control.none) for image in images}
 
 
 def _image_rows(
