@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from dragonfly_med.modeling import DragonflyForCausalLM
 from dragonfly_med.processing import DragonflyProcessor
-from dragonfly_med.training.sequences import shared_image_mask
+from dragonfly_med.training.attention import PACKED_ATTENTION, text_mask
 
 # Logits that are held at a time, 1 GB in float32; more are computed again in the backward pass.
 _LOGITS_AT_A_TIME = 2**28
@@ -22,14 +22,19 @@ _LOGITS_AT_A_TIME = 2**28
 class Learner(nn.Module):
     """A network with its loss. ``mixed`` computes in bfloat16 what gains by it, with parameters as they are.
 
-    The network must run PyTorch's attention ("sdpa"): no other kernel takes the mask of packed conversations.
+    The network's language model runs with the attention of packed conversations from here on.
     """
 
-    accepts_loss_kwargs = True  # what transformers' Trainer looks for before it passes num_items_in_batch
+    # what transformers' Trainer asks its model for
+    accepts_loss_kwargs = True
+    _keys_to_ignore_on_save = None
+
+    image_ids: torch.Tensor
 
     def __init__(self, network: DragonflyForCausalLM, processor: DragonflyProcessor, mixed: bool = False) -> None:
         super().__init__()
         self.network = network
+        network.language_model.set_attn_implementation(PACKED_ATTENTION)
         self.mixed = mixed
         self.register_buffer("image_ids", torch.tensor(processor.image_block()), persistent=False)
 
@@ -66,18 +71,16 @@ class Learner(nn.Module):
         with torch.autocast(states.device.type, torch.bfloat16, enabled=self.mixed):
             return self.network.get_output_embeddings()(states).float()
 
-    def _embedded(
-        self, ids: torch.Tensor, features: torch.Tensor | None, pixels: torch.Tensor | None
-    ) -> torch.Tensor:
+    def _embedded(self, ids: torch.Tensor, features: torch.Tensor | None, pixels: torch.Tensor | None) -> torch.Tensor:
         """[samples, image length + text length, width]."""
-        if features is None:
+        if pixels is not None:
             frozen = not next(self.network.image_encoder.parameters()).requires_grad
             with torch.no_grad() if frozen else nullcontext():
                 features = self.network.image_features(pixels)
+        assert features is not None, "a batch has pixels or features"
         images, _ = self.network.embed_features(features)
         everything = torch.cat([self.image_ids.expand(len(ids), -1), ids], dim=1)
-        embedded = self.network.get_input_embeddings()(everything)
-        return self.network.place_images(everything, embedded, images)
+        return self.network.place_images(everything, self.network.get_input_embeddings()(everything), images)
 
     def _read(self, embedded: torch.Tensor, positions: torch.Tensor, blocks: torch.Tensor) -> torch.Tensor:
         """States of the text, [samples, text length, width]."""
@@ -85,7 +88,7 @@ class Learner(nn.Module):
         image_positions = torch.arange(length, device=positions.device).expand(len(positions), -1)
         output = self.network.language_model.model(
             inputs_embeds=embedded,
-            attention_mask=shared_image_mask(blocks, length),
+            attention_mask=text_mask(blocks, length),
             position_ids=torch.cat([image_positions, positions + length], dim=1),
             use_cache=False,
         )

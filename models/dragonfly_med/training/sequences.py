@@ -22,7 +22,7 @@ Loss = Literal["answer-only", "reference"]
 BEGIN_OF_TEXT, END_OF_TURN = "<|begin_of_text|>", "<|eot_id|>"
 
 NO_ANSWER = -1  # in ``TextPart.answers``: an id outside every answer
-_IMAGE_BLOCK, _PADDING_BLOCK = -1, -2
+_PADDING_BLOCK = -1
 
 
 @dataclass(frozen=True)
@@ -129,20 +129,6 @@ class SequenceMaker:
         encode = self._processor.tokenizer.encode
         answer = encode(exchange.answer.strip() + END_OF_TURN, add_special_tokens=False)
         return encode(prompt, add_special_tokens=False), answer
-
-
-def shared_image_mask(blocks: torch.Tensor, image_length: int) -> torch.Tensor:
-    """Which position sees which: bool [samples, 1, length, length], length = ``image_length`` + that of ``blocks``.
-
-    ``blocks`` [samples, text length] are numbers of conversations. A position sees what is before it in its own
-    conversation and in the image block, and itself.
-    """
-    image = blocks.new_full((len(blocks), image_length), _IMAGE_BLOCK)
-    block = torch.cat([image, blocks], dim=1)
-    length = block.shape[1]
-    earlier = torch.ones(length, length, dtype=torch.bool, device=block.device).tril()
-    same = block[:, :, None] == block[:, None, :]
-    return (earlier & (same | (block == _IMAGE_BLOCK)[:, None, :]))[:, None]
 
 
 def _padded(rows: Sequence[Sequence[float]], fill: float) -> torch.Tensor:

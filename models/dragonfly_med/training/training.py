@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 from torch import nn
-from torch.utils.data import DataLoader
-from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
+from torch.utils.data import DataLoader, Dataset
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from dragonfly_med.modeling import DragonflyForCausalLM
 from dragonfly_med.processing import DragonflyProcessor
@@ -37,13 +37,13 @@ class Settings:
     """
 
     recipe: str = "lora"
-    teaching: Teaching = Teaching()
+    teaching: Teaching = field(default_factory=Teaching)
     epochs: float | None = None
     steps: int | None = None
     learning_rate: float | None = None
     batch: int | None = None
     accumulate: int | None = None
-    adapters: Adapters = Adapters()
+    adapters: Adapters = field(default_factory=Adapters)
     seed: int = 0
     warmup: float = 0.01
     weight_decay: float = 0.1
@@ -110,6 +110,7 @@ class TrainingRun:
             callbacks=list(callbacks),
         )
         self.trainer.scores = lambda: self.score(held_out)
+        self.trainer.remove_callback(PrinterCallback)  # its stdout belongs to results
 
     def score(self, samples: Sequence[Sample]) -> Scores:
         """How the network answers ``samples`` now; every process must call it, and each gets the whole result."""
@@ -149,7 +150,7 @@ def last_checkpoint(work: Path) -> Path | None:
     return whole[max(whole)] if whole else None
 
 
-class _Every:
+class _Every(Dataset[Sample]):
     """Each ``count``-th sample, from the ``first`` on."""
 
     def __init__(self, samples: Sequence[Sample], first: int, count: int) -> None:
@@ -166,6 +167,7 @@ class _Trainer(Trainer):
     """With the reference's weight decay, losses weighted by id, and checkpoints of what learns alone."""
 
     scores: Callable[[], Scores]
+    control: Any
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
         # the reference left out every name with embed_tokens in it, and the projector is called vision_embed_tokens
