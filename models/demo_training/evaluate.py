@@ -38,7 +38,7 @@ class Answerer:
         """Prefill the image block from crops [29, 3, side, side]."""
         block = torch.tensor([self.processor.image_block()])
         self.cache = DynamicCache(config=self.model.config.text_config)
-        self.model(input_ids=block, pixel_values=pixels[None], past_key_values=self.cache, use_cache=True)
+        self.model(input_ids=block, pixel_values=pixels[None], cache=self.cache, use_cache=True)
         self.image_length = block.shape[1]
 
     def answer(self, question: str) -> str:
@@ -51,7 +51,7 @@ class Answerer:
             output = self.model(
                 input_ids=torch.tensor([ids]),
                 position_ids=positions,
-                past_key_values=self.cache,
+                cache=self.cache,
                 use_cache=True,
                 logits_to_keep=1,
             )

@@ -77,7 +77,7 @@ class DragonflyForCausalLM(PreTrainedModel, GenerationMixin):
     _supports_attention_backend = True
     _can_compile_fullgraph = True
     _no_split_modules = ("CLIPEncoderLayer", "LlamaDecoderLayer")
-    _skip_keys_device_placement = ("past_key_values",)
+    _skip_keys_device_placement = ("cache",)
 
     def __init__(self, config: DragonflyConfig) -> None:
         super().__init__(config)
@@ -167,7 +167,7 @@ class DragonflyForCausalLM(PreTrainedModel, GenerationMixin):
         pixel_values: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.Tensor | None = None,
-        past_key_values: Any = None,
+        cache: Any = None,
         inputs_embeds: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         use_cache: bool | None = None,
@@ -192,13 +192,13 @@ class DragonflyForCausalLM(PreTrainedModel, GenerationMixin):
                 raise ValueError("pixel_values need input_ids, whose placeholders say where the image goes")
             images, selected = self.embed_images(pixel_values)
             inputs_embeds = self.place_images(input_ids, inputs_embeds, images)
-        if position_ids is None and past_key_values is None:
+        if position_ids is None and cache is None:
             position_ids = _positions(attention_mask)
         output = self.language_model(
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
+            cache=cache,
             labels=labels,
             use_cache=use_cache,
             logits_to_keep=logits_to_keep,
