@@ -158,8 +158,7 @@ class DragonflyForCausalLM(PreTrainedModel, GenerationMixin):
         return self.embed_features(self.image_features(pixel_values))
 
     def _crop_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        crops = pixel_values.flatten(0, 1).to(self.vision_embed_tokens.weight.dtype)
-        return self.image_encoder(crops).unflatten(0, (pixel_values.shape[0], -1))
+        return self.image_encoder(pixel_values.flatten(0, 1)).unflatten(0, (pixel_values.shape[0], -1))
 
     def forward(
         self,

@@ -258,10 +258,15 @@ class ShardWriter:
         return self._folder / f"shard-{number}"
 
 
-def write_companions(source: Path, config: DragonflyConfig, out: Path, changes: dict[str, Any]) -> None:
-    """Copies every file of a checkpoint that is neither weights nor hidden; in config.json a change to None removes."""
+def write_companions(
+    source: Path, config: DragonflyConfig, out: Path, changes: dict[str, Any], but: tuple[str, ...] = ()
+) -> None:
+    """Copies every file of a checkpoint that is neither weights nor hidden, nor named in ``but``.
+
+    ``changes`` are made to config.json; a change to None removes.
+    """
     for path in sorted(source.iterdir()):
-        if path.is_file() and not path.name.startswith(".") and not path.name.endswith(_WEIGHT_SUFFIXES):
+        if path.is_file() and not path.name.startswith(".") and not path.name.endswith((*_WEIGHT_SUFFIXES, *but)):
             shutil.copyfile(path, out / path.name)
     settings: dict[str, Any] = json.loads((source / "config.json").read_text(encoding="utf-8"))
     # a described encoder lies in a folder of its own; here its shape stands in the configuration

@@ -6,9 +6,9 @@ follow Dettmers et al., "QLoRA" (arXiv:2305.14314): adapters on every linear lay
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import nn
 
 from dragonfly_med.modeling import DragonflyForCausalLM
 
@@ -67,7 +67,7 @@ def choose_parameters(network: DragonflyForCausalLM, recipe: Recipe, frozen_dtyp
             parameter.data = parameter.data.to(torch.float32 if learns else frozen_dtype)
 
 
-def add_adapters(network: DragonflyForCausalLM, adapters: Adapters) -> nn.Module:
+def add_adapters(network: DragonflyForCausalLM, adapters: Adapters) -> Any:
     """Puts untrained adapters into the network; returns peft's model around it, which can save them.
 
     Raises ImportError where peft is not installed.

@@ -22,6 +22,9 @@ from dragonfly_med.quantization import (
     write_companions,
 )
 
+# What is said there of the checkpoint that the training began with is not true of this one.
+_CARDS = ("README.md", "CARD.md")
+
 
 def write_trained(base: Path, network: nn.Module, out: Path, four_bit: bool = False) -> None:
     """Writes the network, which began as the checkpoint ``base``, into the existing folder ``out``.
@@ -45,7 +48,7 @@ def write_trained(base: Path, network: nn.Module, out: Path, four_bit: bool = Fa
             weight = (weight.float() + added[name].float()).to(weight.dtype)
         writer.add({name: weight})
     writer.close()
-    write_companions(base, config, out, {"quantization_config": None})
+    write_companions(base, config, out, {"quantization_config": None}, but=_CARDS)
 
 
 def _learned(network: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:

@@ -51,7 +51,7 @@ class Settings:
     mixed_precision: bool = False
     gradient_checkpointing: bool = False
     save_every: int = 200
-    evaluate_every: int | None = None  # steps; None evaluates ten times
+    evaluate_every: int | None = None  # steps; None evaluates five times
     use_cpu: bool = False
     workers: int = 0  # processes that read samples
 
@@ -71,7 +71,7 @@ class Trained:
     """
 
     network: DragonflyForCausalLM
-    adapted: nn.Module | None
+    adapted: Any
     history: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -129,11 +129,14 @@ class TrainingRun:
         return Trained(self.network, self.adapted, self.trainer.state.log_history)
 
 
-def prepare_network(network: DragonflyForCausalLM, recipe: Recipe, settings: Settings) -> nn.Module | None:
+def prepare_network(network: DragonflyForCausalLM, recipe: Recipe, settings: Settings) -> Any:
     """Chooses what learns; returns peft's model around the network where the recipe has adapters."""
     choose_parameters(network, recipe, torch.bfloat16 if settings.mixed_precision else torch.float32)
     adapted = add_adapters(network, settings.adapters) if recipe.adapters else None
-    network.config.use_cache = False
+    for module in network.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            # bitsandbytes would repack 4-bit weights in an evaluation, and no gradient passes through what it makes
+            module.support_avx512bf16_for_cpu = False
     if settings.gradient_checkpointing:
         network.gradient_checkpointing_enable({"use_reentrant": False})
     return adapted
@@ -213,8 +216,9 @@ def _arguments(settings: Settings, work: Path, evaluates: bool) -> TrainingArgum
         save_steps=settings.save_every,
         save_total_limit=_KEPT_CHECKPOINTS,
         eval_strategy="steps" if evaluates else "no",
-        eval_steps=settings.evaluate_every or 0.1,  # below 1 it is a share of all steps
+        eval_steps=settings.evaluate_every or 0.2,  # below 1 it is a share of all steps
         logging_steps=1,
+        logging_nan_inf_filter=False,
         dataloader_num_workers=settings.workers,
         dataloader_pin_memory=False,
         ddp_find_unused_parameters=False,
