@@ -34,7 +34,7 @@ class Picture(StrEnum):
 
 
 class Quant(StrEnum):
-    """In how many bits the language model's weights are held; ``auto`` is 4 on a GPU, on a CPU as they are stored."""
+    """In how many bits the language model's weights are held; ``auto`` is 4 for a large one on a GPU."""
 
     auto = "auto"
     four_bit = "4bit"
@@ -61,6 +61,24 @@ class Aggregate(StrEnum):
     vote = "vote"
 
 
+class AnswerType(StrEnum):
+    """What form an answer takes; ``auto`` is told by the form of the question."""
+
+    auto = "auto"
+    yesno = "yesno"
+    options = "options"
+    scale = "scale"
+    open = "open"
+
+
+class Control(StrEnum):
+    """What the picture is replaced by when everything is asked again, to see whether it mattered."""
+
+    none = "none"
+    blank = "blank"
+    shuffle = "shuffle"
+
+
 class Keep(StrEnum):
     """Which copies of a model are stored: as published, in 4 bit, or both."""
 
@@ -83,7 +101,10 @@ DeviceOption = Annotated[
     str, typer.Option("--device", envvar="DRAGONFLY_DEVICE", help="auto, cpu, cuda or cuda:N.", show_default=True)
 ]
 QuantOption = Annotated[
-    Quant, typer.Option("--quant", envvar="DRAGONFLY_QUANT", help="4bit saves memory; auto is 4bit on a GPU.")
+    Quant,
+    typer.Option(
+        "--quant", envvar="DRAGONFLY_QUANT", help="4bit saves memory; auto is 4bit for a large model on a GPU."
+    ),
 ]
 AttentionOption = Annotated[
     Attention, typer.Option("--attn", envvar="DRAGONFLY_ATTN", help="auto takes FlashAttention where it is installed.")
@@ -155,6 +176,49 @@ AggregateOption = Annotated[
     Aggregate,
     typer.Option("--aggregate", envvar="DRAGONFLY_AGGREGATE", help="How the answers about several fields become one."),
 ]
+TemplateOption = Annotated[
+    str | None,
+    typer.Option("--template", "-t", envvar="DRAGONFLY_TEMPLATE", help="A prompt that `template list` shows."),
+]
+TypeOption = Annotated[
+    AnswerType,
+    typer.Option("--type", envvar="DRAGONFLY_TYPE", help="What is answered; auto goes by the form of the question."),
+]
+OptionsOption = Annotated[
+    str | None,
+    typer.Option("--options", envvar="DRAGONFLY_OPTIONS", help="The answers to choose from: benign,malignant."),
+]
+ScaleOption = Annotated[
+    str | None, typer.Option("--scale", envvar="DRAGONFLY_SCALE", help="Answer with a whole number: 1-5.")
+]
+SchemaOption = Annotated[
+    Path | None,
+    typer.Option("--schema", envvar="DRAGONFLY_SCHEMA", help="A JSON schema; the answer is JSON that obeys it."),
+]
+AbstainOption = Annotated[
+    float,
+    typer.Option(
+        "--abstain",
+        envvar="DRAGONFLY_ABSTAIN",
+        min=0.0,
+        max=1.0,
+        help="Answer 'uncertain' when the two most probable answers are less than this apart.",
+    ),
+]
+ControlOption = Annotated[
+    Control,
+    typer.Option("--control", envvar="DRAGONFLY_CONTROL", help="Ask again with the picture made unrecognisable."),
+]
+
+ControlSampleOption = Annotated[
+    int | None,
+    typer.Option(
+        "--control-sample",
+        envvar="DRAGONFLY_CONTROL_SAMPLE",
+        min=1,
+        help="Ask about only so many images again, with the picture blanked unless --control says otherwise.",
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -212,6 +276,19 @@ class AnswerOptions:
     quant: QuantOption = Quant.auto
     attn: AttentionOption = Attention.auto
     aggregate: AggregateOption = Aggregate.auto
+    abstain: AbstainOption = 0.0
+    control: ControlOption = Control.none
+
+
+@dataclass(frozen=True)
+class FormOptions:
+    """How questions are put, and what form their answers shall have."""
+
+    template: TemplateOption = None
+    type: TypeOption = AnswerType.auto
+    options: OptionsOption = None
+    scale: ScaleOption = None
+    schema: SchemaOption = None
 
 
 @dataclass(frozen=True)
