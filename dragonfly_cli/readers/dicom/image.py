@@ -19,15 +19,14 @@ from dragonfly_cli.readers.dicom import header as header_of
 from dragonfly_cli.readers.dicom.choices import CT_DEFAULT, Window, WindowChoice
 from dragonfly_cli.readers.dicom.color import to_srgb
 from dragonfly_cli.readers.dicom.decoding import (
-    COPY_HINT,
     MAX_FRAME_PIXELS,
     PIXEL_KEYWORDS,
-    READ_ERRORS,
     FrameReader,
     PixelFacts,
     pixel_facts,
 )
 from dragonfly_cli.readers.dicom.display import Array, GrayWay, LookupTable, Voi
+from dragonfly_cli.readers.dicom.failures import COPY_HINT, READ_ERRORS, in_own_words, quiet_pydicom
 from dragonfly_cli.readers.dicom.index import frames_in
 from dragonfly_cli.readers.dicom.places import Place
 
@@ -58,18 +57,12 @@ class DicomImage:
         self._choice = choice
         self.label = place.label
         self.warnings: list[str] = []
-        with header_of.quiet_pydicom():
-            try:
-                self.header = header_of.read_header(place)
-                _check_is_picture(self.header, place.label)
-                self.facts: PixelFacts = pixel_facts(self.header, place.label)
-                self._read_facts()
-                self._check_choice()
-            except MemoryError:
-                raise InputError(f"cannot read {place.label}: out of memory", "close other programs") from None
-            except READ_ERRORS:
-                why = "its header is damaged or incomplete"
-                raise InputError(f"cannot read the DICOM file {place.label}: {why}", COPY_HINT) from None
+        with in_own_words(place.label, "its header is damaged or incomplete"):
+            self.header = header_of.read_header(place)
+            _check_is_picture(self.header, place.label)
+            self.facts: PixelFacts = pixel_facts(self.header, place.label)
+            self._read_facts()
+            self._check_choice()
         self._frames = FrameReader(place, self.header, self.facts)
 
     def frame(self, frame: int) -> Image.Image:
@@ -77,20 +70,15 @@ class DicomImage:
         if not 0 <= frame < self.facts.frames:
             raise InputError(f"{self.label} has no frame {frame}", f"it has {self.facts.frames}, counted from 0")
         stored = self._frames.read(frame)
-        with header_of.quiet_pydicom():
-            try:
-                image = Image.fromarray(self._display(stored, frame)).convert("RGB")
-                image = self._in_srgb(image)
-            except READ_ERRORS:
-                why = "its header does not fit its pixels"
-                raise InputError(f"cannot show {self.label}: {why}", COPY_HINT) from None
+        with in_own_words(self.label, "its header does not fit its pixels"):
+            image = self._in_srgb(Image.fromarray(self._display(stored, frame)).convert("RGB"))
         if image.size == self.shape.shown_wh:
             return image
         return image.resize(self.shape.shown_wh, Image.Resampling.BICUBIC)
 
     def spatial_order(self) -> Sequence[int]:
         """The numbers of the frames by their position along the normal, if every frame has one."""
-        with header_of.quiet_pydicom():
+        with quiet_pydicom():
             try:
                 frames = frames_in(self.header, self._place, self.facts.frames)
             except READ_ERRORS:
