@@ -260,6 +260,9 @@ def test_a_dicomdir_names_its_series(study: Path, tmp_path: Path) -> None:
     files.write(tmp_path / "disc")
     assert heights(open_source(tmp_path / "disc" / "DICOMDIR")) == list(range(10, 101, 10))
     assert heights(open_source(tmp_path / "disc")) == list(range(10, 101, 10))
+    next(path for path in (tmp_path / "disc").rglob("IM*")).unlink()
+    source = open_source(tmp_path / "disc" / "DICOMDIR")
+    assert source.frames == 9 and "1 of 10 files could not be read" in " ".join(source.warnings)
 
 
 def test_a_dicomdir_may_not_name_files_elsewhere(study: Path) -> None:

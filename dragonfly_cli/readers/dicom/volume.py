@@ -17,7 +17,7 @@ from dragonfly_cli.readers.dicom.collection import places_in
 from dragonfly_cli.readers.dicom.image import DicomImage
 from dragonfly_cli.readers.dicom.index import Slice, slices_of
 from dragonfly_cli.readers.dicom.places import Place
-from dragonfly_cli.readers.dicom.series import Series, choose, group, plane_of
+from dragonfly_cli.readers.dicom.series import Series, choose, group
 from dragonfly_cli.readers.raster import crop
 from dragonfly_cli.readers.source import MppSource, SourceKind
 
@@ -94,7 +94,6 @@ class VolumeSource:
         facts = self._image(self.series.slices[self._shown[0] if self._shown else 0].place).details()
         return facts | {
             "frames": self.frames,
-            "orientation": plane_of(self.series.first.orientation),
             "spacing_mm": self.series.facts()["spacing_mm"],
             "series_shown": self.series.number,
             "series": [each.facts() for each in self._every_series],
