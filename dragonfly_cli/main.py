@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from dragonfly_cli import __version__
+from dragonfly_cli.batch.options import BatchOptions, FileOptions, SelectOptions, StopOptions, WorkOptions
 from dragonfly_cli.funnel import ErrorFunnel
 from dragonfly_cli.model_commands import model_app
 from dragonfly_cli.option_groups import takes_option_groups
@@ -101,25 +102,30 @@ def caption(
 @app.command()
 @takes_option_groups
 def batch(
-    sources: Annotated[list[Path], typer.Argument(metavar="SOURCE...", help="Images, or folders of images.")],
-    output: Annotated[Path, typer.Option("--output", "-o", envvar="DRAGONFLY_OUTPUT", help="The CSV to write.")],
+    sources: Annotated[
+        list[Path], typer.Argument(metavar="SOURCE...", help="Images, folders, globs, manifests, or - for stdin.")
+    ],
     question: QuestionOption = None,
     questions_file: QuestionsFileOption = None,
     *,
+    files: FileOptions,
     opening: OpenOptions,
     looking: LookOptions,
     answering: AnswerOptions,
+    selecting: SelectOptions,
+    stopping: StopOptions,
+    working: WorkOptions,
     debug: DebugOption = False,
 ) -> None:
     """Ask every question about every image below the sources; without a question, caption them."""
     from dragonfly_cli.asking import gather_questions
-    from dragonfly_cli.batch import run_batch
+    from dragonfly_cli.batch.run import run_batch
     from dragonfly_cli.engine.questions import caption_question
 
     asked = [*(question or [])]
     questions = gather_questions(asked, questions_file) if asked or questions_file else [caption_question()]
-    if run_batch(sources, questions, output, opening, looking, answering):
-        raise typer.Exit(8)
+    options = BatchOptions(files, opening, looking, answering, selecting, stopping, working)
+    raise typer.Exit(run_batch(sources, questions, options))
 
 
 @app.command()

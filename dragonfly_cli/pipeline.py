@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dragonfly_cli.engine.aggregation import aggregate
-from dragonfly_cli.engine.answering import FieldAnswer, answer, check_question, look_at
+from dragonfly_cli.engine.answering import FieldAnswer, Look, answer, check_question, look_at
 from dragonfly_cli.engine.checkpoints import Checkpoint
 from dragonfly_cli.engine.model import Model, load_model
 from dragonfly_cli.engine.questions import Question
@@ -38,6 +38,23 @@ def prepare(checkpoint: Checkpoint, questions: list[Question], options: AnswerOp
     return model, Request(questions, sampling, options.aggregate)
 
 
+@dataclass(frozen=True)
+class ReadAhead:
+    """What of a source was read before its turn: its facts, and the pixels of its first fields, by their ids."""
+
+    facts: dict[str, Any]
+    looks: dict[int, Look]
+
+    def look(self, model: Model, source: Source, field: Field) -> Look:
+        """The pixels of a field, read now if they were not before; they are given away, so that none are kept."""
+        return self.looks.pop(field.id, None) or look_at(model, source, field)
+
+
+def read_ahead(model: Model, source: Source, fields: list[Field]) -> ReadAhead:
+    """Reads ``fields``, which may be the first of many; raises DragonflyError if they cannot be read."""
+    return ReadAhead(source_record(source), {field.id: look_at(model, source, field) for field in fields})
+
+
 def _say_nothing(piece: str) -> None:
     """Where answers are not shown as they come."""
 
@@ -48,22 +65,23 @@ def answer_source(
     fields: list[Field],
     request: Request,
     on_text: Callable[[str], None] = _say_nothing,
+    read: ReadAhead | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Yields one record per question, in their order; ``on_text`` is called with the answer, in pieces as they come.
 
-    The pixels of every field are read once. Raises DragonflyError for an image that cannot be read.
+    The pixels of every field are read once, here or in ``read``. Raises DragonflyError for an image that cannot be read.
     """
-    facts = source_record(source)
+    read = read or read_ahead(model, source, [])
     answers: list[list[FieldAnswer]] = [[] for _ in request.questions]
     for field in fields[:-1]:
-        look = look_at(model, source, field)
+        look = read.look(model, source, field)
         for said, question in zip(answers, request.questions, strict=True):
             said.append(answer(model, look, question, request.sampling))
-    look = look_at(model, source, fields[-1])
+    look = read.look(model, source, fields[-1])
     on_piece = on_text if len(fields) == 1 else _say_nothing
     for said, question in zip(answers, request.questions, strict=True):  # each told as soon as it is complete
         said.append(answer(model, look, question, request.sampling, on_piece))
         combined = aggregate(said, request.rule)
         if len(fields) > 1:
             on_text(combined.text)
-        yield answer_record(source, facts, combined, model.identity, request.sampling.seed)
+        yield answer_record(source, read.facts, combined, model.identity, request.sampling.seed)

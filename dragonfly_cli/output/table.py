@@ -22,6 +22,7 @@ COLUMNS = (
     "fields",
     "evidence",
     "seconds",
+    "row_options",
 )
 
 # A spreadsheet takes a cell that begins with one of = + - @ tab for a formula. A cell that looks guarded already gets
@@ -48,10 +49,13 @@ def answer_row(record: dict[str, Any]) -> dict[str, str]:
         "fields": str(len(record["fields"])),
         "evidence": _evidence(record["fields"]),
         "seconds": f"{sum(record['timing'].values()):.3f}",
+        "row_options": record.get("row_options", ""),
     }
 
 
-def failure_row(image: str, question: str | None, error_code: int, error: str) -> dict[str, str]:
+def failure_row(
+    image: str, question: str | None, error_code: int, error: str, row_options: str = ""
+) -> dict[str, str]:
     """The row of an image or question that could not be answered."""
     row = dict.fromkeys(COLUMNS, "")
     return row | {
@@ -60,6 +64,7 @@ def failure_row(image: str, question: str | None, error_code: int, error: str) -
         "status": "failed",
         "error_code": str(error_code),
         "error": error,
+        "row_options": row_options,
     }
 
 
