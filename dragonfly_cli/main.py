@@ -11,7 +11,14 @@ from typing import Annotated, Any
 import typer
 
 from dragonfly_cli import __version__
-from dragonfly_cli.batch.options import BatchOptions, FileOptions, SelectOptions, StopOptions, WorkOptions
+from dragonfly_cli.batch.options import (
+    BatchOptions,
+    FileOptions,
+    SelectOptions,
+    StopOptions,
+    TableOptions,
+    WorkOptions,
+)
 from dragonfly_cli.funnel import ErrorFunnel
 from dragonfly_cli.model_commands import model_app
 from dragonfly_cli.option_groups import takes_option_groups
@@ -126,6 +133,21 @@ def batch(
     questions = gather_questions(asked, questions_file) if asked or questions_file else [caption_question()]
     options = BatchOptions(files, opening, looking, answering, selecting, stopping, working)
     raise typer.Exit(run_batch(sources, questions, options))
+
+
+@app.command()
+@takes_option_groups
+def merge(
+    parts: Annotated[list[Path], typer.Argument(metavar="PART...", help="The tables of all shards of one run.")],
+    *,
+    table: TableOptions,
+    debug: DebugOption = False,
+) -> None:
+    """Make one table of those that `batch --shard` has written."""
+    from dragonfly_cli.batch.merge import merge_parts
+
+    if merge_parts(parts, table):
+        raise typer.Exit(8)
 
 
 @app.command()

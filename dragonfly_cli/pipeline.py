@@ -69,7 +69,8 @@ def answer_source(
 ) -> Iterator[dict[str, Any]]:
     """Yields one record per question, in their order; ``on_text`` is called with the answer, in pieces as they come.
 
-    The pixels of every field are read once, here or in ``read``. Raises DragonflyError for an image that cannot be read.
+    The pixels of every field are read once, here or in ``read``. Raises DragonflyError for an image that cannot be
+    read.
     """
     read = read or read_ahead(model, source, [])
     answers: list[list[FieldAnswer]] = [[] for _ in request.questions]

@@ -29,10 +29,9 @@ class Handout:
         has = self._with.setdefault(worker, [])
         if self._stopped or len(has) >= self._depth or any(item.place in self._losses for item in has):
             return None
-        if self._suspects:
-            item = None if has else self._suspects.popleft()
-        else:
-            item = next(self._new, None)
+        if self._suspects and has:
+            return None  # until it has nothing else, so that a suspect is alone with it
+        item = self._suspects.popleft() if self._suspects else next(self._new, None)
         if item is not None:
             has.append(item)
         return item

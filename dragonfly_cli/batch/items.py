@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 from dragonfly_cli.batch.manifest import ROW_GROUPS, SUFFIXES, ManifestRow, read_manifest
 from dragonfly_cli.batch.options import SelectOptions
@@ -149,7 +150,9 @@ def _images_below(source: Path, like: Item) -> Iterator[Item]:
 
 
 def _matches(source: Path) -> list[Path]:
-    matches = glob.glob(str(source), recursive=True) if glob.has_magic(str(source)) else []
+    if not glob.has_magic(str(source)):
+        return [source]
+    matches = glob.glob(str(source), recursive=True)  # noqa: PTH207 - Path.glob takes no absolute pattern
     return sorted(map(Path, matches)) or [source]
 
 
@@ -177,6 +180,6 @@ def _of_row(row: ManifestRow, like: Item) -> Item:
     )
 
 
-def _members(group: OpenOptions | LookOptions, values: Mapping[str, object]) -> dict[str, object]:
+def _members(group: OpenOptions | LookOptions, values: Mapping[str, Any]) -> dict[str, Any]:
     names = {field.name for field in fields(group)}
     return {name: value for name, value in values.items() if name in names}

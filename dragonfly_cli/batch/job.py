@@ -6,12 +6,13 @@ from importlib.util import find_spec
 from types import TracebackType
 from typing import Protocol, Self
 
+from dragonfly_cli.batch.handout import TRIES
 from dragonfly_cli.batch.items import Item
 from dragonfly_cli.batch.options import Engine, WorkOptions
 from dragonfly_cli.batch.result import Result
 from dragonfly_cli.engine.checkpoints import Checkpoint
 from dragonfly_cli.engine.questions import Question
-from dragonfly_cli.errors import UsageError
+from dragonfly_cli.errors import DeviceError, UsageError
 from dragonfly_cli.options import AnswerOptions
 
 # Images that a worker reads before their turn: bounds its memory.
@@ -87,3 +88,9 @@ def workforce(job: Job, options: WorkOptions, stopped: Stopped) -> Workforce:
 
         return Processes(job, options.workers, stopped)
     return OneWorker(job, stopped)
+
+
+def lost(item: Item) -> list[Result]:
+    """What is written of an item that was given up, as its workers ended again and again."""
+    why = f"{item.image}: {TRIES} workers ended while they had it (out of memory, or a decoder crashed)"
+    return item.failures(DeviceError.exit_code, why)

@@ -9,19 +9,19 @@ import json
 import os
 import socket
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
 from dragonfly_cli.batch.options import FileOptions, TableFormat
 from dragonfly_cli.batch.result import Key, Result
-from dragonfly_cli.batch.row_file import CsvRows, JsonRows, RowFile, unwritable
+from dragonfly_cli.batch.row_file import CsvRows, JsonRows, RowFile, RowFormat, unwritable
 from dragonfly_cli.errors import OutputError, UsageError
 from dragonfly_cli.output.files import check_writable, write_text
 from dragonfly_cli.output.table import as_csv
 
 # Settings that may differ when a run is continued.
-_NOT_COMPARED = frozenset(("output", "versions"))
+_NOT_COMPARED = frozenset(("output", "versions", "finished"))
 
 _BY_SUFFIX = {".jsonl": TableFormat.jsonl, ".ndjson": TableFormat.jsonl, ".parquet": TableFormat.parquet}
 
@@ -51,6 +51,11 @@ class Outputs:
             )
         return outputs
 
+    @property
+    def rows(self) -> RowFormat:
+        """How rows stand in ``table``."""
+        return JsonRows() if self.table_format is TableFormat.jsonl else CsvRows()
+
     def check(self) -> None:
         """Raises OutputError if one of them cannot be written; called before any work is done."""
         for path in (self.table, self.parquet, self.records):
@@ -61,11 +66,11 @@ class Outputs:
 class Ledger:
     """The files of one run.
 
-        with ledger.lock():  # nothing is written yet, but for the lock
-            ledger.refuse_other_run()
-            done = ledger.open()
-            ledger.add(results)
-            failed = ledger.finish(numbers)
+    with ledger.lock():  # nothing is written yet, but for the lock
+        ledger.refuse_other_run()
+        done = ledger.open()
+        ledger.add(results)
+        failed = ledger.finish(numbers)
     """
 
     def __init__(self, outputs: Outputs, settings: Mapping[str, Any], *, is_shard: bool = False) -> None:
@@ -74,12 +79,11 @@ class Ledger:
         named = {"output": self.path.name, **settings}
         self._settings: dict[str, Any] = json.loads(json.dumps(named, default=str))  # as it will be read again
         self._run_file, self._failed_file = companions(self.path, is_shard=is_shard)
-        rows = JsonRows() if outputs.table_format is TableFormat.jsonl else CsvRows()
-        self._files = [RowFile(self.path, rows)]
+        self._files = [RowFile(self.path, outputs.rows)]
         if outputs.records:
             self._files.insert(0, RowFile(outputs.records, JsonRows()))  # so that no row is without its record
-        self._failed: dict[Key, Result] = {}
-        self._done: dict[Key, Result] | None = None
+        self._held: dict[Key, Result] | None = None
+        self._has_grown = False
 
     @property
     def exists(self) -> bool:
@@ -101,47 +105,58 @@ class Ledger:
                 "repeat the first run's options, or choose another --output",
             )
 
-    def open(self) -> dict[Key, Result]:
-        """Starts a run or takes one up: for every key that all files have, its result, without its record.
+    def held(self) -> dict[Key, Result]:
+        """For every key that all files have and agree about, its result, without its record; changes nothing."""
+        return self._known_to_all([file.read() for file in self._files])
 
-        Called again it changes nothing.
-        """
-        if self._done is not None:
-            return self._done
-        if not self.exists:
-            write_text(self._run_file, json.dumps(self._settings, ensure_ascii=False, indent=2) + "\n")
-        first, *others = (file.open() for file in self._files)
-        done = {key: result for key, result in first.items() if all(other.get(key) == result for other in others)}
-        self._failed = {key: result for key, result in done.items() if result.failed}
-        self._done = done
-        return done
+    def open(self) -> dict[Key, Result]:
+        """Starts a run or takes one up; what it holds, as ``held``, growing with it."""
+        if self._held is None:
+            if not self.exists:
+                self.write_settings(finished=False)
+            self._held = self._known_to_all([file.open() for file in self._files])
+        return self._held
 
     def add(self, results: list[Result]) -> None:
         """Appends rows and has them on disk; raises OutputError if that refuses, and what was written before stays."""
+        held = self.open()
+        if not self._has_grown:
+            self.write_settings(finished=False)
+        self._has_grown = True
         for file in self._files:
             file.append(results)
-        for result in results:
-            self._failed.pop(result.key, None)
-            if result.failed:
-                self._failed[result.key] = result
+        held.update((result.key, replace(result, record=None)) for result in results)
 
     def finish(self, numbers: Mapping[Key, int]) -> int:
-        """Puts the rows in order, writes ``failed.csv`` (or removes an old one), and Parquet; returns failed rows."""
+        """Puts the rows in order, writes ``failed.csv`` (or removes an old one), and Parquet; returns failed rows.
+
+        ``run.json`` says whether all of ``numbers`` are there.
+        """
+        held = self.open()
         for file in self._files:
             file.put_in_order(numbers)
-        failed = sorted(self._failed.values(), key=lambda result: numbers.get(result.key, len(numbers)))
-        try:
-            if failed:
-                write_text(self._failed_file, as_csv([result.as_row() for result in failed], header=True))
-            else:
-                self._failed_file.unlink(missing_ok=True)
-        except OSError as error:
-            raise unwritable(self._failed_file, error) from error
+        failed = sorted(
+            (result for result in held.values() if result.failed),
+            key=lambda result: numbers.get(result.key, len(numbers)),
+        )
+        if failed:
+            write_text(self._failed_file, as_csv([result.as_row() for result in failed], header=True))
+        else:
+            self._failed_file.unlink(missing_ok=True)
         if self._outputs.parquet:
             from dragonfly_cli.batch.parquet import write_from_csv
 
             write_from_csv(self.path, self._outputs.parquet)
+        self.write_settings(finished=held.keys() >= numbers.keys())
         return len(failed)
+
+    def write_settings(self, *, finished: bool) -> None:
+        settings = self._settings | {"finished": finished}
+        write_text(self._run_file, json.dumps(settings, ensure_ascii=False, indent=2) + "\n")
+
+    def _known_to_all(self, each_holds: list[dict[Key, Result]]) -> dict[Key, Result]:
+        first, *others = each_holds
+        return {key: result for key, result in first.items() if all(other.get(key) == result for other in others)}
 
     def close(self) -> None:
         for file in self._files:

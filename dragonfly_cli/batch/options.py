@@ -76,11 +76,17 @@ AddressOption = Annotated[
 
 
 @dataclass(frozen=True)
-class FileOptions:
-    """What is written, and where."""
+class TableOptions:
+    """The table that is written."""
 
     output: OutputFileOption
     table_format: TableFormatOption = None
+
+
+@dataclass(frozen=True)
+class FileOptions(TableOptions):
+    """What is written, and where."""
+
     records: RecordsOption = None
 
 

@@ -13,13 +13,12 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from typing import Any, Self
 
-from dragonfly_cli.batch.handout import TRIES, Handout
+from dragonfly_cli.batch.handout import Handout
 from dragonfly_cli.batch.items import Item
-from dragonfly_cli.batch.job import IMAGES_AHEAD, Job, Stopped
+from dragonfly_cli.batch.job import IMAGES_AHEAD, Job, Stopped, lost
 from dragonfly_cli.batch.result import Result
 from dragonfly_cli.errors import DeviceError, DragonflyError
 
-LOST_CODE = DeviceError.exit_code
 _LOOK_UP_S = 0.5  # how soon a wish to stop is seen while nothing arrives
 _END_S = 10  # how long a process may take to end by itself
 
@@ -95,7 +94,7 @@ class Processes:
                     handout.done(connection, place)
                     yield results
                 elif message is None:
-                    yield from (_lost(item) for item in handout.lost(connection))
+                    yield from (lost(item) for item in handout.lost(connection))
                     self._replace(connection)
                 else:
                     self._welcome(connection, message)
@@ -140,11 +139,6 @@ class Processes:
     def _kill(self) -> None:
         for process in self._processes.values():
             process.kill()
-
-
-def _lost(item: Item) -> list[Result]:
-    why = f"{item.image}: {TRIES} worker processes ended while they had it (out of memory, or a decoder crashed)"
-    return item.failures(LOST_CODE, why)
 
 
 def _cores() -> int:

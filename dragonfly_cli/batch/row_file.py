@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 from dragonfly_cli.batch.result import Key, Result, key_of
 from dragonfly_cli.errors import OutputError
@@ -86,19 +86,48 @@ class RowFile:
         self._rows = rows
         self._places: list[_Place] = []
 
-    def open(self) -> dict[Key, Result]:
-        """Starts the file, or repairs and reads what is there: what it holds of every key, without records.
+    def read(self) -> dict[Key, Result]:
+        """What the file holds of every key, without records; nothing if there is no file. Changes nothing.
 
-        Raises OutputError if it cannot be written, or is not a table of this program.
+        Raises OutputError if it is not a table of this program.
+        """
+        held: dict[Key, Result] = {}
+        self._places = []
+        if not self.path.exists():
+            return held
+        with self.path.open("rb") as file:
+            head = file.read(len(self._rows.header))
+            if not self._rows.header.startswith(head):
+                raise _foreign(self.path)
+            for start, row in _whole_rows(file, self._rows):
+                result = self._decoded(row)
+                held[result.key] = result
+                self._places.append(_Place(result.key, start, start + len(row)))
+        return held
+
+    def open(self) -> dict[Key, Result]:
+        """Starts the file, or reads and repairs what is there; what it holds, as ``read``.
+
+        Raises OutputError if it cannot be written either.
         """
         try:
-            held = self._read() if self.path.exists() else {}
+            held = self.read()
             self._file = self.path.open("ab")
-            if self._file.tell() == 0:
+            end = self._places[-1].end if self._places else len(self._rows.header)
+            if self._file.tell() < end:
+                end = 0
+            self._file.truncate(end)
+            if end == 0:
                 self._write(self._rows.header)
         except OSError as error:
             raise unwritable(self.path, error) from error
         return held
+
+    def rows(self) -> Iterator[tuple[Key, bytes]]:
+        """Every row that was read, as it stands in the file."""
+        with self.path.open("rb") as file:
+            for place in self._places:
+                yield place.key, _piece(file, place)
 
     def append(self, results: Iterable[Result]) -> None:
         """Raises OutputError if the disk refuses; what was written before stays."""
@@ -131,22 +160,6 @@ class RowFile:
         self._file.flush()
         os.fsync(self._file.fileno())
 
-    def _read(self) -> dict[Key, Result]:
-        held: dict[Key, Result] = {}
-        end = 0
-        with self.path.open("rb") as file:
-            if not self._rows.header.startswith(file.read(len(self._rows.header))):
-                raise _foreign(self.path)
-            if file.tell() == len(self._rows.header):
-                end = file.tell()
-                for start, row in _whole_rows(file, self._rows):
-                    result = self._decoded(row)
-                    held[result.key] = result
-                    end = start + len(row)
-                    self._places.append(_Place(result.key, start, end))
-        os.truncate(self.path, end)
-        return held
-
     def _decoded(self, row: bytes) -> Result:
         try:
             return self._rows.decoded(row)
@@ -156,9 +169,7 @@ class RowFile:
     def _copy(self, places: list[_Place], part: Path) -> None:
         with self.path.open("rb") as old, part.open("wb") as new:
             new.write(self._rows.header)
-            for place in places:
-                old.seek(place.start)
-                new.write(old.read(place.end - place.start))
+            new.writelines(_piece(old, place) for place in places)
             new.flush()
             os.fsync(new.fileno())
 
@@ -173,6 +184,11 @@ def _whole_rows(lines: Iterable[bytes], rows: RowFormat) -> Iterator[tuple[int, 
             yield at, row
             at += len(row)
             row = b""
+
+
+def _piece(file: BinaryIO, place: _Place) -> bytes:
+    file.seek(place.start)
+    return file.read(place.end - place.start)
 
 
 def _in_order(places: list[_Place], numbers: Mapping[Key, int]) -> list[_Place]:

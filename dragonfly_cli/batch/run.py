@@ -11,7 +11,7 @@ from types import FrameType
 from typing import Any, Self
 
 from dragonfly_cli import __version__
-from dragonfly_cli.batch.items import Item, Shard, digest, find_items, read_shard, select, shard_of
+from dragonfly_cli.batch.items import Item, digest, find_items, read_shard, select, shard_of
 from dragonfly_cli.batch.job import Job, check_work_options, workforce
 from dragonfly_cli.batch.ledger import Ledger, Outputs
 from dragonfly_cli.batch.options import BatchOptions, StopOptions
@@ -46,24 +46,25 @@ def run_batch(sources: list[Path], questions: list[Question], options: BatchOpti
     checkpoint = find_checkpoint(options.answering.model)
     settings = _settings(sources, questions, options, checkpoint)
     if shard.count > 1:
-        settings |= {"shard": str(shard), "items": len(every), "items_sha256": digest(every)}
+        settings |= {"shard": str(shard), "images": len(every), "images_sha256": digest(every)}
     ledger = Ledger(outputs, settings, is_shard=shard.count > 1)
+    ledger.refuse_other_run()
+    job = Job(checkpoint, _asked(items), options.answering)
     if options.stopping.dry_run:
         from dragonfly_cli.batch.plan import show_plan
 
-        ledger.refuse_other_run()
-        show_plan(items, ledger, Job(checkpoint, _asked(items), options.answering))
+        show_plan(items, ledger, job)
         return 0
     with ledger.lock():
-        ledger.refuse_other_run()
-        return _run(items, ledger, Job(checkpoint, _asked(items), options.answering), options)
+        ledger.refuse_other_run()  # once more, as another may have been here a moment ago
+        return _run(items, ledger, job, options)
 
 
 def _run(items: list[Item], ledger: Ledger, job: Job, options: BatchOptions) -> int:
-    done = ledger.open() if ledger.exists else {}
-    if options.stopping.retry_failed:
-        done = {key: result for key, result in done.items() if not result.failed}
-    left = [item for item in items if not done.keys() >= set(item.keys)]
+    held = ledger.open() if ledger.exists else {}
+    retry = options.stopping.retry_failed
+    done = frozenset(key for key, result in held.items() if not (retry and result.failed))
+    left = [item for item in items if not done.issuperset(item.keys)]
     if ledger.exists:
         say(f"note: continuing {ledger.path}: {len(items) - len(left)} of {len(items)} images are done")
     say_notices(job.checkpoint)
@@ -93,7 +94,7 @@ def _run(items: list[Item], ledger: Ledger, job: Job, options: BatchOptions) -> 
 class _Loop:
     """Takes results from workers into the ledger until there are no more, or too many have failed."""
 
-    def __init__(self, ledger: Ledger, done: dict[Key, Result], options: StopOptions) -> None:
+    def __init__(self, ledger: Ledger, done: frozenset[Key], options: StopOptions) -> None:
         self._ledger = ledger
         self._done = done
         self._most_failures = 1 if options.fail_fast else options.max_errors

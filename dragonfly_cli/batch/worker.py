@@ -87,7 +87,9 @@ class Worker:
         except DragonflyError as error:
             results += item.failures(error.exit_code, error.message, but=len(results))
         except Exception as error:  # a bug met in one image must not cost the night; the error code tells it
-            why = f"{item.image}: this is a bug in dragonfly ({type(error).__name__}); ask about this image with --debug"
+            why = (
+                f"{item.image}: this is a bug in dragonfly ({type(error).__name__}); ask about this image with --debug"
+            )
             results += item.failures(_BUG_CODE, why, but=len(results))
         return results
 

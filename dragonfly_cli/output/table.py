@@ -53,9 +53,7 @@ def answer_row(record: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def failure_row(
-    image: str, question: str | None, error_code: int, error: str, row_options: str = ""
-) -> dict[str, str]:
+def failure_row(image: str, question: str | None, error_code: int, error: str, row_options: str = "") -> dict[str, str]:
     """The row of an image or question that could not be answered."""
     row = dict.fromkeys(COLUMNS, "")
     return row | {
