@@ -40,8 +40,9 @@ def test_a_torn_file_is_taken_up_at_its_last_whole_row(rows, results: list[Resul
         held = file.open()
         assert list(held.values()) == results[: len(held)]
         file.append(results[len(held) :])
-        file.put_in_order({})
         assert path.read_bytes() == whole
+        file.put_in_order({result.key: -number for number, result in enumerate(results)})
+        assert path.read_bytes() == written(Path(folder, "turned"), rows, results[::-1])
 
 
 @FORMATS

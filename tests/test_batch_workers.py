@@ -114,6 +114,30 @@ def test_a_shard_of_other_images_is_not_continued(study: Path, tmp_path: Path) -
     expect_error(dragonfly(*call), 7, "a.csv", "images")
 
 
+@pytest.mark.slow
+def test_a_ray_cluster_that_loses_a_machine_writes_the_rows_of_one(
+    study: Path, alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    soon = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "health_check_failure_threshold": 3}
+    head = {"num_cpus": 1, "num_gpus": 0, "include_dashboard": False, "_system_config": soon}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    table = tmp_path / "answers.csv"
+    try:
+        machines = [cluster.add_node(num_cpus=1, num_gpus=1) for _ in range(2)]
+        losing = when_rows_appear(table, lambda: cluster.remove_node(machines[0], allow_graceful=False))
+        call = ("batch", study, *QUESTIONS, "-o", table, "--engine", "ray", "--address", cluster.address)
+        outcome = dragonfly(*call)
+        losing.join()
+    finally:
+        cluster.shutdown()
+    assert outcome.code == 8, outcome.stderr
+    assert bytes_of(table) == bytes_of(alone)
+
+
 @given(st.data(), st.integers(0, 12), st.integers(1, 3), st.integers(1, 4))
 def test_every_item_is_done_once_or_given_up(data: st.DataObject, count: int, workers: int, depth: int) -> None:
     items = [Item(Path(f"{number}.png"), (), OpenOptions(), LookOptions()) for number in range(count)]

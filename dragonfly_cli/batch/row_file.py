@@ -117,6 +117,7 @@ class RowFile:
             if self._file.tell() < end:
                 end = 0
             self._file.truncate(end)
+            self._file.seek(end)
             if end == 0:
                 self._write(self._rows.header)
         except OSError as error:
