@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -67,9 +68,9 @@ def in_own_process(arguments: list[str]) -> tuple[float, int]:
     return time.perf_counter() - started, int(done.stdout.split()[-1]) * (1 if sys.platform == "darwin" else 1024)
 
 
-def seconds(work: Callable[[], object]) -> float:
+def seconds(work: Callable[..., object], *arguments: object) -> float:
     started = time.perf_counter()
-    work()
+    work(*arguments)
     return time.perf_counter() - started
 
 
@@ -81,8 +82,8 @@ def compare_asks(folder: Path, count: int) -> None:
     images = write_images(folder / "images", count, MIXED_WH)
     asks = [command("ask", image, QUESTION, "-m", "demo", "--device", "cpu") for image in images]
     in_process(asks[0])  # imports
-    together = seconds(lambda: in_process(batch(folder / "images", folder / "answers.csv")))
-    singly = seconds(lambda: [in_process(ask) for ask in asks])
+    together = seconds(in_process, batch(folder / "images", folder / "answers.csv"))
+    singly = sum(seconds(in_process, ask) for ask in asks)
     some = asks[:: max(1, count // 5)][:5]
     each = statistics.median(in_own_process(ask)[0] for ask in some)
     print(f"batch of {count}: {together:.1f} s; asks in one process {singly:.1f} s: {singly / together:.2f} times")
@@ -111,21 +112,19 @@ def job() -> Any:
 def compare_stages(folder: Path, count: int) -> None:
     worker, items = worker_and_items(write_images(folder / "images", count, MIXED_WH))
     for item in items[:WARM_UP]:
-        worker.answer(item, lambda item=item: worker.read(item))
+        worker.answer(item, partial(worker.read, item))
     reading = answering = 0.0
     for item in items:
         started = time.perf_counter()
         opened = worker.read(item)
         read = time.perf_counter()
-        worker.answer(item, lambda opened=opened: opened)
+        worker.answer(item, partial(lambda same: same, opened))
         reading += read - started
         answering += time.perf_counter() - read
     remaining = iter(items)
-    wall = seconds(lambda: list(worker.answers(lambda wait: next(remaining, None))))
-    slowest = max(reading, answering)
-    print(
-        f"reading {reading:.1f} s, answering {answering:.1f} s, a batch {wall:.1f} s: {wall / slowest:.2f} of the slower"
-    )
+    wall = seconds(list, worker.answers(lambda wait: next(remaining, None)))
+    ratio = wall / max(reading, answering)
+    print(f"reading {reading:.1f} s, answering {answering:.1f} s, a batch {wall:.1f} s: {ratio:.2f} of the slower")
 
 
 def compare_many(folder: Path, count: int) -> None:
@@ -158,8 +157,13 @@ def compare_resume(folder: Path, count: int) -> None:
 @contextmanager
 def warm(workers: Any, items: list[Any]) -> Iterator[Any]:
     with workers:
-        list(workers.answers(items[:WARM_UP]))
+        drain(workers, items[:WARM_UP])
         yield workers
+
+
+def drain(workers: Any, items: list[Any]) -> None:
+    for _ in workers.answers(items):
+        pass
 
 
 def compare_workers(folder: Path, count: int) -> None:
@@ -168,7 +172,7 @@ def compare_workers(folder: Path, count: int) -> None:
         took = {}
         for number in (1, 2):
             with warm(workers_of(kind, number), items) as workers:
-                took[number] = seconds(lambda workers=workers: list(workers.answers(items)))
+                took[number] = seconds(drain, workers, items)
         print(f"{kind}: one worker {took[1]:.1f} s, two {took[2]:.1f} s: {took[1] / took[2]:.2f} times")
 
 

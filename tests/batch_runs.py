@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 from make_files import write_dicom, write_png
 
-QUESTIONS = ("-q", "Is there a tumour?", "-q", 'What is it, "roughly"?', "--max-tokens", "3")
+# A tiny network with the published shape: what it says does not matter here, and it says it ten times as fast.
+TINY = Path(__file__).parent / "golden" / "v1" / "checkpoint"
+QUESTIONS = ("-q", "Is there a tumour?", "-q", 'What is it, "roughly"?', "--max-tokens", "3", "-m", str(TINY))
 _SECONDS = re.compile(rb',\d+\.\d{3},([^,]*|"[^"]*")\r\n')
 _TIMING = re.compile(rb'"timing": \{[^}]*\}')
 

@@ -5,6 +5,7 @@ import resource
 import shutil
 import signal
 import socket
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -137,12 +138,25 @@ def test_a_full_disk_is_told_and_made_good_later(undisturbed: Undisturbed, tmp_p
     assert undisturbed.equals(table)
 
 
-def test_a_folder_that_may_not_be_written_to(undisturbed: Undisturbed, tmp_path: Path) -> None:
-    closed = tmp_path / "closed"
-    closed.mkdir(mode=0o555)
-    if os.access(closed, os.W_OK):  # root may write anywhere
-        pytest.skip("needs a user whom a folder can refuse")
-    expect_error(undisturbed.again(closed / "answers.csv"), 7, "answers.csv", "permission denied")
+@contextmanager
+def as_one_who_may_not_write_everywhere() -> Iterator[None]:
+    if os.getuid() != 0:
+        yield
+        return
+    nobody = 65534
+    os.setresuid(nobody, nobody, 0)
+    try:
+        yield
+    finally:
+        os.setresuid(0, 0, 0)
+
+
+def test_a_folder_that_may_not_be_written_to(undisturbed: Undisturbed) -> None:
+    with tempfile.TemporaryDirectory() as closed:
+        Path(closed).chmod(0o555)
+        with as_one_who_may_not_write_everywhere():
+            outcome = undisturbed.again(Path(closed, "answers.csv"))
+    expect_error(outcome, 7, "answers.csv", "permission denied")
 
 
 def test_images_that_vanish_are_failed_rows_and_keep_what_was_said(undisturbed: Undisturbed, table: Path) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from batch_runs import QUESTIONS, bytes_of, rows_of, write_study
+from batch_runs import QUESTIONS, TINY, bytes_of, rows_of, write_study
 from hypothesis import given
 from hypothesis import strategies as st
 from run_dragonfly import dragonfly, expect_error
@@ -99,7 +99,7 @@ def test_merged_shards_are_the_table_of_one_run(study: Path, alone: Path, shards
     expect_error(dragonfly("merge", *shards, shards[0], "-o", tmp_path / "x.csv"), 2, "1/3, 1/3")
     expect_error(dragonfly("merge", *shards[:2], alone, "-o", tmp_path / "x.csv"), 4, "alone.csv")
     expect_error(dragonfly("merge", *shards, "-o", tmp_path / "x.jsonl"), 2, "x.jsonl")
-    dragonfly("batch", study, "-q", "Another?", "-o", tmp_path / "other.csv", "--shard", "3/3")
+    dragonfly("batch", study, "-q", "Another?", "-m", TINY, "-o", tmp_path / "other.csv", "--shard", "3/3")
     expect_error(dragonfly("merge", *shards[:2], tmp_path / "other.csv", "-o", tmp_path / "x.csv"), 4, "other.csv")
     dragonfly("batch", study, *QUESTIONS, "-o", tmp_path / "half.csv", "--shard", "1/3", "--fail-fast")
     expect_error(dragonfly("merge", tmp_path / "half.csv", *shards[1:], "-o", tmp_path / "x.csv"), 4, "not finished")

@@ -45,3 +45,10 @@ def test_loading_takes_no_more_memory_than_the_files_have() -> None:
     (memory,) = (line for line in lines if line.startswith("memory: ours"))
     assert float(memory.removeprefix("memory: ours ").split(",")[0]) <= 1.5  # 1.2 from 64 MB on
     assert any(line.startswith("cold: ours") for line in lines)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["stages", "resume"])
+def test_the_batch_benchmark_s_comparisons_work(what: str) -> None:
+    """Not one process per file or worker, which takes as long as it sounds."""
+    assert run("batch.py", what, "--images", "5").count("\n") == {"stages": 1, "resume": 3}[what]

@@ -134,8 +134,8 @@ def _of_slurm(environment: Mapping[str, str]) -> tuple[str, str]:
 def _all_items(sources: list[Path], like: Item) -> Iterator[Item]:
     for source in sources:
         if source == STDIN:
-            for named in _paths_on_stdin():
-                yield from _images_below(named, like)
+            for named in _paths_on_stdin():  # one that is not there is to be reported, not to stop the others
+                yield from _images_below(named, like) if named.exists() else [replace(like, image=named)]
         elif source.suffix.lower() in SUFFIXES and source.is_file():
             yield from (_of_row(row, like) for row in read_manifest(source))
         else:

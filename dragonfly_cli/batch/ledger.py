@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from dragonfly_cli.batch.options import FileOptions, TableFormat
+from dragonfly_cli.batch.parquet import check_parquet, write_from_csv
 from dragonfly_cli.batch.result import Key, Result
 from dragonfly_cli.batch.row_file import CsvRows, JsonRows, RowFile, RowFormat, unwritable
 from dragonfly_cli.errors import OutputError, UsageError
@@ -37,12 +38,13 @@ class Outputs:
 
     @classmethod
     def of(cls, files: FileOptions) -> Self:
-        """Raises UsageError where two of them would be one file, or the output is stdout."""
+        """Raises UsageError where two of them would be one file, Parquet is not installed, or it is stdout."""
         if str(files.output) == "-":
             raise UsageError("--output -: a batch is written to a file, which can be continued", "give a file name")
         kind = files.table_format or _BY_SUFFIX.get(files.output.suffix.lower(), TableFormat.csv)
         outputs = cls(files.output, kind, None, files.records)
         if kind is TableFormat.parquet:
+            check_parquet()
             outputs = cls(files.output.with_suffix(".csv"), TableFormat.csv, files.output, files.records)
         written = [path for path in (outputs.table, outputs.parquet, outputs.records) if path]
         if len(set(written)) < len(written):
@@ -94,8 +96,7 @@ class Ledger:
         return RunLock(self.path)
 
     def refuse_other_run(self) -> None:
-        """Raises OutputError if the files cannot be written, or hold a run with other settings; changes nothing."""
-        self._outputs.check()
+        """Raises OutputError if the table holds a run with other settings; changes nothing."""
         if not self.path.exists():
             return
         differing = _differences(self._run_file, self._settings)
@@ -144,8 +145,6 @@ class Ledger:
         else:
             self._failed_file.unlink(missing_ok=True)
         if self._outputs.parquet:
-            from dragonfly_cli.batch.parquet import write_from_csv
-
             write_from_csv(self.path, self._outputs.parquet)
         self.write_settings(finished=held.keys() >= numbers.keys())
         return len(failed)

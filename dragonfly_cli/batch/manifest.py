@@ -14,6 +14,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from dragonfly_cli.batch.parquet import read_rows
 from dragonfly_cli.errors import InputError, UsageError
 from dragonfly_cli.options import LookOptions, OpenOptions
 from dragonfly_cli.output.table import COLUMNS, unguarded
@@ -106,8 +107,6 @@ def _json_rows(path: Path) -> Iterator[dict[str, str]]:
 
 
 def _parquet_rows(path: Path) -> Iterator[dict[str, str]]:
-    from dragonfly_cli.batch.parquet import read_rows
-
     for row in read_rows(path):
         yield _named((name, _as_text(value)) for name, value in row.items())
 

@@ -144,14 +144,16 @@ class RayActors:
         self._beginning[actor.begin.remote()] = number
 
     def _welcome(self, promise: Any) -> None:
+        """Takes in an actor that has begun; raises the error of the last of those that could not."""
         number = self._beginning.pop(promise)
         try:
             error = ray.get(promise)
         except RayActorError:
-            self._lose(number)
-            return
+            error = DeviceError("the Ray actors ended while they loaded the model", "give fewer --workers")
         if error is not None:
-            raise error
+            self._actors.pop(number)
+            if not self._actors:
+                raise error
 
     def _lose(self, number: int) -> None:
         """Forgets an actor and starts another; raises DeviceError if the cluster has no room for any."""

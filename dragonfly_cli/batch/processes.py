@@ -31,6 +31,7 @@ class _Process:
         self.connection, theirs = spawning.Pipe()
         self.number = number
         self.ready = False
+        self.error: DragonflyError | None = None
         self._process = spawning.Process(target=_serve, args=(theirs, job, number, threads), daemon=True)
         self._process.start()
         theirs.close()
@@ -66,7 +67,10 @@ class Processes:
                 self._start(number)
             while not any(process.ready for process in self._processes.values()):
                 for connection, message in self._messages():
-                    self._welcome(connection, message)
+                    if message is None:
+                        self._replace(connection)
+                    else:
+                        self._welcome(connection, message)
         except BaseException:
             self._kill()
             raise
@@ -117,24 +121,26 @@ class Processes:
             except (EOFError, OSError):
                 yield connection, None
 
-    def _welcome(self, connection: Connection, message: object) -> None:
-        if isinstance(message, DragonflyError):
-            raise message
-        if message is None:
-            raise DeviceError("a worker process ended while it loaded the model", "give fewer --workers")
-        self._processes[connection].ready = True
-
     def _start(self, number: int) -> None:
         process = _Process(self._job, number, max(1, _cores() // self._count))
         self._processes[process.connection] = process
 
+    def _welcome(self, connection: Connection, message: bool | DragonflyError) -> None:
+        if isinstance(message, DragonflyError):
+            self._processes[connection].error = message
+        else:
+            self._processes[connection].ready = True
+
     def _replace(self, connection: Connection) -> None:
+        """Starts another one for one that has ended; raises the error of the last of those that could not begin."""
         gone = self._processes.pop(connection)
         gone.end()
-        if not self._stopped():
-            if not gone.ready:
-                raise DeviceError("a worker process ended while it loaded the model", "give fewer --workers")
+        if gone.ready and not self._stopped():
             self._start(gone.number)
+        elif not gone.ready and not self._processes:
+            raise gone.error or DeviceError(
+                "the worker processes ended while they loaded the model", "give fewer --workers"
+            )
 
     def _kill(self) -> None:
         for process in self._processes.values():

@@ -38,6 +38,7 @@ def run_batch(sources: list[Path], questions: list[Question], options: BatchOpti
         StoppedError: so many images failed that the run was to be stopped.
     """
     outputs = Outputs.of(options.files)
+    outputs.check()
     check_work_options(options.working)
     shard = read_shard(options.selecting.shard)
     every = find_items(sources, questions, options.opening, options.looking)
