@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dragonfly_cli.batch.progress import Progress, duration
 from dragonfly_cli.batch.result import Result, key_of
 from dragonfly_cli.batch.row_file import CsvRows, JsonRows, RowFile
 
@@ -72,3 +73,13 @@ def test_a_row_whose_image_has_gone_stays_where_it_was(rows, tmp_path: Path) -> 
     file.append([results[2], results[3], results[0], results[1]])
     file.put_in_order({result.key: number for number, result in enumerate(results) if result.key[0] != "d"})
     assert (tmp_path / "rows").read_bytes() == straight
+
+
+def test_progress_is_told_in_plain_words() -> None:
+    assert [duration(s) for s in (3, 89, 100, 3600, 25_500)] == ["3 s", "89 s", "2 min", "60 min", "7 h 05 min"]
+    progress = Progress(10)
+    assert "unknown time left" in progress.line()
+    progress.advance(failed=False)
+    progress.advance(failed=True)
+    assert progress.line().startswith("images: 2 of 10, ")
+    assert progress.line().endswith(" left, failed: 1")

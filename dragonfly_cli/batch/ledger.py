@@ -6,8 +6,6 @@ under its name, ``NAME.run.json`` and ``NAME.failed.csv``.
 """
 
 import json
-import os
-import socket
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +14,8 @@ from typing import Any, Self
 from dragonfly_cli.batch.options import FileOptions, TableFormat
 from dragonfly_cli.batch.parquet import check_parquet, write_from_csv
 from dragonfly_cli.batch.result import Key, Result
-from dragonfly_cli.batch.row_file import CsvRows, JsonRows, RowFile, RowFormat, unwritable
+from dragonfly_cli.batch.row_file import CsvRows, JsonRows, RowFile, RowFormat
+from dragonfly_cli.batch.run_lock import RunLock
 from dragonfly_cli.errors import OutputError, UsageError
 from dragonfly_cli.output.files import check_writable, write_text
 from dragonfly_cli.output.table import as_csv
@@ -92,7 +91,7 @@ class Ledger:
         """Whether there is a run to continue."""
         return self.path.exists()
 
-    def lock(self) -> "RunLock":
+    def lock(self) -> RunLock:
         return RunLock(self.path)
 
     def refuse_other_run(self) -> None:
@@ -160,51 +159,6 @@ class Ledger:
     def close(self) -> None:
         for file in self._files:
             file.close()
-
-
-class RunLock:
-    """Held while a run goes on; raises OutputError, naming process and machine, if another one holds it.
-
-    The operating system frees it when its process ends, however that ends.
-    """
-
-    def __init__(self, output: Path) -> None:
-        from filelock import FileLock
-
-        self._output = output
-        self._lock = FileLock(output.with_name(f".{output.name}.lock"))
-        # Who it is stands in a file of its own, as a lock file is emptied by whoever tries it.
-        self._holder = output.with_name(f".{output.name}.holder")
-
-    def __enter__(self) -> Self:
-        from filelock import Timeout
-
-        check_writable(self._output)
-        try:
-            self._lock.acquire(timeout=0)
-        except Timeout:
-            raise OutputError(
-                f"cannot write {self._output}: another run is writing it{self._by_whom()}",
-                "wait until it has finished, or choose another --output",
-            ) from None
-        except OSError as error:
-            raise unwritable(self._output, error) from error
-        try:
-            self._holder.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
-        except OSError as error:
-            self._lock.release()
-            raise unwritable(self._output, error) from error
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._holder.unlink(missing_ok=True)
-        self._lock.release()
-
-    def _by_whom(self) -> str:
-        try:
-            return f" ({self._holder.read_text(encoding='utf-8')})"
-        except OSError:
-            return ""
 
 
 def companions(table: Path, *, is_shard: bool) -> tuple[Path, Path]:
