@@ -64,13 +64,14 @@ def test_two_processes_of_which_one_is_killed_write_the_rows_of_one(study: Path,
     assert not multiprocessing.active_children()
 
 
-def test_what_keeps_a_worker_from_beginning_is_told(study: Path, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_what_keeps_workers_from_beginning_is_told_and_nothing_is_left(study: Path, tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
-    outcome = dragonfly(
-        "batch", study, *QUESTIONS, "-o", tmp_path / "a.csv", "--workers", "2", "-m", tmp_path / "model"
-    )
-    expect_error(outcome, 5, "model")
-    assert not (tmp_path / "a.csv").exists()
+    call = ("batch", study, *QUESTIONS, "-o", tmp_path / "a.csv", "-m", tmp_path / "model")
+    for workers in ("1", "2"):
+        expect_error(dragonfly(*call, "--workers", workers), 5, "model")
+        assert not (tmp_path / "a.csv").exists()
+        assert not (tmp_path / "run.json").exists()
 
 
 @pytest.fixture
@@ -101,8 +102,9 @@ def test_merged_shards_are_the_table_of_one_run(study: Path, alone: Path, shards
     expect_error(dragonfly("merge", *shards, "-o", tmp_path / "x.jsonl"), 2, "x.jsonl")
     dragonfly("batch", study, "-q", "Another?", "-m", TINY, "-o", tmp_path / "other.csv", "--shard", "3/3")
     expect_error(dragonfly("merge", *shards[:2], tmp_path / "other.csv", "-o", tmp_path / "x.csv"), 4, "other.csv")
-    dragonfly("batch", study, *QUESTIONS, "-o", tmp_path / "half.csv", "--shard", "1/3", "--fail-fast")
-    expect_error(dragonfly("merge", tmp_path / "half.csv", *shards[1:], "-o", tmp_path / "x.csv"), 4, "not finished")
+    dragonfly("batch", study, *QUESTIONS, "-o", tmp_path / "half.csv", "--shard", "2/3", "--fail-fast")
+    parts = shards[0], tmp_path / "half.csv", shards[2]
+    expect_error(dragonfly("merge", *parts, "-o", tmp_path / "x.csv"), 4, "half.csv", "not finished")
     assert not (tmp_path / "x.csv").exists()
 
 

@@ -157,8 +157,9 @@ class Ledger:
         return {key: result for key, result in first.items() if all(other.get(key) == result for other in others)}
 
     def close(self) -> None:
-        for file in self._files:
-            file.close()
+        if self._held is not None:  # else nothing was opened
+            for file in self._files:
+                file.close()
 
 
 def companions(table: Path, *, is_shard: bool) -> tuple[Path, Path]:
