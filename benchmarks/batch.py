@@ -92,12 +92,14 @@ def compare_asks(folder: Path, count: int) -> None:
 
 def worker_and_items(images: list[Path]) -> tuple[Any, list[Any]]:
     from dragonfly_cli.batch.items import find_items
+    from dragonfly_cli.batch.options import BatchOptions, FileOptions, SelectOptions, StopOptions, WorkOptions
     from dragonfly_cli.batch.worker import Worker
-    from dragonfly_cli.engine.questions import as_question
-    from dragonfly_cli.options import LookOptions, OpenOptions
+    from dragonfly_cli.options import FormOptions, LookOptions, OpenOptions
 
-    questions = [as_question(QUESTION)]
-    return Worker(job()), find_items(images, questions, OpenOptions(), LookOptions())
+    asked = job()
+    chosen = FormOptions(), OpenOptions(), LookOptions(), asked.answering
+    options = BatchOptions(FileOptions(Path("unused.csv")), *chosen, SelectOptions(), StopOptions(), WorkOptions())
+    return Worker(asked), find_items(images, asked.questions, options)
 
 
 def job() -> Any:

@@ -64,6 +64,18 @@ def parsed_options(groups: tuple[type[Any], ...], texts: Mapping[str, str]) -> d
     return values
 
 
+def option_names(groups: tuple[type[Any], ...]) -> dict[str, str]:
+    """How options may be called elsewhere than on the command line, with the field that each name means.
+
+    ``--slide-mpp`` is ``slide_mpp``; a field goes by its own name as well.
+    """
+    names = {field.name: field.name for group in groups for field in fields(group)}
+    for parameter in _command_of(groups, tuple(names)).params:
+        flags = (flag[2:].replace("-", "_") for flag in parameter.opts if flag.startswith("--"))
+        names |= dict.fromkeys(flags, parameter.name)
+    return names
+
+
 @functools.cache
 def _command_of(groups: tuple[type[Any], ...], names: tuple[str, ...]) -> Any:
     """A command with those options alone, which gives their values back."""

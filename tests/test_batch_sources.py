@@ -4,27 +4,29 @@ import json
 from pathlib import Path
 
 import pytest
-from batch_runs import QUESTIONS, TINY, rows_of, write_study
+from batch_runs import QUESTIONS, TINY, items_named, rows_of, write_study
 from hypothesis import given
 from hypothesis import strategies as st
 from make_files import write_png
 from run_dragonfly import dragonfly, expect_error
 
 from dragonfly_cli.batch.items import Item, Shard, find_items, read_shard, select, shard_of
-from dragonfly_cli.batch.options import SelectOptions
+from dragonfly_cli.batch.options import BatchOptions, FileOptions, SelectOptions, StopOptions, WorkOptions
 from dragonfly_cli.engine.questions import as_question
 from dragonfly_cli.errors import InputError, UsageError
-from dragonfly_cli.options import LookOptions, OpenOptions
+from dragonfly_cli.options import AnswerOptions, FormOptions, LookOptions, OpenOptions
 
 ASKED = [as_question("Is it?")]
 
 
 def found(*sources: Path) -> list[Item]:
-    return find_items(list(sources), ASKED, OpenOptions(), LookOptions(budget=2))
+    chosen = FormOptions(), OpenOptions(), LookOptions(budget=2), AnswerOptions()
+    options = BatchOptions(FileOptions(Path("unused.csv")), *chosen, SelectOptions(), StopOptions(), WorkOptions())
+    return find_items(list(sources), ASKED, options)
 
 
 def names(items: list[Item]) -> list[str]:
-    return [item.image.name for item in items]
+    return [Path(item.image).name for item in items]
 
 
 @pytest.fixture
@@ -50,7 +52,7 @@ def test_some_of_them_are_chosen_and_stay_in_order(study: Path) -> None:
 
 @given(st.integers(0, 40), st.integers(1, 12))
 def test_every_image_is_in_exactly_one_shard(images: int, count: int) -> None:
-    items = [Item(Path(f"{number}.png"), (), OpenOptions(), LookOptions()) for number in range(images)]
+    items = items_named(images)
     shards = [shard_of(items, Shard(index, count)) for index in range(count)]
     assert sorted(names([item for shard in shards for item in shard])) == sorted(names(items))
     assert max(map(len, shards)) - min(map(len, shards)) <= 1
@@ -82,11 +84,11 @@ study/000.png,Is it?,,,E
 def check_manifest(manifest: Path, capsys: pytest.CaptureFixture[str]) -> None:
     items = found(manifest)
     assert names(items) == ["film.dcm", "film.dcm", "film.dcm", "000.png"]
-    assert [item.looking for item in items] == [LookOptions(frame, 2) for frame in (2, 0, None, None)]
+    assert [item.looking for item in items] == [LookOptions(frame=frame, budget=2) for frame in (2, 0, None, None)]
     assert [item.opening.slide_mpp for item in items] == [None, 0.5, None, None]
     assert [item.row_options for item in items] == ["frame=2", "frame=0 slide_mpp=0.5", "", ""]
     assert [item.questions[0].text for item in items] == ["Is there a tumour?"] * 2 + ["Is it?"] * 2
-    assert all(item.image.exists() for item in items)
+    assert all(Path(item.image).exists() for item in items)
     said = capsys.readouterr().err
     assert "columns that are not used: patient" in said
     assert "A" not in said.split("patient")[1]
@@ -140,7 +142,7 @@ def test_a_name_that_means_two_files_is_refused(study: Path, tmp_path: Path, mon
     with pytest.raises(InputError, match=r"000\.png"):
         found(study / "list.csv")
     (tmp_path / "000.png").unlink()
-    assert found(study / "list.csv")[0].image.samefile(study / "000.png")
+    assert Path(found(study / "list.csv")[0].image).samefile(study / "000.png")
 
 
 def test_rows_of_a_manifest_are_answered_as_it_says_and_its_failures_are_the_next_one(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ has nothing else, and is given up when it has been with too many workers that we
 
 from collections import deque
 from collections.abc import Hashable, Iterable, Iterator
-from pathlib import Path
 
 from dragonfly_cli.batch.items import Item
 
@@ -20,7 +19,7 @@ class Handout:
         self._new: Iterator[Item] = iter(items)
         self._depth = depth
         self._suspects: deque[Item] = deque()
-        self._losses: dict[tuple[Path, str], int] = {}
+        self._losses: dict[tuple[str, str], int] = {}
         self._with: dict[Hashable, list[Item]] = {}
         self._stopped = False
 
@@ -36,7 +35,7 @@ class Handout:
             has.append(item)
         return item
 
-    def done(self, worker: Hashable, place: tuple[Path, str]) -> None:
+    def done(self, worker: Hashable, place: tuple[str, str]) -> None:
         self._with[worker] = [item for item in self._with[worker] if item.place != place]
         self._losses.pop(place, None)
 

@@ -1,7 +1,7 @@
 """A table that says what is asked of what: CSV, JSON lines or Parquet with a column ``image``.
 
 Beside it ``question``, and any option that says how an image is opened or where in it the model looks (``frame``,
-``slide_mpp`` ...), under its name on the command line; an empty cell leaves it to the command. The ``failed.csv`` of
+``slide-mpp`` ...), under its name on the command line; an empty cell leaves it to the command. The ``failed.csv`` of
 a run is such a table: the columns of results are passed over, and ``row_options`` is taken apart again.
 """
 
@@ -10,12 +10,13 @@ import json
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dragonfly_cli.batch.parquet import read_rows
 from dragonfly_cli.errors import InputError, UsageError
+from dragonfly_cli.option_groups import option_names
 from dragonfly_cli.options import LookOptions, OpenOptions
 from dragonfly_cli.output.table import COLUMNS, unguarded
 from dragonfly_cli.output.terminal import say
@@ -49,7 +50,7 @@ def read_manifest(path: Path) -> list[ManifestRow]:
     except (OSError, ValueError, csv.Error) as error:
         why = getattr(error, "strerror", None) or "it is not what its suffix says"
         raise InputError(f"cannot read the manifest {path}: {why}", "check the file") from error
-    options = {field.name for group in ROW_GROUPS for field in fields(group)}
+    options = option_names(ROW_GROUPS)
     known = {"image", "question", *options, *COLUMNS}
     unknown = sorted({name for row in rows for name in row} - known)
     if unknown:
@@ -57,21 +58,21 @@ def read_manifest(path: Path) -> list[ManifestRow]:
     return [_manifest_row(path, number, row, options) for number, row in enumerate(rows, start=1)]
 
 
-def _manifest_row(path: Path, number: int, row: Mapping[str, str], options: set[str]) -> ManifestRow:
+def _manifest_row(path: Path, number: int, row: Mapping[str, str], options: Mapping[str, str]) -> ManifestRow:
     where = f"{path}, row {number}"
     if not row.get("image"):
         raise InputError(f"{where}: there is no image", "name the column with the paths `image`, and fill every row")
-    own = dict(_taken_apart(row.get("row_options", ""), where))
-    own |= {name: text for name, text in row.items() if name in options and text}
+    own = dict(_taken_apart(row.get("row_options", ""), where, options))
+    own |= {options[name]: text for name, text in row.items() if name in options and text}
     return ManifestRow(_found(row["image"], path, where), row.get("question") or None, own, where)
 
 
-def _taken_apart(row_options: str, where: str) -> Iterator[tuple[str, str]]:
+def _taken_apart(row_options: str, where: str, options: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     for part in shlex.split(row_options):
         name, equals, text = part.partition("=")
-        if not equals or name not in {field.name for group in ROW_GROUPS for field in fields(group)}:
+        if not equals or name not in options:
             raise UsageError(f"{where}: row_options has {part}", "write name=value, with the name of an option")
-        yield name, text
+        yield options[name], text
 
 
 def _found(text: str, manifest: Path, where: str) -> Path:

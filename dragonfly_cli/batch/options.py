@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dragonfly_cli.options import AnswerOptions, LookOptions, OpenOptions
+from dragonfly_cli.options import AnswerOptions, ControlSampleOption, FormOptions, LookOptions, OpenOptions
 
 
 class TableFormat(StrEnum):
@@ -92,11 +92,12 @@ class FileOptions(TableOptions):
 
 @dataclass(frozen=True)
 class SelectOptions:
-    """Which of the images below the sources are asked about."""
+    """Which of the images below the sources are asked about, and which a second time with nothing to be seen."""
 
     limit: LimitOption = None
     sample: SampleOption = None
     shard: ShardOption = None
+    control_sample: ControlSampleOption = None
 
 
 @dataclass(frozen=True)
@@ -123,6 +124,7 @@ class BatchOptions:
     """All options of one run, as ``batch`` was given them."""
 
     files: FileOptions
+    form: FormOptions
     opening: OpenOptions
     looking: LookOptions
     answering: AnswerOptions

@@ -17,7 +17,6 @@ from dragonfly_cli.batch.progress import duration
 from dragonfly_cli.errors import DragonflyError
 from dragonfly_cli.fields import plan_fields
 from dragonfly_cli.output.terminal import say, show
-from dragonfly_cli.readers import open_source
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ def show_plan(items: list[Item], ledger: Ledger, job: Job) -> None:
 
 def _open(item: Item) -> Opened:
     try:
-        with closing(open_source(item.image, item.opening)) as source:
+        with closing(item.open()) as source:
             return Opened(item, len(plan_fields(source, item.looking)))
     except DragonflyError as error:
         return Opened(item, 0, error.message)

@@ -27,6 +27,12 @@ class Result:
     def failed(self) -> bool:
         return self.error_code is not None
 
+    @property
+    def control_distance(self) -> float | None:
+        """How far the answer is from the one without the picture, where that was asked for."""
+        control = self.record and self.record["control"]
+        return control["distance"] if control else None
+
     def as_row(self) -> dict[str, str]:
         image, question, row_options = self.key
         if self.record is None:

@@ -5,13 +5,15 @@ One bad file is one failed row per question. Every result passes through ``_Loop
 
 import signal
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
+from statistics import fmean
 from types import FrameType
 from typing import Any, Self
 
 from dragonfly_cli import __version__
-from dragonfly_cli.batch.items import Item, digest, find_items, read_shard, select, shard_of
+from dragonfly_cli.batch.items import Item, digest, find_items, read_shard, select, shard_of, with_controls
 from dragonfly_cli.batch.job import Job, check_work_options, workforce
 from dragonfly_cli.batch.ledger import Ledger, Outputs
 from dragonfly_cli.batch.options import BatchOptions, StopOptions
@@ -19,7 +21,8 @@ from dragonfly_cli.batch.progress import Progress
 from dragonfly_cli.batch.result import Key, Result
 from dragonfly_cli.engine.checkpoints import Checkpoint, find_checkpoint
 from dragonfly_cli.engine.questions import Question
-from dragonfly_cli.errors import StoppedError
+from dragonfly_cli.errors import StoppedError, UsageError
+from dragonfly_cli.output.notices import HARDLY
 from dragonfly_cli.output.terminal import say, say_notices
 
 FAILED_CODE = 8
@@ -41,8 +44,10 @@ def run_batch(sources: list[Path], questions: list[Question], options: BatchOpti
     outputs.check()
     check_work_options(options.working)
     shard = read_shard(options.selecting.shard)
-    every = find_items(sources, questions, options.opening, options.looking)
-    every = select(every, options.selecting, options.answering.seed)
+    if options.opening.series is not None:
+        raise UsageError("--series chooses one series, and batch goes through all", "leave it out")
+    every = select(find_items(sources, questions, options), options.selecting, options.answering.seed)
+    every = with_controls(every, options.selecting.control_sample)
     items = shard_of(every, shard)
     checkpoint = find_checkpoint(options.answering.model)
     settings = _settings(sources, questions, options, checkpoint)
@@ -82,6 +87,8 @@ def _run(items: list[Item], ledger: Ledger, job: Job, options: BatchOptions) -> 
         ledger.close()
     questions = len({question.text for item in items for question in item.questions})
     say(f"note: images: {len(items)}, questions: {questions}, failed rows: {failed}; answers are in {ledger.path}")
+    if told := loop.control_summary():
+        say(f"note: {told}")
     if stop.asked:
         return _INTERRUPTED_CODE
     if loop.gave_up:
@@ -99,6 +106,7 @@ class _Loop:
         self._ledger = ledger
         self._done = done
         self._most_failures = 1 if options.fail_fast else options.max_errors
+        self._distances: list[float] = []
         self.failed_images = 0
         self.gave_up = False
 
@@ -107,6 +115,7 @@ class _Loop:
             for results in answers:
                 new = [result for result in results if result.key not in self._done]
                 self._ledger.add(new)
+                self._distances += [result.control_distance for result in new if result.control_distance is not None]
                 failures = [result.error for result in new if result.failed]
                 for why in dict.fromkeys(failures):
                     say(f"error: {why}")
@@ -115,6 +124,16 @@ class _Loop:
                 if self._most_failures and self.failed_images >= self._most_failures:
                     self.gave_up = True
                     return
+
+    def control_summary(self) -> str:
+        """What is to be known of the answers that were asked for again with nothing to be seen; empty without any."""
+        if not self._distances:
+            return ""
+        hardly = sum(distance < HARDLY for distance in self._distances)
+        return (
+            f"control: without the picture {len(self._distances)} answers are {fmean(self._distances):.2f} apart on "
+            f"average (0 is the same, 1 the farthest); {hardly} of them hardly change"
+        )
 
 
 class FirstInterrupt:
@@ -134,7 +153,8 @@ class FirstInterrupt:
         if self.asked:
             raise KeyboardInterrupt
         self.asked = True
-        say("note: ending after the image in hand; Ctrl-C again ends now")
+        with suppress(RuntimeError):  # it came in the middle of another line
+            say("note: ending after the image in hand; Ctrl-C again ends now")
 
 
 def _asked(items: list[Item]) -> list[Question]:
@@ -150,6 +170,7 @@ def _settings(
     return {
         "sources": [str(source) for source in sources],
         "questions": [question.text for question in questions],
+        "forms": [[question.kind, list(question.options), question.schema, question.system] for question in questions],
         **chosen,
         "model": checkpoint.id,
         "model_sha256": checkpoint.sha256(),

@@ -9,17 +9,16 @@ row must not depend on its neighbours.
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from dragonfly_cli.batch.items import Item
 from dragonfly_cli.batch.job import IMAGES_AHEAD, Job
 from dragonfly_cli.batch.result import Result
-from dragonfly_cli.engine.model import Model
 from dragonfly_cli.errors import DragonflyError
 from dragonfly_cli.fields import Field, plan_fields
-from dragonfly_cli.pipeline import ReadAhead, Request, answer_source, prepare, read_ahead
-from dragonfly_cli.readers import Source, open_source
+from dragonfly_cli.pipeline import ReadAhead, Request, answer_source, as_request, prepare, read_ahead
+from dragonfly_cli.readers import Source
 
 _FIELDS_AHEAD = 4
 _BUG_CODE = 1
@@ -41,9 +40,8 @@ class Worker:
     """A loaded model; raises what ``pipeline.prepare`` raises."""
 
     def __init__(self, job: Job) -> None:
-        self.model: Model
-        self._request: Request
-        self.model, self._request = prepare(job.checkpoint, job.questions, job.answering)
+        self.model, self._request = prepare(job.checkpoint, job.questions, job.answering, {})
+        self._job = job
 
     def answers(self, take: Take, stopped: Callable[[], bool] = lambda: False) -> Iterator[tuple[Item, list[Result]]]:
         """Yields the results of every item, in the order in which they were taken.
@@ -67,7 +65,7 @@ class Worker:
 
     def read(self, item: Item) -> _Open:
         """Opens an image and reads its first fields; raises what opening and reading raise."""
-        source = open_source(item.image, item.opening)
+        source = item.open()
         try:
             fields = plan_fields(source, item.looking)
             return _Open(source, fields, read_ahead(self.model, source, fields[:_FIELDS_AHEAD]))
@@ -95,12 +93,17 @@ class Worker:
 
     def _answered(self, item: Item, opened: _Open) -> Iterator[Result]:
         try:
-            request = replace(self._request, questions=list(item.questions))
-            records = answer_source(self.model, opened.source, opened.fields, request, read=opened.read)
+            records = answer_source(self.model, opened.source, opened.fields, self._request_for(item), read=opened.read)
             for question, record in zip(item.questions, records, strict=True):
-                yield Result(item.key(question), record)
+                yield Result(item.key(question), record | {"image": item.image})
         finally:
             opened.source.close()
+
+    def _request_for(self, item: Item) -> Request:
+        """With the calibration that was there when the run began."""
+        settings = asdict(item.opening) | asdict(item.looking)
+        request = as_request(self.model, list(item.questions), self._job.answering, settings)
+        return replace(request, control=item.control, calibration=self._request.calibration)
 
 
 def _close(reading: "Future[Any]") -> None:
