@@ -34,7 +34,8 @@ def loaded_after(more: str) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "arguments", [None, ["--help"], ["ask", "--help"], ["model", "--help"], ["model", "list"], ["--version"]]
+    "arguments",
+    [None, ["--help"], ["ask", "--help"], ["batch", "--help"], ["model", "--help"], ["model", "list"], ["--version"]],
 )
 def test_nothing_heavy_is_imported(arguments: list[str] | None) -> None:
     run = f"""
