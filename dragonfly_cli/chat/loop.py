@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from dragonfly_cli.chat.commands import Quit, run_command, where
 from dragonfly_cli.engine.checkpoints import find_checkpoint
-from dragonfly_cli.errors import DragonflyError, InputError
+from dragonfly_cli.errors import DragonflyError, InputError, UsageError
 from dragonfly_cli.fields import Field, plan_fields
 from dragonfly_cli.options import AnswerOptions, LookOptions, OpenOptions
 from dragonfly_cli.output.notices import DEMO_WARNING
@@ -28,6 +28,8 @@ _PROMPT = "> "
 
 def run_chat(image: Path, opening: OpenOptions, looking: LookOptions, answering: AnswerOptions) -> None:
     """Answers until the lines end or ``/quit``; raises DragonflyError if image or model cannot be opened."""
+    if looking.montage is not None:
+        raise UsageError("--montage makes one picture of many, and a conversation looks at one", "leave it out")
     checkpoint = find_checkpoint(answering.model)
     source = open_source(image, opening)  # before torch is imported: a bad path is told at once
     from dragonfly_cli.chat.session import Session
@@ -45,7 +47,7 @@ def run_chat(image: Path, opening: OpenOptions, looking: LookOptions, answering:
 
 def one_field(source: Source, looking: LookOptions) -> Field:
     """What is looked at first: of several frames the middle one, unless another was asked for."""
-    if source.frames > 1 and looking.frame is None:
+    if source.frames > 1 and looking.frame is None and looking.slices is None:
         looking = replace(looking, frame=source.frames // 2)
     return plan_fields(source, looking)[0]
 

@@ -1,7 +1,7 @@
 """An open image, where the model looks in it, and what was said so far. Nothing is printed or read from a user here."""
 
 from collections.abc import Callable
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -74,12 +74,11 @@ class Session:
 
     def open_with_window(self, window: str) -> None:
         """Opens the file again under another grey level window; raises UsageError where there is no such thing."""
-        if "window" not in {field.name for field in fields(OpenOptions)} or self.source.kind != "dicom":
+        if self.source.kind != "dicom":
             raise UsageError(
                 "only a DICOM image can be shown under another window", "/help shows what can be done here"
             )
-        changed: dict[str, Any] = {"window": window}
-        self._open(replace(self._opening, **changed))
+        self._open(replace(self._opening, window=window))
         self.look_at(self.field)
 
     def reset(self) -> None:
