@@ -11,7 +11,7 @@ from dragonfly_cli.engine.checkpoints import Checkpoint, find_checkpoint
 from dragonfly_cli.engine.forms import as_form
 from dragonfly_cli.engine.questions import Question, as_question
 from dragonfly_cli.errors import InputError, NoInputError, UsageError
-from dragonfly_cli.fields import Field, plan_fields
+from dragonfly_cli.fields import Field, arranged, plan_fields
 from dragonfly_cli.options import AnswerOptions, Format, FormOptions, LookOptions, OpenOptions, PrintOptions
 from dragonfly_cli.output.control_characters import harmless_rows
 from dragonfly_cli.output.files import check_writable, storable, write_text
@@ -55,7 +55,8 @@ def ask_image(
         check_writable(output)
     checkpoint = find_checkpoint(answering.model)
     settings = asdict(opening) | asdict(looking)
-    with closing(open_source(image, opening)) as source:  # before torch is imported: a bad path is told at once
+    opened = arranged(open_source(image, opening), looking)  # before torch is imported: a bad path is told at once
+    with closing(opened) as source:
         fields = plan_fields(source, looking)
         if printing.format is Format.text and output is None:
             records = _answers(source, fields, checkpoint, questions, answering, settings, show)

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from dragonfly_cli import __version__
+from dragonfly_cli.finetuning.options import TuneOptions
 from dragonfly_cli.funnel import ErrorFunnel
 from dragonfly_cli.model_commands import model_app
 from dragonfly_cli.option_groups import takes_option_groups
@@ -241,6 +242,22 @@ def doctor(
         show(as_report(findings))
     if worst(findings) is Status.problem:
         raise typer.Exit(9)
+
+
+@app.command()
+@takes_option_groups
+def finetune(
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="JSONL or Parquet rows of image, question, answer.")],
+    output: Annotated[Path, typer.Option("--output", "-o", envvar="DRAGONFLY_OUTPUT", help="The folder to write.")],
+    *,
+    tuning: TuneOptions,
+    opening: OpenOptions,
+    debug: DebugOption = False,
+) -> None:
+    """Adapt a model to questions and answers about your own images; the result is a folder for --model."""
+    from dragonfly_cli.finetuning.command import finetune as run
+
+    run(data, output, tuning, opening)
 
 
 def _terminate(*_: Any) -> None:

@@ -6,9 +6,12 @@ Options that belong together form a group, a frozen dataclass, which is also wha
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from dragonfly_cli.readers.dicom.choices import DicomChoices
 
 DEBUG_KEY = "dragonfly.debug"
 
@@ -132,6 +135,26 @@ FrameOption = Annotated[
     int | None,
     typer.Option("--frame", envvar="DRAGONFLY_FRAME", min=0, help="Which frame of several, counted from 0."),
 ]
+SliceOption = Annotated[
+    str | None,
+    typer.Option("--slice", envvar="DRAGONFLY_SLICE", help="Slices in spatial order, from 0: N or A:B:STEP."),
+]
+MontageOption = Annotated[
+    str | None,
+    typer.Option("--montage", envvar="DRAGONFLY_MONTAGE", help="Show slices as one picture: COLUMNSxROWS, as 4x3."),
+]
+WindowOption = Annotated[
+    str | None,
+    typer.Option(
+        "--window",
+        envvar="DRAGONFLY_WINDOW",
+        help="DICOM: lung, brain, bone, soft, liver, mediastinum, stroke, WIDTH,LEVEL, rgb3, or the file's N-th.",
+    ),
+]
+SeriesOption = Annotated[
+    str | None,
+    typer.Option("--series", envvar="DRAGONFLY_SERIES", help="Which series of a study: a number of info's, or a UID."),
+]
 SlideMppOption = Annotated[
     float | None,
     typer.Option("--slide-mpp", envvar="DRAGONFLY_SLIDE_MPP", help="Microns per pixel, when the file does not say."),
@@ -203,6 +226,18 @@ class OpenOptions:
     """How an input is opened."""
 
     slide_mpp: SlideMppOption = None
+    window: WindowOption = None
+    series: SeriesOption = None
+
+    def __post_init__(self) -> None:
+        self.dicom  # noqa: B018 - a window that cannot be understood is told before any file is opened
+
+    @property
+    def dicom(self) -> "DicomChoices":
+        """Window and series, parsed. Raises UsageError."""
+        from dragonfly_cli.readers.dicom.choices import parse_choices
+
+        return parse_choices(self.window, self.series)
 
 
 @dataclass(frozen=True)
@@ -210,7 +245,23 @@ class LookOptions:
     """Where in an input the model looks."""
 
     frame: FrameOption = None
+    slices: SliceOption = None
+    montage: MontageOption = None
     budget: BudgetOption = None
+
+    def __post_init__(self) -> None:
+        """What cannot be understood is told before any file is opened. Raises UsageError."""
+        if self.slices is None and self.montage is None:
+            return
+        from dragonfly_cli.errors import UsageError
+        from dragonfly_cli.fields.frames import parse_montage, parse_slices
+
+        if self.frame is not None:
+            raise UsageError("--frame chooses one picture", "leave --frame out, or --slice and --montage")
+        if self.slices is not None:
+            parse_slices(self.slices)
+        if self.montage is not None:
+            parse_montage(self.montage)
 
 
 @dataclass(frozen=True)

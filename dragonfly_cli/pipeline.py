@@ -17,6 +17,7 @@ from dragonfly_cli.engine.checkpoints import Checkpoint
 from dragonfly_cli.engine.control import compare, controlled
 from dragonfly_cli.engine.model import Model, load_model
 from dragonfly_cli.engine.questions import Question
+from dragonfly_cli.errors import InputError
 from dragonfly_cli.fields import Field
 from dragonfly_cli.options import Aggregate, AnswerOptions, Control
 from dragonfly_cli.output.record import answer_record, source_record
@@ -83,11 +84,12 @@ def answer_source(
     """
     facts = source_record(source)
     asked = [Asked(question) for question in request.questions]
-    for each in fields[:-1]:
-        looks = make_looks(model, source, each, request.control)
+    readable = _readable(model, source, fields, request.control)
+    looks, following = next(readable), next(readable, None)
+    while following:
         for one in asked:
             one.ask(model, looks, request.sampling)
-    looks = make_looks(model, source, fields[-1], request.control)
+        looks, following = following, next(readable, None)
     for one in asked:  # each told as soon as it is complete
         streams = len(fields) == 1 and not one.question.options
         one.ask(model, looks, request.sampling, on_text if streams else _say_nothing)
@@ -135,3 +137,21 @@ def make_looks(model: Model, source: Source, field: Field, control: Control) -> 
     """The field as it is, and where there is a control, the field with nothing to be seen."""
     look = look_at(model, source, field)
     return [look] if control is Control.none else [look, controlled(model, look, control)]
+
+
+def _readable(model: Model, source: Source, fields: list[Field], control: Control) -> Iterator[list[Look]]:
+    """Every field that can be read, at least one; of several the others are left out, which the source then warns of.
+
+    Raises InputError when none can be read.
+    """
+    unread: list[int] = []
+    for each in fields:
+        try:
+            yield make_looks(model, source, each, control)
+        except InputError:
+            unread.append(each.frame)
+            if len(unread) == len(fields):
+                raise
+    if unread:
+        numbers = ", ".join(map(str, unread))
+        source.warnings.append(f"{len(unread)} of {len(fields)} frames could not be read and were left out: {numbers}")

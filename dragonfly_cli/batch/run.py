@@ -12,14 +12,14 @@ from dragonfly_cli import __version__
 from dragonfly_cli.batch.ledger import Key, Ledger
 from dragonfly_cli.engine.checkpoints import Checkpoint, find_checkpoint
 from dragonfly_cli.engine.questions import Question
-from dragonfly_cli.errors import DragonflyError, NoInputError
-from dragonfly_cli.fields import plan_fields, spread
+from dragonfly_cli.errors import DragonflyError, NoInputError, UsageError
+from dragonfly_cli.fields import arranged, plan_fields, spread
 from dragonfly_cli.options import AnswerOptions, Control, LookOptions, OpenOptions
 from dragonfly_cli.output.files import storable
 from dragonfly_cli.output.notices import HARDLY
 from dragonfly_cli.output.table import answer_row, failure_row
 from dragonfly_cli.output.terminal import say, say_notices
-from dragonfly_cli.readers import list_images, open_source
+from dragonfly_cli.readers.inputs import Input, list_inputs
 
 if TYPE_CHECKING:  # these import torch, which is not needed to tell that no image was found
     from dragonfly_cli.engine.model import Model
@@ -46,6 +46,8 @@ def run_batch(
         NoInputError: there is no image.
         OutputError: the CSV cannot be written, or belongs to another run.
     """
+    if opening.series is not None:
+        raise UsageError("--series chooses one series, and batch goes through all", "leave it out")
     images = find_images(sources)
     checkpoint = find_checkpoint(answering.model)
     options = asdict(opening) | asdict(looking) | asdict(answering) | {"control_sample": control_sample}
@@ -73,9 +75,9 @@ def run_batch(
     return failed
 
 
-def find_images(sources: list[Path]) -> list[Path]:
+def find_images(sources: list[Path]) -> list[Input]:
     """Every image below the sources, each once, in the order of the sources and of paths within them."""
-    images = list(dict.fromkeys(image for source in sources for image in list_images(source)))
+    images = list({image.name: image for source in sources for image in list_inputs(source)}.values())
     if not images:
         raise NoInputError(f"no image below {', '.join(map(str, sources))}", "check the folders")
     return images
@@ -90,7 +92,7 @@ def control_summary(distances: list[float]) -> str:
     )
 
 
-def _requests(images: list[Path], request: "Request", control_sample: int | None) -> dict[Path, "Request"]:
+def _requests(images: list[Input], request: "Request", control_sample: int | None) -> dict[Input, "Request"]:
     """What is asked of each image: with a sample, only of some of them again with nothing to be seen."""
     if control_sample is None:
         return dict.fromkeys(images, request)
@@ -101,7 +103,7 @@ def _requests(images: list[Path], request: "Request", control_sample: int | None
 
 def _image_rows(
     model: "Model",
-    image: Path,
+    image: Input,
     request: "Request",
     opening: OpenOptions,
     looking: LookOptions,
@@ -115,27 +117,27 @@ def _image_rows(
 
     left = [question for question in request.questions if _key(image, question) not in finished]
     try:
-        with closing(open_source(image, opening)) as source:
+        with closing(arranged(image.open(opening), looking)) as source:
             fields = plan_fields(source, looking)
             records = answer_source(model, source, fields, request)
             for question, record in zip(request.questions, records, strict=True):
                 if question in left:
-                    yield [answer_row(record)]
+                    yield [answer_row(record | {"image": image.name})]
                     left.remove(question)
     except DragonflyError as error:
         yield _failed(image, left, error.exit_code, error.message)
     except Exception as error:  # a bug met in one image must not cost the night; the error code tells it
-        why = f"{image}: this is a bug in dragonfly ({type(error).__name__}); ask about this image with --debug"
+        why = f"{image.name}: this is a bug in dragonfly ({type(error).__name__}); ask about this image with --debug"
         yield _failed(image, left, _BUG_CODE, why)
 
 
-def _failed(image: Path, questions: list[Question], code: int, why: str) -> list[dict[str, str]]:
+def _failed(image: Input, questions: list[Question], code: int, why: str) -> list[dict[str, str]]:
     say(f"error: {why}")
-    return [failure_row(str(image), question.text, code, why) for question in questions]
+    return [failure_row(image.name, question.text, code, why) for question in questions]
 
 
-def _key(image: Path, question: Question) -> Key:
-    return storable(str(image)), storable(question.text or "")
+def _key(image: Input, question: Question) -> Key:
+    return storable(image.name), storable(question.text or "")
 
 
 def _run_settings(
@@ -152,7 +154,7 @@ def _run_settings(
     }
 
 
-def _with_progress(images: list[Path]) -> Iterable[Path]:
+def _with_progress(images: list[Input]) -> Iterable[Input]:
     """The images, with a progress bar on stderr if that is a terminal."""
     if not sys.stderr.isatty():
         return images

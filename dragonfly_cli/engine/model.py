@@ -2,6 +2,8 @@
 
 import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -75,20 +77,13 @@ def load_model(
         DeviceError: there is no such device, or not enough memory on it.
         UsageError: ``quant`` or ``attn`` asks for what cannot be had.
     """
-    _silence_transformers()
-    try:
+    silence_transformers()
+    with opening_errors(checkpoint, device):
         processor = DragonflyProcessor.from_pretrained(checkpoint.folder)
         placement = place(checkpoint, device, quant, attn)
         if placement.quantized and checkpoint.in_4_bit:
             checkpoint = checkpoint.in_4_bit
         network = _open(checkpoint.folder, placement)
-    except CheckpointError as error:
-        raise ModelError(
-            f"model {checkpoint.id}: {error}",
-            "the folder needs config.json, tokenizer.json and all weights of one Dragonfly checkpoint",
-        ) from error
-    except torch.OutOfMemoryError as error:
-        raise out_of_memory(device) from error
     identity = ModelIdentity(
         id=checkpoint.id,
         architecture=network.config.architecture,
@@ -100,6 +95,20 @@ def load_model(
     return Model(network, processor, identity, yes_no_token_ids(processor.tokenizer))
 
 
+@contextmanager
+def opening_errors(checkpoint: Checkpoint, device: str) -> Iterator[None]:
+    """Turns what goes wrong with a checkpoint's files into ModelError, and a full memory into DeviceError."""
+    try:
+        yield
+    except CheckpointError as error:
+        raise ModelError(
+            f"model {checkpoint.id}: {error}",
+            "the folder needs config.json, tokenizer.json and all weights of one Dragonfly checkpoint",
+        ) from error
+    except torch.OutOfMemoryError as error:
+        raise out_of_memory(device) from error
+
+
 def _open(folder: Path, placement: Placement) -> DragonflyForCausalLM:
     if placement.quantized:
         return open_in_4_bit(folder, placement.dtype, placement.device, placement.attention)
@@ -109,9 +118,10 @@ def _open(folder: Path, placement: Placement) -> DragonflyForCausalLM:
     return network.eval().to(placement.device)
 
 
-def _silence_transformers() -> None:
+def silence_transformers() -> None:
     """What matters of its messages is raised as an error; the rest would mix with the user's."""
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     logging.getLogger("transformers").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"torch\._weights_only_unpickler")
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\.")

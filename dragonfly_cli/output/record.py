@@ -15,8 +15,8 @@ from dragonfly_cli.engine.checkpoints import DEMO
 from dragonfly_cli.fields import field_mpp
 from dragonfly_cli.output.control_characters import escaped
 from dragonfly_cli.output.notices import DEMO_WARNING, NOTICE
-from dragonfly_cli.readers.fingerprint import fingerprint
-from dragonfly_cli.readers.source import Source
+from dragonfly_cli.readers.fingerprint import fingerprint, fingerprint_of_many
+from dragonfly_cli.readers.source import Source, files_of
 
 if TYPE_CHECKING:  # these import torch, and `info` needs none
     from dragonfly_cli.engine.aggregation import Answer
@@ -29,7 +29,8 @@ SCHEMA_VERSION = 1
 
 def source_record(source: Source) -> dict[str, Any]:
     """What an input is, without saying whose it is."""
-    hashes = fingerprint(source.path)
+    files = files_of(source)
+    hashes = fingerprint(files[0]) if len(files) == 1 else fingerprint_of_many(files)
     if hashes["sha256"] is None:
         hashes["quickhash"] = source.details().get("quickhash") or hashes["quickhash"]  # OpenSlide's, if it has one
     return _shape(source) | hashes
