@@ -97,15 +97,14 @@ def compare_all(records: list[Record], image: Path | None) -> Iterator[Compariso
 
     for record, checkpoint in zip(records, checkpoints, strict=True):
         settings = record["settings"]
-        opening = options_from(OpenOptions, settings)
+        opening, looking = options_from(OpenOptions, settings), options_from(LookOptions, settings)
         answering = replace(options_from(AnswerOptions, settings), control=Control.none)
-        looking = options_from(LookOptions, settings)
         with closing(arranged(open_source(image or Path(record["image"]), opening), looking)) as source:
             _refuse_another_image(record, source_record(source), source.path)
             from dragonfly_cli.pipeline import answer_source, as_request
 
             model = load(checkpoint, answering)
-            request = as_request(model, [question_from(record)], answering, asdict(opening))
+            request = as_request(model, [question_from(record)], answering, asdict(opening) | asdict(looking))
             (now,) = answer_source(model, source, fields_from(record), request)
         yield _compare(record, now)
 

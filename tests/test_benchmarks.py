@@ -58,6 +58,13 @@ def test_the_dicom_benchmark_shows_what_pydicom_shows_and_opens_one_file() -> No
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("what", ["stages", "resume"])
+def test_the_batch_benchmark_s_comparisons_work(what: str) -> None:
+    """Not one process per file or worker, which takes as long as it sounds."""
+    assert run("batch.py", what, "--images", "5").count("\n") == {"stages": 1, "resume": 3}[what]
+
+
+@pytest.mark.slow
 def test_a_second_question_costs_little() -> None:
     """Both are measured in turn on the same machine, and the target has room: 0.15, where 0.03 is usual."""
     ratio = float(run("questions.py", "--rounds", "3").split("ratio ")[1])
