@@ -2,16 +2,20 @@
 
 from pathlib import Path
 
+import bitsandbytes
 import numpy as np
 import pytest
 import torch
+from bitsandbytes.nn import Linear4bit
 from make_checkpoints import GOLDEN
 from PIL import Image
 from transformers import TrainerCallback
 
 from dragonfly_med import DragonflyForCausalLM, DragonflyProcessor, PromptTooLongError
+from dragonfly_med.quantized_loading import open_in_4_bit
 from dragonfly_med.training import Exchange, Sample, Settings, Teaching, TrainingRun
 from dragonfly_med.training.learner import Learner
+from dragonfly_med.training.recipes import Adapters
 from dragonfly_med.training.sequences import SequenceMaker
 
 CONVERSATIONS = [
@@ -129,6 +133,9 @@ def test_nothing_is_cut(processor: DragonflyProcessor) -> None:
         maker.text_part(many)
 
 
+UNTRAINED = Adapters(dropout=0.0)
+
+
 class Stop(TrainerCallback):
     """Interrupts after a step, as Ctrl-C does."""
 
@@ -197,3 +204,31 @@ def test_a_killed_run_ends_like_an_undisturbed_one(processor, pixels, tmp_path: 
     assert any(not torch.equal(halfway[name], undisturbed[name]) for name in undisturbed)
     for name, value in undisturbed.items():
         assert torch.allclose(value, resumed[name], atol=1e-7), name
+
+
+def test_4_bit_weights_pass_gradients_on_also_after_an_evaluation(processor, pixels, tmp_path: Path) -> None:
+    """The adapters' gradients are those of the same network with its weights dequantized."""
+    network = open_in_4_bit(GOLDEN / "v1" / "checkpoint", torch.float32)
+    weights = {n: dequantized(n, network) for n, module in network.named_modules() if isinstance(module, Linear4bit)}
+    samples = noise_or_snow(network, pixels)
+    run = TrainingRun(network, processor, samples, samples, settings("qlora", adapters=UNTRAINED), tmp_path / "four")
+    run.score(samples)
+    full = open_network()
+    for name, weight in weights.items():
+        full.get_submodule(name).weight.data = weight
+    other = TrainingRun(full, processor, samples, [], settings("lora", adapters=UNTRAINED), tmp_path / "full")
+    batch = SequenceMaker(processor, Teaching()).batch(samples)
+    gradients = []
+    for learner in (run.trainer.model, other.trainer.model):
+        learner(**batch)["loss"].backward()
+        gradients.append({name: p.grad for name, p in learner.named_parameters() if "lora_B" in name})
+    assert len(gradients[0]) == 2 * 7  # two layers of seven linears
+    for name, gradient in gradients[0].items():
+        assert gradient.abs().max() > 0, name
+        # backward, 4-bit weights are dequantized to bfloat16
+        assert (gradient - gradients[1][name]).norm() < 0.05 * gradients[1][name].norm(), name
+
+
+def dequantized(name: str, network) -> torch.Tensor:
+    weight = network.get_submodule(name).weight
+    return bitsandbytes.functional.dequantize_4bit(weight.data, weight.quant_state).float()
