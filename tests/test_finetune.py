@@ -1,7 +1,9 @@
-"""``dragonfly finetune`` as a user meets it: files of rows made here, the real command, and the folder that it leaves."""
+"""``dragonfly finetune`` as a user meets it: rows and pictures made here, the real command, and what it leaves."""
 
 import json
 import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -103,7 +105,7 @@ def test_the_record_says_what_was_done_and_what_came_of_it(tuned: Path, folder: 
     settings = record["settings"]
     assert settings["seed"] == 0
     assert settings["base"]["id"] == "demo"
-    assert len(settings["base"]["sha256"]) == len(settings["data"]["file_sha256"]) == 64
+    assert len(settings["base"]["sha256"]) == len(settings["data"]["file"]) == 64
     assert settings["data"]["images"] == 10
     assert record["versions"]["torch"] == torch.__version__
     before, after = record["metrics"]["before"], record["metrics"]["after"]
@@ -199,10 +201,10 @@ def interrupt_after(checkpoint: Path) -> threading.Thread:
 
 @pytest.mark.slow
 def test_an_interrupted_run_goes_on_and_ends_like_an_undisturbed_one(folder: Path, tmp_path: Path) -> None:
-    arguments = ("--recipe", "stage1", "--steps", "40", "--lr", "1e-2", "--save-every", "4")
+    arguments = ("--recipe", "stage1", "--steps", "20", "--lr", "1e-2", "--save-every", "2")
     assert finetune(folder / "rows.jsonl", tmp_path / "whole", *arguments).code == 0
     broken = tmp_path / "broken"
-    watching = interrupt_after(broken / "work" / "checkpoints" / "checkpoint-4")
+    watching = interrupt_after(broken / "work" / "checkpoints" / "checkpoint-2")
     stopped = finetune(folder / "rows.jsonl", broken, *arguments)
     watching.join()
     assert stopped.code == 130
@@ -360,3 +362,22 @@ def test_bad_places(folder: Path, tmp_path: Path) -> None:
     expect_error(finetune(folder / "rows.jsonl", folder), 7, "in use for something else")
     expect_error(finetune(folder / "rows.jsonl", tmp_path / "no" / "out"), 7, "there is no folder")
     expect_error(finetune(write_rows(folder / "empty.jsonl", []), tmp_path / "out"), 4, "no row to learn from")
+
+
+# --- several processes
+
+
+@pytest.mark.slow
+def test_two_processes_learn_what_one_does(folder: Path, tmp_path: Path) -> None:
+    arguments = ("--recipe", "stage1", "--steps", "2", "--lr", "1e-2", "--accumulate", "1", "--device", "cpu")
+    call = ["-m", "dragonfly_cli", "finetune", folder / "rows.jsonl", "-o", tmp_path / "two", "--model", TINY]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone", *call]
+    done = subprocess.run([*launch, *arguments, "--batch", "1"], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("research use only") == 1
+    assert finetune(folder / "rows.jsonl", tmp_path / "one", *arguments).code == 0
+    one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
+    for name, weight in one.items():
+        assert torch.allclose(weight, two[name], atol=1e-5), name
+    scores = [record_of(tmp_path / name)["metrics"]["after"] for name in ("one", "two")]
+    assert scores[0] == pytest.approx(scores[1], abs=1e-4)

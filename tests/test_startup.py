@@ -34,7 +34,16 @@ def loaded_after(more: str) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "arguments", [None, ["--help"], ["ask", "--help"], ["model", "--help"], ["model", "list"], ["--version"]]
+    "arguments",
+    [
+        None,
+        ["--help"],
+        ["ask", "--help"],
+        ["model", "--help"],
+        ["finetune", "--help"],
+        ["model", "list"],
+        ["--version"],
+    ],
 )
 def test_nothing_heavy_is_imported(arguments: list[str] | None) -> None:
     run = f"""

@@ -201,6 +201,8 @@ def test_a_killed_run_ends_like_an_undisturbed_one(processor, pixels, tmp_path: 
     halfway = trained(tmp_path / "two", 3)
     (tmp_path / "two" / "checkpoint-9").mkdir()  # what a kill in the middle of a save leaves
     resumed = trained(tmp_path / "two", None)
+    finished = trained(tmp_path / "two", None)  # killed between the last step and what follows it
+    assert all(torch.equal(finished[name], resumed[name]) for name in resumed)
     assert any(not torch.equal(halfway[name], undisturbed[name]) for name in undisturbed)
     for name, value in undisturbed.items():
         assert torch.allclose(value, resumed[name], atol=1e-7), name
@@ -232,3 +234,30 @@ def test_4_bit_weights_pass_gradients_on_also_after_an_evaluation(processor, pix
 def dequantized(name: str, network) -> torch.Tensor:
     weight = network.get_submodule(name).weight
     return bitsandbytes.functional.dequantize_4bit(weight.data, weight.quant_state).float()
+
+
+def test_gradient_checkpointing_and_mixed_precision_learn_the_same(processor, pixels, tmp_path: Path) -> None:
+    samples = [Sample([[Exchange("Is it snow?", a)]], p) for p, a in zip(pixels, ("No", "Yes"), strict=True)]
+    weights = []
+    for number, more in enumerate(({}, {"gradient_checkpointing": True}, {"mixed_precision": True})):
+        network = open_network()
+        run = TrainingRun(network, processor, samples, [], settings("stage2", **more), tmp_path / str(number))
+        run.train()
+        weights.append(torch.cat([parameter.detach().flatten() for parameter in network.parameters()]))
+    start = torch.cat([parameter.detach().flatten() for parameter in open_network().parameters()])
+    learnt = (weights[0] - start).norm()
+    assert (weights[1] - weights[0]).norm() < 1e-3 * learnt
+    assert (weights[2] - weights[0]).norm() < 0.5 * learnt
+
+
+def test_a_released_network_answers_and_sees(processor, pixels, tmp_path: Path) -> None:
+    network = open_network()
+    run = TrainingRun(network, processor, noise_or_snow(network, pixels), [], settings("stage1"), tmp_path)
+    run.train()
+    released = run.release()
+    inputs = processor(text=processor.prompt("Is it snow?"))["input_ids"]
+    ids = torch.cat([torch.tensor([processor.image_block()]), inputs], dim=1)
+    with torch.no_grad():
+        seen, blank = (released(input_ids=ids, pixel_values=p[None]).logits[0, -1] for p in pixels)
+    assert (seen - blank).abs().max() > 1e-3
+    assert released.generate(input_ids=ids, pixel_values=pixels[0][None], max_new_tokens=3).shape[1] > ids.shape[1]
