@@ -3,30 +3,42 @@
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from dragonfly_cli.engine.checkpoints import Checkpoint, find_checkpoint
+from dragonfly_cli.engine.forms import as_form
 from dragonfly_cli.engine.questions import Question, as_question
 from dragonfly_cli.errors import InputError, NoInputError, UsageError
-from dragonfly_cli.fields import Field, plan_fields
-from dragonfly_cli.options import AnswerOptions, Format, LookOptions, OpenOptions, PrintOptions
+from dragonfly_cli.fields import Field, arranged, plan_fields
+from dragonfly_cli.options import AnswerOptions, Format, FormOptions, LookOptions, OpenOptions, PrintOptions
+from dragonfly_cli.output.control_characters import harmless_rows
 from dragonfly_cli.output.files import check_writable, storable, write_text
 from dragonfly_cli.output.notices import DEMO_WARNING
 from dragonfly_cli.output.terminal import certainty, say, say_notices, show, where_it_looked
 from dragonfly_cli.readers import Source, open_source
+from dragonfly_cli.templates import find_template
 
 STDOUT = Path("-")
+_ANY_FORM = FormOptions()
 
 
-def gather_questions(asked: list[str], file: Path | None) -> list[Question]:
-    """The questions of the command line, then those of a file, one a line; raises UsageError if there is none."""
+def gather_questions(asked: list[str], file: Path | None, wanted: FormOptions = _ANY_FORM) -> list[Question]:
+    """The questions of the command line, then those of a file, one a line; if there is none, those of the template.
+
+    Raises UsageError if there is no question at all.
+    """
+    form = as_form(wanted)
+    template = find_template(wanted.template) if wanted.template else None
     texts = [*asked, *(_read_questions(file) if file else [])]
+    if not texts and template:
+        texts = list(template.questions)
     if not texts:
         raise UsageError("there is no question", 'write one after the image, in quotes: "Is there necrosis?"')
     if not all(text.strip() for text in texts):
         raise UsageError("a question is empty", "write it in quotes")
-    return [as_question(text) for text in texts]
+    return [as_question(text, form, template.system if template else None) for text in texts]
 
 
 def ask_image(
@@ -42,16 +54,20 @@ def ask_image(
     if output:
         check_writable(output)
     checkpoint = find_checkpoint(answering.model)
-    with closing(open_source(image, opening)) as source:  # before torch is imported: a bad path is told at once
+    settings = asdict(opening) | asdict(looking)
+    opened = arranged(open_source(image, opening), looking)  # before torch is imported: a bad path is told at once
+    with closing(opened) as source:
         fields = plan_fields(source, looking)
         if printing.format is Format.text and output is None:
-            _print_text(_answers(source, fields, checkpoint, questions, answering, show), printing.verbose)
+            records = _answers(source, fields, checkpoint, questions, answering, settings, show)
+            _print_text(records, printing.verbose)
             return
-        text = _formatted(list(_answers(source, fields, checkpoint, questions, answering)), printing.format)
+        records = _answers(source, fields, checkpoint, questions, answering, settings)
+        text = _formatted(list(records), printing.format)
     if output:
         write_text(output, text)
     else:
-        sys.stdout.write(storable(text))
+        sys.stdout.write(storable(harmless_rows(text)))
 
 
 def _answers(
@@ -60,11 +76,12 @@ def _answers(
     checkpoint: Checkpoint,
     questions: list[Question],
     answering: AnswerOptions,
+    settings: dict[str, Any],
     on_text: Callable[[str], None] = lambda piece: None,
 ) -> Iterator[dict[str, Any]]:
     from dragonfly_cli.pipeline import answer_source, prepare
 
-    model, request = prepare(checkpoint, questions, answering)
+    model, request = prepare(checkpoint, questions, answering, settings)
     say_notices(checkpoint)
     said = {DEMO_WARNING}
     for record in answer_source(model, source, fields, request, on_text):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from dragonfly_cli.engine.checkpoints import find_checkpoint
 from dragonfly_cli.errors import ModelError
-from dragonfly_cli.fields import Field, field_view, plan_fields
+from dragonfly_cli.fields import Field, arranged, field_view, plan_fields
 from dragonfly_cli.geometry import Box
 from dragonfly_cli.options import LookOptions, OpenOptions, Picture
 from dragonfly_cli.output.files import check_writable, write_whole
@@ -14,7 +14,7 @@ from dragonfly_cli.readers import Source, open_source
 def draw_view(image: Path, output: Path, what: Picture, model: str, opening: OpenOptions, looking: LookOptions) -> None:
     """Writes the picture as PNG; raises DragonflyError and writes nothing if it cannot be drawn."""
     check_writable(output)
-    source = open_source(image, opening)
+    source = arranged(open_source(image, opening), looking)
     try:
         fields = plan_fields(source, looking)
         picture = _draw(source, fields, what, model)

@@ -5,18 +5,26 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 import transformers
 
 from dragonfly_cli.engine.checkpoints import Checkpoint
+from dragonfly_cli.engine.choices import Spellings, spellings_of, yes_no_token_ids
 from dragonfly_cli.engine.placement import Placement, out_of_memory, place
-from dragonfly_cli.engine.questions import yes_no_token_ids
+from dragonfly_cli.engine.questions import Question
+from dragonfly_cli.engine.schema import SchemaGrammar, grammar_tokenizer
 from dragonfly_cli.errors import ModelError
 from dragonfly_cli.options import Attention, Quant
 from dragonfly_med import CheckpointError, DragonflyForCausalLM, DragonflyProcessor
+from dragonfly_med.generation import Reading
 from dragonfly_med.quantized_loading import open_in_4_bit
+
+if TYPE_CHECKING:
+    from llguidance import LLTokenizer
 
 
 @dataclass(frozen=True)
@@ -43,6 +51,20 @@ class Model:
     @property
     def device(self) -> torch.device:
         return self.network.device
+
+    def reading(self, pixels: torch.Tensor) -> Reading:
+        """One image to be asked about, from its crops [crops, 3, side, side]; nothing is computed yet."""
+        return Reading(self.network, self.processor.image_block(), pixels)
+
+    def spellings(self, question: Question) -> Spellings:
+        return spellings_of(self.processor, question, self.option_ids)
+
+    def grammar(self, schema: str) -> SchemaGrammar:
+        return SchemaGrammar(self._grammar_tokenizer, schema)
+
+    @cached_property
+    def _grammar_tokenizer(self) -> "LLTokenizer":
+        return grammar_tokenizer(self.network, self.processor)
 
 
 def load_model(

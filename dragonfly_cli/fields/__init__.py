@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from dragonfly_cli.errors import UsageError
+from dragonfly_cli.fields.frames import parse_montage, pick, spread
 from dragonfly_cli.geometry import Box
 from dragonfly_cli.options import LookOptions
-from dragonfly_cli.readers.source import Source, View
+from dragonfly_cli.readers.source import Source, View, spatial_order
 
 Role = Literal["overview", "zoom", "region", "slice", "whole"]
 
@@ -32,27 +33,41 @@ class Field:
 def plan_fields(source: Source, looking: LookOptions = _NOTHING_SAID) -> list[Field]:
     """The fields to look at, one after the other; their ids count from 0.
 
-    One frame is one field; several are looked at in frames spread evenly, ``looking.budget`` of them at most.
-    Raises UsageError if there is no frame ``looking.frame``, counted from 0.
+    One frame is one field; of several, those that ``looking`` names, or some that are spread evenly over the volume,
+    ``looking.budget`` of them at most. Raises UsageError if there is no such frame or slice, counted from 0.
     """
     whole = Box(0, 0, *source.size_wh)
-    if looking.frame is not None:
-        _check_frame(source, looking.frame)
-        return [Field(0, "slice" if source.frames > 1 else "whole", looking.frame, whole)]
-    if source.frames > 1:
-        shown = spread(source.frames, looking.budget or FRAMES_LOOKED_AT)
-        if len(shown) < source.frames:
-            source.warnings.append(
-                f"{len(shown)} of {source.frames} frames were looked at; --budget takes more, --frame chooses one"
-            )
-        return [Field(number, "slice", frame, whole) for number, frame in enumerate(shown)]
+    if looking.montage is None and (source.frames > 1 or looking.frame is not None or looking.slices is not None):
+        frames = _frames_to_look_at(source, looking, FRAMES_LOOKED_AT)
+        role: Role = "slice" if source.frames > 1 else "whole"
+        return [Field(number, role, frame, whole) for number, frame in enumerate(frames)]
     return [Field(0, "overview" if source.kind == "slide" else "whole", 0, whole)]
 
 
-def spread(count: int, most: int) -> list[int]:
-    """At most ``most`` of the numbers below ``count``, evenly spread, each in the middle of its share."""
-    most = min(most, count)
-    return [(2 * number + 1) * count // (2 * most) for number in range(most)]
+def arranged(source: Source, looking: LookOptions) -> Source:
+    """The source itself, or with ``--montage`` several of its frames as one picture. Raises UsageError."""
+    if looking.montage is None:
+        return source
+    from dragonfly_cli.fields.montage import Montage
+
+    columns, rows = parse_montage(looking.montage)
+    return Montage(source, _frames_to_look_at(source, looking, columns * rows), (columns, rows))
+
+
+def _frames_to_look_at(source: Source, looking: LookOptions, most: int) -> list[int]:
+    """The frames that were named, all of them; or else ``most`` or the budget of them, spread evenly."""
+    if looking.frame is not None:
+        _check_frame(source, looking.frame)
+        return [looking.frame]
+    order = spatial_order(source)
+    chosen = list(order) if looking.slices is None else pick(order, looking.slices, str(source.path))
+    limit = looking.budget or (len(chosen) if looking.slices else most)
+    shown = [chosen[number] for number in spread(len(chosen), limit)]
+    if len(shown) < len(chosen):
+        source.warnings.append(
+            f"{len(shown)} of {len(chosen)} frames were looked at; --budget takes more, --frame chooses one"
+        )
+    return shown
 
 
 def _check_frame(source: Source, frame: int) -> None:
