@@ -43,6 +43,7 @@ def loaded_after(more: str) -> set[str]:
         ["model", "--help"],
         ["model", "list"],
         ["template", "list"],
+        ["finetune", "--help"],
         ["--version"],
     ],
 )
