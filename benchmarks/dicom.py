@@ -27,12 +27,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # measure this checkout, wha
 
 from dragonfly_cli.geometry import Box
 from dragonfly_cli.options import OpenOptions
-from dragonfly_cli.readers.dicom.collection import places_in
 from dragonfly_cli.readers.dicom.display import GrayWay
 from dragonfly_cli.readers.dicom.header import modality_of, voi_of
-from dragonfly_cli.readers.dicom.index import slices_of
-from dragonfly_cli.readers.dicom.series import group
-from dragonfly_cli.readers.dicom.volume import VolumeSource
+from dragonfly_cli.readers.dicom.volume import VolumeSource, read_series
 
 CT_CLASS = "1.2.840.10008.5.1.4.1.1.2"
 
@@ -106,7 +103,7 @@ def measure_index(folder: Path, rounds: int) -> None:
     files = sorted(folder.iterdir())
 
     def ours() -> Any:
-        return group(each for place in places_in(folder) for each in slices_of(place))
+        return read_series(folder)[0]
 
     def theirs() -> Any:
         return [pydicom.dcmread(file, stop_before_pixels=True) for file in files]

@@ -40,6 +40,9 @@ def quiet_pydicom() -> Iterator[None]:
     """Hold back the warnings and log lines of pydicom and its plug-ins."""
     logger = logging.getLogger("pydicom")
     before = logger.level
+    if before > logging.CRITICAL:  # they are held back already, and doing it again for every file takes time
+        yield
+        return
     logger.setLevel(logging.CRITICAL + 1)  # holds for the loggers of its modules too
     try:
         with warnings.catch_warnings():

@@ -15,6 +15,7 @@ from dragonfly_cli.errors import InputError
 from dragonfly_cli.geometry import Box
 from dragonfly_cli.options import OpenOptions
 from dragonfly_cli.readers.dicom.collection import places_in
+from dragonfly_cli.readers.dicom.failures import quiet_pydicom
 from dragonfly_cli.readers.dicom.image import DicomImage
 from dragonfly_cli.readers.dicom.index import Slice, slices_of
 from dragonfly_cli.readers.dicom.places import Place
@@ -31,14 +32,15 @@ def read_series(path: Path, places: list[Place] | None = None) -> tuple[list[Ser
     places = places_in(path) if places is None else places
     slices: list[Slice] = []
     broken = other = 0
-    for place in places:
-        try:
-            found = slices_of(place)
-        except InputError:
-            broken += 1
-            continue
-        slices += found
-        other += not found
+    with quiet_pydicom():
+        for place in places:
+            try:
+                found = slices_of(place)
+            except InputError:
+                broken += 1
+                continue
+            slices += found
+            other += not found
     if not slices:
         held = f"{len(places)} DICOM objects, but no pictures that can be read" if places else "no DICOM files"
         raise InputError(
