@@ -47,6 +47,16 @@ def test_loading_takes_no_more_memory_than_the_files_have() -> None:
     assert any(line.startswith("cold: ours") for line in lines)
 
 
+def test_the_dicom_benchmark_shows_what_pydicom_shows_and_opens_one_file() -> None:
+    """Its ratios depend on how busy the machine is; these two do not."""
+    lines = run("dicom.py", "--side", "300", "--slices", "12", "--rounds", "1").splitlines()
+    figures = dict(line.rsplit(": ", 1) for line in lines if ": " in line)
+    assert float(figures["display, largest difference in grey levels (target 1)"]) <= 1
+    (one_slice,) = (line for line in lines if line.startswith("one slice"))
+    assert one_slice.endswith("files opened (target 1): 1")
+    assert "index, rate beside dcmread alone (target 0.8)" in figures
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("what", ["stages", "resume"])
 def test_the_batch_benchmark_s_comparisons_work(what: str) -> None:
