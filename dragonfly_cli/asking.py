@@ -6,10 +6,10 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from dragonfly_cli.engine.checkpoints import Checkpoint, find_checkpoint
+from dragonfly_cli.engine.checkpoints import Checkpoint, canvas_of, find_checkpoint
 from dragonfly_cli.engine.questions import Question, as_question
 from dragonfly_cli.errors import InputError, NoInputError, UsageError
-from dragonfly_cli.fields import Field, plan_fields
+from dragonfly_cli.fields import LookPlan, check_looking, plan_looks
 from dragonfly_cli.options import AnswerOptions, Format, LookOptions, OpenOptions, PrintOptions
 from dragonfly_cli.output.files import check_writable, storable, write_text
 from dragonfly_cli.output.notices import DEMO_WARNING
@@ -41,13 +41,14 @@ def ask_image(
     output = None if printing.output in (None, STDOUT) else printing.output
     if output:
         check_writable(output)
+    check_looking(looking)
     checkpoint = find_checkpoint(answering.model)
     with closing(open_source(image, opening)) as source:  # before torch is imported: a bad path is told at once
-        fields = plan_fields(source, looking)
+        plan = plan_looks(source, looking, canvas_of(checkpoint))
         if printing.format is Format.text and output is None:
-            _print_text(_answers(source, fields, checkpoint, questions, answering, show), printing.verbose)
+            _print_text(_answers(source, plan, checkpoint, questions, looking, answering, show), printing.verbose)
             return
-        text = _formatted(list(_answers(source, fields, checkpoint, questions, answering)), printing.format)
+        text = _formatted(list(_answers(source, plan, checkpoint, questions, looking, answering)), printing.format)
     if output:
         write_text(output, text)
     else:
@@ -56,18 +57,20 @@ def ask_image(
 
 def _answers(
     source: Source,
-    fields: list[Field],
+    plan: LookPlan,
     checkpoint: Checkpoint,
     questions: list[Question],
+    looking: LookOptions,
     answering: AnswerOptions,
     on_text: Callable[[str], None] = lambda piece: None,
 ) -> Iterator[dict[str, Any]]:
-    from dragonfly_cli.pipeline import answer_source, prepare
+    from dragonfly_cli.pipeline import prepare
+    from dragonfly_cli.searching import answer_planned
 
     model, request = prepare(checkpoint, questions, answering)
     say_notices(checkpoint)
     said = {DEMO_WARNING}
-    for record in answer_source(model, source, fields, request, on_text):
+    for record in answer_planned(model, source, plan, looking.rank, request, on_text):
         yield record
         for warning in record["warnings"]:
             if warning not in said:

@@ -58,6 +58,16 @@ class Aggregate(StrEnum):
     vote = "vote"
 
 
+class Rank(StrEnum):
+    """How a slide's fields are chosen: evenly, by likeness or contrast to the overview, or by a glance's P(yes)."""
+
+    auto = "auto"
+    spread = "spread"
+    likeness = "likeness"
+    contrast = "contrast"
+    yes = "yes"
+
+
 class Keep(StrEnum):
     """Which copies of a model are stored: as published, in 4 bit, or both."""
 
@@ -134,6 +144,57 @@ AggregateOption = Annotated[
 ]
 
 
+RegionOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--region",
+        envvar="DRAGONFLY_REGION",
+        metavar="X,Y,W,H",
+        help="Look at this box: level-0 pixels, or 500um, 25%; may be repeated.",
+    ),
+]
+CenterOption = Annotated[
+    str | None,
+    typer.Option("--center", envvar="DRAGONFLY_CENTER", metavar="X,Y", help="Look at the field around this point."),
+]
+FovOption = Annotated[
+    str | None,
+    typer.Option("--fov", envvar="DRAGONFLY_FOV", metavar="W,H", help="How wide and high the field at --center is."),
+]
+RoiOption = Annotated[
+    Path | None,
+    typer.Option("--roi", envvar="DRAGONFLY_ROI", help="Look within the outlines of this GeoJSON file (QuPath's)."),
+]
+RoiClassOption = Annotated[
+    list[str] | None,
+    typer.Option("--roi-class", envvar="DRAGONFLY_ROI_CLASS", help="Only outlines of this class; may be repeated."),
+]
+BoundsOffsetOption = Annotated[
+    bool,
+    typer.Option(
+        "--bounds-offset/--no-bounds-offset",
+        envvar="DRAGONFLY_BOUNDS_OFFSET",
+        help="GeoJSON counts from the scanned part of the slide, as QuPath does.",
+    ),
+]
+MppOption = Annotated[
+    float | None,
+    typer.Option("--mpp", envvar="DRAGONFLY_MPP", help="The scale to zoom in to, in microns per pixel (0.5)."),
+]
+LevelOption = Annotated[
+    int | None,
+    typer.Option("--level", envvar="DRAGONFLY_LEVEL", min=0, help="The scale to zoom in to, as a level of the slide."),
+]
+TimeLimitOption = Annotated[
+    float | None,
+    typer.Option("--time-limit", envvar="DRAGONFLY_TIME_LIMIT", help="Stop looking at a slide after so many seconds."),
+]
+RankOption = Annotated[
+    Rank,
+    typer.Option("--rank", envvar="DRAGONFLY_RANK", help="How the fields of a slide are chosen."),
+]
+
+
 @dataclass(frozen=True)
 class OpenOptions:
     """How an input is opened."""
@@ -147,6 +208,16 @@ class LookOptions:
 
     frame: FrameOption = None
     budget: BudgetOption = None
+    region: RegionOption = None
+    center: CenterOption = None
+    fov: FovOption = None
+    roi: RoiOption = None
+    roi_class: RoiClassOption = None
+    mpp: MppOption = None
+    level: LevelOption = None
+    rank: RankOption = Rank.auto
+    time_limit: TimeLimitOption = None
+    bounds_offset: BoundsOffsetOption = True
 
 
 @dataclass(frozen=True)

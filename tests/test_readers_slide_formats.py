@@ -31,7 +31,6 @@ def whole(source, size):
 def test_a_large_plain_tiff_is_a_slide_of_one_level(tmp_path, layout):
     pixels = tissue_like((600, 500))
     path = tmp_path / "plain.tif"
-    # two samples of nothing more than colour: OpenSlide takes tiled files only, and those through tifffile look the same
     tifffile.imwrite(
         path,
         pixels,

@@ -12,7 +12,7 @@ from dragonfly_cli.batch.ledger import Key, Ledger
 from dragonfly_cli.engine.checkpoints import Checkpoint, find_checkpoint
 from dragonfly_cli.engine.questions import Question
 from dragonfly_cli.errors import DragonflyError, NoInputError
-from dragonfly_cli.fields import plan_fields
+from dragonfly_cli.fields import check_looking, plan_looks
 from dragonfly_cli.options import AnswerOptions, LookOptions, OpenOptions
 from dragonfly_cli.output.files import storable
 from dragonfly_cli.output.table import answer_row, failure_row
@@ -42,6 +42,7 @@ def run_batch(
         NoInputError: there is no image.
         OutputError: the CSV cannot be written, or belongs to another run.
     """
+    check_looking(looking)
     images = find_images(sources)
     checkpoint = find_checkpoint(answering.model)
     options = asdict(opening) | asdict(looking) | asdict(answering)
@@ -81,14 +82,14 @@ def _image_rows(
     finished: frozenset[Key],
 ) -> Iterator[list[dict[str, str]]]:
     """Yields the rows of one image as they are answered, leaving out those that an earlier run has finished."""
-    from dragonfly_cli.pipeline import answer_source
+    from dragonfly_cli.searching import answer_planned
 
     left = [question for question in request.questions if _key(image, question) not in finished]
     answered = 0
     try:
         with closing(open_source(image, opening)) as source:
-            fields = plan_fields(source, looking)
-            for record in answer_source(model, source, fields, replace(request, questions=left)):
+            plan = plan_looks(source, looking, model.canvas_wh)
+            for record in answer_planned(model, source, plan, looking.rank, replace(request, questions=left)):
                 answered += 1
                 yield [answer_row(record)]
     except DragonflyError as error:
