@@ -10,13 +10,15 @@ from dragonfly_cli.engine.checkpoints import Checkpoint, canvas_of, find_checkpo
 from dragonfly_cli.engine.questions import Question, as_question
 from dragonfly_cli.errors import InputError, NoInputError, UsageError
 from dragonfly_cli.fields import LookPlan, check_looking, plan_looks
-from dragonfly_cli.options import AnswerOptions, Format, LookOptions, OpenOptions, PrintOptions
-from dragonfly_cli.output.files import check_writable, storable, write_text
+from dragonfly_cli.options import AnswerOptions, EvidenceOptions, Format, LookOptions, OpenOptions, PrintOptions
+from dragonfly_cli.output.evidence import check_evidence, write_evidence
+from dragonfly_cli.output.files import storable, write_text
 from dragonfly_cli.output.notices import DEMO_WARNING
 from dragonfly_cli.output.terminal import certainty, say, say_notices, show, where_it_looked
 from dragonfly_cli.readers import Source, open_source
 
 STDOUT = Path("-")
+_NO_EVIDENCE = EvidenceOptions()
 
 
 def gather_questions(asked: list[str], file: Path | None) -> list[Question]:
@@ -36,19 +38,22 @@ def ask_image(
     looking: LookOptions,
     answering: AnswerOptions,
     printing: PrintOptions,
+    evidence: EvidenceOptions = _NO_EVIDENCE,
 ) -> None:
-    """Answers the questions about one image, on stdout or into ``printing.output``."""
+    """Answers the questions about one image, on stdout or into ``printing.output``; shows where it looked."""
     output = None if printing.output in (None, STDOUT) else printing.output
-    if output:
-        check_writable(output)
+    check_evidence(evidence, output)
     check_looking(looking)
     checkpoint = find_checkpoint(answering.model)
     with closing(open_source(image, opening)) as source:  # before torch is imported: a bad path is told at once
         plan = plan_looks(source, looking, canvas_of(checkpoint))
         if printing.format is Format.text and output is None:
-            _print_text(_answers(source, plan, checkpoint, questions, looking, answering, show), printing.verbose)
+            answers = _answers(source, plan, checkpoint, questions, looking, answering, show)
+            write_evidence(evidence, looking, source, plan, _print_text(answers, printing.verbose))
             return
-        text = _formatted(list(_answers(source, plan, checkpoint, questions, looking, answering)), printing.format)
+        records = list(_answers(source, plan, checkpoint, questions, looking, answering))
+        text = _formatted(records, printing.format)
+        write_evidence(evidence, looking, source, plan, records)
     if output:
         write_text(output, text)
     else:
@@ -78,13 +83,16 @@ def _answers(
         said.update(record["warnings"])
 
 
-def _print_text(records: Iterator[dict[str, Any]], verbose: bool) -> None:
-    """The answers have been streamed already; what follows each is how sure it is."""
+def _print_text(records: Iterator[dict[str, Any]], verbose: bool) -> list[dict[str, Any]]:
+    """The answers have been streamed already; what follows each is how sure it is. Gives the records back."""
+    printed = []
     for record in records:
+        printed.append(record)
         show(certainty(record) + "\n")
         if verbose:
             for line in where_it_looked(record):
                 say(line)
+    return printed
 
 
 def _formatted(records: list[dict[str, Any]], output_format: Format) -> str:

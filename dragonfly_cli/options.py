@@ -193,6 +193,14 @@ RankOption = Annotated[
     Rank,
     typer.Option("--rank", envvar="DRAGONFLY_RANK", help="How the fields of a slide are chosen."),
 ]
+GeojsonOption = Annotated[
+    Path | None,
+    typer.Option("--geojson", envvar="DRAGONFLY_GEOJSON", help="Write where it looked, for QuPath."),
+]
+OverlayOption = Annotated[
+    Path | None,
+    typer.Option("--overlay", envvar="DRAGONFLY_OVERLAY", help="Draw where it looked, as a PNG."),
+]
 
 
 @dataclass(frozen=True)
@@ -246,3 +254,11 @@ class PrintOptions:
     @property
     def format(self) -> Format:
         return Format.json if self.json else self.output_format
+
+
+@dataclass(frozen=True)
+class EvidenceOptions:
+    """Files that show where the model looked."""
+
+    geojson: GeojsonOption = None
+    overlay: OverlayOption = None

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from dragonfly_cli.geometry import Box
 
-SMALLEST_SHARE = 0.1  # a field with less tissue is glass
+SMALLEST_SHARE = 0.2  # a field with less tissue is glass
 
 Cell = tuple[int, int]  # column and row
 
