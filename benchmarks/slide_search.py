@@ -29,13 +29,13 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))  # measure this checkout, whatever is installed
 
 from benchmarks.mosaic_slide import generated_pictures, pictures_of, plan_mosaic, write_mosaic
-
 from dragonfly_cli.engine.aggregation import aggregate
 from dragonfly_cli.engine.answering import FieldAnswer, answer, look_at
 from dragonfly_cli.engine.checkpoints import find_checkpoint
 from dragonfly_cli.engine.model import Model, load_model
 from dragonfly_cli.engine.questions import Question, as_question
 from dragonfly_cli.fields import Field, plan_looks
+from dragonfly_cli.fields.slide_plan import zoom_fields
 from dragonfly_cli.geometry import Box
 from dragonfly_cli.options import Aggregate, LookOptions, OpenOptions, Rank
 from dragonfly_cli.readers import open_source
@@ -90,11 +90,11 @@ def measure(model: Model, path: Path, lesion: Box | None, question: Question, bu
         return said[field.box]
 
     grid = plan.search.grid
-    every = [Field(1 + number, "zoom", 0, grid.box(cell)) for number, cell in enumerate(grid.cells())]
+    every = zoom_fields(source, [grid.box(cell) for cell in grid.cells()], 1)
     crops_each = ask(overview).plan.crop_count
     all_crops = crops_each * (1 + len(every))
     outcomes = {
-        "exhaustive": Outcome([ask(field) for field in [overview, *every]], all_crops / all_crops, lesion),
+        "exhaustive": Outcome([ask(field) for field in [overview, *every]], 1.0, lesion),
         "thumbnail": Outcome([ask(overview)], crops_each / all_crops, lesion),
     }
     for rank in RANKINGS:

@@ -74,7 +74,7 @@ class Chooser:
         assert self._search is not None
         chosen = ranking(rank, question)
         boxes = self._search.even() if chosen is Rank.spread else self._search.best(self._worth(chosen, question))
-        return [*self._first, *zoom_fields(boxes, len(self._first))]
+        return [*self._first, *zoom_fields(self._source, boxes, len(self._first))]
 
     def _worth(self, rank: Rank, question: Question) -> Worth:
         if rank is Rank.yes:

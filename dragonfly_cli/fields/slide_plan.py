@@ -23,6 +23,7 @@ from dragonfly_cli.readers.source import Source
 
 TARGET_MPP = 0.5  # a 20x objective, at which most histology models were trained
 FIELDS_LOOKED_AT = 12  # the overview among them; some seconds on a CPU with the built-in model
+_NEARLY = 1.25  # a slide or outline this much larger than a field is shown as one, at a little less detail
 _SHARPNESS_SAMPLES = 4
 _FULL = 0.9
 _SHARPNESS_SIDE_PX = 256
@@ -68,11 +69,20 @@ def plan_slide(source: Source, looking: LookOptions, canvas_wh: tuple[int, int])
         source.warnings.append(
             f"{left} of {len(grid.cells())} fields with tissue were looked at; --budget takes more, --region chooses"
         )
-    return LookPlan([*first, *zoom_fields(even, len(first))], search, tissue)
+    return LookPlan([*first, *zoom_fields(source, even, len(first))], search, tissue)
 
 
-def zoom_fields(boxes: list[Box], first_id: int) -> list[Field]:
-    return [Field(first_id + number, "zoom", 0, box) for number, box in enumerate(boxes)]
+def zoom_fields(source: Source, boxes: list[Box], first_id: int) -> list[Field]:
+    """Cells of a grid as fields; one that reaches beyond the slide is moved onto it, as far as it fits."""
+    return [Field(first_id + number, "zoom", 0, _moved_onto(source, box)) for number, box in enumerate(boxes)]
+
+
+def _moved_onto(source: Source, box: Box) -> Box:
+    x, y = (
+        max(0, min(start, whole - length)) if length <= whole else start
+        for start, length, whole in zip((box.x, box.y), box.size_wh, source.size_wh, strict=True)
+    )
+    return Box(x, y, box.width, box.height)
 
 
 def target_scale(source: Source, looking: LookOptions) -> Scale:
@@ -131,7 +141,7 @@ def _searched_area(source: Source, looking: LookOptions, tissue, regions: list[B
 
 
 def _fits(box: Box, field_wh: tuple[int, int]) -> bool:
-    return box.width <= field_wh[0] and box.height <= field_wh[1]
+    return box.width <= _NEARLY * field_wh[0] and box.height <= _NEARLY * field_wh[1]
 
 
 def _warn_of_blur(source: Source, grid: Grid, scale: Scale) -> None:
