@@ -6,6 +6,7 @@ are looked at in ``fields``, what is said of them in ``engine``.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from time import monotonic
 from typing import Any
 
 from dragonfly_cli.engine.aggregation import aggregate
@@ -22,11 +23,15 @@ from dragonfly_med.generation import Sampling
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked of every image, and how the answers about its fields become one."""
+    """What is asked of every image, and how the answers about its fields become one.
+
+    After ``deadline`` (of ``time.monotonic``) no field is begun but the last one.
+    """
 
     questions: list[Question]
     sampling: Sampling
     rule: Aggregate = Aggregate.auto
+    deadline: float | None = None
 
 
 def prepare(checkpoint: Checkpoint, questions: list[Question], options: AnswerOptions) -> tuple[Model, Request]:
@@ -42,6 +47,15 @@ def _say_nothing(piece: str) -> None:
     """Where answers are not shown as they come."""
 
 
+def _in_time(fields: list[Field], deadline: float | None, source: Source) -> Iterator[Field]:
+    """The fields for which there is time, at least one."""
+    for number, field in enumerate(fields):
+        if number and deadline is not None and monotonic() > deadline:
+            source.warnings.append(f"--time-limit: {len(fields) - number} fields were not looked at")
+            return
+        yield field
+
+
 def answer_source(
     model: Model,
     source: Source,
@@ -55,7 +69,7 @@ def answer_source(
     """
     facts = source_record(source)
     answers: list[list[FieldAnswer]] = [[] for _ in request.questions]
-    for field in fields[:-1]:
+    for field in _in_time(fields[:-1], request.deadline, source):
         look = look_at(model, source, field)
         for said, question in zip(answers, request.questions, strict=True):
             said.append(answer(model, look, question, request.sampling))

@@ -5,6 +5,7 @@ What a glance at a part of the slide is worth comes from ``engine.glance``; how 
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +21,7 @@ from dragonfly_cli.geometry import Box
 from dragonfly_cli.options import Rank
 from dragonfly_cli.pipeline import Request, answer_source
 from dragonfly_cli.readers import Source
+from dragonfly_cli.readers.ahead import ReadAhead
 
 KEPT_BYTES = 256 * 2**20  # of glances; the built-in model's take 38 KB each, the published v2's 5 MB
 
@@ -36,8 +38,11 @@ def answer_planned(
     if plan.search is None:
         yield from answer_source(model, source, plan.fields, request, on_text)
         return
+    request = replace(request, deadline=plan.search.deadline)
     for fields, questions in Chooser(model, source, plan).groups(request.questions, rank):
-        yield from answer_source(model, source, fields, replace(request, questions=questions), on_text)
+        boxes = [field.box for field in fields]
+        with closing(ReadAhead(source, boxes, lambda size_wh: model.processor.plan(size_wh).canvas_sizes)) as ahead:
+            yield from answer_source(model, ahead, fields, replace(request, questions=questions), on_text)
 
 
 def ranking(rank: Rank, question: Question) -> Rank:

@@ -1,6 +1,7 @@
 """A slide from the question to the evidence: the search with the model, GeoJSON, overlay, views."""
 
 import json
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,11 @@ from PIL import Image
 from run_dragonfly import dragonfly, expect_error
 
 from dragonfly_cli.engine.checkpoints import find_checkpoint
+from dragonfly_cli.geometry import Box
 from dragonfly_cli.output.geojson import as_geojson
 from dragonfly_cli.output.overlay import round_length
+from dragonfly_cli.readers import open_source
+from dragonfly_cli.readers.ahead import ReadAhead
 from dragonfly_med import DragonflyProcessor
 from dragonfly_med.crops import cut_crops, draw_canvases
 
@@ -131,3 +135,22 @@ def test_zero_tissue_is_told_and_answered(tmp_path: Path):
 @pytest.mark.parametrize(("wanted", "length"), [(1, 1), (1.9, 1), (2, 2), (49, 20), (730, 500), (0.034, 0.02)])
 def test_a_scale_bar_has_a_round_length(wanted, length):
     assert round_length(wanted) == pytest.approx(length)
+
+
+def test_a_time_limit_ends_the_search_with_an_answer(asked):
+    *_, slide = asked
+    record = dragonfly("ask", slide, QUESTION, "--time-limit", "0.001", "--json").json
+    assert [field["role"] for field in record["fields"]] == ["overview", "zoom"]
+    assert any("--time-limit" in warning for warning in record["warnings"])
+
+
+def test_reading_ahead_changes_no_pixel(asked):
+    *_, slide = asked
+    source = open_source(slide)
+    boxes = [Box(x, 200, 672, 448) for x in (100, 700, 900, 1300)]
+    sizes = [(112, 112), (224, 224), (672, 448)]
+    with closing(ReadAhead(source, boxes, lambda size_wh: sizes[1:])) as ahead:
+        assert ahead.size_wh == source.size_wh
+        for box in [*boxes, boxes[0]]:
+            seen = [ahead.view(box).resize(size).tobytes() for size in sizes]
+            assert seen == [source.view(box).resize(size).tobytes() for size in sizes]
