@@ -153,7 +153,7 @@ def test_caption_describes(photo: Path) -> None:
 
 def test_verbose_says_where_it_looked(slide: Path) -> None:
     outcome = dragonfly("ask", slide, QUESTION, "-v")
-    assert "looked at: overview, frame 0, 2000 x 1500 px from (0, 0)" in outcome.stderr
+    assert "looked at: overview, frame 0, 800 x 560 px from (0, 0)" in outcome.stderr
     assert "zoomed in on: " in outcome.stderr
 
 
