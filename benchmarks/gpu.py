@@ -153,15 +153,23 @@ def examine_network(version: str, device: Any, dtype: Any, tokens: int, tiny: bo
 
 
 def speeds(network: Any, inputs: dict[str, Any], device: Any, tokens: int) -> dict[str, Any]:
-    from dragonfly_med.generation import Sampling, decode, prefill
+    from dragonfly_med.generation import Reading, Sampling, decode
+
+    text = inputs["input_ids"][0, -QUESTION_TOKENS:].tolist()
+    image = inputs["input_ids"][0, :-QUESTION_TOKENS].tolist()
+
+    def read() -> Reading:
+        reading = Reading(network, image, inputs["pixel_values"][0])
+        reading.logits(text)
+        return reading
 
     encode_s = seconds(lambda: network.embed_images(inputs["pixel_values"]), device)
-    prefill_s = seconds(lambda: prefill(network, inputs), device)
-    list(decode(network, prefill(network, inputs), Sampling(max_new_tokens=4)))
-    read = prefill(network, inputs)
+    prefill_s = seconds(read, device)
+    list(decode(read(), text, Sampling(max_new_tokens=4)))
+    reading = read()
     synchronize(device)
     started = time.perf_counter()
-    made = len(list(decode(network, read, Sampling(max_new_tokens=tokens))))
+    made = len(list(decode(reading, text, Sampling(max_new_tokens=tokens))))
     synchronize(device)
     decode_s = time.perf_counter() - started
     length = inputs["input_ids"].shape[1]

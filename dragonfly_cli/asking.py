@@ -3,32 +3,52 @@
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from dragonfly_cli.engine.checkpoints import Checkpoint, canvas_of, find_checkpoint
+from dragonfly_cli.engine.forms import as_form
 from dragonfly_cli.engine.questions import Question, as_question
 from dragonfly_cli.errors import InputError, NoInputError, UsageError
-from dragonfly_cli.fields import LookPlan, check_looking, plan_looks
-from dragonfly_cli.options import AnswerOptions, EvidenceOptions, Format, LookOptions, OpenOptions, PrintOptions
+from dragonfly_cli.fields import LookPlan, arranged, check_looking, plan_looks
+from dragonfly_cli.options import (
+    AnswerOptions,
+    EvidenceOptions,
+    Format,
+    FormOptions,
+    LookOptions,
+    OpenOptions,
+    PrintOptions,
+)
+from dragonfly_cli.output.control_characters import harmless_rows
 from dragonfly_cli.output.evidence import check_evidence, write_evidence
 from dragonfly_cli.output.files import storable, write_text
 from dragonfly_cli.output.notices import DEMO_WARNING
 from dragonfly_cli.output.terminal import certainty, say, say_notices, show, where_it_looked
 from dragonfly_cli.readers import Source, open_source
+from dragonfly_cli.templates import find_template
 
 STDOUT = Path("-")
 _NO_EVIDENCE = EvidenceOptions()
+_ANY_FORM = FormOptions()
 
 
-def gather_questions(asked: list[str], file: Path | None) -> list[Question]:
-    """The questions of the command line, then those of a file, one a line; raises UsageError if there is none."""
+def gather_questions(asked: list[str], file: Path | None, wanted: FormOptions = _ANY_FORM) -> list[Question]:
+    """The questions of the command line, then those of a file, one a line; if there is none, those of the template.
+
+    Raises UsageError if there is no question at all.
+    """
+    form = as_form(wanted)
+    template = find_template(wanted.template) if wanted.template else None
     texts = [*asked, *(_read_questions(file) if file else [])]
+    if not texts and template:
+        texts = list(template.questions)
     if not texts:
         raise UsageError("there is no question", 'write one after the image, in quotes: "Is there necrosis?"')
     if not all(text.strip() for text in texts):
         raise UsageError("a question is empty", "write it in quotes")
-    return [as_question(text) for text in texts]
+    return [as_question(text, form, template.system if template else None) for text in texts]
 
 
 def ask_image(
@@ -45,19 +65,21 @@ def ask_image(
     check_evidence(evidence, output)
     check_looking(looking)
     checkpoint = find_checkpoint(answering.model)
-    with closing(open_source(image, opening)) as source:  # before torch is imported: a bad path is told at once
+    settings = asdict(opening) | asdict(looking)
+    opened = arranged(open_source(image, opening), looking)  # before torch is imported: a bad path is told at once
+    with closing(opened) as source:
         plan = plan_looks(source, looking, canvas_of(checkpoint))
         if printing.format is Format.text and output is None:
-            answers = _answers(source, plan, checkpoint, questions, looking, answering, show)
+            answers = _answers(source, plan, checkpoint, questions, answering, settings, show)
             write_evidence(evidence, looking, source, plan, _print_text(answers, printing.verbose))
             return
-        records = list(_answers(source, plan, checkpoint, questions, looking, answering))
+        records = list(_answers(source, plan, checkpoint, questions, answering, settings))
         text = _formatted(records, printing.format)
         write_evidence(evidence, looking, source, plan, records)
     if output:
         write_text(output, text)
     else:
-        sys.stdout.write(storable(text))
+        sys.stdout.write(storable(harmless_rows(text)))
 
 
 def _answers(
@@ -65,17 +87,17 @@ def _answers(
     plan: LookPlan,
     checkpoint: Checkpoint,
     questions: list[Question],
-    looking: LookOptions,
     answering: AnswerOptions,
+    settings: dict[str, Any],
     on_text: Callable[[str], None] = lambda piece: None,
 ) -> Iterator[dict[str, Any]]:
     from dragonfly_cli.pipeline import prepare
     from dragonfly_cli.searching import answer_planned
 
-    model, request = prepare(checkpoint, questions, answering)
+    model, request = prepare(checkpoint, questions, answering, settings)
     say_notices(checkpoint)
     said = {DEMO_WARNING}
-    for record in answer_planned(model, source, plan, looking.rank, request, on_text):
+    for record in answer_planned(model, source, plan, settings["rank"], request, on_text):
         yield record
         for warning in record["warnings"]:
             if warning not in said:

@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 
 from dragonfly_cli.errors import DragonflyError
 from dragonfly_cli.options import DEBUG_KEY
+from dragonfly_cli.output.control_characters import harmless
 
 # Typer has used its own copy of click since 0.26, so its usage error is reached through the name that stayed.
 _WrongUsage: Any = typer.BadParameter.__base__
@@ -71,8 +72,8 @@ def _show(ctx: Any, message: str, hint: str) -> None:
 
 
 def _two_lines(message: str, hint: str) -> None:
-    one_line = " ".join(message.split())
-    typer.echo(f"error: {one_line}\nhint: {hint}", err=True)
+    one_line, hint_line = (harmless(" ".join(text.split())) for text in (message, hint))
+    typer.echo(f"error: {one_line}\nhint: {hint_line}", err=True)
 
 
 def _lower_first(text: str) -> str:

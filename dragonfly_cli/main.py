@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from dragonfly_cli import __version__
+from dragonfly_cli.finetuning.options import TuneOptions
 from dragonfly_cli.funnel import ErrorFunnel
 from dragonfly_cli.model_commands import model_app
 from dragonfly_cli.option_groups import takes_option_groups
@@ -18,9 +19,11 @@ from dragonfly_cli.options import (
     AnswerOptions,
     Attention,
     AttentionOption,
+    ControlSampleOption,
     DebugOption,
     DeviceOption,
     EvidenceOptions,
+    FormOptions,
     ImageArgument,
     JsonOption,
     LookOptions,
@@ -33,6 +36,7 @@ from dragonfly_cli.options import (
     QuestionOption,
     QuestionsFileOption,
 )
+from dragonfly_cli.template_commands import template_app
 
 app = typer.Typer(
     cls=ErrorFunnel,
@@ -43,6 +47,7 @@ app = typer.Typer(
     help="Ask questions about biomedical images, on your own machine. Research use only, not a medical device.",
 )
 app.add_typer(model_app, name="model")
+app.add_typer(template_app, name="template")
 
 
 def _version(value: bool) -> None:
@@ -68,6 +73,7 @@ def ask(
     more: QuestionOption = None,
     questions_file: QuestionsFileOption = None,
     *,
+    form: FormOptions,
     opening: OpenOptions,
     looking: LookOptions,
     answering: AnswerOptions,
@@ -78,7 +84,7 @@ def ask(
     """Answer one or more questions about one image."""
     from dragonfly_cli.asking import ask_image, gather_questions
 
-    questions = gather_questions([*(question or []), *(more or [])], questions_file)
+    questions = gather_questions([*(question or []), *(more or [])], questions_file, form)
     ask_image(image, questions, opening, looking, answering, printing, evidence)
 
 
@@ -103,12 +109,30 @@ def caption(
 
 @app.command()
 @takes_option_groups
+def chat(
+    image: ImageArgument,
+    *,
+    opening: OpenOptions,
+    looking: LookOptions,
+    answering: AnswerOptions,
+    debug: DebugOption = False,
+) -> None:
+    """Talk about one image; /help shows the commands. Lines may also be piped in."""
+    from dragonfly_cli.chat import run_chat
+
+    run_chat(image, opening, looking, answering)
+
+
+@app.command()
+@takes_option_groups
 def batch(
     sources: Annotated[list[Path], typer.Argument(metavar="SOURCE...", help="Images, or folders of images.")],
     output: Annotated[Path, typer.Option("--output", "-o", envvar="DRAGONFLY_OUTPUT", help="The CSV to write.")],
     question: QuestionOption = None,
     questions_file: QuestionsFileOption = None,
+    control_sample: ControlSampleOption = None,
     *,
+    form: FormOptions,
     opening: OpenOptions,
     looking: LookOptions,
     answering: AnswerOptions,
@@ -120,9 +144,50 @@ def batch(
     from dragonfly_cli.engine.questions import caption_question
 
     asked = [*(question or [])]
-    questions = gather_questions(asked, questions_file) if asked or questions_file else [caption_question()]
-    if run_batch(sources, questions, output, opening, looking, answering):
+    has_questions = asked or questions_file or form.template
+    questions = gather_questions(asked, questions_file, form) if has_questions else [caption_question()]
+    if run_batch(sources, questions, output, opening, looking, answering, control_sample):
         raise typer.Exit(8)
+
+
+@app.command()
+def verify(
+    record: Annotated[Path, typer.Argument(metavar="RECORD.json", help="What ask --json has written.")],
+    image: Annotated[
+        Path | None,
+        typer.Option("--image", envvar="DRAGONFLY_IMAGE", help="Where the image lies now."),
+    ] = None,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Ask a record's questions again; exit code 9 if answers or probabilities are not the same now."""
+    from dragonfly_cli.output.terminal import show
+    from dragonfly_cli.verifying import as_line, as_report, compare_all, read_records, refuse_drift
+
+    compared = []
+    for each in compare_all(read_records(record), image):
+        compared.append(each)
+        if not json:
+            show(as_line(each))
+    if json:
+        show(as_report(compared))
+    refuse_drift(compared, record)
+
+
+@app.command()
+def calibrate(
+    reviewed: Annotated[Path, typer.Argument(metavar="REVIEWED.csv", help="A batch's CSV with a column truth.")],
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Fit probabilities of yes to reviewed answers; ask then tells them beside the model's own."""
+    from dragonfly_cli.calibration.calibrating import as_report, as_text
+    from dragonfly_cli.calibration.calibrating import calibrate as fit_and_store
+    from dragonfly_cli.output.terminal import say, show
+
+    fits, file = fit_and_store(reviewed)
+    show(as_report(fits) if json else as_text(fits))
+    say(f"note: stored in {file}")
 
 
 @app.command()
@@ -180,6 +245,22 @@ def doctor(
         show(as_report(findings))
     if worst(findings) is Status.problem:
         raise typer.Exit(9)
+
+
+@app.command()
+@takes_option_groups
+def finetune(
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="JSONL or Parquet rows of image, question, answer.")],
+    output: Annotated[Path, typer.Option("--output", "-o", envvar="DRAGONFLY_OUTPUT", help="The folder to write.")],
+    *,
+    tuning: TuneOptions,
+    opening: OpenOptions,
+    debug: DebugOption = False,
+) -> None:
+    """Adapt a model to questions and answers about your own images; the result is a folder for --model."""
+    from dragonfly_cli.finetuning.command import finetune as run
+
+    run(data, output, tuning, opening)
 
 
 def _terminate(*_: Any) -> None:

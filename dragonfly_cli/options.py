@@ -6,9 +6,12 @@ Options that belong together form a group, a frozen dataclass, which is also wha
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from dragonfly_cli.readers.dicom.choices import DicomChoices
 
 DEBUG_KEY = "dragonfly.debug"
 
@@ -31,7 +34,7 @@ class Picture(StrEnum):
 
 
 class Quant(StrEnum):
-    """In how many bits the language model's weights are held; ``auto`` is 4 on a GPU, on a CPU as they are stored."""
+    """In how many bits the language model's weights are held; ``auto`` is 4 for a large one on a GPU."""
 
     auto = "auto"
     four_bit = "4bit"
@@ -68,6 +71,24 @@ class Rank(StrEnum):
     yes = "yes"
 
 
+class AnswerType(StrEnum):
+    """What form an answer takes; ``auto`` is told by the form of the question."""
+
+    auto = "auto"
+    yesno = "yesno"
+    options = "options"
+    scale = "scale"
+    open = "open"
+
+
+class Control(StrEnum):
+    """What the picture is replaced by when everything is asked again, to see whether it mattered."""
+
+    none = "none"
+    blank = "blank"
+    shuffle = "shuffle"
+
+
 class Keep(StrEnum):
     """Which copies of a model are stored: as published, in 4 bit, or both."""
 
@@ -90,7 +111,10 @@ DeviceOption = Annotated[
     str, typer.Option("--device", envvar="DRAGONFLY_DEVICE", help="auto, cpu, cuda or cuda:N.", show_default=True)
 ]
 QuantOption = Annotated[
-    Quant, typer.Option("--quant", envvar="DRAGONFLY_QUANT", help="4bit saves memory; auto is 4bit on a GPU.")
+    Quant,
+    typer.Option(
+        "--quant", envvar="DRAGONFLY_QUANT", help="4bit saves memory; auto is 4bit for a large model on a GPU."
+    ),
 ]
 AttentionOption = Annotated[
     Attention, typer.Option("--attn", envvar="DRAGONFLY_ATTN", help="auto takes FlashAttention where it is installed.")
@@ -121,6 +145,26 @@ FrameOption = Annotated[
     int | None,
     typer.Option("--frame", envvar="DRAGONFLY_FRAME", min=0, help="Which frame of several, counted from 0."),
 ]
+SliceOption = Annotated[
+    str | None,
+    typer.Option("--slice", envvar="DRAGONFLY_SLICE", help="Slices in spatial order, from 0: N or A:B:STEP."),
+]
+MontageOption = Annotated[
+    str | None,
+    typer.Option("--montage", envvar="DRAGONFLY_MONTAGE", help="Show slices as one picture: COLUMNSxROWS, as 4x3."),
+]
+WindowOption = Annotated[
+    str | None,
+    typer.Option(
+        "--window",
+        envvar="DRAGONFLY_WINDOW",
+        help="DICOM: lung, brain, bone, soft, liver, mediastinum, stroke, WIDTH,LEVEL, rgb3, or the file's N-th.",
+    ),
+]
+SeriesOption = Annotated[
+    str | None,
+    typer.Option("--series", envvar="DRAGONFLY_SERIES", help="Which series of a study: a number of info's, or a UID."),
+]
 SlideMppOption = Annotated[
     float | None,
     typer.Option("--slide-mpp", envvar="DRAGONFLY_SLIDE_MPP", help="Microns per pixel, when the file does not say."),
@@ -141,6 +185,49 @@ BudgetOption = Annotated[
 AggregateOption = Annotated[
     Aggregate,
     typer.Option("--aggregate", envvar="DRAGONFLY_AGGREGATE", help="How the answers about several fields become one."),
+]
+TemplateOption = Annotated[
+    str | None,
+    typer.Option("--template", "-t", envvar="DRAGONFLY_TEMPLATE", help="A prompt that `template list` shows."),
+]
+TypeOption = Annotated[
+    AnswerType,
+    typer.Option("--type", envvar="DRAGONFLY_TYPE", help="What is answered; auto goes by the form of the question."),
+]
+OptionsOption = Annotated[
+    str | None,
+    typer.Option("--options", envvar="DRAGONFLY_OPTIONS", help="The answers to choose from: benign,malignant."),
+]
+ScaleOption = Annotated[
+    str | None, typer.Option("--scale", envvar="DRAGONFLY_SCALE", help="Answer with a whole number: 1-5.")
+]
+SchemaOption = Annotated[
+    Path | None,
+    typer.Option("--schema", envvar="DRAGONFLY_SCHEMA", help="A JSON schema; the answer is JSON that obeys it."),
+]
+AbstainOption = Annotated[
+    float,
+    typer.Option(
+        "--abstain",
+        envvar="DRAGONFLY_ABSTAIN",
+        min=0.0,
+        max=1.0,
+        help="Answer 'uncertain' when the two most probable answers are less than this apart.",
+    ),
+]
+ControlOption = Annotated[
+    Control,
+    typer.Option("--control", envvar="DRAGONFLY_CONTROL", help="Ask again with the picture made unrecognisable."),
+]
+
+ControlSampleOption = Annotated[
+    int | None,
+    typer.Option(
+        "--control-sample",
+        envvar="DRAGONFLY_CONTROL_SAMPLE",
+        min=1,
+        help="Ask about only so many images again, with the picture blanked unless --control says otherwise.",
+    ),
 ]
 
 
@@ -208,6 +295,18 @@ class OpenOptions:
     """How an input is opened."""
 
     slide_mpp: SlideMppOption = None
+    window: WindowOption = None
+    series: SeriesOption = None
+
+    def __post_init__(self) -> None:
+        self.dicom  # noqa: B018 - a window that cannot be understood is told before any file is opened
+
+    @property
+    def dicom(self) -> "DicomChoices":
+        """Window and series, parsed. Raises UsageError."""
+        from dragonfly_cli.readers.dicom.choices import parse_choices
+
+        return parse_choices(self.window, self.series)
 
 
 @dataclass(frozen=True)
@@ -215,6 +314,8 @@ class LookOptions:
     """Where in an input the model looks."""
 
     frame: FrameOption = None
+    slices: SliceOption = None
+    montage: MontageOption = None
     budget: BudgetOption = None
     region: RegionOption = None
     center: CenterOption = None
@@ -226,6 +327,20 @@ class LookOptions:
     rank: RankOption = Rank.auto
     time_limit: TimeLimitOption = None
     bounds_offset: BoundsOffsetOption = True
+
+    def __post_init__(self) -> None:
+        """What cannot be understood is told before any file is opened. Raises UsageError."""
+        if self.slices is None and self.montage is None:
+            return
+        from dragonfly_cli.errors import UsageError
+        from dragonfly_cli.fields.frames import parse_montage, parse_slices
+
+        if self.frame is not None:
+            raise UsageError("--frame chooses one picture", "leave --frame out, or --slice and --montage")
+        if self.slices is not None:
+            parse_slices(self.slices)
+        if self.montage is not None:
+            parse_montage(self.montage)
 
 
 @dataclass(frozen=True)
@@ -240,6 +355,19 @@ class AnswerOptions:
     quant: QuantOption = Quant.auto
     attn: AttentionOption = Attention.auto
     aggregate: AggregateOption = Aggregate.auto
+    abstain: AbstainOption = 0.0
+    control: ControlOption = Control.none
+
+
+@dataclass(frozen=True)
+class FormOptions:
+    """How questions are put, and what form their answers shall have."""
+
+    template: TemplateOption = None
+    type: TypeOption = AnswerType.auto
+    options: OptionsOption = None
+    scale: ScaleOption = None
+    schema: SchemaOption = None
 
 
 @dataclass(frozen=True)

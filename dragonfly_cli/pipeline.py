@@ -5,17 +5,22 @@ are looked at in ``fields``, what is said of them in ``engine``.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from dragonfly_cli.engine.aggregation import aggregate
-from dragonfly_cli.engine.answering import FieldAnswer, answer, check_question, look_at
+from dragonfly_cli.calibration.fitting import Fit
+from dragonfly_cli.calibration.store import read_calibration
+from dragonfly_cli.engine.aggregation import Answer, abstain_within, aggregate
+from dragonfly_cli.engine.answering import FieldAnswer, Look, answer, check_question, look_at
 from dragonfly_cli.engine.checkpoints import Checkpoint
+from dragonfly_cli.engine.control import compare, controlled
 from dragonfly_cli.engine.model import Model, load_model
 from dragonfly_cli.engine.questions import Question
+from dragonfly_cli.errors import InputError
 from dragonfly_cli.fields import Field
-from dragonfly_cli.options import Aggregate, AnswerOptions
+from dragonfly_cli.options import Aggregate, AnswerOptions, Control
 from dragonfly_cli.output.record import answer_record, source_record
 from dragonfly_cli.readers import Source
 from dragonfly_med.generation import Sampling
@@ -25,35 +30,51 @@ from dragonfly_med.generation import Sampling
 class Request:
     """What is asked of every image, and how the answers about its fields become one.
 
-    After ``deadline`` (of ``time.monotonic``) no field is begun but the last one.
+    ``settings`` are all options as they were given; they go into the record. After ``deadline`` (of
+    ``time.monotonic``) no field is begun, if there is one to answer from.
     """
 
     questions: list[Question]
     sampling: Sampling
     rule: Aggregate = Aggregate.auto
+    abstain: float = 0.0
+    control: Control = Control.none
+    settings: dict[str, Any] = field(default_factory=dict)
+    calibration: dict[str, Fit] = field(default_factory=dict)
     deadline: float | None = None
 
+    @property
+    def is_late(self) -> bool:
+        return self.deadline is not None and monotonic() > self.deadline
 
-def prepare(checkpoint: Checkpoint, questions: list[Question], options: AnswerOptions) -> tuple[Model, Request]:
-    """Loads the model and checks that every question fits it, before any pixel is read."""
+
+def prepare(
+    checkpoint: Checkpoint, questions: list[Question], options: AnswerOptions, settings: dict[str, Any]
+) -> tuple[Model, Request]:
+    """Loads the model and checks that every question fits it, before any pixel is read.
+
+    ``settings`` are the options that say how an image is opened and where it is looked at.
+    """
     model = load_model(checkpoint, options.device, options.quant, options.attn)
+    return model, as_request(model, questions, options, settings)
+
+
+def as_request(model: Model, questions: list[Question], options: AnswerOptions, settings: dict[str, Any]) -> Request:
+    """The same with a model that is loaded already."""
     for question in questions:
         check_question(model, question)
     sampling = Sampling(options.max_tokens, options.temperature, options.seed)
-    return model, Request(questions, sampling, options.aggregate)
+    everything = {name: _storable(value) for name, value in (settings | asdict(options)).items()}
+    calibration = read_calibration(model.identity.sha256, model.identity.quantization)
+    return Request(questions, sampling, options.aggregate, options.abstain, options.control, everything, calibration)
+
+
+def _storable(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else value
 
 
 def _say_nothing(piece: str) -> None:
     """Where answers are not shown as they come."""
-
-
-def _in_time(fields: list[Field], deadline: float | None, source: Source) -> Iterator[Field]:
-    """The fields for which there is time, at least one."""
-    for number, field in enumerate(fields):
-        if number and deadline is not None and monotonic() > deadline:
-            source.warnings.append(f"--time-limit: {len(fields) - number} fields were not looked at")
-            return
-        yield field
 
 
 def answer_source(
@@ -65,19 +86,82 @@ def answer_source(
 ) -> Iterator[dict[str, Any]]:
     """Yields one record per question, in their order; ``on_text`` is called with the answer, in pieces as they come.
 
-    The pixels of every field are read once. Raises DragonflyError for an image that cannot be read.
+    The pixels of every field are read once, and the network reads them once. Raises DragonflyError for an image that
+    cannot be read.
     """
     facts = source_record(source)
-    answers: list[list[FieldAnswer]] = [[] for _ in request.questions]
-    for field in _in_time(fields[:-1], request.deadline, source):
-        look = look_at(model, source, field)
-        for said, question in zip(answers, request.questions, strict=True):
-            said.append(answer(model, look, question, request.sampling))
-    look = look_at(model, source, fields[-1])
-    on_piece = on_text if len(fields) == 1 else _say_nothing
-    for said, question in zip(answers, request.questions, strict=True):  # each told as soon as it is complete
-        said.append(answer(model, look, question, request.sampling, on_piece))
-        combined = aggregate(said, request.rule)
-        if len(fields) > 1:
+    asked = [Asked(question) for question in request.questions]
+    readable = _readable(model, source, fields, request)
+    looks, following = next(readable), next(readable, None)
+    while following:
+        for one in asked:
+            one.ask(model, looks, request.sampling)
+        looks, following = following, next(readable, None)
+    for one in asked:  # each told as soon as it is complete
+        streams = len(fields) == 1 and not one.question.options
+        one.ask(model, looks, request.sampling, on_text if streams else _say_nothing)
+        combined = one.combined(request)
+        if not streams:
             on_text(combined.text)
-        yield answer_record(source, facts, combined, model.identity, request.sampling.seed)
+        yield answer_record(source, facts, combined, model.identity, request.settings)
+
+
+@dataclass
+class Asked:
+    """One question, and what was said of the fields so far: as they are, and with nothing to be seen."""
+
+    question: Question
+    seen: list[FieldAnswer] = field(default_factory=list)
+    unseen: list[FieldAnswer] = field(default_factory=list)
+
+    def ask(
+        self, model: Model, looks: list[Look], sampling: Sampling, on_text: Callable[[str], None] = _say_nothing
+    ) -> None:
+        seen, *unseen = looks
+        self.seen.append(answer(model, seen, self.question, sampling, on_text))
+        self.unseen += [answer(model, look, self.question, sampling) for look in unseen]
+
+    def combined(self, request: Request) -> Answer:
+        told = abstain_within(aggregate(self.seen, request.rule), request.abstain)
+        told = replace(told, calibrated=_calibrated(told, request.calibration))
+        if not self.unseen:
+            return told
+        without = abstain_within(aggregate(self.unseen, request.rule), request.abstain)
+        return replace(told, control=compare(told, without, request.control))
+
+
+def _calibrated(told: Answer, calibration: dict[str, Fit]) -> dict[str, float] | None:
+    """A calibration is that of a yes/no question asked by itself, without a template or a conversation before it."""
+    question = told.question
+    fit = calibration.get(question.text or "")
+    if fit is None or question.kind != "yesno" or question.system or question.earlier or not told.probabilities:
+        return None
+    yes = fit.apply(told.probabilities["yes"])
+    return {"yes": yes, "no": 1 - yes}
+
+
+def make_looks(model: Model, source: Source, field: Field, control: Control) -> list[Look]:
+    """The field as it is, and where there is a control, the field with nothing to be seen."""
+    look = look_at(model, source, field)
+    return [look] if control is Control.none else [look, controlled(model, look, control)]
+
+
+def _readable(model: Model, source: Source, fields: list[Field], request: Request) -> Iterator[list[Look]]:
+    """Every field that can be read, at least one; of several the others are left out, which the source then warns of.
+
+    Raises InputError when none can be read.
+    """
+    unread: list[int] = []
+    for number, each in enumerate(fields):
+        if request.is_late and number > len(unread):
+            source.warnings.append(f"--time-limit: {len(fields) - number} fields were not looked at")
+            break
+        try:
+            yield make_looks(model, source, each, request.control)
+        except InputError:
+            unread.append(each.frame)
+            if len(unread) == len(fields):
+                raise
+    if unread:
+        numbers = ", ".join(map(str, unread))
+        source.warnings.append(f"{len(unread)} of {len(fields)} frames could not be read and were left out: {numbers}")

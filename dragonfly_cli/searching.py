@@ -45,11 +45,12 @@ def answer_planned(
             yield from answer_source(model, ahead, fields, replace(request, questions=questions), on_text)
 
 
-def ranking(rank: Rank, question: Question) -> Rank:
-    """What ``auto`` means for a question; P(yes) needs one that asks for yes or no."""
+def ranking(model: Model, rank: Rank, question: Question) -> Rank:
+    """What ``auto`` means for a question; P(yes) needs one that asks for yes or no, and single tokens for them."""
     if rank is Rank.auto:
         rank = Rank.yes
-    return Rank.contrast if rank is Rank.yes and question.kind != "yesno" else rank
+    can_say_yes = question.kind == "yesno" and all(model.option_ids.values())
+    return Rank.contrast if rank is Rank.yes and not can_say_yes else rank
 
 
 class Chooser:
@@ -67,7 +68,7 @@ class Chooser:
         """The questions, and the fields to answer them from; neighbours that share their fields come together."""
         waiting: list[Question] = []
         for question in questions:
-            if waiting and (ranking(rank, question) is Rank.yes or ranking(rank, waiting[-1]) is Rank.yes):
+            if waiting and Rank.yes in (ranking(self._model, rank, each) for each in (question, waiting[-1])):
                 yield self.fields(waiting[-1], rank), waiting
                 waiting = []
             waiting.append(question)
@@ -77,7 +78,7 @@ class Chooser:
     def fields(self, question: Question, rank: Rank) -> list[Field]:
         """What to look at for a question: the overview or regions, then the fields that were zoomed in on."""
         assert self._search is not None
-        chosen = ranking(rank, question)
+        chosen = ranking(self._model, rank, question)
         boxes = self._search.even() if chosen is Rank.spread else self._search.best(self._worth(chosen, question))
         return [*self._first, *zoom_fields(self._source, boxes, len(self._first))]
 

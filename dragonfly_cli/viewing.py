@@ -4,7 +4,7 @@ from pathlib import Path
 
 from dragonfly_cli.engine.checkpoints import canvas_of, find_checkpoint
 from dragonfly_cli.errors import ModelError
-from dragonfly_cli.fields import Field, check_looking, field_view, plan_looks
+from dragonfly_cli.fields import Field, arranged, check_looking, field_view, plan_looks
 from dragonfly_cli.geometry import Box
 from dragonfly_cli.options import LookOptions, OpenOptions, Picture
 from dragonfly_cli.output.files import check_writable, write_whole
@@ -16,7 +16,7 @@ def draw_view(image: Path, output: Path, what: Picture, model: str, opening: Ope
     check_writable(output)
     check_looking(looking)
     canvas_wh = canvas_of(find_checkpoint(model))
-    source = open_source(image, opening)
+    source = arranged(open_source(image, opening), looking)
     try:
         fields = plan_looks(source, looking, canvas_wh).fields
         picture = _draw(source, fields, what, model)

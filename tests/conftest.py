@@ -1,4 +1,4 @@
-"""What every test needs: models of this machine's user must not answer in place of the built-in one."""
+"""What every test needs: what this machine's user has stored must not answer in place of what is built in."""
 
 from pathlib import Path
 
@@ -11,4 +11,6 @@ def models_folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.
     folder = tmp_path_factory.mktemp("store") / "models"
     monkeypatch.setenv("DRAGONFLY_MODELS", str(folder))
     monkeypatch.setenv("DRAGONFLY_KEEP", "full")  # tests of the 4-bit copy say so
+    monkeypatch.setenv("DRAGONFLY_CALIBRATIONS", str(folder.with_name("calibrations")))
+    monkeypatch.setenv("DRAGONFLY_TEMPLATES", str(folder.with_name("templates.toml")))
     return folder

@@ -27,9 +27,9 @@ class Outcome:
         return [line for line in self.stderr.splitlines() if not line.startswith(("note: ", "warning: "))]
 
 
-def dragonfly(*arguments: str | Path) -> Outcome:
-    """``dragonfly ARGUMENTS...``"""
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+def dragonfly(*arguments: str | Path, stdin: str | bytes | None = None) -> Outcome:
+    """``dragonfly ARGUMENTS... < stdin``"""
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments], input=stdin)
     return Outcome(result.exit_code, result.stdout, result.stderr)
 
 

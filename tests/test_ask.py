@@ -14,7 +14,7 @@ from PIL import Image
 from run_dragonfly import dragonfly, expect_error
 
 from dragonfly_cli.engine.checkpoints import find_checkpoint
-from dragonfly_cli.engine.questions import yes_no_token_ids
+from dragonfly_cli.engine.choices import yes_no_token_ids
 from dragonfly_med import DragonflyForCausalLM, DragonflyProcessor
 
 QUESTION = "Is there a tumour?"
@@ -213,3 +213,17 @@ def test_an_image_that_cannot_be_read(tmp_path: Path) -> None:
         expect_error(dragonfly(*command), 4, "slide.svs")
     expect_error(dragonfly("ask", tmp_path / "gone.svs", QUESTION), 3, "gone.svs")
     expect_error(dragonfly("ask", tmp_path, QUESTION), 4, "folder")
+
+
+def test_control_characters_reach_no_terminal(tmp_path: Path) -> None:
+    """Of a file name: what a model says goes the same ways."""
+    name = "a\x1b[31mred\x9b\u202e.png"
+    Image.new("RGB", (40, 30), "pink").save(tmp_path / name)
+    steering = ("\x1b", "\x9b", "\u202e")
+    outcomes = [
+        dragonfly("ask", tmp_path / name, QUESTION, *arguments)
+        for arguments in (["--json"], ["-f", "csv"], ["--frame", "7"])
+    ]
+    for outcome in outcomes:
+        assert not any(character in outcome.stdout + outcome.stderr for character in steering)
+    assert outcomes[0].json["image"] == str(tmp_path / name)

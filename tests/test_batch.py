@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import os
 from pathlib import Path
 
@@ -133,3 +134,24 @@ def test_no_cell_is_a_formula_and_every_cell_comes_back(cell: str) -> None:
     assert not row["image"].startswith(("=", "+", "-", "@", "\t"))
     assert unguarded(row["image"]) == cell
     assert tuple(row) == COLUMNS
+
+
+def test_a_sample_of_the_images_is_asked_about_again_without_the_picture(tmp_path: Path) -> None:
+    for number in range(4):
+        Image.effect_noise((60, 50), 60 + number).convert("RGB").save(tmp_path / f"{number}.png")
+    answers = tmp_path / "answers.csv"
+    outcome = dragonfly("batch", tmp_path, *QUESTIONS[:2], "-o", answers, "--control-sample", "2")
+    assert outcome.code == 0
+    distances = [row["control_distance"] for row in rows_of(answers)]
+    assert [bool(distance) for distance in distances] == [False, True, False, True]
+    assert "control: without the picture 2 answers are" in outcome.stderr
+
+
+def test_other_options_than_yes_and_no_have_a_column(tmp_path: Path) -> None:
+    answers = tmp_path / "answers.csv"
+    call = ("batch", write_png(tmp_path / "a.png"), "-q", "Which?", "--options", "left,right", "-o", answers)
+    assert dragonfly(*call, "--abstain", "1").code == 0
+    (row,) = rows_of(answers)
+    assert (row["answer"], row["abstained"], row["p_yes"]) == ("uncertain", "yes", "")
+    assert sum(json.loads(row["probabilities"]).values()) == pytest.approx(1, abs=1e-5)
+    expect_error(dragonfly(*call, "--abstain", "0.5"), 7, "abstain")

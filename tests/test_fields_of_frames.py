@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from make_files import write_dicom
 from run_dragonfly import dragonfly, expect_error
 
-from dragonfly_cli.fields import spread
+from dragonfly_cli.fields.frames import spread
 
 
 @given(st.integers(1, 500), st.integers(1, 40))

@@ -10,7 +10,7 @@ from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 from transformers.convert_slow_tokenizer import TikTokenConverter
 
-from dragonfly_cli.engine.questions import yes_no_token_ids
+from dragonfly_cli.engine.choices import yes_no_token_ids
 from dragonfly_med import DragonflyProcessor
 from dragonfly_med.quantization import device_memory_needed, empty_network, quantized_weights, read_config
 

@@ -3,11 +3,10 @@
 from pathlib import Path
 
 import pytest
-import torch
 from PIL import Image
 
 from dragonfly_med import DragonflyForCausalLM, DragonflyProcessor
-from dragonfly_med.generation import Sampling, decode, prefill, stream_text
+from dragonfly_med.generation import Reading, Sampling, decode, stream_text
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -24,9 +23,9 @@ def test_greedy_decoding_equals_generate(loaded: tuple[DragonflyForCausalLM, Dra
     inputs = processor(text=[processor.prompt("What is this?")], images=[Image.open(GOLDEN / "images" / name)])
     generated = model.generate(**inputs, max_new_tokens=12, do_sample=False)[0, inputs["input_ids"].shape[1] :]
     expected = [token for token in generated.tolist() if token not in model.config.stop_token_ids]
-    sample = {key: inputs[key] for key in ("input_ids", "pixel_values")}
-    read = prefill(model, sample)
-    tokens = list(decode(model, read, Sampling(max_new_tokens=12)))
+    reading = Reading(model, processor.image_block(), inputs["pixel_values"][0])
+    prompt = processor.text_ids(processor.prompt("What is this?"))
+    tokens = list(decode(reading, prompt, Sampling(max_new_tokens=12)))
     assert tokens == expected
     text = processor.decode(tokens, skip_special_tokens=True)
     assert "".join(stream_text(processor, tokens)) == text.lstrip()
@@ -44,12 +43,12 @@ def test_a_character_of_several_tokens_is_shown_once_it_is_whole(
 
 def test_sampling_follows_its_seed(loaded: tuple[DragonflyForCausalLM, DragonflyProcessor]) -> None:
     model, processor = loaded
-    ids = processor.image_block() + processor.text_ids(processor.prompt("What is this?"))
+    prompt = processor.text_ids(processor.prompt("What is this?"))
     pixels = processor.pixels(Image.open(GOLDEN / "images" / "tiny_50x37.png"))
-    sample = {"input_ids": torch.tensor([ids]), "pixel_values": pixels[None]}
+    reading = Reading(model, processor.image_block(), pixels)
 
     def drawn(seed: int) -> list[int]:
-        return list(decode(model, prefill(model, sample), Sampling(8, temperature=1.5, seed=seed)))
+        return list(decode(reading, prompt, Sampling(8, temperature=1.5, seed=seed)))
 
     assert drawn(1) == drawn(1)
     assert any(drawn(1) != drawn(seed) for seed in (2, 3, 4))

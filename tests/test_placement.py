@@ -11,7 +11,7 @@ from run_dragonfly import dragonfly, expect_error
 
 from dragonfly_cli.engine import model as model_module
 from dragonfly_cli.engine import placement
-from dragonfly_cli.engine.checkpoints import Checkpoint
+from dragonfly_cli.engine.checkpoints import Checkpoint, find_checkpoint
 from dragonfly_cli.engine.model import load_model
 from dragonfly_cli.engine.placement import choose_attention, place
 from dragonfly_cli.errors import UsageError
@@ -93,7 +93,14 @@ def test_the_kernel_reaches_both_halves_of_the_network(attn: str, quant: Quant) 
     assert network.language_model.config._attn_implementation == attn
 
 
-def test_auto_is_4_bit_and_bfloat16_on_a_card(pretend_card) -> None:
+def test_a_small_model_is_not_put_into_4_bit_by_itself(pretend_card) -> None:
+    assert not place(Checkpoint("x", FULL), "auto", Quant.auto, Attention.auto).quantized
+    assert not place(find_checkpoint("demo"), "auto", Quant.auto, Attention.auto).quantized
+    assert place(Checkpoint("x", FULL), "auto", Quant.four_bit, Attention.auto).quantized
+
+
+def test_auto_is_4_bit_and_bfloat16_on_a_card(pretend_card, monkeypatch) -> None:
+    monkeypatch.setattr(placement, "device_memory_needed", lambda config, quantized: (18 - 11 * quantized) * 10**9)
     chosen = place(Checkpoint("x", FULL), "auto", Quant.auto, Attention.auto)
     assert (chosen.device, chosen.quantized, chosen.dtype, chosen.attention) == (GPU, True, torch.bfloat16, "sdpa")
     assert not place(Checkpoint("x", FULL), "auto", Quant.none, Attention.auto).quantized

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dragonfly_cli.engine.questions import is_yes_no, yes_no_token_ids
+from dragonfly_cli.engine.questions import is_yes_no
 
 
 @pytest.mark.parametrize(
@@ -38,11 +38,3 @@ def test_yes_no_by_form(text: str) -> None:
 )
 def test_open_by_form(text: str) -> None:
     assert not is_yes_no(text)
-
-
-def test_only_spellings_of_one_token_count() -> None:
-    class Tokenizer:
-        def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
-            return {"Yes": [5], " yes": [6], "No": [7]}.get(text, [1, 2])
-
-    assert yes_no_token_ids(Tokenizer()) == {"yes": [5, 6], "no": [7]}

@@ -7,16 +7,19 @@ from io import BytesIO
 import numpy as np
 import pydicom
 import pytest
-from make_files import SHARED_DATA, save_dicom, write_dicom
+from make_files import SHARED_DATA, save_dicom, write_dicom, write_png
 from PIL import Image
+from PIL.ImageCms import ImageCmsProfile, createProfile
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.pixels import apply_modality_lut, apply_voi_lut
 from pydicom.sequence import Sequence
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, JPEGBaseline8Bit
+from run_dragonfly import dragonfly, expect_error
 
-from dragonfly_cli.errors import InputError
+from dragonfly_cli.errors import InputError, UsageError
 from dragonfly_cli.geometry import Box
+from dragonfly_cli.options import OpenOptions
 from dragonfly_cli.readers import open_source
 
 RAMP = np.arange(4096, dtype=np.uint16).reshape(64, 64)
@@ -148,7 +151,7 @@ def test_an_empty_voi_sequence_is_no_table(tmp_path):
 def test_functional_groups_give_each_frame_its_own_window_and_rescale(tmp_path):
     pixels = np.stack([RAMP, RAMP])
     shared = item(
-        PixelMeasuresSequence=Sequence([item(PixelSpacing=[2, 0.5])]),
+        PixelMeasuresSequence=Sequence([item(PixelSpacing=[0.5, 0.5])]),
         PixelValueTransformationSequence=Sequence([item(RescaleSlope=1, RescaleIntercept=-1000)]),
     )
     frames = [
@@ -162,17 +165,29 @@ def test_functional_groups_give_each_frame_its_own_window_and_rescale(tmp_path):
         PerFrameFunctionalGroupsSequence=Sequence(frames),
     )
     source = open_source(path)
-    assert (source.frames, source.size_wh, source.mpp) == (2, (64, 64), (500.0, 2000.0))
+    assert (source.frames, source.size_wh, source.mpp) == (2, (64, 64), (500.0, 500.0))
     flat = [gray(path, frame).reshape(-1) for frame in (0, 1)]
     assert flat[0][201] == 255 and flat[1][1799] == 0 and flat[1][2001] == 255
     with pytest.raises(InputError, match="no frame 2"):
         source.view(Box(0, 0, 64, 64), 2)
 
 
-def test_pixel_spacing_is_row_then_column(tmp_path):
-    source = open_source(write_dicom(tmp_path / "a", RAMP, PixelSpacing=[0.8, 0.4]))
-    assert (source.mpp, source.mpp_source) == ((400.0, 800.0), "file")
-    assert source.details()["pixel_spacing_mm"] == [0.8, 0.4]
+def test_pixels_that_are_not_square_are_shown_square(tmp_path):
+    """Pixel Spacing is (between rows, between columns): tall pixels make a tall picture, and nothing is thrown away."""
+    source = open_source(
+        write_dicom(tmp_path / "a", RAMP, bits_stored=12, window=(2048, 4096), PixelSpacing=[0.8, 0.4])
+    )
+    assert (source.size_wh, source.mpp, source.mpp_source) == ((64, 128), (400.0, 400.0), "file")
+    assert source.details()["pixel_spacing_mm"] == [0.8, 0.4] and "not square" in source.warnings[0]
+    view = np.asarray(source.view(Box(0, 0, 64, 128)))
+    assert view[0, 0, 0] == 0 and view[-1, -1, 0] == 255
+    wide = open_source(write_dicom(tmp_path / "b", RAMP, PixelAspectRatio=[1, 2]))
+    assert wide.size_wh == (128, 64) and wide.mpp is None
+
+
+def test_a_pixel_shape_that_cannot_be_right_is_left_alone(tmp_path):
+    source = open_source(write_dicom(tmp_path / "a", RAMP, PixelSpacing=[0.001, 1000]))
+    assert source.size_wh == (64, 64) and "cannot be right" in source.warnings[0]
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
@@ -258,7 +273,6 @@ def test_segmentations_and_reports_are_named_and_refused(tmp_path):
 @pytest.mark.parametrize(
     ("syntax", "hint"),
     [
-        ("1.2.840.10008.1.2.4.51", 'pip install "dragonfly-cli[gpl]"'),
         ("1.2.840.10008.1.2.4.55", "gdcmconv"),
         ("1.2.840.10008.1.2.4.102", "gdcmconv"),
     ],
@@ -296,3 +310,199 @@ def test_a_real_chest_film_is_dark_where_there_is_air():
     values = gray(SHARED_DATA / "dicom" / "fo-dicom_CR-MONO1-10-chest")
     lung, spine = values[150:250, 90:150].mean(), values[150:250, 210:230].mean()
     assert lung + 40 < spine
+
+
+def test_padding_never_dazzles(tmp_path):
+    """Without a window of the file, padding is out of the percentiles and black, up to Pixel Padding Range Limit."""
+    pixels = (RAMP % 100 + 500).astype(np.uint16)
+    pixels[:10], pixels[10:20] = 65535, 65530
+    path = write_dicom(tmp_path / "a", pixels, PixelPaddingValue=65535, PixelPaddingRangeLimit=65530)
+    values = gray(path)
+    assert (values[:20] == 0).all() and values[20:].max() == 255 and values[20:].min() == 0
+    path = write_dicom(tmp_path / "b", pixels, photometric="MONOCHROME1", PixelPaddingValue=65530)
+    assert (gray(path)[10:20] == 0).all() and (gray(path)[:10] == 0).all()  # the second because it is the brightest
+
+
+def test_padding_of_signed_pixels_may_be_written_unsigned(tmp_path):
+    pixels = (RAMP.astype(np.int16) % 100) - 50
+    pixels[:32] = -2000
+    path = write_dicom(tmp_path / "a", pixels)
+    dataset = pydicom.dcmread(path)
+    dataset.add_new("PixelPaddingValue", "US", 65536 - 2000)
+    save_dicom(path, dataset)
+    assert gray(path)[32:].max() == 255 and 100 < np.median(gray(path)[32:]) < 156
+
+
+@pytest.mark.parametrize(
+    ("photometric", "shape", "first"),
+    [
+        ("MONOCHROME2", "INVERSE", 255),
+        ("MONOCHROME2", "IDENTITY", 0),
+        ("MONOCHROME1", "INVERSE", 255),
+        ("MONOCHROME1", None, 255),
+    ],
+)
+def test_presentation_shape_and_monochrome1_invert_once(tmp_path, photometric, shape, first):
+    elements = {"PresentationLUTShape": shape} if shape else {}
+    path = write_dicom(tmp_path / "a", RAMP, photometric=photometric, bits_stored=12, window=(2048, 4096), **elements)
+    assert gray(path)[0, 0] == first and gray(path)[-1, -1] == 255 - first
+
+
+def test_windows_of_the_file_are_chosen_by_number(tmp_path):
+    path = write_dicom(tmp_path / "a", RAMP, bits_stored=12, WindowCenter=[50.5, 3000], WindowWidth=[101, 200])
+    assert gray(path)[2, 0] == 255
+    source = open_source(path, OpenOptions(window="2"))
+    assert np.asarray(source.view(Box(0, 0, 64, 64)))[2, 0, 0] == 0
+    assert [window["center"] for window in source.details()["windows"]] == [50.5, 3000]
+    with pytest.raises(UsageError, match="has 2 windows"):
+        open_source(path, OpenOptions(window="3"))
+
+
+def test_a_chosen_window_stands_above_a_table_of_the_file(tmp_path):
+    pixels = np.array([[0, 50, 100]], np.uint8)
+    path = write_dicom(tmp_path / "a", pixels, VOILUTSequence=table([255, 255, 255]))
+    assert gray(path)[0].tolist() == [255, 255, 255]
+    source = open_source(path, OpenOptions(window="101,50.5"))
+    assert np.asarray(source.view(Box(0, 0, 3, 1)))[0, :, 0].tolist() == [0, 128, 255]
+    assert source.details()["window"]["origin"] == "option"
+
+
+CT_ELEMENTS = {"Modality": "CT", "RescaleSlope": 1, "RescaleIntercept": -1024}
+
+
+def test_presets_are_for_hounsfield_units_alone(tmp_path):
+    path = write_dicom(tmp_path / "ct", RAMP, bits_stored=12, window=(0, 10), **CT_ELEMENTS)
+    lung = open_source(path, OpenOptions(window="lung"))
+    values = np.asarray(lung.view(Box(0, 0, 64, 64)))[..., 0].ravel()
+    assert abs(int(values[1024 - 600]) - 128) <= 1 and values[1024 - 600 + 750] == 255
+    for other in (
+        write_dicom(tmp_path / "mr", RAMP, Modality="MR"),
+        write_dicom(tmp_path / "ct2", RAMP, Modality="CT"),
+    ):
+        with pytest.raises(UsageError, match="not Hounsfield units"):
+            open_source(other, OpenOptions(window="lung"))
+    color = write_dicom(tmp_path / "c", np.zeros((4, 4, 3), np.uint8), photometric="RGB")
+    with pytest.raises(UsageError, match="colour"):
+        open_source(color, OpenOptions(window="101,50"))
+    with pytest.raises(UsageError, match="for DICOM"):
+        open_source(write_png(tmp_path / "a.png"), OpenOptions(window="lung"))
+
+
+def test_three_windows_make_red_green_and_blue(tmp_path):
+    """Air is in red alone, soft tissue in red and green, bone in all three."""
+    hounsfield = np.array([[-1400, -500, 40, 1400]], np.int16)
+    path = write_dicom(tmp_path / "ct", hounsfield, **CT_ELEMENTS | {"RescaleIntercept": 0})
+    source = open_source(path, OpenOptions(window="rgb3"))
+    black, air, tissue, bone = np.asarray(source.view(Box(0, 0, 4, 1)))[0].tolist()
+    assert black == [0, 0, 0] and bone[1:] == [255, 242]
+    assert air[0] > 100 and air[1:] == [0, 0]
+    assert tissue[0] > 230 and 120 < tissue[1] < 136 and tissue[2] < 80
+
+
+def test_float_pixels_are_shown(tmp_path):
+    values = np.linspace(-1, 1, 64, dtype=np.float32).reshape(8, 8)
+    path = write_dicom(tmp_path / "a", values.astype(np.float32), window=(0, 1), VOILUTFunction="LINEAR_EXACT")
+    dataset = pydicom.dcmread(path)
+    dataset.FloatPixelData = values.tobytes()
+    for keyword in ("PixelData", "BitsStored", "HighBit", "PixelRepresentation"):
+        delattr(dataset, keyword)
+    save_dicom(path, dataset)
+    expected = np.clip((values + 0.5) * 255, 0, 255)
+    assert np.abs(gray(path) - expected).max() <= 1
+
+
+def test_a_segmented_palette_is_expanded(tmp_path):
+    """PS3.3 C.7.9.2: a discrete segment, then a line from there to the end."""
+    segments = np.array([0, 1, 0, 1, 255, 65535], np.uint16).tobytes()
+    elements = {}
+    for color in ("Red", "Green", "Blue"):
+        elements[f"{color}PaletteColorLookupTableDescriptor"] = [256, 0, 16]
+        elements[f"Segmented{color}PaletteColorLookupTableData"] = segments
+    path = write_dicom(
+        tmp_path / "a", np.arange(256, dtype=np.uint8).reshape(16, 16), photometric="PALETTE COLOR", **elements
+    )
+    assert np.abs(gray(path).ravel().astype(int) - np.arange(256)).max() <= 1
+
+
+def test_an_icc_profile_is_applied_and_a_broken_one_told(tmp_path):
+    pixels = np.full((4, 4, 3), (200, 60, 60), np.uint8)
+    srgb = ImageCmsProfile(createProfile("sRGB")).tobytes()
+    swapped = srgb.replace(b"rXYZ", b"....", 1).replace(b"gXYZ", b"rXYZ", 1).replace(b"....", b"gXYZ", 1)
+    for name, profile in (("srgb", srgb), ("red is green", swapped)):
+        path = write_dicom(tmp_path / name, pixels, photometric="RGB", ICCProfile=profile)
+        values = shown(path)[0, 0].astype(int)
+        assert (np.abs(values - (200, 60, 60)).max() <= 1) == (name == "srgb")
+    path = write_dicom(tmp_path / "broken", pixels, photometric="RGB", ICCProfile=b"nonsense" * 40)
+    source = open_source(path)
+    assert np.asarray(source.view(Box(0, 0, 4, 4)))[0, 0].tolist() == [200, 60, 60]
+    assert "ICC profile" in source.warnings[0]
+
+
+@pytest.mark.parametrize("planar", [0, 1])
+@pytest.mark.parametrize("photometric", ["RGB", "YBR_FULL"])
+def test_planes_may_come_one_after_the_other(tmp_path, planar, photometric):
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
+    stored = np.moveaxis(pixels, -1, 0) if planar else pixels
+    path = write_dicom(tmp_path / "a", pixels, photometric=photometric, PlanarConfiguration=planar)
+    dataset = pydicom.dcmread(path)
+    dataset.PixelData = stored.tobytes()
+    save_dicom(path, dataset)
+    natural = pixels if photometric == "RGB" else np.asarray(Image.fromarray(pixels, "YCbCr").convert("RGB"))
+    assert np.abs(shown(path).astype(int) - natural).max() <= 2
+
+
+def test_halved_colour_is_spread_over_both_pixels(tmp_path):
+    """YBR_FULL_422, uncompressed: two luma samples share one pair of chroma samples."""
+    red = Image.new("RGB", (1, 1), "red").convert("YCbCr").getpixel((0, 0))
+    path = write_dicom(tmp_path / "a", np.zeros((2, 4, 3), np.uint8), photometric="YBR_FULL")
+    dataset = pydicom.dcmread(path)
+    dataset.PhotometricInterpretation = "YBR_FULL_422"
+    dataset.PixelData = bytes([red[0], red[0], red[1], red[2]]) * 4
+    save_dicom(path, dataset)
+    assert np.abs(shown(path).astype(int) - (255, 0, 0)).max() <= 2
+
+
+def test_limited_range_colour_fills_the_range(tmp_path):
+    pixels = np.array([[[16, 128, 128], [235, 128, 128]]], np.uint8)
+    path = write_dicom(tmp_path / "a", np.zeros((1, 2, 3), np.uint8), photometric="RGB")
+    dataset = pydicom.dcmread(path)
+    dataset.PhotometricInterpretation = "YBR_PARTIAL_420"
+    dataset.PixelData = pixels.tobytes()
+    save_dicom(path, dataset)
+    assert shown(path)[0].tolist() == [[0, 0, 0], [255, 255, 255]]
+
+
+def test_overlays_are_not_burned_in(tmp_path):
+    path = write_dicom(tmp_path / "a", RAMP, bits_stored=12, window=(2048, 4096))
+    expected = gray(path)
+    dataset = pydicom.dcmread(path)
+    dataset.add_new(0x60000010, "US", 64)
+    dataset.add_new(0x60000011, "US", 64)
+    dataset.add_new(0x60003000, "OW", b"\xff" * 512)
+    assert np.array_equal(gray(save_dicom(path, dataset)), expected)
+
+
+def test_old_files_without_meta_information_or_photometric_interpretation(tmp_path):
+    path = write_dicom(tmp_path / "a", RAMP, bits_stored=12, window=(2048, 4096))
+    expected = gray(path)
+    dataset = pydicom.dcmread(path)
+    del dataset.PhotometricInterpretation
+    old = Dataset(dataset)
+    old.save_as(tmp_path / "b", implicit_vr=True, little_endian=True)
+    assert b"DICM" not in (tmp_path / "b").read_bytes()[:132]
+    assert np.array_equal(gray(tmp_path / "b"), expected)
+
+
+@pytest.mark.parametrize(
+    ("uid", "name"),
+    [
+        ("1.2.840.10008.5.1.4.1.1.481.3", "RT Structure Set Storage"),
+        ("1.2.840.10008.5.1.4.1.1.481.2", "RT Dose Storage"),
+        ("1.2.840.10008.5.1.4.1.1.9.1.1", "12-lead ECG Waveform Storage"),
+        ("1.2.840.10008.5.1.4.1.1.104.1", "Encapsulated PDF Storage"),
+        ("1.2.840.10008.5.1.4.1.1.11.1", "Grayscale Softcopy Presentation State Storage"),
+    ],
+)
+def test_what_is_no_picture_is_named(tmp_path, uid, name):
+    path = write_dicom(tmp_path / "a.dcm", RAMP, SOPClassUID=uid, **({} if "Dose" in name else {"PixelData": None}))
+    expect_error(dragonfly("ask", path, "Is it?"), 4, "a.dcm", name)

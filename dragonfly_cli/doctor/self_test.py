@@ -57,12 +57,10 @@ def _logits_of_two_pictures(model: "Model") -> "tuple[torch.Tensor, torch.Tensor
     import numpy as np
     from PIL import Image
 
-    from dragonfly_med.generation import prefill
-
     noise = np.random.default_rng(0).integers(0, 256, (_SIDE_PX, _SIDE_PX, 3), dtype=np.uint8)
-    prompt = model.processor.prompt(_QUESTION)
+    prompt = model.processor.text_ids(model.processor.prompt(_QUESTION))
     white, noisy = (
-        prefill(model.network, dict(model.processor(text=[prompt], images=[image]).to(model.device))).logits
+        model.reading(model.processor.pixels(image)).logits(prompt)
         for image in (Image.new("RGB", (_SIDE_PX, _SIDE_PX), "white"), Image.fromarray(noise))
     )
     return white, noisy

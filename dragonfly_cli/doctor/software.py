@@ -13,7 +13,7 @@ _OLDEST_PYTHON = (3, 11)
 _INSTALL_AGAIN = 'run: pip install --upgrade "dragonfly-cli"'
 
 # Without these something else still answers.
-_NOT_VITAL = {"bitsandbytes", "pylibjpeg", "pylibjpeg-openjpeg", "pylibjpeg-rle", "pyjpegls", "python-gdcm"}
+_NOT_VITAL = {"bitsandbytes", "pylibjpeg", "pylibjpeg-openjpeg", "pylibjpeg-rle", "pyjpegls", "imagecodecs"}
 
 
 def python(settings: DoctorSettings) -> Iterator[Finding]:
@@ -55,19 +55,16 @@ def decoders(settings: DoctorSettings) -> Iterator[Finding]:
     if find_spec("pydicom") is None:
         return  # told with the libraries
     from pydicom.pixels import get_decoder
-    from pydicom.uid import JPEGBaseline8Bit, RLELossless
+    from pydicom.uid import UID
 
-    from dragonfly_cli.readers.dicom import CODECS, EXTENDED_JPEG
+    from dragonfly_cli.readers.dicom.decoding import CODECS, DEEPEST_BITS, can_decode
 
-    for syntax in (JPEGBaseline8Bit, RLELossless, *CODECS):
-        decoder = get_decoder(syntax)
-        name = f"decoder {decoder.UID.name}"
-        if not decoder.is_available:
-            yield warning(name, "none: such DICOM files cannot be read", CODECS.get(syntax, _INSTALL_AGAIN))
-        elif syntax == EXTENDED_JPEG and "pylibjpeg" not in decoder.available_plugins:
-            yield ok(name, f"{', '.join(decoder.available_plugins)}; 8 bit only. {CODECS[syntax]}")
+    for syntax in map(UID, CODECS):
+        name = f"decoder {syntax.name}"
+        if not can_decode(syntax, DEEPEST_BITS.get(syntax, 8)):
+            yield warning(name, "none: such DICOM files cannot be read", CODECS[syntax])
         else:
-            yield ok(name, ", ".join(decoder.available_plugins))
+            yield ok(name, ", ".join(get_decoder(syntax).available_plugins))
 
 
 def openslide(settings: DoctorSettings) -> Iterator[Finding]:

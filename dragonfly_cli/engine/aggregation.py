@@ -1,20 +1,45 @@
 """From what the model says of several fields to one answer, by a rule that the record names.
 
 A finding may fill a small part of an image, so by default a yes/no question takes the mean over the three fields that
-say yes most strongly. An open question takes the answer that most fields give.
+say yes most strongly. A choice between options takes the mean probability of each over all fields, because no option is
+more of a finding than another. An open question takes the answer that most fields give.
 """
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from statistics import fmean
 
-from dragonfly_cli.engine.answering import FieldAnswer, Timing
-from dragonfly_cli.engine.questions import Question, doubts_about
-from dragonfly_cli.options import Aggregate
+from dragonfly_cli.engine.answering import FieldAnswer, Timing, most_probable
+from dragonfly_cli.engine.questions import YES_NO, Question, doubts_about
+from dragonfly_cli.engine.schema import is_json
+from dragonfly_cli.options import Aggregate, Control
+from dragonfly_cli.output.notices import HARDLY
+
+UNCERTAIN = "uncertain"
 
 _MOST = 3
+
+
+@dataclass(frozen=True)
+class ControlAnswer:
+    """What is said without the picture, and how far that is from what is said with it, from 0 to 1."""
+
+    kind: Control
+    answer: str
+    probabilities: dict[str, float] | None
+    option_mass: float | None
+    distance: float
+
+    @property
+    def warnings(self) -> list[str]:
+        if self.distance >= HARDLY:
+            return []
+        seen = "blanked" if self.kind is Control.blank else "shuffled"
+        return [
+            f"the picture hardly mattered: with it {seen} the answer is nearly the same ({self.distance:.2f} apart)"
+        ]
 
 
 @dataclass(frozen=True)
@@ -27,6 +52,9 @@ class Answer:
     option_mass: float | None
     aggregate: Aggregate | None
     fields: list[FieldAnswer]
+    abstained: bool = False
+    control: ControlAnswer | None = None
+    calibrated: dict[str, float] | None = None
 
     @property
     def prompt(self) -> str:
@@ -43,7 +71,12 @@ class Answer:
 
     @property
     def warnings(self) -> list[str]:
-        return doubts_about(self.option_mass)
+        cut = self.question.schema is not None and not is_json(self.text)
+        return [
+            *doubts_about(self.question, self.option_mass),
+            *(["the answer was cut at --max-tokens, so it is not whole JSON"] if cut else []),
+            *(self.control.warnings if self.control else []),
+        ]
 
 
 def aggregate(answers: list[FieldAnswer], rule: Aggregate) -> Answer:
@@ -51,19 +84,39 @@ def aggregate(answers: list[FieldAnswer], rule: Aggregate) -> Answer:
 
     For yes/no, P(yes) is: ``mean`` and ``top3-mean`` (the default) the mean of all or of the three highest, ``max`` the
     highest, ``any`` the chance that at least one field is right in saying yes, ``vote`` the share of fields that say
-    yes. Other questions take the most frequent answer, of equals the first, whatever the rule.
+    yes. Of other options the probability is the mean over all fields, or with ``vote`` the share of fields that prefer
+    it. Free answers take the most frequent one, of equals the first, whatever the rule.
     """
     first = answers[0]
     if len(answers) == 1:
         return Answer(first.question, first.text, first.probabilities, first.option_mass, None, answers)
-    said = [each.probabilities["yes"] for each in answers if each.probabilities]
+    said = [each.probabilities for each in answers if each.probabilities]
     if len(said) < len(answers):
         text = Counter(each.text for each in answers).most_common(1)[0][0]
         return Answer(first.question, text, None, None, Aggregate.vote, answers)
-    chosen = Aggregate.top3_mean if rule is Aggregate.auto else rule
-    yes = _P_YES[chosen](said)
+    if first.question.options == YES_NO:
+        chosen = Aggregate.top3_mean if rule is Aggregate.auto else rule
+        yes = _P_YES[chosen]([each["yes"] for each in said])
+        probabilities = {"yes": yes, "no": 1 - yes}
+    else:
+        chosen = rule if rule is Aggregate.vote else Aggregate.mean
+        probabilities = _mean_of_options(said, chosen)
     mass = fmean(each.option_mass for each in answers if each.option_mass is not None)
-    return Answer(first.question, "Yes" if yes > 0.5 else "No", {"yes": yes, "no": 1 - yes}, mass, chosen, answers)
+    return Answer(first.question, most_probable(probabilities), probabilities, mass, chosen, answers)
+
+
+def abstain_within(answered: Answer, margin: float) -> Answer:
+    """``uncertain`` in place of an answer whose two most probable options are less than ``margin`` apart."""
+    if not answered.probabilities:
+        return answered
+    first, second, *_ = sorted(answered.probabilities.values(), reverse=True)
+    return replace(answered, text=UNCERTAIN, abstained=True) if first - second < margin else answered
+
+
+def _mean_of_options(said: list[dict[str, float]], rule: Aggregate) -> dict[str, float]:
+    if rule is Aggregate.vote:
+        said = [{option: float(option == max(each, key=each.__getitem__)) for option in each} for each in said]
+    return {option: fmean(each[option] for each in said) for option in said[0]}
 
 
 _P_YES: dict[Aggregate, Callable[[list[float]], float]] = {

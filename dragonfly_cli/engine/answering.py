@@ -3,28 +3,32 @@
 Non-goals: choosing fields, and anything about files or printing.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from time import perf_counter
 
 import torch
 
+from dragonfly_cli.engine.choices import presentations, read_choice
 from dragonfly_cli.engine.model import Model
 from dragonfly_cli.engine.placement import out_of_memory
-from dragonfly_cli.engine.questions import Question
+from dragonfly_cli.engine.questions import YES_NO, Question
 from dragonfly_cli.errors import UsageError
 from dragonfly_cli.fields import Field, field_view
 from dragonfly_cli.geometry import Box
 from dragonfly_cli.readers.source import Source
 from dragonfly_med import PromptTooLongError
-from dragonfly_med.generation import Prefill, Sampling, decode, prefill, stream_text
+from dragonfly_med.generation import Reading, Sampling, decode, stream_text
 from dragonfly_med.views import ViewPlan
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds spent reading pixels, encoding and prefilling, and generating."""
+    """Seconds spent reading pixels, encoding and prefilling, and generating.
+
+    A typed question is answered by its prefill. Pixels are read once for all questions, and count for each.
+    """
 
     read_s: float
     encode_s: float
@@ -33,11 +37,15 @@ class Timing:
 
 @dataclass(frozen=True)
 class Look:
-    """A field whose pixels have been read: float32 [crops, 3, side, side], and which crop lies where."""
+    """A field whose pixels have been read: float32 [crops, 3, side, side], and which crop lies where.
+
+    What the network has made of them is kept in ``reading``, for all questions.
+    """
 
     field: Field
     plan: ViewPlan
     pixels: torch.Tensor
+    reading: Reading
     read_s: float
 
 
@@ -45,8 +53,8 @@ class Look:
 class FieldAnswer:
     """What the model says of one field.
 
-    ``probabilities`` and ``option_mass`` are given for yes/no questions only; ``selected`` are the crops that zoom-in
-    selection kept, in level-0 pixels.
+    ``probabilities`` and ``option_mass`` are given for questions with options, yes/no among them, whose ``prompt`` is
+    the first of several; ``selected`` are the crops that zoom-in selection kept, in level-0 pixels.
     """
 
     field: Field
@@ -64,10 +72,12 @@ def check_question(model: Model, question: Question) -> None:
     """Raises UsageError for a question that does not fit the model, before any image is read."""
     if not question.instruction.strip():
         raise UsageError("the question is empty", "write a question in quotes after the image")
-    try:
-        model.processor.text_ids(model.processor.prompt(question.instruction))
-    except PromptTooLongError as error:
-        raise UsageError(f"the question is too long: {error}", "shorten it; nothing is ever cut silently") from error
+    _prompt_ids(model, question)
+
+
+def prompts(model: Model, question: Question) -> list[str]:
+    """The question in the network's chat form, once for each order of its options."""
+    return [model.processor.prompt(asked, question.system, question.earlier) for asked in presentations(question)]
 
 
 def look_at(model: Model, source: Source, field: Field) -> Look:
@@ -76,7 +86,7 @@ def look_at(model: Model, source: Source, field: Field) -> Look:
     view = field_view(source, field)
     plan = model.processor.plan(view.size)
     pixels = model.processor.pixels(view)
-    return Look(field, plan, pixels, perf_counter() - started)
+    return Look(field, plan, pixels, model.reading(pixels), perf_counter() - started)
 
 
 def answer(
@@ -86,65 +96,66 @@ def answer(
     sampling: Sampling,
     on_text: Callable[[str], None] = lambda piece: None,
 ) -> FieldAnswer:
-    """Asks one question about one field; ``on_text`` is called with pieces of an open answer as they come.
+    """Asks one question about one field; ``on_text`` is called with pieces of a free answer as they come.
 
-    Raises DeviceError when memory runs out.
+    Raises DeviceError when memory runs out, and UsageError when it has more text than the network reads.
     """
-    prompt = model.processor.prompt(question.instruction)
+    ids = _prompt_ids(model, question)
+    probabilities, option_mass = None, None
     with _memory_errors(model):
         started = perf_counter()
-        read = prefill(model.network, _inputs(model, look, prompt))
-        encoded = perf_counter()
-        probabilities, option_mass = _yes_no(model, read, question)
-        if probabilities:
-            text = max(probabilities, key=lambda option: probabilities[option]).capitalize()
-            on_text(text)
+        if question.options:
+            choice = read_choice(look.reading, ids, model.spellings(question))
+            probabilities, option_mass = choice.probabilities, choice.option_mass
+            encoded = perf_counter()
+            text = most_probable(probabilities)
         else:
-            text = _generate(model, read, sampling, on_text)
-        generated = perf_counter()
+            look.reading.logits(ids[0])
+            encoded = perf_counter()
+            grammar = model.grammar(question.schema) if question.schema else None
+            tokens = decode(look.reading, ids[0], sampling, grammar)
+            text = _told(stream_text(model.processor, tokens), on_text)
     return FieldAnswer(
         field=look.field,
         plan=look.plan,
         question=question,
-        prompt=prompt,
+        prompt=prompts(model, question)[0],
         text=text,
         probabilities=probabilities,
         option_mass=option_mass,
-        selected=_selected_boxes(look, read),
-        timing=Timing(look.read_s, encoded - started, generated - encoded),
+        selected=_selected_boxes(look),
+        timing=Timing(look.read_s, encoded - started, perf_counter() - encoded),
     )
 
 
-def _inputs(model: Model, look: Look, prompt: str) -> dict[str, torch.Tensor]:
-    ids = model.processor.image_block() + model.processor.text_ids(prompt)
-    return {
-        "input_ids": torch.tensor([ids], device=model.device),
-        "pixel_values": look.pixels[None].to(model.device),
-    }
+def most_probable(probabilities: dict[str, float]) -> str:
+    """The answer that is printed: yes and no with a capital, options as they were given."""
+    if tuple(probabilities) == YES_NO:
+        return "Yes" if probabilities["yes"] > probabilities["no"] else "No"
+    return max(probabilities, key=lambda option: probabilities[option])
 
 
-def _generate(model: Model, read: Prefill, sampling: Sampling, on_text: Callable[[str], None]) -> str:
-    pieces = []
-    for piece in stream_text(model.processor, decode(model.network, read, sampling)):
-        pieces.append(piece)
+def _prompt_ids(model: Model, question: Question) -> list[list[int]]:
+    try:
+        return [model.processor.text_ids(prompt) for prompt in prompts(model, question)]
+    except PromptTooLongError as error:
+        if question.earlier:
+            raise UsageError(f"the conversation is too long: {error}", "/reset begins a new one") from error
+        raise UsageError(f"the question is too long: {error}", "shorten it; nothing is ever cut silently") from error
+
+
+def _told(pieces: Iterable[str], on_text: Callable[[str], None]) -> str:
+    told = []
+    for piece in pieces:
+        told.append(piece)
         on_text(piece)
-    return "".join(pieces).rstrip()
+    return "".join(told).rstrip()
 
 
-def _yes_no(model: Model, read: Prefill, question: Question) -> tuple[dict[str, float] | None, float | None]:
-    """Probabilities of yes and no for the first answer token, and how much of all probability they hold."""
-    if question.kind != "yesno" or not all(model.option_ids.values()):
-        return None, None
-    everything = torch.softmax(read.logits.double(), dim=-1)
-    mass = {option: float(everything[ids].sum()) for option, ids in model.option_ids.items()}
-    total = sum(mass.values())
-    return {option: part / total for option, part in mass.items()}, total
-
-
-def _selected_boxes(look: Look, read: Prefill) -> list[Box]:
+def _selected_boxes(look: Look) -> list[Box]:
     size_wh = look.field.box.size_wh
     boxes = []
-    for number in read.selected_crops:
+    for number in look.reading.selected_crops:
         left, top, right, bottom = look.plan.high_crop(number).box_in(size_wh)
         boxes.append(Box(left, top, right - left, bottom - top).shifted(look.field.box.x, look.field.box.y))
     return boxes

@@ -40,7 +40,9 @@ def p_yes(model: Model, seen: torch.Tensor, question: Question) -> list[float]:
     """P(yes) of a yes/no question for each of [boxes, tokens, width], one crop standing for the whole image."""
     network, processor = model.network, model.processor
     newline = torch.tensor([processor.image_newline_token_id], device=model.device)
-    text = torch.tensor(processor.text_ids(processor.prompt(question.instruction)), device=model.device)
+    text = torch.tensor(
+        processor.text_ids(processor.prompt(question.instruction, question.system)), device=model.device
+    )
     words = network.get_input_embeddings()(torch.cat([newline, text]))  # [1 + prompt, width]
     embeds = torch.cat([seen, words.to(seen.dtype).expand(len(seen), -1, -1)], dim=1)
     logits = network.language_model(inputs_embeds=embeds, logits_to_keep=1).logits[:, -1]

@@ -2,19 +2,29 @@
 
 import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 import transformers
 
 from dragonfly_cli.engine.checkpoints import Checkpoint
+from dragonfly_cli.engine.choices import Spellings, spellings_of, yes_no_token_ids
 from dragonfly_cli.engine.placement import Placement, out_of_memory, place
-from dragonfly_cli.engine.questions import yes_no_token_ids
+from dragonfly_cli.engine.questions import Question
+from dragonfly_cli.engine.schema import SchemaGrammar, grammar_tokenizer
 from dragonfly_cli.errors import ModelError
 from dragonfly_cli.options import Attention, Quant
 from dragonfly_med import CheckpointError, DragonflyForCausalLM, DragonflyProcessor
+from dragonfly_med.generation import Reading
 from dragonfly_med.quantized_loading import open_in_4_bit
+
+if TYPE_CHECKING:
+    from llguidance import LLTokenizer
 
 _LANDSCAPE_WH = (6000, 4000)
 
@@ -49,6 +59,20 @@ class Model:
     def device(self) -> torch.device:
         return self.network.device
 
+    def reading(self, pixels: torch.Tensor) -> Reading:
+        """One image to be asked about, from its crops [crops, 3, side, side]; nothing is computed yet."""
+        return Reading(self.network, self.processor.image_block(), pixels)
+
+    def spellings(self, question: Question) -> Spellings:
+        return spellings_of(self.processor, question, self.option_ids)
+
+    def grammar(self, schema: str) -> SchemaGrammar:
+        return SchemaGrammar(self._grammar_tokenizer, schema)
+
+    @cached_property
+    def _grammar_tokenizer(self) -> "LLTokenizer":
+        return grammar_tokenizer(self.network, self.processor)
+
 
 def load_model(
     checkpoint: Checkpoint, device: str = "auto", quant: Quant = Quant.auto, attn: Attention = Attention.auto
@@ -60,20 +84,13 @@ def load_model(
         DeviceError: there is no such device, or not enough memory on it.
         UsageError: ``quant`` or ``attn`` asks for what cannot be had.
     """
-    _silence_transformers()
-    try:
+    silence_transformers()
+    with opening_errors(checkpoint, device):
         processor = DragonflyProcessor.from_pretrained(checkpoint.folder)
         placement = place(checkpoint, device, quant, attn)
         if placement.quantized and checkpoint.in_4_bit:
             checkpoint = checkpoint.in_4_bit
         network = _open(checkpoint.folder, placement)
-    except CheckpointError as error:
-        raise ModelError(
-            f"model {checkpoint.id}: {error}",
-            "the folder needs config.json, tokenizer.json and all weights of one Dragonfly checkpoint",
-        ) from error
-    except torch.OutOfMemoryError as error:
-        raise out_of_memory(device) from error
     identity = ModelIdentity(
         id=checkpoint.id,
         architecture=network.config.architecture,
@@ -85,6 +102,20 @@ def load_model(
     return Model(network, processor, identity, yes_no_token_ids(processor.tokenizer))
 
 
+@contextmanager
+def opening_errors(checkpoint: Checkpoint, device: str) -> Iterator[None]:
+    """Turns what goes wrong with a checkpoint's files into ModelError, and a full memory into DeviceError."""
+    try:
+        yield
+    except CheckpointError as error:
+        raise ModelError(
+            f"model {checkpoint.id}: {error}",
+            "the folder needs config.json, tokenizer.json and all weights of one Dragonfly checkpoint",
+        ) from error
+    except torch.OutOfMemoryError as error:
+        raise out_of_memory(device) from error
+
+
 def _open(folder: Path, placement: Placement) -> DragonflyForCausalLM:
     if placement.quantized:
         return open_in_4_bit(folder, placement.dtype, placement.device, placement.attention)
@@ -94,9 +125,10 @@ def _open(folder: Path, placement: Placement) -> DragonflyForCausalLM:
     return network.eval().to(placement.device)
 
 
-def _silence_transformers() -> None:
+def silence_transformers() -> None:
     """What matters of its messages is raised as an error; the rest would mix with the user's."""
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     logging.getLogger("transformers").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"torch\._weights_only_unpickler")
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\.")

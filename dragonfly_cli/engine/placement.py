@@ -18,6 +18,9 @@ from dragonfly_med.quantization import device_memory_needed, read_config
 # FlashAttention 2 needs an Ampere card or a later one.
 _FLASH_CAPABILITY = (8, 0)
 
+# Four bits cost some accuracy, so a network is only put into them where that saves something.
+_WORTH_SAVING_BYTES = 10**9
+
 _INSTALL = "run: pip install bitsandbytes, or use a checkpoint that is not quantized"
 _KERNELS = {Attention.sdpa: "sdpa", Attention.eager: "eager", Attention.flash: "flash_attention_2"}
 
@@ -42,12 +45,16 @@ def place(checkpoint: Checkpoint, device: str, quant: Quant, attn: Attention) ->
     """
     chosen = choose_device(device)
     attention = choose_attention(chosen, attn)
-    quantized = _in_4_bit(checkpoint.id, chosen, is_quantized(checkpoint.folder), quant)
-    if chosen.type == "cuda":
-        config = read_config(checkpoint.folder)
-        with naming(checkpoint.folder, "the configuration cannot be used"):
-            needed = {in_4_bit: device_memory_needed(config, in_4_bit) for in_4_bit in (True, False)}
-        check_memory(checkpoint.id, needed, quantized, chosen)
+    stored = is_quantized(checkpoint.folder)
+    if chosen.type != "cuda":
+        return Placement(chosen, choose_dtype(chosen), _in_4_bit(checkpoint.id, stored, quant, Quant.none), attention)
+    config = read_config(checkpoint.folder)
+    with naming(checkpoint.folder, "the configuration cannot be used"):
+        needed = {in_4_bit: device_memory_needed(config, in_4_bit) for in_4_bit in (True, False)}
+    saved_bytes = needed[False] - needed[True]
+    best = Quant.four_bit if saved_bytes >= _WORTH_SAVING_BYTES and has_bitsandbytes() else Quant.none
+    quantized = _in_4_bit(checkpoint.id, stored, quant, best)
+    check_memory(checkpoint.id, needed, quantized, chosen)
     return Placement(chosen, choose_dtype(chosen), quantized, attention)
 
 
@@ -107,7 +114,8 @@ def has_bitsandbytes() -> bool:
     return find_spec("bitsandbytes") is not None
 
 
-def _in_4_bit(model_id: str, device: torch.device, stored: bool, wish: Quant) -> bool:
+def _in_4_bit(model_id: str, stored: bool, wish: Quant, best: Quant) -> bool:
+    """Whether the weights will be in 4 bit; ``best`` is what ``auto`` means here."""
     if stored and wish is Quant.none:
         raise UsageError(
             f"--quant none: model {model_id} is stored in 4 bit", "leave --quant out, or give the full checkpoint"
@@ -118,7 +126,7 @@ def _in_4_bit(model_id: str, device: torch.device, stored: bool, wish: Quant) ->
         return stored
     if wish is Quant.four_bit and not has_bitsandbytes():
         raise UsageError("--quant 4bit: bitsandbytes is not installed", _INSTALL)
-    return wish is Quant.four_bit or (device.type == "cuda" and has_bitsandbytes())
+    return (best if wish is Quant.auto else wish) is Quant.four_bit
 
 
 def _why_no_flash(device: torch.device) -> str:

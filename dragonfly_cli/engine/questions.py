@@ -1,20 +1,22 @@
 """What kind of question is asked, and what the model's answer to it is read from.
 
-A yes/no question is recognised by its form. Its answer is never parsed from text: it is read from the probabilities
-of the first answer token, over every spelling of yes and no that is one token of the vocabulary.
+A yes/no question is recognised by its form; a choice between options, or a place on a scale, is asked for. Answers to
+these are never parsed from text: they are read from the model's probabilities (``engine.choices``).
 """
 
 import re
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
-QuestionKind = Literal["yesno", "open", "caption"]
+QuestionKind = Literal["yesno", "options", "scale", "open", "caption"]
 
 # Dragonfly's own caption instruction (Together AI, Dragonfly's data recipe).
 CAPTION_INSTRUCTION = "Provide a brief description of the given image."
 
 # Below this the model would mostly have said something other than one of the options.
 DOUBTFUL_OPTION_MASS = 0.5
+
+YES_NO = ("yes", "no")
 
 _AUXILIARY = (
     "is are was were am be do does did has have had can could will would shall should may might must "
@@ -25,27 +27,44 @@ _ASKS_FOR_YES_OR_NO = re.compile(r"\byes\s*(?:/|or)\s*no\b", re.IGNORECASE)
 _OFFERS_A_CHOICE = re.compile(r"\bor\b(?!\s+not\b)", re.IGNORECASE)
 _LEAD_IN = re.compile(r"^(?:in|on|at|for|from|with|based on|according to|given|please|so|and|also)\b[^,]*,\s*", re.I)
 
-_SPELLINGS = {
-    "yes": ("Yes", "yes", "YES", " Yes", " yes", " YES"),
-    "no": ("No", "no", "NO", " No", " no", " NO"),
-}
-
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked of one image. ``text`` is what the user wrote; a caption has none."""
+    """What is asked of one image. ``text`` is what the user wrote; a caption has none.
+
+    ``options`` are the answers to choose from, none where the answer is free; ``schema`` is the JSON schema that a free
+    answer must obey; ``system`` goes before the text, in the user's turn; ``earlier`` are the turns of the conversation
+    before it, each what was asked and what was answered.
+    """
 
     kind: QuestionKind
     text: str | None
+    options: tuple[str, ...] = ()
+    schema: str | None = None
+    system: str | None = None
+    earlier: tuple[tuple[str, str], ...] = ()
 
     @property
     def instruction(self) -> str:
         return CAPTION_INSTRUCTION if self.text is None else self.text
 
 
-def as_question(text: str) -> Question:
+@dataclass(frozen=True)
+class Form:
+    """What form the answers shall have; ``kind`` None means what the form of each question asks for."""
+
+    kind: Literal["yesno", "options", "scale", "open"] | None = None
+    options: tuple[str, ...] = ()
+    schema: str | None = None
+
+
+_FREE = Form()
+
+
+def as_question(text: str, form: Form = _FREE, system: str | None = None) -> Question:
     """A question as the user wrote it, with its kind."""
-    return Question("yesno" if is_yes_no(text) else "open", text)
+    kind = form.kind or ("yesno" if is_yes_no(text) else "open")
+    return Question(kind, text, YES_NO if kind == "yesno" else form.options, form.schema, system)
 
 
 def caption_question() -> Question:
@@ -60,21 +79,9 @@ def is_yes_no(text: str) -> bool:
     return bool(_STARTS_WITH_AUXILIARY.match(sentence)) and not _OFFERS_A_CHOICE.search(sentence)
 
 
-def doubts_about(option_mass: float | None) -> list[str]:
+def doubts_about(question: Question, option_mass: float | None) -> list[str]:
     """A sentence for the record where the options hold little of the probability."""
     if option_mass is None or option_mass >= DOUBTFUL_OPTION_MASS:
         return []
-    return [f"yes or no is a poor fit for this question: together they hold {option_mass:.0%} of the probability"]
-
-
-class Tokenizer(Protocol):
-    def encode(self, text: str, add_special_tokens: bool = ...) -> list[int]: ...
-
-
-def yes_no_token_ids(tokenizer: Tokenizer) -> dict[str, list[int]]:
-    """For "yes" and "no" the ids of every spelling that is a single token."""
-    encoded = {
-        option: [tokenizer.encode(spelling, add_special_tokens=False) for spelling in spellings]
-        for option, spellings in _SPELLINGS.items()
-    }
-    return {option: sorted({ids[0] for ids in rows if len(ids) == 1}) for option, rows in encoded.items()}
+    what = "yes or no is" if question.kind == "yesno" else "the options are"
+    return [f"{what} a poor fit for this question: together they hold {option_mass:.0%} of the probability"]

@@ -7,15 +7,17 @@ at, each a field. How a field is cut into crops is not decided here: that belong
 
 from dragonfly_cli.errors import UsageError
 from dragonfly_cli.fields.field import Field, LookPlan, Role
+from dragonfly_cli.fields.frames import parse_montage, pick, spread
 from dragonfly_cli.fields.regions import centered_box, parse_center, parse_fov, parse_region, region_box
 from dragonfly_cli.geometry import Box
 from dragonfly_cli.options import LookOptions
-from dragonfly_cli.readers.source import Source, View
+from dragonfly_cli.readers.source import Source, View, spatial_order
 
 __all__ = [
     "Field",
     "LookPlan",
     "Role",
+    "arranged",
     "check_looking",
     "field_mpp",
     "field_view",
@@ -60,19 +62,20 @@ def plan_looks(
 ) -> LookPlan:
     """The fields to look at, for a network whose high view has ``canvas_wh`` pixels.
 
-    Of several frames some are looked at, spread evenly, ``looking.budget`` of them at most; named regions are looked
-    at in each of them. A slide is searched (see ``slide_plan``).
-    Raises UsageError for what this source does not have, such as a frame ``looking.frame``, counted from 0.
+    Of several frames those that ``looking`` names, or some that are spread evenly over the volume, ``looking.budget``
+    of them at most; named regions are looked at in each of them. A slide is searched (see ``slide_plan``).
+    Raises UsageError for what this source does not have, such as a frame or slice, counted from 0.
     """
     check_looking(looking)
-    if looking.frame is not None:
-        _check_frame(source, looking.frame)
     if source.kind == "slide":
+        if looking.frame is not None:
+            _check_frame(source, looking.frame)
         from dragonfly_cli.fields.slide_plan import plan_slide
 
         return plan_slide(source, looking, canvas_wh)
     _refuse_what_slides_have(source, looking)
-    frames = _frames(source, looking)
+    is_one = source.frames == 1 and looking.frame is None and looking.slices is None
+    frames = [0] if is_one or looking.montage else _frames_to_look_at(source, looking, FRAMES_LOOKED_AT)
     whole = Box(0, 0, *source.size_wh)
     boxes = [region_box(source, region) for region in looking.region or ()]
     if looking.center:
@@ -80,17 +83,6 @@ def plan_looks(
     role: Role = "region" if boxes else "slice" if source.frames > 1 else "whole"
     places = [(frame, box) for frame in frames for box in boxes or [whole]]
     return LookPlan([Field(number, role, frame, box) for number, (frame, box) in enumerate(places)])
-
-
-def _frames(source: Source, looking: LookOptions) -> list[int]:
-    if looking.frame is not None:
-        return [looking.frame]
-    shown = spread(source.frames, looking.budget or FRAMES_LOOKED_AT)
-    if len(shown) < source.frames:
-        source.warnings.append(
-            f"{len(shown)} of {source.frames} frames were looked at; --budget takes more, --frame chooses one"
-        )
-    return shown
 
 
 def _refuse_what_slides_have(source: Source, looking: LookOptions) -> None:
@@ -102,10 +94,30 @@ def _refuse_what_slides_have(source: Source, looking: LookOptions) -> None:
             )
 
 
-def spread(count: int, most: int) -> list[int]:
-    """At most ``most`` of the numbers below ``count``, evenly spread, each in the middle of its share."""
-    most = min(most, count)
-    return [(2 * number + 1) * count // (2 * most) for number in range(most)]
+def arranged(source: Source, looking: LookOptions) -> Source:
+    """The source itself, or with ``--montage`` several of its frames as one picture. Raises UsageError."""
+    if looking.montage is None:
+        return source
+    from dragonfly_cli.fields.montage import Montage
+
+    columns, rows = parse_montage(looking.montage)
+    return Montage(source, _frames_to_look_at(source, looking, columns * rows), (columns, rows))
+
+
+def _frames_to_look_at(source: Source, looking: LookOptions, most: int) -> list[int]:
+    """The frames that were named, all of them; or else ``most`` or the budget of them, spread evenly."""
+    if looking.frame is not None:
+        _check_frame(source, looking.frame)
+        return [looking.frame]
+    order = spatial_order(source)
+    chosen = list(order) if looking.slices is None else pick(order, looking.slices, str(source.path))
+    limit = looking.budget or (len(chosen) if looking.slices else most)
+    shown = [chosen[number] for number in spread(len(chosen), limit)]
+    if len(shown) < len(chosen):
+        source.warnings.append(
+            f"{len(shown)} of {len(chosen)} frames were looked at; --budget takes more, --frame chooses one"
+        )
+    return shown
 
 
 def _check_frame(source: Source, frame: int) -> None:

@@ -14,21 +14,24 @@ from dragonfly_cli import __version__
 from dragonfly_cli.engine.checkpoints import DEMO
 from dragonfly_cli.fields import field_mpp
 from dragonfly_cli.geometry import Box
+from dragonfly_cli.output.control_characters import escaped
 from dragonfly_cli.output.notices import DEMO_WARNING, NOTICE
-from dragonfly_cli.readers.fingerprint import fingerprint
-from dragonfly_cli.readers.source import Source
+from dragonfly_cli.readers.fingerprint import fingerprint, fingerprint_of_many
+from dragonfly_cli.readers.source import Source, files_of
 
 if TYPE_CHECKING:  # these import torch, and `info` needs none
     from dragonfly_cli.engine.aggregation import Answer
     from dragonfly_cli.engine.answering import FieldAnswer
     from dragonfly_cli.engine.model import ModelIdentity
+    from dragonfly_cli.engine.questions import Question
 
 SCHEMA_VERSION = 1
 
 
 def source_record(source: Source) -> dict[str, Any]:
     """What an input is, without saying whose it is."""
-    hashes = fingerprint(source.path)
+    files = files_of(source)
+    hashes = fingerprint(files[0]) if len(files) == 1 else fingerprint_of_many(files)
     if hashes["sha256"] is None:
         hashes["quickhash"] = source.details().get("quickhash") or hashes["quickhash"]  # OpenSlide's, if it has one
     return _shape(source) | hashes
@@ -40,25 +43,36 @@ def source_info(source: Source) -> dict[str, Any]:
 
 
 def answer_record(
-    source: Source, source_facts: dict[str, Any], answered: "Answer", model: "ModelIdentity", seed: int
+    source: Source,
+    source_facts: dict[str, Any],
+    answered: "Answer",
+    model: "ModelIdentity",
+    settings: dict[str, Any],
 ) -> dict[str, Any]:
-    """The record of one answer; ``source_facts`` come from ``source_record``, once per image."""
+    """The record of one answer; ``source_facts`` come from ``source_record``, once per image.
+
+    ``settings`` are the options of the command; what the question itself asks for is put beside them, and together they
+    repeat the answer.
+    """
+    question = answered.question
     demo = [DEMO_WARNING] if model.id == DEMO else []
     return {
         "schema_version": SCHEMA_VERSION,
         "image": str(source.path),
         "source": source_facts,
-        "question": answered.question.text,
+        "question": question.text,
         "answer": answered.text,
-        "abstained": False,
+        "abstained": answered.abstained,
         "probabilities": answered.probabilities,
         "option_mass": answered.option_mass,
+        "calibrated": answered.calibrated,
         "aggregate": answered.aggregate,
         "fields": [_field_record(source, each) for each in answered.fields],
-        "control": None,
+        "control": None if answered.control is None else asdict(answered.control),
         "model": asdict(model),
         "prompt": answered.prompt,
-        "seed": seed,
+        "seed": settings["seed"],
+        "settings": settings | _question_settings(question),
         "versions": _versions(),
         "timing": {name: round(seconds, 4) for name, seconds in asdict(answered.timing).items()},
         "warnings": [*demo, *source.warnings, *answered.warnings],
@@ -66,13 +80,20 @@ def answer_record(
     }
 
 
+def _question_settings(question: "Question") -> dict[str, Any]:
+    schema = None if question.schema is None else json.loads(question.schema)
+    asked = {"type": question.kind, "options": question.options, "schema": schema}
+    return asked | {"system": question.system, "earlier": question.earlier}
+
+
 def as_json(records: list[dict[str, Any]]) -> str:
     """One object for one answer, an array for several."""
-    return json.dumps(records[0] if len(records) == 1 else records, ensure_ascii=False, indent=2) + "\n"
+    content = records[0] if len(records) == 1 else records
+    return escaped(json.dumps(content, ensure_ascii=False, indent=2)) + "\n"
 
 
 def as_json_lines(records: Iterable[dict[str, Any]]) -> str:
-    return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+    return "".join(escaped(json.dumps(record, ensure_ascii=False)) + "\n" for record in records)
 
 
 def _shape(source: Source) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import re
 from typing import Any
 
@@ -22,6 +23,11 @@ COLUMNS = (
     "fields",
     "evidence",
     "seconds",
+    "probabilities",
+    "option_mass",
+    "abstained",
+    "calibrated_yes",
+    "control_distance",
 )
 
 # A spreadsheet takes a cell that begins with one of = + - @ tab for a formula. A cell that looks guarded already gets
@@ -32,7 +38,7 @@ _LOOKS_LIKE_A_FORMULA = re.compile(r"'*[=+\-@\t\r]")
 def answer_row(record: dict[str, Any]) -> dict[str, str]:
     """The row of an answer that was given; ``record`` is that of ``output.record``."""
     probabilities = record["probabilities"] or {}
-    model = record["model"]
+    calibrated, control, model = record["calibrated"] or {}, record["control"] or {}, record["model"]
     return {
         "image": record["image"],
         "question": record["question"] or "",
@@ -48,6 +54,11 @@ def answer_row(record: dict[str, Any]) -> dict[str, str]:
         "fields": str(len(record["fields"])),
         "evidence": _evidence(record["fields"]),
         "seconds": f"{sum(record['timing'].values()):.3f}",
+        "probabilities": _options(probabilities),
+        "option_mass": _number(record["option_mass"]),
+        "abstained": "yes" if record["abstained"] else "no",
+        "calibrated_yes": _number(calibrated.get("yes")),
+        "control_distance": _number(control.get("distance")),
     }
 
 
@@ -84,6 +95,13 @@ def _guarded(cell: str) -> str:
 
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.6f}"
+
+
+def _options(probabilities: dict[str, float]) -> str:
+    """JSON of what yes and no have columns for, if the question had other options."""
+    if not probabilities or "yes" in probabilities:
+        return ""
+    return json.dumps({option: round(p, 6) for option, p in probabilities.items()}, ensure_ascii=False)
 
 
 def _evidence(fields: list[dict[str, Any]]) -> str:

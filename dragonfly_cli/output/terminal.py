@@ -4,11 +4,11 @@ Text may come from a model or a file name, so control characters are made harmle
 """
 
 import sys
-import unicodedata
 from typing import Any
 
 from dragonfly_cli.engine.checkpoints import Checkpoint
 from dragonfly_cli.engine.questions import DOUBTFUL_OPTION_MASS
+from dragonfly_cli.output.control_characters import harmless
 from dragonfly_cli.output.files import storable
 from dragonfly_cli.output.notices import DEMO_WARNING, NOTICE
 
@@ -31,22 +31,24 @@ def show(piece: str) -> None:
     sys.stdout.flush()
 
 
-def harmless(text: str) -> str:
-    """``text`` with control characters other than newline and tab replaced, so that none can steer a terminal."""
-    return "".join("\ufffd" if unicodedata.category(c) == "Cc" and c not in "\n\t" else c for c in text)
-
-
 def certainty(record: dict[str, Any]) -> str:
-    """`` (p = 0.93)`` after a yes/no answer, nothing after any other."""
-    if not record["probabilities"]:
+    """`` (p = 0.93)`` after a chosen answer, what it lies between after ``uncertain``, nothing after a free answer."""
+    probabilities = record["probabilities"]
+    if not probabilities:
         return ""
-    return f" (p = {max(record['probabilities'].values()):.2f}{_poor_fit(record['option_mass'])})"
+    likely = sorted(probabilities.items(), key=lambda item: -item[1])[:2]
+    sure = ", ".join(f"{option} {p:.2f}" for option, p in likely) if record["abstained"] else f"p = {likely[0][1]:.2f}"
+    calibrated = record["calibrated"]
+    corrected = f", calibrated {calibrated[likely[0][0]]:.2f}" if calibrated else ""
+    return f" ({sure}{corrected}{_poor_fit(record)})"
 
 
-def _poor_fit(option_mass: float) -> str:
-    if option_mass >= DOUBTFUL_OPTION_MASS:
+def _poor_fit(record: dict[str, Any]) -> str:
+    mass = record["option_mass"]
+    if mass >= DOUBTFUL_OPTION_MASS:
         return ""
-    return f", but yes and no hold only {option_mass:.0%} of the probability"
+    what = "yes and no" if record["settings"]["type"] == "yesno" else "the options"
+    return f", but {what} hold only {mass:.0%} of the probability"
 
 
 def where_it_looked(record: dict[str, Any]) -> list[str]:

@@ -1,11 +1,10 @@
 """From a path to a source: which reader opens a file is decided by its content first, by its suffix second.
 
 ``open_source`` opens one file, ``list_images`` finds the files of a folder run. A reader module, and with it its
-decoding library, is imported only when a file needs it. Non-goals: DICOM series, and which boxes to look at.
+decoding library, is imported only when a file needs it. Non-goal: which boxes to look at.
 """
 
 import os
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
@@ -13,14 +12,13 @@ from pathlib import Path
 
 from dragonfly_cli.errors import InputError, NoInputError, UsageError
 from dragonfly_cli.options import OpenOptions
+from dragonfly_cli.readers.dicom.signature import DICOMDIR_SOP_CLASS, HEAD_BYTES, WSI_SOP_CLASS, is_dicom, sop_class
 from dragonfly_cli.readers.source import Source, View
 
-__all__ = ["Source", "View", "list_images", "open_source"]
+__all__ = ["Source", "View", "holds_series", "list_images", "open_source"]
 
 _AS_THE_FILE_SAYS = OpenOptions()
-HEAD_BYTES = 4096  # more than the file meta information of a DICOM file takes
-WSI_SOP_CLASS = b"1.2.840.10008.5.1.4.1.1.77.1.6"
-DICOMDIR_SOP_CLASS = b"1.2.840.10008.1.3.10"
+_DICOM = "dragonfly_cli.readers.dicom"
 TIFF_MAGICS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 ZIP_MAGIC = b"PK\x03\x04"
 RASTER_MAGICS = (
@@ -30,15 +28,13 @@ RASTER_MAGICS = (
     b"\0\0\0\x0cjP  ",  # JPEG 2000 in a box
     b"\xff\x4f\xff\x51",  # JPEG 2000 bare
 )
+ARCHIVE_MAGICS = (b"PK\3\4", b"PK\5\6", b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0")  # zip, empty zip; packed tars
 SLIDE_SUFFIXES = frozenset((".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide", ".czi"))
 DICOM_SUFFIXES = frozenset((".dcm", ".dicom", ".dic"))
 _RASTER = ".png .jpg .jpeg .jpe .tif .tiff .gif .bmp .webp .jp2 .j2k .avif .pgm .ppm .pnm"
 RASTER_SUFFIXES = frozenset(_RASTER.split())
 _OTHER = ".csv .tsv .txt .md .rst .json .jsonl .geojson .xml .html .yaml .yml .toml .ini .log .pdf .zip .gz .py"
 OTHER_SUFFIXES = frozenset(_OTHER.split())
-# Group 2 or 8, an element, then a 32-bit length below 64 KiB or the two letters of a value representation.
-IMPLICIT_START = re.compile(rb"[\x02\x08]\0.\0..\0\0", re.DOTALL)
-EXPLICIT_START = re.compile(rb"[\x02\x08]\0.\0(?:UI|UL|CS|SH|LO|DA|TM|OB|SQ)", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -51,9 +47,10 @@ class Reader:
 
 
 def open_source(path: str | os.PathLike[str], options: OpenOptions = _AS_THE_FILE_SAYS) -> Source:
-    """Open one file. ``options.slide_mpp`` (microns per level-0 pixel, both axes) stands above what the file says.
+    """Open one file, or a folder or an archive with DICOM series, of which one is opened.
 
-    Raises NoInputError when nothing is there, InputError when it cannot be read, UsageError for the option.
+    ``options.slide_mpp`` (microns per level-0 pixel, both axes) stands above what the file says.
+    Raises NoInputError when nothing is there, InputError when it cannot be read, UsageError for the options.
     """
     path = Path(path)
     if options.slide_mpp is not None and not 0 < options.slide_mpp < float("inf"):
@@ -62,8 +59,10 @@ def open_source(path: str | os.PathLike[str], options: OpenOptions = _AS_THE_FIL
         )
     if path.is_dir():
         path = _slide_in(path) or path
-    head = _read_head(path)
+    head = b"" if path.is_dir() else _read_head(path)
     reader = next(row for row in READERS if row.recognises(path, head))
+    if (options.window or options.series) and not reader.module.startswith(_DICOM):
+        raise UsageError(f"--window and --series are for DICOM, which {path} is not", "leave them out")
     opener = getattr(import_module(reader.module), reader.opener)
     return opener(path, options)
 
@@ -86,28 +85,7 @@ def list_images(folder: str | os.PathLike[str]) -> list[Path]:
     return sorted(path for path in found if path.is_file() and _is_listed(path))
 
 
-def is_dicom(head: bytes) -> bool:
-    """Whether the first bytes of a file are those of DICOM, with its preamble or without."""
-    if head[128:132] == b"DICM":
-        return True
-    return bool(EXPLICIT_START.match(head) or (len(head) > 128 and IMPLICIT_START.match(head)))
-
-
-def sop_class(head: bytes) -> bytes:
-    """The Media Storage SOP Class UID of the file meta information, explicit VR by the standard."""
-    tag_at = head.find(b"\x02\0\x02\0UI")
-    if tag_at < 0:
-        return b""
-    length = int.from_bytes(head[tag_at + 6 : tag_at + 8], "little")
-    return head[tag_at + 8 : tag_at + 8 + length].rstrip(b"\0 ")
-
-
 def _read_head(path: Path) -> bytes:
-    if path.is_dir():
-        raise InputError(
-            f"cannot open a folder as one image: {path}",
-            "name a file in it, or use `dragonfly batch` for a folder",
-        )
     try:
         with path.open("rb") as file:
             head = file.read(HEAD_BYTES)
@@ -144,13 +122,23 @@ def _suffix(path: Path) -> str:
 
 
 def _is_slide(path: Path, head: bytes) -> bool:
-    if is_dicom(head):
+    if is_dicom(head) or not head:
         return sop_class(head) == WSI_SOP_CLASS
     if head.startswith(ZIP_MAGIC):
-        return import_module("dragonfly_cli.readers.slide_dicom").is_zipped_dicom(path)
+        return import_module("dragonfly_cli.readers.slide_dicom").is_zipped_slide(path)
     if head.startswith(TIFF_MAGICS) or _suffix(path) in SLIDE_SUFFIXES:
         return import_module("dragonfly_cli.readers.slide").is_known(path)
     return False
+
+
+def holds_series(path: Path) -> bool:
+    """Whether the path may hold several DICOM series: a folder, an archive or a DICOMDIR. Raises as opening does."""
+    return _holds_series(path, b"" if path.is_dir() else _read_head(path))
+
+
+def _holds_series(path: Path, head: bytes) -> bool:
+    is_archive = head.startswith(ARCHIVE_MAGICS) or head[257:262] == b"ustar"
+    return path.is_dir() or is_archive or (is_dicom(head) and sop_class(head) == DICOMDIR_SOP_CLASS)
 
 
 def _is_dicom_file(path: Path, head: bytes) -> bool:
@@ -180,6 +168,7 @@ def _is_listed(path: Path) -> bool:
 # First match wins; the last row takes what is left, and says so when it is no image at all.
 READERS = (
     Reader(_is_slide, "dragonfly_cli.readers.slide", "SlideSource"),
-    Reader(_is_dicom_file, "dragonfly_cli.readers.dicom", "DicomSource"),
+    Reader(_holds_series, f"{_DICOM}.volume", "VolumeSource"),
+    Reader(_is_dicom_file, f"{_DICOM}.source", "DicomSource"),
     Reader(lambda path, head: True, "dragonfly_cli.readers.raster", "RasterSource"),
 )

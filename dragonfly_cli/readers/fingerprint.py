@@ -1,4 +1,4 @@
-"""What identifies a file's content in a record: a hash of all of it, or of its size and ends when it is large.
+"""What identifies content in a record: a hash of a whole file, or of sizes and ends where there is much of it.
 
 Non-goal: a slide's own ``openslide.quickhash-1``, which the record prefers to the one made here; the slide reader
 gives it in ``details()["quickhash"]``.
@@ -6,12 +6,14 @@ gives it in ``details()["quickhash"]``.
 
 import hashlib
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from dragonfly_cli.errors import InputError
 
 WHOLE_FILE_BYTES = 64 * 2**20
 END_BYTES = 2**20
+HEAD_BYTES = 2**16
 
 
 def fingerprint(path: str | os.PathLike[str]) -> dict[str, str | None]:
@@ -28,4 +30,20 @@ def fingerprint(path: str | os.PathLike[str]) -> dict[str, str | None]:
             digest.update(file.read(END_BYTES))
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}", "check the path and its rights") from None
+    return {"sha256": None, "quickhash": digest.hexdigest()}
+
+
+def fingerprint_of_many(paths: Iterable[Path]) -> dict[str, str | None]:
+    """``quickhash`` over the size and the beginning of each file, in order: enough for a header with its unique names.
+
+    Raises InputError.
+    """
+    digest = hashlib.sha256()
+    for path in paths:
+        try:
+            with path.open("rb") as file:
+                digest.update(str(os.fstat(file.fileno()).st_size).encode())
+                digest.update(file.read(HEAD_BYTES))
+        except OSError as error:
+            raise InputError(f"cannot read {path}: {error.strerror}", "check the path and its rights") from None
     return {"sha256": None, "quickhash": digest.hexdigest()}

@@ -13,24 +13,24 @@ from PIL import Image
 
 from dragonfly_cli.errors import InputError
 from dragonfly_cli.geometry import Box
+from dragonfly_cli.readers.dicom.signature import HEAD_BYTES, WSI_SOP_CLASS, is_dicom, sop_class
 from dragonfly_cli.readers.pyramid import WHITE, Scale, TileError
 from dragonfly_cli.readers.slide_tiles import intersection
 
-_DICOM_HEAD_BYTES = 132
 
-
-def is_zipped_dicom(path: Path) -> bool:
-    """Whether a zip holds a DICOM file."""
+def is_zipped_slide(path: Path) -> bool:
+    """Whether a zip holds a file of a DICOM whole slide."""
     try:
         with zipfile.ZipFile(path) as archive:
-            return any(_is_dicom(archive, name) for name in _entries(archive))
+            return any(_is_of_slide(archive, name) for name in _entries(archive))
     except (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError):  # the last two: encrypted
         return False
 
 
-def _is_dicom(archive: zipfile.ZipFile, name: str) -> bool:
+def _is_of_slide(archive: zipfile.ZipFile, name: str) -> bool:
     with archive.open(name) as entry:
-        return entry.read(_DICOM_HEAD_BYTES)[128:] == b"DICM"
+        head = entry.read(HEAD_BYTES)
+    return is_dicom(head) and sop_class(head) == WSI_SOP_CLASS
 
 
 class WsidicomPyramid:
@@ -93,7 +93,7 @@ class WsidicomPyramid:
         from upath import UPath
 
         with zipfile.ZipFile(self._path) as archive:
-            for name in filter(lambda name: _is_dicom(archive, name), _entries(archive)):
+            for name in filter(lambda name: _is_of_slide(archive, name), _entries(archive)):
                 yield UPath(f"zip://{name}", fo=str(self._path))
 
 

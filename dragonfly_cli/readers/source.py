@@ -4,6 +4,7 @@ A reader is a module with a class that satisfies ``Source``; adding one touches 
 table in ``readers/__init__.py``. Which boxes to look at is not decided here (see ``fields``).
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -27,7 +28,10 @@ class View(Protocol):
 
 
 class Source(Protocol):
-    """One opened input. Not thread-safe unless the reader says so; close it after use."""
+    """One opened input. Not thread-safe unless the reader says so; close it after use.
+
+    One whose frames lie in space may have ``slices``, one that consists of several files ``files``: see below.
+    """
 
     path: Path
     kind: SourceKind
@@ -45,3 +49,13 @@ class Source(Protocol):
         """Technical facts for ``dragonfly info`` (levels, window, codec): an allow-list, no patient data."""
 
     def close(self) -> None: ...
+
+
+def spatial_order(source: Source) -> Sequence[int]:
+    """The frames in the order in which they lie in space, where the source has ``slices``; else as they come."""
+    return getattr(source, "slices", None) or range(source.frames)
+
+
+def files_of(source: Source) -> list[Path]:
+    """The files that the source was made of."""
+    return getattr(source, "files", None) or [source.path]

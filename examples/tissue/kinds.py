@@ -10,7 +10,6 @@ from .nuclei import Nuclei
 
 KINDS = ("benign", "tumour", "necrosis", "stroma", "glass")
 QUARTER_TURN = np.float32(np.pi / 2)
-GLANDULAR_KINDS = {"benign", "tumour", "necrosis"}
 
 
 @dataclass
@@ -23,19 +22,20 @@ class Layer:
 
 
 def draw_layers(canvas: Canvas, organ: Organ, kinds: set[str]) -> dict[str, Layer]:
-    empty = np.zeros(canvas.shape_hw, np.float32)
-    layers = {"glass": Layer(empty, 0.02 * canvas.noise(60), [])}
+    """A layer for each of ``kinds``, and for stroma wherever there is tissue, as other kinds lie in it."""
+    layers = {"glass": Layer(np.zeros(canvas.shape_hw, np.float32), 0.02 * canvas.noise(60), [])}
     if kinds - {"glass"}:
         layers["stroma"] = _stroma(canvas, organ)
-    if kinds & GLANDULAR_KINDS:
-        lattice = Lattice.random(canvas, organ)
+    lattice = Lattice.random(canvas, organ)
+    if kinds & {"benign", "necrosis"}:
         edge_um = gland_edge(canvas, organ, lattice.holding(organ.gland_share), swelling=1.0, warp_um=14)
+    if "benign" in kinds:
         layers["benign"] = _benign(canvas, organ, layers["stroma"], edge_um)
-        if "tumour" in kinds:
-            layers["tumour"] = _tumour(canvas, organ, layers["stroma"], lattice)
-        if "necrosis" in kinds:
-            layers["necrosis"] = _necrosis(canvas, organ, edge_um)
-    return {kind: layer for kind, layer in layers.items() if kind in kinds}
+    if "tumour" in kinds:
+        layers["tumour"] = _tumour(canvas, organ, layers["stroma"], lattice)
+    if "necrosis" in kinds:
+        layers["necrosis"] = _necrosis(canvas, organ, edge_um)
+    return layers
 
 
 def _stroma(canvas: Canvas, organ: Organ) -> Layer:

@@ -1,13 +1,13 @@
-"""Answering token by token: prefill once, then decode, one sample at a time.
+"""Answering token by token: what has been read is kept, and only what is new is computed; one sample at a time.
 
-``prefill`` reads the whole prompt, image included, and gives the logits of the first answer token; typed questions
-need nothing more. ``decode`` yields answer ids until the model stops. Printing is the caller's business.
+A ``Reading`` gives the logits that follow a text about one image; typed questions need nothing more. ``decode`` yields
+answer ids until the model stops. Printing is the caller's business.
 Equal to ``DragonflyForCausalLM.generate``, without its bookkeeping per token.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol
 
 import torch
 from transformers import DynamicCache
@@ -28,36 +28,88 @@ class Sampling:
     seed: int = 0
 
 
-@dataclass
-class Prefill:
-    """A prompt that has been read: the next token's logits [vocabulary] float32, the cache, the crops zoomed in on."""
+class Grammar(Protocol):
+    """What an answer may look like. It begins anew with every answer."""
 
-    logits: torch.Tensor
-    cache: Any
-    selected_crops: list[int]
+    def restrict(self, logits: torch.Tensor) -> torch.Tensor:
+        """The logits [vocabulary], minus infinity at every token that may not come next."""
 
-
-@torch.inference_mode()
-def prefill(model: DragonflyForCausalLM, inputs: dict[str, torch.Tensor]) -> Prefill:
-    """Reads one sample (a batch of one, without padding)."""
-    cache = DynamicCache(config=model.config.text_config)
-    output = model(**inputs, cache=cache, use_cache=True, logits_to_keep=1)
-    selected = [] if output.selected_crops is None else output.selected_crops[0].tolist()
-    return Prefill(output.logits[0, -1].float(), output.cache, selected)
+    def accept(self, token: int) -> None:
+        """Told of every token that was chosen."""
 
 
-def decode(model: DragonflyForCausalLM, read: Prefill, sampling: Sampling) -> Iterator[int]:
-    """Yields answer ids, without the stop token; the cache of ``read`` grows."""
+class Reading:
+    """One image as the network has read it, and the text after it: a cache that follows what is asked.
+
+    The image comes first in the sequence, so it is encoded and prefilled once, in one pass with the first text. A later
+    text costs the tokens from where it departs from what was read last: another question its own, the next turn of a
+    conversation what is new in it. Logits are those of reading everything at once, up to rounding (1e-5 in float32).
+    """
+
+    def __init__(self, model: DragonflyForCausalLM, image_ids: list[int], pixels: torch.Tensor) -> None:
+        """``image_ids`` are the placeholders of one image, ``pixels`` its crops [crops, 3, side, side]."""
+        self.model = model
+        self.selected_crops: list[int] = []  # which high crops v1 zoomed in on, once something was read
+        self._image_ids = image_ids
+        self._pixels = pixels
+        self._ids: list[int] = []  # what the cache holds
+        self._next: torch.Tensor | None = None  # logits after the last of them
+        self._cache = DynamicCache(config=model.config.text_config)
+
+    def logits(self, text_ids: Sequence[int], last: int = 1) -> torch.Tensor:
+        """Float32 [last, vocabulary]: what follows each of the ``last`` tokens of the text; BOS is part of the text."""
+        ids = [*self._image_ids, *text_ids]
+        if last == 1 and ids == self._ids and self._next is not None:
+            return self._next[None]
+        kept = min(_common_length(self._ids, ids), len(ids) - last)
+        return self._read(kept, ids[kept:], last)
+
+    def logits_after(self, token: int) -> torch.Tensor:
+        """Float32 [vocabulary]: what follows when ``token`` comes after all that was read."""
+        return self._read(len(self._ids), [token], 1)[-1]
+
+    @torch.inference_mode()
+    def _read(self, kept: int, new_ids: list[int], last: int) -> torch.Tensor:
+        self._forget_beyond(kept)
+        device = self.model.device
+        output = self.model(
+            input_ids=torch.tensor([new_ids], device=device),
+            pixel_values=None if kept else self._pixels[None].to(device),
+            position_ids=torch.arange(kept, kept + len(new_ids), device=device)[None],
+            cache=self._cache,
+            use_cache=True,
+            logits_to_keep=last,
+        )
+        if output.selected_crops is not None:
+            self.selected_crops = output.selected_crops[0].tolist()
+        self._ids += new_ids
+        logits = output.logits[0].float()  # [last, vocabulary]
+        self._next = logits[-1]
+        return logits
+
+    def _forget_beyond(self, length: int) -> None:
+        """Layer by layer, because a pass that was interrupted leaves the first ones longer than the others."""
+        self._ids, self._next = self._ids[:length], None
+        for layer in self._cache.layers:
+            layer.crop(min(0, length - layer.get_seq_length()))
+
+
+def decode(
+    reading: Reading, text_ids: Sequence[int], sampling: Sampling, grammar: Grammar | None = None
+) -> Iterator[int]:
+    """Yields the ids of the answer to a prompt, without the stop token."""
     random = torch.Generator().manual_seed(sampling.seed)
-    stop = set(model.config.stop_token_ids)
-    logits = read.logits
+    stop = set(reading.model.config.stop_token_ids)
+    logits = reading.logits(text_ids)[-1]
     for step in range(sampling.max_new_tokens):
-        token = _choose(logits, sampling.temperature, random)
+        token = _choose(grammar.restrict(logits) if grammar else logits, sampling.temperature, random)
         if token in stop:
             return
         yield token
+        if grammar:
+            grammar.accept(token)
         if step + 1 < sampling.max_new_tokens:
-            logits = _next_logits(model, token, read.cache)
+            logits = reading.logits_after(token)
 
 
 def stream_text(processor: DragonflyProcessor, tokens: Iterable[int]) -> Iterator[str]:
@@ -75,16 +127,14 @@ def stream_text(processor: DragonflyProcessor, tokens: Iterable[int]) -> Iterato
         yield text[len(shown) :]
 
 
+def _common_length(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many ids both begin with."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((place for place, (a, b) in pairs if a != b), min(len(one), len(other)))
+
+
 def _choose(logits: torch.Tensor, temperature: float, random: torch.Generator) -> int:
     if temperature == 0:
         return int(logits.argmax())
     probabilities = torch.softmax(logits.cpu() / temperature, dim=-1)
     return int(torch.multinomial(probabilities, 1, generator=random))
-
-
-@torch.inference_mode()
-def _next_logits(model: DragonflyForCausalLM, token: int, cache: Any) -> torch.Tensor:
-    input_ids = torch.tensor([[token]], device=model.device)
-    position_ids = torch.tensor([[cache.get_seq_length()]], device=model.device)
-    output = model(input_ids=input_ids, position_ids=position_ids, cache=cache, use_cache=True)
-    return output.logits[0, -1].float()

@@ -102,12 +102,19 @@ class DragonflyProcessor(ProcessorMixin):
         file.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
         return [*written, str(file)]
 
-    def prompt(self, question: str, system: str | None = None) -> str:
-        """The question in Llama 3's chat form; a system prompt goes before it, inside the user's turn."""
-        asked = f"{system} {question}" if system else question
-        return (
+    def prompt(self, question: str, system: str | None = None, earlier: Sequence[tuple[str, str]] = ()) -> str:
+        """The question in Llama 3's chat form, after the (question, answer) turns of a conversation.
+
+        A system prompt goes before the first question, inside the user's turn, as the weights were trained.
+        """
+        questions = [*(asked for asked, _ in earlier), question]
+        if system:
+            questions[0] = f"{system} {questions[0]}"
+        answers = [*(answer + "<|eot_id|>" for _, answer in earlier), ""]
+        return "".join(
             f"<|start_header_id|>user<|end_header_id|>\n\n{asked}<|eot_id|>"
-            "<|start_header_id|>assistant<|end_header_id|>\n\n"
+            f"<|start_header_id|>assistant<|end_header_id|>\n\n{answer}"
+            for asked, answer in zip(questions, answers, strict=True)
         )
 
     def plan(self, size_wh: tuple[int, int]) -> ViewPlan:

@@ -1,0 +1,64 @@
+"""``calibrate``: reads reviewed answers, fits each question, stores the fits with the hash of the model's weights."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from dragonfly_cli.calibration.fitting import Fit, fit
+from dragonfly_cli.calibration.reviewed import Review, read_review
+from dragonfly_cli.calibration.store import store_calibration
+from dragonfly_cli.engine.checkpoints import find_checkpoint
+from dragonfly_cli.errors import ModelError
+
+
+def calibrate(file: Path) -> tuple[dict[str, Fit], Path]:
+    """The fit of every question of a reviewed CSV, and where they are stored now.
+
+    Raises:
+        InputError: the CSV has too little in it, or cannot be understood.
+        ModelError: the model that answered is not here, or was another one of that name.
+    """
+    review = read_review(file)
+    sha256 = _model_sha256(review, file)
+    fits = {each.question: fit(each.p_yes, each.truth) for each in review.questions}
+    return fits, store_calibration(sha256, review.quantization, fits)
+
+
+def as_text(fits: dict[str, Fit]) -> str:
+    """A line per question: what was fitted, and the expected calibration error before and after."""
+    return "".join(
+        f"{question}: {each.method}, {each.rows} rows, "
+        f"expected calibration error {each.error_before:.3f} before, {each.error_after:.3f} after (cross-validated)\n"
+        for question, each in fits.items()
+    )
+
+
+def as_report(fits: dict[str, Fit]) -> str:
+    return json.dumps({question: asdict(each) for question, each in fits.items()}, ensure_ascii=False, indent=2) + "\n"
+
+
+def _model_sha256(review: Review, file: Path) -> str:
+    checkpoint = find_checkpoint(review.model)
+    if review.quantization != "none" and checkpoint.in_4_bit:
+        checkpoint = checkpoint.in_4_bit
+    sha256 = checkpoint.sha256()
+    if sha256 is None:
+        raise ModelError(
+            f"model {review.model}: its weights are too large to be hashed at every start",
+            "bring it into the store with: dragonfly model convert, and answer with that",
+        )
+    answered = _sha256_of_run(file)
+    if answered not in (None, sha256):
+        raise ModelError(
+            f"model {review.model}: its weights are not those that answered {file.name}", "run the batch again"
+        )
+    return sha256
+
+
+def _sha256_of_run(file: Path) -> str | None:
+    """What ``run.json`` beside the CSV says of the model, if the CSV still lies beside it."""
+    try:
+        run = json.loads(file.with_name("run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return run.get("model_sha256") if isinstance(run, dict) else None

@@ -1,0 +1,119 @@
+"""A map from P(yes) as the model says it to how often yes is true, fitted to reviewed answers.
+
+Either temperature scaling, one number (Guo et al., "On Calibration of Modern Neural Networks", 2017), or Platt's
+sigmoid, two numbers (Platt, "Probabilistic Outputs for Support Vector Machines", 1999), on the logit of P(yes). Which
+one, or none, is decided by cross-validation, and so is the error that is reported.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+Method = Literal["none", "temperature", "platt"]
+
+_NUMBERS: dict[Method, int] = {"none": 0, "temperature": 1, "platt": 2}  # how many each fits
+
+FOLDS = 5
+BINS = 10
+
+_CLIP = 1e-6
+_STEPS = 100
+# Pulls weakly towards leaving probabilities as they are, so that few or separable rows give a finite answer.
+_PULL = 0.1
+
+
+@dataclass(frozen=True)
+class Fit:
+    """calibrated P(yes) = sigmoid(slope * logit(P(yes)) + intercept); the errors are expected calibration errors.
+
+    ``error_after`` is that of rows which the fit has not seen.
+    """
+
+    method: Method
+    slope: float
+    intercept: float
+    rows: int
+    error_before: float
+    error_after: float
+
+    def apply(self, p_yes: float) -> float:
+        return float(_mapped(np.array([p_yes]), np.array([self.slope, self.intercept]))[0])
+
+
+def fit(p_yes: list[float], truth: list[bool]) -> Fit:
+    """At least two rows of each truth are needed."""
+    p, true = np.array(p_yes), np.array(truth, float)
+    folds = _folds(true)
+    unseen = {method: _out_of_fold(p, true, folds, method) for method in _NUMBERS}
+    method = min(_NUMBERS, key=lambda each: _loss(unseen[each], true))
+    slope, intercept = _fitted(p, true, method)
+    return Fit(
+        method=method,
+        slope=float(slope),
+        intercept=float(intercept),
+        rows=len(p),
+        error_before=calibration_error(p, true),
+        error_after=calibration_error(unseen[method], true),
+    )
+
+
+def calibration_error(p: np.ndarray, true: np.ndarray) -> float:
+    """Expected calibration error: |mean P(yes) - share of yes| in ten equal bins of P(yes), weighted by their rows."""
+    bins = np.minimum((p * BINS).astype(int), BINS - 1)
+    gaps = [abs(p[bins == b].sum() - true[bins == b].sum()) for b in range(BINS)]
+    return float(sum(gaps) / len(p))
+
+
+def _folds(true: np.ndarray) -> np.ndarray:
+    """A fold for every row, each with its share of either truth."""
+    folds = np.empty(len(true), int)
+    for kind in (0.0, 1.0):
+        folds[true == kind] = np.arange(int((true == kind).sum())) % FOLDS
+    return folds
+
+
+def _out_of_fold(p: np.ndarray, true: np.ndarray, folds: np.ndarray, method: Method) -> np.ndarray:
+    unseen = p.copy()
+    for fold in range(FOLDS):
+        here = folds == fold
+        unseen[here] = _mapped(p[here], _fitted(p[~here], true[~here], method))
+    return unseen
+
+
+def _fitted(p: np.ndarray, true: np.ndarray, method: Method) -> np.ndarray:
+    """(slope, intercept) of the largest penalised likelihood, by Newton's method."""
+    numbers = _NUMBERS[method]
+    found = np.array([1.0, 0.0])
+    if not numbers:
+        return found
+    inputs = np.stack([_logit(p), np.ones_like(p)], axis=1)[:, :numbers]  # [rows, numbers]
+    start = found[:numbers].copy()
+    for _ in range(_STEPS):
+        said = _sigmoid(inputs @ found[:numbers])
+        slope_of_loss = inputs.T @ (said - true) + _PULL * (found[:numbers] - start)
+        curvature = (inputs * (said * (1 - said))[:, None]).T @ inputs + _PULL * np.eye(numbers)
+        step = np.linalg.solve(curvature, slope_of_loss)
+        found[:numbers] -= np.clip(step, -1.0, 1.0)  # a full step may overshoot where the curve is flat
+        if np.abs(step).max() < 1e-9:
+            break
+    return found
+
+
+def _mapped(p: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+    slope, intercept = numbers
+    return _sigmoid(slope * _logit(p) + intercept)
+
+
+def _loss(p: np.ndarray, true: np.ndarray) -> float:
+    p = np.clip(p, _CLIP, 1 - _CLIP)
+    return float(-(true * np.log(p) + (1 - true) * np.log(1 - p)).mean())
+
+
+def _logit(p: np.ndarray) -> np.ndarray:
+    p = np.clip(p, _CLIP, 1 - _CLIP)
+    return np.log(p) - np.log1p(-p)
+
+
+def _sigmoid(x: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-np.clip(x, -50, 50)))

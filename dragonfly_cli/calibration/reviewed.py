@@ -1,0 +1,104 @@
+"""The CSV of a batch with one more column, ``truth``, in which a reviewer has written yes or no."""
+
+import csv
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from dragonfly_cli.errors import InputError, NoInputError
+from dragonfly_cli.output.table import unguarded
+
+TRUTH = "truth"
+FEWEST_ROWS = 10
+FEWEST_OF_EACH = 2
+
+_NEEDED = ("question", "p_yes", "model", "quantization", TRUTH)
+_TRUTHS = {"yes": True, "y": True, "true": True, "1": True, "no": False, "n": False, "false": False, "0": False}
+_HINT = f'review a CSV that dragonfly batch has written: add a column "{TRUTH}" with yes or no in it'
+
+
+@dataclass(frozen=True)
+class Reviewed:
+    """One question: P(yes) as the model said it, and what was true, in the order of the file."""
+
+    question: str
+    p_yes: list[float]
+    truth: list[bool]
+
+
+@dataclass(frozen=True)
+class Review:
+    """All reviewed yes/no answers of one model."""
+
+    model: str
+    quantization: str
+    questions: list[Reviewed]
+
+
+def read_review(file: Path) -> Review:
+    """Rows without a truth, without a probability or that failed are left out.
+
+    Raises InputError if nothing is left, a cell is not understood, several models answered, or a question has too few
+    rows or only one truth.
+    """
+    rows = [row for row in _rows(file) if row[TRUTH].strip() and row["p_yes"].strip()]
+    if not rows:
+        raise InputError(f"{file}: no row has both a probability of yes and a {TRUTH}", _HINT)
+    models = {(row["model"], row["quantization"]) for row in rows}
+    if len(models) > 1:
+        raise InputError(f"{file}: its rows were answered by several models", "calibrate each model with its own rows")
+    questions: dict[str, Reviewed] = {}
+    for row in rows:
+        text = unguarded(row["question"])
+        reviewed = questions.setdefault(text, Reviewed(text, [], []))
+        reviewed.p_yes.append(_probability(file, row["p_yes"]))
+        reviewed.truth.append(_truth(file, row[TRUTH]))
+    for reviewed in questions.values():
+        _refuse_too_little(file, reviewed)
+    (model,) = models
+    return Review(*model, list(questions.values()))
+
+
+def _rows(file: Path) -> Iterable[dict[str, str]]:
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as text:
+            reader = csv.DictReader(text, restval="")
+            missing = [name for name in _NEEDED if name not in (reader.fieldnames or [])]
+            if missing:
+                raise InputError(f"{file} has no column {missing[0]}", _HINT)
+            return list(reader)
+    except FileNotFoundError:
+        raise NoInputError(f"no file {file}", "check the path") from None
+    except (OSError, UnicodeDecodeError, csv.Error):
+        raise InputError(f"cannot read {file} as a CSV", "it must be UTF-8, with commas between cells") from None
+
+
+def _probability(file: Path, cell: str) -> float:
+    try:
+        p = float(cell)
+    except ValueError:
+        p = -1.0
+    if not 0 <= p <= 1:
+        raise InputError(f"{file}: {cell} is no probability", "leave the column p_yes as dragonfly batch wrote it")
+    return p
+
+
+def _truth(file: Path, cell: str) -> bool:
+    known = _TRUTHS.get(cell.strip().lower())
+    if known is None:
+        raise InputError(f"{file}: the {TRUTH} {cell} is not understood", f"write yes or no in the column {TRUTH}")
+    return known
+
+
+def _refuse_too_little(file: Path, reviewed: Reviewed) -> None:
+    count, yes = len(reviewed.truth), sum(reviewed.truth)
+    if not FEWEST_OF_EACH <= yes <= count - FEWEST_OF_EACH:
+        raise InputError(
+            f"{file}: of {count} rows of {reviewed.question!r} {yes} are yes and {count - yes} no",
+            f"review images of both kinds, at least {FEWEST_OF_EACH} of each, or take the question out",
+        )
+    if count < FEWEST_ROWS:
+        raise InputError(
+            f"{file}: {reviewed.question!r} has only {count} reviewed rows",
+            f"review at least {FEWEST_ROWS}, better 100, or take the question out",
+        )

@@ -1,0 +1,64 @@
+"""Where calibrations are kept: one JSON file per model, named by the hash of its weights, below the program's data.
+
+A calibration belongs to the weights and the bits that answered; other weights have none. ``DRAGONFLY_CALIBRATIONS``
+names another folder.
+"""
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+
+from dragonfly_cli.calibration.fitting import Fit
+from dragonfly_cli.errors import InputError, OutputError
+from dragonfly_cli.output.files import write_text
+
+VARIABLE = "DRAGONFLY_CALIBRATIONS"
+SCHEMA_VERSION = 1
+
+
+def calibrations_folder() -> Path:
+    if chosen := os.environ.get(VARIABLE):
+        return Path(chosen).expanduser()
+    from platformdirs import user_data_path
+
+    return user_data_path("dragonfly", appauthor=False) / "calibrations"
+
+
+def read_calibration(sha256: str | None, quantization: str) -> dict[str, Fit]:
+    """The fit of every calibrated question of a model; empty if there is none, or if the model's hash is unknown.
+
+    Raises InputError for a file that is damaged: an answer without its calibration would not be noticed.
+    """
+    if sha256 is None:
+        return {}
+    file = _file(sha256, quantization)
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        return {question: Fit(**numbers) for question, numbers in content["questions"].items()}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise InputError(f"cannot read the calibration {file}", "delete it, and calibrate again") from None
+
+
+def store_calibration(sha256: str, quantization: str, fits: dict[str, Fit]) -> Path:
+    """Adds the fits to those of the model, in place of earlier ones of the same questions; returns the file."""
+    together = read_calibration(sha256, quantization) | fits
+    content = {
+        "schema_version": SCHEMA_VERSION,
+        "model_sha256": sha256,
+        "quantization": quantization,
+        "questions": {question: asdict(fit) for question, fit in together.items()},
+    }
+    file = _file(sha256, quantization)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot write {file}: {error.strerror}", f"name a folder with {VARIABLE}") from error
+    write_text(file, json.dumps(content, ensure_ascii=False, indent=2) + "\n")
+    return file
+
+
+def _file(sha256: str, quantization: str) -> Path:
+    return calibrations_folder() / f"{sha256}-{quantization}.json"

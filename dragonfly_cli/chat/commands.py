@@ -1,0 +1,111 @@
+"""What begins with a slash in a conversation: a table of commands, each a function of the session and what follows."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dragonfly_cli.errors import UsageError
+from dragonfly_cli.geometry import Box
+
+if TYPE_CHECKING:  # imports torch
+    from dragonfly_cli.chat.session import Session
+
+
+@dataclass(frozen=True)
+class Command:
+    """``run`` returns what to tell the user."""
+
+    usage: str
+    does: str
+    run: Callable[["Session", str], str]
+
+
+class Quit(Exception):  # noqa: N818 - it is no error
+    """The conversation is over."""
+
+
+def run_command(session: "Session", line: str) -> str:
+    """Runs ``/NAME REST`` and returns what to tell; raises UsageError for one that is unknown or wrongly used."""
+    name, _, rest = line.strip().partition(" ")
+    command = COMMANDS.get(name.lower())
+    if command is None:
+        raise UsageError(f"there is no {name}", "/help shows all commands")
+    return command.run(session, rest.strip())
+
+
+def where(session: "Session") -> str:
+    """What is looked at, in words."""
+    field, box = session.field, session.field.box
+    frame = f", frame {field.frame}" if session.source.frames > 1 else ""
+    return f"looking at: {field.role}{frame}, {box.width} x {box.height} px from ({box.x}, {box.y})"
+
+
+def _region(session: "Session", rest: str) -> str:
+    numbers = [part.strip() for part in rest.split(",")]
+    if len(numbers) != 4 or not all(number.isdecimal() for number in numbers):
+        raise UsageError(f"/region {rest}: this is no region", "give X,Y,WIDTH,HEIGHT in pixels of the whole image")
+    x, y, width, height = map(int, numbers)
+    if not width or not height:
+        raise UsageError(f"/region {rest}: it is empty", "give X,Y,WIDTH,HEIGHT in pixels of the whole image")
+    session.look_at_box(Box(x, y, width, height))
+    return where(session)
+
+
+def _zoom(session: "Session", rest: str) -> str:
+    try:
+        factor = float(rest)
+    except ValueError:
+        factor = 0.0
+    if not 0 < factor < float("inf"):
+        raise UsageError(f"/zoom {rest}: this is no factor", "give how many times closer to look: /zoom 2")
+    session.look_closer(factor)
+    return where(session)
+
+
+def _frame(session: "Session", rest: str) -> str:
+    if not rest.isdecimal():
+        raise UsageError(f"/frame {rest}: this is no number", "frames count from 0: /frame 3")
+    session.look_at_frame(int(rest))
+    return where(session)
+
+
+def _window(session: "Session", rest: str) -> str:
+    if not rest:
+        raise UsageError("/window: which one?", "name it, or give width and level: /window lung")
+    session.open_with_window(rest)
+    return where(session)
+
+
+def _reset(session: "Session", rest: str) -> str:
+    session.reset()
+    return f"the conversation begins anew; {where(session)}"
+
+
+def _save(session: "Session", rest: str) -> str:
+    if not rest:
+        raise UsageError("/save: to which file?", "name one: /save answers.json")
+    session.save(Path(rest).expanduser())
+    return f"{len(session.records)} answers are in {rest}"
+
+
+def _help(session: "Session", rest: str) -> str:
+    width = max(len(command.usage) for command in COMMANDS.values())
+    lines = [f"{command.usage:<{width}}  {command.does}" for command in COMMANDS.values()]
+    return "\n".join([*lines, "Ctrl-C stops an answer. What you type is remembered until you leave, and in no file."])
+
+
+def _quit(session: "Session", rest: str) -> str:
+    raise Quit
+
+
+COMMANDS = {
+    "/region": Command("/region X,Y,W,H", "look at a part of the image, in pixels of the whole image", _region),
+    "/zoom": Command("/zoom FACTOR", "look closer at the middle; below 1 from farther away", _zoom),
+    "/frame": Command("/frame N", "look at another frame, counted from 0", _frame),
+    "/window": Command("/window NAME", "DICOM: another grey level window", _window),
+    "/reset": Command("/reset", "forget the conversation, and look at the whole again", _reset),
+    "/save": Command("/save FILE", "write the records of all answers as JSON", _save),
+    "/help": Command("/help", "this", _help),
+    "/quit": Command("/quit", "leave; Ctrl-D does the same", _quit),
+}

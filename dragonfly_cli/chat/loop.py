@@ -1,0 +1,95 @@
+"""The loop of a conversation: a line in, an answer out. stdout holds the answers, stderr everything else.
+
+On a terminal lines can be edited and called back; they are kept in memory only, because a question may say something
+about a patient. Piped lines are answered one after the other.
+"""
+
+import sys
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dragonfly_cli.chat.commands import Quit, run_command, where
+from dragonfly_cli.engine.checkpoints import find_checkpoint
+from dragonfly_cli.errors import DragonflyError, InputError
+from dragonfly_cli.fields import Field, plan_fields
+from dragonfly_cli.options import AnswerOptions, LookOptions, OpenOptions
+from dragonfly_cli.output.notices import DEMO_WARNING
+from dragonfly_cli.output.terminal import certainty, say, say_notices, show
+from dragonfly_cli.readers import Source, open_source
+
+if TYPE_CHECKING:  # imports torch
+    from dragonfly_cli.chat.session import Session
+
+_PROMPT = "> "
+
+
+def run_chat(image: Path, opening: OpenOptions, looking: LookOptions, answering: AnswerOptions) -> None:
+    """Answers until the lines end or ``/quit``; raises DragonflyError if image or model cannot be opened."""
+    checkpoint = find_checkpoint(answering.model)
+    source = open_source(image, opening)  # before torch is imported: a bad path is told at once
+    from dragonfly_cli.chat.session import Session
+    from dragonfly_cli.engine.model import load_model
+
+    field = one_field(source, looking)
+    model = load_model(checkpoint, answering.device, answering.quant, answering.attn)
+    with closing(Session(source, field, model, opening, answering)) as session:
+        say_notices(checkpoint)
+        say(f"note: {where(session)}; /help shows the commands")
+        with suppress(Quit):
+            for line in _lines():
+                _take(session, line)
+
+
+def one_field(source: Source, looking: LookOptions) -> Field:
+    """What is looked at first: of several frames the middle one, unless another was asked for."""
+    if source.frames > 1 and looking.frame is None:
+        looking = replace(looking, frame=source.frames // 2)
+    return plan_fields(source, looking)[0]
+
+
+def _take(session: "Session", line: str) -> None:
+    """One line; whatever goes wrong with it, the conversation goes on."""
+    try:
+        if line.startswith("/"):
+            say(run_command(session, line))
+        elif line:
+            _answer(session, line)
+    except DragonflyError as error:
+        say(f"error: {' '.join(error.message.split())}\nhint: {error.hint}")
+    except KeyboardInterrupt:
+        show("\n")
+        say("note: stopped; this question is not part of the conversation")
+
+
+def _answer(session: "Session", line: str) -> None:
+    record = session.ask(line, show)
+    show(certainty(record) + "\n")
+    for warning in record["warnings"]:
+        if warning != DEMO_WARNING:
+            say(f"warning: {warning}")
+
+
+def _lines() -> Iterator[str]:
+    try:
+        yield from (
+            _typed_lines() if sys.stdin.isatty() and sys.stdout.isatty() else (line.strip() for line in sys.stdin)
+        )
+    except UnicodeDecodeError:
+        raise InputError("cannot read questions from stdin", "they must be UTF-8 text") from None
+
+
+def _typed_lines() -> Iterator[str]:
+    with suppress(ImportError):  # where it exists, importing it gives input() line editing and history
+        import readline  # noqa: F401
+    while True:
+        try:
+            yield input(_PROMPT).strip()
+        except EOFError:
+            show("\n")
+            return
+        except KeyboardInterrupt:
+            show("\n")
+            say("note: /quit or Ctrl-D leaves")

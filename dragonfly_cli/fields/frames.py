@@ -1,0 +1,44 @@
+"""Which frames of several are looked at, as integers: evenly spread ones, or those that a user names."""
+
+from collections.abc import Sequence
+
+from dragonfly_cli.errors import UsageError
+
+SLICE_HINT = "give a number from 0, or FIRST:LAST:STEP, the last not included, such as 10:60:5"
+MOST_TILES = 100
+
+
+def spread(count: int, most: int) -> list[int]:
+    """At most ``most`` of the numbers below ``count``, evenly spread, each in the middle of its share."""
+    most = min(most, count)
+    return [(2 * number + 1) * count // (2 * most) for number in range(most)]
+
+
+def parse_slices(text: str) -> int | slice:
+    """``N`` or ``A:B:STEP``, each part of which may be left out. Raises UsageError."""
+    parts = text.split(":")
+    if len(parts) > 3 or not all(part == "" or part.isdecimal() for part in parts) or not text.strip(":"):
+        raise UsageError(f"--slice {text!r} is not a slice", SLICE_HINT)
+    numbers = [int(part) if part else None for part in parts]
+    if len(numbers) == 1:
+        return numbers[0] or 0
+    if len(numbers) == 3 and numbers[2] == 0:
+        raise UsageError(f"--slice {text!r}: the step must be above 0", SLICE_HINT)
+    return slice(*numbers)
+
+
+def parse_montage(text: str) -> tuple[int, int]:
+    """``COLUMNSxROWS``. Raises UsageError."""
+    columns, cross, rows = text.lower().partition("x")
+    if not (cross and columns.isdecimal() and rows.isdecimal() and 0 < int(columns) * int(rows) <= MOST_TILES):
+        raise UsageError(f"--montage {text!r} is not COLUMNSxROWS of at most {MOST_TILES} tiles", "for example 4x3")
+    return int(columns), int(rows)
+
+
+def pick(order: Sequence[int], wanted: str, name: str) -> list[int]:
+    """The frames that ``--slice`` names, of ``order``, which is spatial. Raises UsageError where there is none."""
+    which = parse_slices(wanted)
+    chosen = order[which] if isinstance(which, slice) else order[which : which + 1]
+    if not chosen:
+        raise UsageError(f"--slice {wanted}: {name} has {len(order)}", f"slices count from 0 to {len(order) - 1}")
+    return list(chosen)

@@ -1,0 +1,1 @@
+"""``dragonfly finetune``: files of questions and answers in, a checkpoint folder out."""

@@ -1,0 +1,111 @@
+"""``finetune``: everything that can be told without the network is told first, then it is trained and written."""
+
+import hashlib
+import json
+import logging
+import os
+from dataclasses import asdict
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from dragonfly_cli import __version__
+from dragonfly_cli.engine.checkpoints import Checkpoint, find_checkpoint
+from dragonfly_cli.errors import InputError, ModelError, UsageError
+from dragonfly_cli.finetuning.data_file import Data, read_data
+from dragonfly_cli.finetuning.folder import RunFolder
+from dragonfly_cli.finetuning.options import RecipeName, TuneOptions
+from dragonfly_cli.finetuning.splits import Split, split_rows
+from dragonfly_cli.options import OpenOptions
+from dragonfly_cli.output.notices import NOTICE
+from dragonfly_cli.output.terminal import say
+from dragonfly_cli.readers.fingerprint import fingerprint
+
+SCHEMA_VERSION = 1
+
+_INSTALL = 'run: pip install "dragonfly-cli[finetune]"'
+_RECORDED_PACKAGES = ("torch", "transformers", "accelerate", "peft", "numpy", "pillow")
+
+
+def finetune(data_file: Path, output: Path, tuning: TuneOptions, opening: OpenOptions) -> None:
+    """Trains on the rows of ``data_file`` and writes a checkpoint folder; goes on with a run that was interrupted.
+
+    Raises DragonflyError, and then nothing has been written but what such a run needs to go on.
+    """
+    tuning.check()
+    _check_packages(tuning.recipe)
+    folder = RunFolder(output)
+    folder.refuse_foreign()
+    checkpoint = find_checkpoint(tuning.model)
+    data = read_data(data_file)
+    split = split_rows(data_file, data.rows, tuning.hold_out, tuning.seed)
+    hashes = _data_hashes(data)
+    data.refuse_too_many_bad(tuning.max_errors)
+    record = _record(tuning, opening, checkpoint, hashes, split)
+    earlier = folder.earlier(record["settings"])
+    if earlier and earlier["status"] == "finished":
+        _tell(f"{output} was finished by an earlier run with the same settings; nothing was changed")
+        return
+    _tell(NOTICE)
+    if earlier:
+        _tell(f"continuing {output}")
+    folder.begin(record)
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # remarks on a CPU, which nobody can do anything about
+    from dragonfly_cli.finetuning.training import train_rows
+
+    train_rows(folder, record, checkpoint, data, split, tuning, opening)
+    _tell(f'written to {output}; ask it with: dragonfly ask IMAGE "..." --model {output}')
+
+
+def _tell(note: str) -> None:
+    """Once, however many processes train."""
+    if os.environ.get("RANK", "0") == "0":
+        say(f"note: {note}")
+
+
+def _check_packages(recipe: RecipeName) -> None:
+    needed = ["accelerate", *(["peft"] if recipe.has_adapters else [])]
+    for package in needed:
+        if find_spec(package) is None:
+            raise UsageError(f"finetune needs the package {package}, which is not installed", _INSTALL)
+    if recipe is RecipeName.qlora and find_spec("bitsandbytes") is None:
+        raise ModelError("--recipe qlora needs bitsandbytes, which is not installed", "run: pip install bitsandbytes")
+
+
+def _data_hashes(data: Data) -> dict[str, Any]:
+    """Of the data file, and one of all pictures; rows whose file cannot be opened are moved to the bad ones."""
+    lines = []
+    pictures: dict[Path, set[int]] = {}
+    for row in data.rows:
+        pictures.setdefault(row.picture.path, set()).add(row.number)
+    for path, numbers in sorted(pictures.items()):
+        try:
+            hashes = fingerprint(path)
+            lines.append(f"{hashes['sha256'] or hashes['quickhash']}  {path}\n")
+        except InputError as error:
+            data.leave_out(numbers, error.message)
+    return {
+        "file_sha256": fingerprint(data.path)["sha256"] or fingerprint(data.path)["quickhash"],
+        "images": len(lines),
+        "images_sha256": hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest(),
+    }
+
+
+def _record(
+    tuning: TuneOptions, opening: OpenOptions, checkpoint: Checkpoint, hashes: dict[str, Any], split: Split
+) -> dict[str, Any]:
+    settings = {**asdict(tuning), "opening": asdict(opening), "data": hashes}
+    settings["base"] = {"id": checkpoint.id, "sha256": checkpoint.sha256()}
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "status": "running",
+        "settings": json.loads(json.dumps(settings, default=str)),  # as it will be read back
+        "rows": {"train": len(split.train), "held_out": len(split.held_out), "split": split.by},
+        "versions": {"dragonfly-cli": __version__, **{name: _version(name) for name in _RECORDED_PACKAGES}},
+        "notice": NOTICE,
+    }
+
+
+def _version(package: str) -> str | None:
+    return version(package) if find_spec("PIL" if package == "pillow" else package) else None

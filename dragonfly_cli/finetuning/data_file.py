@@ -1,0 +1,89 @@
+"""The rows of a JSONL or Parquet file, and those that cannot be used, by number and reason."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from dragonfly_cli.errors import InputError, NoInputError, UsageError
+from dragonfly_cli.finetuning.rows import BadRowError, Row, as_row
+
+_NAMED = 5  # bad rows that an error names
+
+
+@dataclass
+class Data:
+    """What a file holds; a row is in ``rows`` or in ``bad``, which says by number why it is left out."""
+
+    path: Path
+    rows: list[Row]
+    bad: dict[int, str] = field(default_factory=dict)
+
+    def leave_out(self, numbers: set[int], why: str) -> None:
+        """Moves rows to the bad ones."""
+        self.rows = [row for row in self.rows if row.number not in numbers]
+        self.bad |= dict.fromkeys(numbers, why)
+
+    def bad_lines(self) -> list[str]:
+        return [f"row {number}: {why}" for number, why in sorted(self.bad.items())]
+
+    def refuse_too_many_bad(self, most: int) -> None:
+        """Raises InputError when more than ``most`` rows are bad, or no row is left."""
+        if len(self.bad) > most:
+            named = "; ".join(self.bad_lines()[:_NAMED])
+            raise InputError(
+                f"{self.path}: {len(self.bad)} rows cannot be used, and --max-errors is {most}: {named}",
+                "correct them, or give a larger --max-errors to leave them out",
+            )
+        if not self.rows:
+            raise InputError(f"{self.path}: there is no row to learn from", 'a row is {"image", "question", "answer"}')
+
+
+def read_data(path: Path) -> Data:
+    """Reads every row; raises NoInputError, InputError, and UsageError where a package for the format is missing."""
+    data = Data(path, [])
+    for number, content in _contents(path):
+        try:
+            data.rows.append(as_row(number, content, path.parent))
+        except BadRowError as error:
+            data.bad[number] = str(error)
+    return data
+
+
+def _contents(path: Path) -> Iterator[tuple[int, Any]]:
+    """Numbers from 1 and decoded rows; one that is no JSON is given as its text, and so is refused as no object."""
+    if not path.is_file():
+        raise NoInputError(f"no such file: {path}", "give a JSONL or Parquet file of questions and answers")
+    if path.suffix.lower() == ".parquet":
+        yield from enumerate(_parquet_rows(path), start=1)
+        return
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise InputError(f"cannot read {path}: it is not UTF-8 text", "give a JSONL or Parquet file") from None
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}", "check the rights of the file") from None
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            yield number, _decoded(line)
+
+
+def _decoded(line: str) -> Any:
+    try:
+        return json.loads(line)
+    except ValueError:
+        return line
+
+
+def _parquet_rows(path: Path) -> list[dict[str, Any]]:
+    if find_spec("pyarrow") is None:
+        raise UsageError(f"{path}: Parquet files need pyarrow, which is not installed", "run: pip install pyarrow")
+    from pyarrow import ArrowException
+    from pyarrow.parquet import read_table
+
+    try:
+        return read_table(path).to_pylist()
+    except (ArrowException, OSError):
+        raise InputError(f"cannot read {path}: it is not a Parquet file", "export it again") from None

@@ -1,0 +1,118 @@
+"""The options of ``finetune``; what is ``None`` is the recipe's own. Nothing heavy is imported."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from dragonfly_cli.errors import UsageError
+from dragonfly_cli.options import ModelOption
+
+
+class RecipeName(StrEnum):
+    """Which part of the network learns: see ``dragonfly_med.training.recipes``."""
+
+    stage1 = "stage1"
+    language = "language"
+    stage2 = "stage2"
+    lora = "lora"
+    qlora = "qlora"
+
+    @property
+    def has_adapters(self) -> bool:
+        return self in (RecipeName.lora, RecipeName.qlora)
+
+
+class LossName(StrEnum):
+    """What is learnt of a row: its answers, or as in the reference everything."""
+
+    answer_only = "answer-only"
+    reference = "reference"
+
+
+class Precision(StrEnum):
+    """Of computing while training; ``auto`` is bf16 on a GPU that has it, else fp32."""
+
+    auto = "auto"
+    bf16 = "bf16"
+    fp32 = "fp32"
+
+
+class Device(StrEnum):
+    """Where to train; a GPU is chosen by CUDA_VISIBLE_DEVICES, several by ``accelerate launch``."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+@dataclass(frozen=True)
+class TuneOptions:
+    """What learns, from how much of the data, and for how long."""
+
+    recipe: Annotated[
+        RecipeName,
+        typer.Option(
+            "--recipe",
+            envvar="DRAGONFLY_RECIPE",
+            help="stage1: projector; language: and language model; stage2: everything; (q)lora: adapters (in 4 bit).",
+        ),
+    ] = RecipeName.lora
+    loss: Annotated[
+        LossName,
+        typer.Option("--loss", envvar="DRAGONFLY_LOSS", help="reference also learns the questions."),
+    ] = LossName.answer_only
+    model: ModelOption = "auto"
+    epochs: Annotated[
+        float | None, typer.Option("--epochs", envvar="DRAGONFLY_EPOCHS", help="How often every picture is seen.")
+    ] = None
+    steps: Annotated[
+        int | None, typer.Option("--steps", envvar="DRAGONFLY_STEPS", min=1, help="Instead of --epochs.")
+    ] = None
+    lr: Annotated[float | None, typer.Option("--lr", envvar="DRAGONFLY_LR", help="The highest learning rate.")] = None
+    batch: Annotated[
+        int | None,
+        typer.Option("--batch", envvar="DRAGONFLY_BATCH", min=1, help="Pictures, with all their rows, at a time."),
+    ] = None
+    accumulate: Annotated[
+        int | None, typer.Option("--accumulate", envvar="DRAGONFLY_ACCUMULATE", min=1, help="Batches in one step.")
+    ] = None
+    max_length: Annotated[
+        int | None,
+        typer.Option("--max-length", envvar="DRAGONFLY_MAX_LENGTH", min=1, help="Tokens of picture and rows together."),
+    ] = None
+    rank: Annotated[int, typer.Option("--rank", envvar="DRAGONFLY_RANK", min=1, help="Size of the adapters.")] = 16
+    hold_out: Annotated[
+        float,
+        typer.Option(
+            "--hold-out", envvar="DRAGONFLY_HOLD_OUT", help="Share of the rows to test on, if no column split says."
+        ),
+    ] = 0.1
+    max_errors: Annotated[
+        int, typer.Option("--max-errors", envvar="DRAGONFLY_MAX_ERRORS", min=0, help="Bad rows to leave out at most.")
+    ] = 10
+    seed: Annotated[int, typer.Option("--seed", envvar="DRAGONFLY_SEED", min=0, help="The same one, the same run.")] = 0
+    device: Annotated[Device, typer.Option("--device", envvar="DRAGONFLY_DEVICE", help="Where to train.")] = Device.auto
+    precision: Annotated[
+        Precision, typer.Option("--precision", envvar="DRAGONFLY_PRECISION", help="auto: bf16 on a GPU, else fp32.")
+    ] = Precision.auto
+    gradient_checkpointing: Annotated[
+        bool,
+        typer.Option(
+            "--gradient-checkpointing", envvar="DRAGONFLY_GRADIENT_CHECKPOINTING", help="Less memory, more time."
+        ),
+    ] = False
+    save_every: Annotated[
+        int, typer.Option("--save-every", envvar="DRAGONFLY_SAVE_EVERY", min=1, help="Steps between checkpoints.")
+    ] = 200
+
+    def check(self) -> None:
+        """Raises UsageError for values that contradict each other, or that nothing can come of."""
+        if self.epochs is not None and self.steps is not None:
+            raise UsageError("--epochs and --steps are both given", "give one of them")
+        for name, value in (("--epochs", self.epochs), ("--lr", self.lr)):
+            if value is not None and not 0 < value < float("inf"):
+                raise UsageError(f"{name} must be above 0, not {value}", f"leave {name} out for the recipe's own")
+        if not 0 <= self.hold_out <= 0.5:
+            raise UsageError(f"--hold-out must be from 0 to 0.5, not {self.hold_out}", "0.1 keeps a tenth of the rows")

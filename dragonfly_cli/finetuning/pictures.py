@@ -1,0 +1,133 @@
+"""The pictures that rows are about, read as every other command reads them; a frozen encoder sees each only once.
+
+What the encoder makes of a picture is kept on disk, in half precision, for all epochs and for a run that is continued.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from dragonfly_cli.errors import DragonflyError, InputError
+from dragonfly_cli.fields import Field, field_view, plan_fields
+from dragonfly_cli.finetuning.rows import Picture, Row
+from dragonfly_cli.options import LookOptions, OpenOptions
+from dragonfly_cli.readers import Source, open_source
+from dragonfly_med import DragonflyForCausalLM, DragonflyProcessor
+from dragonfly_med.training import Conversation, Exchange, Sample
+from dragonfly_med.training.sequences import SequenceMaker
+
+
+class PictureReader:
+    """Reads pictures as the network sees them, pixels or, from ``cache``, features."""
+
+    def __init__(self, processor: DragonflyProcessor, opening: OpenOptions, cache: Path | None) -> None:
+        self._processor = processor
+        self._opening = opening
+        self._cache = cache
+
+    def pixels(self, picture: Picture) -> torch.Tensor:
+        """float32 [crops, 3, side, side]; raises DragonflyError for a picture that cannot be read."""
+        with closing(open_source(picture.path, self._opening)) as source:
+            return self._processor.pixels(field_view(source, _field(source, picture)))
+
+    def sample(self, picture: Picture, conversations: Sequence[Conversation]) -> Sample:
+        if self._cache is None:
+            return Sample(conversations, pixels=self.pixels(picture))
+        return Sample(conversations, features=torch.from_numpy(np.load(self._file(picture))))
+
+    def prepare(self, picture: Picture, network: DragonflyForCausalLM) -> None:
+        """Makes sure that ``sample`` can give the picture; raises DragonflyError where it cannot be read."""
+        if self._cache is None:
+            self.pixels(picture)
+            return
+        file = self._file(picture)
+        if file.exists():
+            return
+        features = encoded(network, self.pixels(picture))
+        part = file.with_suffix(".part")
+        with part.open("wb") as opened:
+            np.save(opened, features.numpy())
+        part.replace(file)
+
+    def _file(self, picture: Picture) -> Path:
+        assert self._cache is not None
+        return self._cache / f"{sha256(repr(picture).encode()).hexdigest()}.npy"
+
+
+class PictureSamples(Sequence[Sample]):
+    """One sample per picture, or several where its conversations do not fit into one; read when asked for."""
+
+    def __init__(self, reader: PictureReader, maker: SequenceMaker, rows: list[Row]) -> None:
+        self._reader = reader
+        self._packs = [
+            (picture, pack)
+            for picture, theirs in by_picture(rows).items()
+            for pack in maker.packed([conversation_of(row) for row in theirs])
+        ]
+
+    def __len__(self) -> int:
+        return len(self._packs)
+
+    def __getitem__(self, index):
+        return self._reader.sample(*self._packs[index])
+
+
+class Blanked(Sequence[Sample]):
+    """The same samples with one picture, a blank one, in all of them: what the questions alone give away."""
+
+    def __init__(self, samples: Sequence[Sample], picture: dict[str, torch.Tensor]) -> None:
+        self._samples = samples
+        self._picture = picture
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def __getitem__(self, index):
+        return Sample(self._samples[index].conversations, **self._picture)
+
+
+def by_picture(rows: Iterable[Row]) -> dict[Picture, list[Row]]:
+    """Rows of each picture, in the order in which they come."""
+    found: dict[Picture, list[Row]] = defaultdict(list)
+    for row in rows:
+        found[row.picture].append(row)
+    return found
+
+
+def conversation_of(row: Row) -> list[Exchange]:
+    return [Exchange(turn.question, turn.answer, turn.system) for turn in row.turns]
+
+
+def unreadable_pictures(
+    reader: PictureReader, pictures: Iterable[Picture], network: DragonflyForCausalLM
+) -> Iterator[tuple[Picture, str]]:
+    """Reads every picture; yields those that cannot be used, with the reason."""
+    for picture in pictures:
+        try:
+            reader.prepare(picture, network)
+        except DragonflyError as error:
+            yield picture, error.message
+
+
+@torch.inference_mode()
+def encoded(network: DragonflyForCausalLM, pixels: torch.Tensor) -> torch.Tensor:
+    """What the encoder makes of one picture, float16 on the CPU."""
+    device = next(network.image_encoder.parameters()).device
+    return network.image_features(pixels[None].to(device))[0].half().cpu()
+
+
+def _field(source: Source, picture: Picture) -> Field:
+    if picture.frame is None and source.frames > 1:
+        raise InputError(f"{source.path} has {source.frames} frames", "say which in a column frame")
+    field = plan_fields(source, LookOptions(frame=picture.frame))[0]
+    if picture.region is None:
+        return field
+    right, bottom = picture.region.corners[2:]
+    if min(picture.region.x, picture.region.y) < 0 or right > source.size_wh[0] or bottom > source.size_wh[1]:
+        raise InputError(f"{source.path}: the region reaches outside of the picture", "correct the column region")
+    return Field(0, "region", field.frame, picture.region)

@@ -1,0 +1,163 @@
+"""From one row of a data file to the picture and the conversation that it holds.
+
+Three forms are read: ``question`` and ``answer``; ``conversations`` as a list of turns (``from``/``role`` and
+``value``/``content``); and the reference's own, ``conversations`` as one Llama 3 text, or ``text`` as a caption.
+The picture is ``image`` or ``image_url``, with ``frame`` and ``region`` where it has several frames or only a part of
+it is meant. A row that cannot be used is named by its number; what it says is never repeated, since it may be private.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dragonfly_cli.engine.questions import CAPTION_INSTRUCTION
+from dragonfly_cli.geometry import Box
+
+GROUP_COLUMNS = ("patient", "slide", "group")
+
+_TRAIN = frozenset(("train", "training"))
+_HELD_OUT = frozenset("val valid validation dev eval test held-out held_out".split())
+_USER, _ASSISTANT = frozenset(("user", "human")), frozenset(("assistant", "gpt", "model"))
+_PICTURE_MARK = "<image>"  # of other programs' files; the place of the picture is fixed here
+_TURN = re.compile(r"<\|start_header_id\|>(\w+)<\|end_header_id\|>\n\n(.*?)<\|eot_id\|>", re.DOTALL)
+_SPECIAL = re.compile(r"<\|[^|<>]*\|>")
+_BEGIN, _END = "<|begin_of_text|>", "<|end_of_text|>"
+
+
+class BadRowError(ValueError):
+    """A row that cannot be used; its text says why, without quoting it."""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A question with its answer."""
+
+    question: str
+    answer: str
+    system: str | None = None
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture that rows are about: a file, and which frame and part of it in level-0 pixels."""
+
+    path: Path
+    frame: int | None = None
+    region: Box | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """``number`` counts from 1, as lines do. ``groups`` holds the row's patient, slide and group, where it has them."""
+
+    number: int
+    picture: Picture
+    turns: tuple[Turn, ...]
+    groups: Mapping[str, str]
+    is_held_out: bool | None  # None: the file does not say
+
+
+def as_row(number: int, content: Any, folder: Path) -> Row:
+    """The row that a decoded line holds; raises BadRowError."""
+    if not isinstance(content, dict):
+        raise BadRowError("it is not an object with named columns")
+    groups = {name: str(content[name]) for name in GROUP_COLUMNS if content.get(name) not in (None, "")}
+    return Row(number, _picture(content, folder), _turns(content), groups, _is_held_out(content.get("split")))
+
+
+def _picture(content: dict[str, Any], folder: Path) -> Picture:
+    name = content.get("image") or content.get("image_url")
+    if not isinstance(name, str):
+        raise BadRowError("the column image holds no path")
+    frame = content.get("frame")
+    if frame is not None and (not _is_count(frame) or frame < 0):
+        raise BadRowError("frame is not a number from 0 on")
+    return Picture(folder / name, frame, _region(content.get("region")))
+
+
+def _region(value: Any) -> Box | None:
+    if value is None:
+        return None
+    if isinstance(value, dict):
+        value = [value.get(name) for name in ("x", "y", "width", "height")]
+    if not isinstance(value, list | tuple) or len(value) != 4 or not all(map(_is_count, value)):
+        raise BadRowError("region is not x, y, width, height in pixels")
+    try:
+        return Box(*value)
+    except ValueError:
+        raise BadRowError("region is empty") from None
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_held_out(split: Any) -> bool | None:
+    if split in (None, ""):
+        return None
+    name = str(split).strip().lower()
+    if name not in _TRAIN | _HELD_OUT:
+        raise BadRowError("split is neither train nor a name of a held-out part (val, validation, dev, test)")
+    return name in _HELD_OUT
+
+
+def _turns(content: dict[str, Any]) -> tuple[Turn, ...]:
+    conversations = content.get("conversations")
+    if isinstance(conversations, str):
+        return _paired(_parsed(conversations))
+    if isinstance(conversations, list | tuple):
+        return _paired([_said(turn) for turn in conversations])
+    if content.get("question") is not None:
+        return _paired([("user", content["question"]), ("assistant", content.get("answer"))])
+    if content.get("text") is not None:
+        return _paired([("user", CAPTION_INSTRUCTION), ("assistant", content["text"])])
+    raise BadRowError("there is no question, no conversations and no text")
+
+
+def _said(turn: Any) -> tuple[str, Any]:
+    if not isinstance(turn, dict):
+        raise BadRowError("a turn of the conversation is not an object")
+    role, text = turn.get("from", turn.get("role")), turn.get("value", turn.get("content"))
+    return str(role).lower(), text
+
+
+def _parsed(text: str) -> list[tuple[str, Any]]:
+    """Llama 3's chat text as turns; nothing may stand between them."""
+    text = text.strip().removeprefix(_BEGIN).removesuffix(_END)
+    if _TURN.sub("", text).strip():
+        raise BadRowError("conversations is not whole turns of Llama 3's chat text")
+    return [(role.lower(), said) for role, said in _TURN.findall(text)]
+
+
+def _paired(said: list[tuple[str, Any]]) -> tuple[Turn, ...]:
+    """Questions with their answers; a system turn goes with the question that follows it."""
+    turns = []
+    system = question = None
+    for role, text in said:
+        if role == "system" and question is None:
+            system = _plain(text, "system prompt")
+        elif role in _USER and question is None:
+            question = _plain(text, "question")
+        elif role in _ASSISTANT and question is not None:
+            turns.append(Turn(question, _plain(text, "answer"), system))
+            system = question = None
+        else:
+            raise BadRowError("user and assistant do not take turns")
+    if question is not None or not turns:
+        raise BadRowError("a question has no answer")
+    return tuple(turns)
+
+
+def _plain(text: Any, what: str) -> str:
+    if isinstance(text, int | float) and not isinstance(text, bool):
+        text = str(text)
+    if not isinstance(text, str):
+        raise BadRowError(f"the {what} is no text")
+    text = text.replace(_PICTURE_MARK, "").strip()
+    if not text:
+        raise BadRowError(f"the {what} is empty")
+    if _SPECIAL.search(text):
+        raise BadRowError(f"the {what} holds one of the tokens that structure a prompt")
+    return text

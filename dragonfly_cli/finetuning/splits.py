@@ -1,0 +1,95 @@
+"""Which rows are learnt from and which are held out, so that nothing of a patient, slide or picture is in both."""
+
+import random
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+from dragonfly_cli.errors import InputError
+from dragonfly_cli.finetuning.rows import GROUP_COLUMNS, Row
+
+_IMAGE = "image"
+
+
+@dataclass(frozen=True)
+class Split:
+    """Rows in their order in the file; ``by`` says where the division comes from."""
+
+    train: list[Row]
+    held_out: list[Row]
+    by: str
+
+
+def split_rows(path: Path, rows: list[Row], share: float, seed: int) -> Split:
+    """As the column ``split`` says, or else a ``share`` of the rows drawn by ``seed``, whole groups at a time.
+
+    Raises InputError for a leak - a patient, slide, group or picture that is on both sides - or where only some rows
+    say on which side they are.
+    """
+    told = [row for row in rows if row.is_held_out is not None]
+    if not told:
+        return _drawn(rows, share, seed)
+    if len(told) < len(rows):
+        missing = next(row.number for row in rows if row.is_held_out is None)
+        raise InputError(
+            f"{path}: column split is given in some rows only, not in row {missing}", "fill the column, or remove it"
+        )
+    split = Split(
+        [row for row in rows if not row.is_held_out], [row for row in rows if row.is_held_out], by="column split"
+    )
+    _refuse_leak(path, split)
+    return split
+
+
+def _refuse_leak(path: Path, split: Split) -> None:
+    """No message quotes a value: it may be a patient's name."""
+    for column in (*GROUP_COLUMNS, _IMAGE):
+        seen = {_key(row, column): row.number for row in split.train if _key(row, column)}
+        leaks = [row for row in split.held_out if _key(row, column) in seen]
+        if leaks:
+            first = leaks[0]
+            raise InputError(
+                f"{path}: column {column} leaks: {len(leaks)} held-out rows share theirs with training rows, "
+                f"first row {first.number} with row {seen[_key(first, column)]}",
+                f"put all rows of one {column} on the same side of column split",
+            )
+
+
+def _key(row: Row, column: str) -> str | None:
+    return str(row.picture.path.resolve()) if column == _IMAGE else row.groups.get(column)
+
+
+def _drawn(rows: list[Row], share: float, seed: int) -> Split:
+    groups = _connected(rows)
+    random.Random(seed).shuffle(groups)
+    wanted = share * len(rows)
+    held_out: set[int] = set()
+    for group in groups[1:]:  # one is always left to learn from
+        if len(held_out) + len(group) <= wanted or (wanted and not held_out):
+            held_out |= {row.number for row in group}
+    return Split(
+        [row for row in rows if row.number not in held_out],
+        [row for row in rows if row.number in held_out],
+        by=f"drawn by {', '.join(c for c in (*GROUP_COLUMNS, _IMAGE) if any(_key(row, c) for row in rows))}",
+    )
+
+
+def _connected(rows: list[Row]) -> list[list[Row]]:
+    """Rows that share a patient, slide, group or picture, directly or by others, in the order of their first."""
+    parent = list(range(len(rows)))
+
+    def root(index: int) -> int:
+        while parent[index] != index:
+            parent[index] = index = parent[parent[index]]
+        return index
+
+    first: dict[tuple[str, str], int] = {}
+    for index, row in enumerate(rows):
+        for column in (*GROUP_COLUMNS, _IMAGE):
+            if key := _key(row, column):
+                mine, theirs = root(index), root(first.setdefault((column, key), index))
+                parent[max(mine, theirs)] = min(mine, theirs)
+    groups: dict[int, list[Row]] = defaultdict(list)
+    for index, row in enumerate(rows):
+        groups[root(index)].append(row)
+    return list(groups.values())

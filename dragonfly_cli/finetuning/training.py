@@ -1,0 +1,193 @@
+"""From rows to a written checkpoint: the part of ``finetune`` that needs the network.
+
+Several processes, started by ``accelerate launch`` or ``torchrun``, go through here side by side; the first one
+writes and speaks.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
+from PIL import Image
+
+from dragonfly_cli.engine.checkpoints import Checkpoint
+from dragonfly_cli.engine.placement import choose_device, out_of_memory
+from dragonfly_cli.errors import DragonflyError
+from dragonfly_cli.finetuning.curve import loss_curve
+from dragonfly_cli.finetuning.data_file import Data
+from dragonfly_cli.finetuning.folder import RunFolder
+from dragonfly_cli.finetuning.network import computes_in_bf16, open_for_training, place_encoder, training_device
+from dragonfly_cli.finetuning.options import TuneOptions
+from dragonfly_cli.finetuning.pictures import (
+    Blanked,
+    PictureReader,
+    PictureSamples,
+    by_picture,
+    conversation_of,
+    encoded,
+    unreadable_pictures,
+)
+from dragonfly_cli.finetuning.progress import Progress
+from dragonfly_cli.finetuning.rows import Picture
+from dragonfly_cli.finetuning.splits import Split
+from dragonfly_cli.options import OpenOptions
+from dragonfly_cli.output.files import write_whole
+from dragonfly_cli.output.terminal import say
+from dragonfly_cli.store.folder import disk_errors
+from dragonfly_med import DragonflyForCausalLM, DragonflyProcessor, PromptTooLongError
+from dragonfly_med.training import Settings, Teaching, Trained, TrainingRun
+from dragonfly_med.training.recipes import RECIPES, Adapters
+from dragonfly_med.training.saving import write_trained
+from dragonfly_med.training.sequences import SequenceMaker
+
+_ADAPTER, _CURVE = "adapter", "loss.png"
+_BLANK_SIDE_PX = 64
+_FEEDERS = 4  # processes that read pictures for a GPU, where they are read in every epoch
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Samples that will not fail, and the same blank picture for all held-out ones."""
+
+    train: PictureSamples
+    held_out: PictureSamples
+    blanked: Blanked
+
+
+def train_rows(
+    folder: RunFolder,
+    record: dict[str, Any],
+    checkpoint: Checkpoint,
+    data: Data,
+    split: Split,
+    tuning: TuneOptions,
+    opening: OpenOptions,
+) -> None:
+    """Trains, evaluates and writes; ``record`` is completed on the way."""
+    started = perf_counter()
+    network, processor = open_for_training(checkpoint, tuning)
+    maker = SequenceMaker(processor, _teaching(tuning))
+    reader = PictureReader(processor, opening, None if RECIPES[tuning.recipe].encoder_learns else folder.features)
+    try:
+        prepared = _prepare(network, processor, reader, maker, data, split, tuning)
+    except DragonflyError:
+        folder.discard()
+        raise
+    record["bad_rows"] = data.bad_lines()
+    _tell_first([f"warning: left out {line}" for line in data.bad_lines()])
+    run = TrainingRun(
+        network, processor, prepared.train, prepared.held_out, _settings(tuning), folder.checkpoints, [Progress()]
+    )
+    try:
+        before = run.score(prepared.held_out).summary()
+        trained = run.train()
+        record["metrics"] = {
+            "before": before,
+            "after": run.score(prepared.held_out).summary(),
+            "after_with_blank_pictures": run.score(prepared.blanked).summary(),
+        }
+    except torch.OutOfMemoryError as error:
+        raise out_of_memory(str(training_device(tuning))) from error
+    if PartialState().is_main_process:
+        record |= {"history": trained.history, "seconds": round(perf_counter() - started, 1)}
+        _write(folder, record, checkpoint, trained, tuning)
+    PartialState().wait_for_everyone()
+
+
+def _prepare(
+    network: DragonflyForCausalLM,
+    processor: DragonflyProcessor,
+    reader: PictureReader,
+    maker: SequenceMaker,
+    data: Data,
+    split: Split,
+    tuning: TuneOptions,
+) -> Prepared:
+    """Looks at every row and every picture; raises InputError when too many cannot be used."""
+    for row in list(data.rows):
+        try:
+            maker.packed([conversation_of(row)])
+        except PromptTooLongError as error:
+            data.leave_out({row.number}, str(error))
+    data.refuse_too_many_bad(tuning.max_errors)
+    place_encoder(network, tuning)
+    pictures = by_picture(data.rows)
+    for picture, why in _unreadable(reader, list(pictures), network):
+        data.leave_out({row.number for row in pictures[picture]}, why)
+    data.refuse_too_many_bad(tuning.max_errors)
+    left = {row.number for row in data.rows}
+    train, held_out = (
+        PictureSamples(reader, maker, [row for row in rows if row.number in left])
+        for rows in (split.train, split.held_out)
+    )
+    return Prepared(train, held_out, Blanked(held_out, _blank(network, processor, tuning)))
+
+
+def _unreadable(
+    reader: PictureReader, pictures: list[Picture], network: DragonflyForCausalLM
+) -> Iterable[tuple[Picture, str]]:
+    """Every process looks at its share, and learns of the others' findings."""
+    state = PartialState()
+    mine = pictures[state.process_index :: state.num_processes]
+    found = gather_object(list(unreadable_pictures(reader, mine, network)))
+    state.wait_for_everyone()
+    return found
+
+
+def _blank(
+    network: DragonflyForCausalLM, processor: DragonflyProcessor, tuning: TuneOptions
+) -> dict[str, torch.Tensor]:
+    pixels = processor.pixels(Image.new("RGB", (_BLANK_SIDE_PX, _BLANK_SIDE_PX), "white"))
+    return {"pixels": pixels} if RECIPES[tuning.recipe].encoder_learns else {"features": encoded(network, pixels)}
+
+
+def _teaching(tuning: TuneOptions) -> Teaching:
+    return Teaching(loss=tuning.loss.value, max_length=tuning.max_length)
+
+
+def _settings(tuning: TuneOptions) -> Settings:
+    device = choose_device(tuning.device)
+    return Settings(
+        recipe=tuning.recipe.value,
+        teaching=_teaching(tuning),
+        epochs=tuning.epochs,
+        steps=tuning.steps,
+        learning_rate=tuning.lr,
+        batch=tuning.batch,
+        accumulate=tuning.accumulate,
+        adapters=Adapters(rank=tuning.rank, alpha=2 * tuning.rank),
+        seed=tuning.seed,
+        mixed_precision=computes_in_bf16(tuning),
+        gradient_checkpointing=tuning.gradient_checkpointing,
+        save_every=tuning.save_every,
+        use_cpu=device.type == "cpu",
+        workers=_FEEDERS if device.type == "cuda" and RECIPES[tuning.recipe].encoder_learns else 0,
+    )
+
+
+def _write(
+    folder: RunFolder, record: dict[str, Any], checkpoint: Checkpoint, trained: Trained, tuning: TuneOptions
+) -> None:
+    """The checkpoint, its adapters beside it, the record and the curve."""
+    four_bit = RECIPES[tuning.recipe].four_bit
+    base = (checkpoint.in_4_bit or checkpoint) if four_bit else checkpoint
+    with disk_errors(folder.path):
+        folder.result.mkdir(exist_ok=True)
+        write_trained(base.folder, trained.network, folder.result, four_bit)
+        if trained.adapted is not None:
+            trained.adapted.save_pretrained(str(folder.result / _ADAPTER))
+    write_whole(folder.result / _CURVE, lambda part: loss_curve(trained.history).save(part, format="PNG"))
+    folder.publish()
+    folder.write({**record, "status": "finished"})
+    folder.clear()
+
+
+def _tell_first(lines: list[str]) -> None:
+    """Says it once, however many processes train."""
+    if PartialState().is_main_process:
+        for line in lines:
+            say(line)

@@ -1,0 +1,163 @@
+"""The DICOM files of a folder, a DICOMDIR, a zip or a tar, found by content.
+
+Nothing is unpacked on disk: a member of an archive is read into memory when it is asked for, its name is a label and
+never a path, links are not followed, and sizes are checked before anything is read. Non-goals: what the files hold.
+"""
+
+import os
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+
+import pydicom
+
+from dragonfly_cli.errors import InputError
+from dragonfly_cli.readers.dicom.header import quiet_pydicom
+from dragonfly_cli.readers.dicom.places import Place, in_memory, on_disk
+from dragonfly_cli.readers.dicom.signature import (
+    DICOMDIR_SOP_CLASS,
+    HEAD_BYTES,
+    WSI_SOP_CLASS,
+    is_dicom,
+    sop_class,
+)
+
+MAX_MEMBERS = 100_000
+MAX_MEMBER_BYTES = 2**30
+MAX_TOTAL_BYTES = 4 * 2**30  # of an archive when unpacked; a CT of the whole body has a tenth of it
+NOT_SLICES = (DICOMDIR_SOP_CLASS, WSI_SOP_CLASS)
+ARCHIVE_ERRORS = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    OSError,
+    ValueError,
+    RuntimeError,  # a password; with NotImplementedError for a compression that Python has not
+)
+ARCHIVE_HINT = "unpack it and give the folder, or pack it again"
+
+
+def places_in(path: Path) -> list[Place]:
+    """The DICOM files of a folder, a DICOMDIR or an archive, sorted by name. Raises InputError."""
+    if path.is_dir():
+        return folder_places(path)
+    with path.open("rb") as file:
+        head = file.read(HEAD_BYTES)
+    if is_dicom(head):
+        return dicomdir_places(path)
+    with _archive_errors(path):
+        return zip_places(path) if zipfile.is_zipfile(path) else tar_places(path)
+
+
+def folder_places(folder: Path) -> list[Place]:
+    """Every DICOM file below ``folder``; hidden files, DICOMDIR and whole slides are left out."""
+    found: list[Place] = []
+    for parent, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        files = (Path(parent, name) for name in sorted(names) if not name.startswith("."))
+        found += [on_disk(file) for file in files if file.is_file() and _is_slice(_head_of(file))]
+    return found
+
+
+def dicomdir_places(path: Path) -> list[Place]:
+    """The files that a DICOMDIR names, as far as they lie in its folder."""
+    try:
+        with quiet_pydicom():
+            records = pydicom.dcmread(path).DirectoryRecordSequence or []
+            named = [record.get("ReferencedFileID") for record in records]
+            parts = [[name] if isinstance(name, str) else list(name) for name in named if name]
+    except Exception:  # pydicom raises almost anything for a broken directory, and may quote it
+        raise InputError(f"cannot read the DICOMDIR {path}: it is damaged", "give the folder instead") from None
+    files = [file for names in parts if (file := _inside(path.parent, names))]
+    return [on_disk(file) for file in dict.fromkeys(files) if _is_slice(_head_of(file))]
+
+
+def zip_places(path: Path) -> list[Place]:
+    archive = zipfile.ZipFile(path)  # kept open by the places that refer to it
+    members = [member for member in archive.infolist() if not member.is_dir()]
+    _check_sizes(path, (member.file_size for member in members))
+
+    def head_of(member: zipfile.ZipInfo) -> bytes:
+        with archive.open(member) as stream:
+            return stream.read(HEAD_BYTES)
+
+    def loader(member: zipfile.ZipInfo) -> Callable[[], bytes]:
+        return lambda: archive.read(member)
+
+    slices = sorted((member for member in members if _is_slice(head_of(member))), key=lambda member: member.filename)
+    return [_member(path, member.filename, loader(member)) for member in slices]
+
+
+def tar_places(path: Path) -> list[Place]:
+    """The members of a tar, compressed or not; sizes are checked while it is read, before each member is passed."""
+    archive = tarfile.open(path, "r:*")  # noqa: SIM115 - kept open by the places that refer to it
+    slices = []
+    for member in _within_limits(path, archive):
+        stream = archive.extractfile(member) if member.isreg() else None
+        if stream and _is_slice(stream.read(HEAD_BYTES)):
+            slices.append(member)
+
+    def loader(member: tarfile.TarInfo) -> Callable[[], bytes]:
+        stream = archive.extractfile(member)
+        return lambda: (stream.seek(0), stream.read())[1] if stream else b""
+
+    return [_member(path, member.name, loader(member)) for member in sorted(slices, key=lambda member: member.name)]
+
+
+def _member(path: Path, name: str, load: Callable[[], bytes]) -> Place:
+    def guarded() -> bytes:
+        with _archive_errors(path):
+            return load()
+
+    return in_memory(f"{path}:{name}", guarded)
+
+
+def _within_limits(path: Path, archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    seen: list[int] = []
+    for member in archive:
+        seen.append(member.size)
+        _check_sizes(path, seen)
+        yield member
+
+
+def _check_sizes(path: Path, sizes: Iterable[int]) -> None:
+    sizes = list(sizes)
+    if len(sizes) > MAX_MEMBERS or max(sizes, default=0) > MAX_MEMBER_BYTES or sum(sizes) > MAX_TOTAL_BYTES:
+        limits = f"{MAX_MEMBERS} files, {MAX_MEMBER_BYTES // 2**30} GiB a file or {MAX_TOTAL_BYTES // 2**30} GiB in all"
+        raise InputError(f"cannot open the archive {path}: unpacked it holds more than {limits}", ARCHIVE_HINT)
+
+
+@contextmanager
+def _archive_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except ARCHIVE_ERRORS:
+        why = "it is damaged, locked by a password, or of an unknown kind"
+        raise InputError(f"cannot open the archive {path}: {why}", ARCHIVE_HINT) from None
+
+
+def _inside(folder: Path, names: list[str]) -> Path | None:
+    """The file that a DICOMDIR calls ``names``, if it is there and below ``folder``; in lower case if need be."""
+    name = PurePosixPath(*names)
+    if name.is_absolute() or ".." in name.parts:
+        return None
+    for candidate in (folder / name, folder / str(name).lower()):
+        if candidate.is_file() and candidate.resolve().is_relative_to(folder.resolve()):
+            return candidate
+    return None
+
+
+def _is_slice(head: bytes) -> bool:
+    return is_dicom(head) and sop_class(head) not in NOT_SLICES
+
+
+def _head_of(file: Path) -> bytes:
+    try:
+        with file.open("rb") as stream:
+            return stream.read(HEAD_BYTES)
+    except OSError:
+        return b""

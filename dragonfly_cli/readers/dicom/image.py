@@ -1,0 +1,255 @@
+"""One DICOM data set as pictures: each frame decoded, brought to 8-bit RGB, and stretched to square pixels.
+
+``header`` says what the file wants, ``decoding`` gives stored values, ``display`` does the arithmetic; this module
+joins them, one frame at a time. Non-goals: files and folders (``source``, ``series``), presentation states, overlays.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from pydicom.dataset import Dataset
+from pydicom.pixels import apply_color_lut
+
+from dragonfly_cli.errors import InputError, UsageError
+from dragonfly_cli.readers.dicom import display
+from dragonfly_cli.readers.dicom import header as header_of
+from dragonfly_cli.readers.dicom.choices import CT_DEFAULT, Window, WindowChoice
+from dragonfly_cli.readers.dicom.color import to_srgb
+from dragonfly_cli.readers.dicom.decoding import (
+    COPY_HINT,
+    MAX_FRAME_PIXELS,
+    PIXEL_KEYWORDS,
+    READ_ERRORS,
+    FrameReader,
+    PixelFacts,
+    pixel_facts,
+)
+from dragonfly_cli.readers.dicom.display import Array, GrayWay, LookupTable, Voi
+from dragonfly_cli.readers.dicom.index import frames_in
+from dragonfly_cli.readers.dicom.places import Place
+
+NOT_PICTURES = ("Segmentation Storage", "Label Map Segmentation Storage", "RT Dose Storage")
+NOT_PICTURE_MODALITIES = ("SEG", "RTDOSE")
+SQUARE_WITHIN = 0.005  # rounding in a header is no reason to resample
+LARGEST_PIXEL_SHAPE = 20.0  # a pixel longer than this is a mistake in the header
+BURNED_IN = "the file says that text is burned into its pixels: it may name the patient"
+NO_WINDOW = "the file gives no window: the middle 99 % of the pixel values are shown"
+
+
+@dataclass(frozen=True)
+class Shape:
+    """How a frame is stored and how it is shown: (width, height) in pixels."""
+
+    stored_wh: tuple[int, int]
+    shown_wh: tuple[int, int]
+
+
+class DicomImage:
+    """The frames of one data set. ``warnings`` grows as frames are shown; ``used`` is the window shown last.
+
+    Raises InputError when the data set cannot be read, holds no picture, or declares what cannot be.
+    """
+
+    def __init__(self, place: Place, choice: WindowChoice | None = None) -> None:
+        self._place = place
+        self.label = place.label
+        self.warnings: list[str] = []
+        with header_of.quiet_pydicom():
+            try:
+                self.header = header_of.read_header(place)
+                _check_is_picture(self.header, place.label)
+                self.facts: PixelFacts = pixel_facts(self.header, place.label)
+                self.shape = self._shape()
+                self.used = self._promised()
+            except MemoryError:
+                raise InputError(f"cannot read {place.label}: out of memory", "close other programs") from None
+            except READ_ERRORS:
+                why = "its header is damaged or incomplete"
+                raise InputError(f"cannot read the DICOM file {place.label}: {why}", COPY_HINT) from None
+        self._choice = choice
+        self._frames = FrameReader(place, self.header, self.facts)
+        self._check_choice()
+        if str(self.header.get("BurnedInAnnotation", "")).strip().upper() == "YES":
+            self.warnings.append(BURNED_IN)
+
+    def frame(self, frame: int) -> Image.Image:
+        """A frame as it is shown: 8-bit RGB, square pixels. Raises InputError, UsageError for the window."""
+        if not 0 <= frame < self.facts.frames:
+            raise InputError(f"{self.label} has no frame {frame}", f"it has {self.facts.frames}, counted from 0")
+        stored = self._frames.read(frame)
+        with header_of.quiet_pydicom():
+            try:
+                image = Image.fromarray(self._display(stored, frame)).convert("RGB")
+                image = self._in_srgb(image)
+            except READ_ERRORS:
+                why = "its header does not fit its pixels"
+                raise InputError(f"cannot show {self.label}: {why}", COPY_HINT) from None
+        if image.size == self.shape.shown_wh:
+            return image
+        return image.resize(self.shape.shown_wh, Image.Resampling.BICUBIC)
+
+    def spatial_order(self) -> Sequence[int]:
+        """The numbers of the frames by their position along the normal, if every frame has one."""
+        with header_of.quiet_pydicom():
+            try:
+                frames = frames_in(self.header, self._place, self.facts.frames)
+            except READ_ERRORS:
+                return range(self.facts.frames)
+        if len({each.orientation for each in frames}) != 1 or any(each.along_normal is None for each in frames):
+            return range(self.facts.frames)
+        return [each.frame for each in sorted(frames, key=lambda each: (each.along_normal or 0.0, each.frame))]
+
+    def details(self) -> dict[str, Any]:
+        """Technical facts only: an allow-list."""
+        spacing = header_of.spacing_of(self.header)
+        return {
+            "modality": header_of.code_of(self.header, "Modality"),
+            "photometric_interpretation": header_of.code_of(self.header, "PhotometricInterpretation"),
+            "transfer_syntax": header_of.known_name(self.facts.syntax),
+            "bits_stored": self.facts.bits,
+            "frames": self.facts.frames,
+            "stored_size": list(self.shape.stored_wh),
+            "pixel_spacing_mm": None if spacing is None else list(spacing),  # as the file has it: row, column
+            "window": _described(self.used),
+            "windows": [_described(window) for window in header_of.voi_of(self.header, 0)[1]],
+        }
+
+    @property
+    def mpp(self) -> tuple[float, float] | None:
+        """Microns per shown pixel along x and y; None when the file gives no Pixel Spacing."""
+        spacing = header_of.spacing_of(self.header)
+        if spacing is None:
+            return None
+        (stored_w, stored_h), (shown_w, shown_h) = self.shape.stored_wh, self.shape.shown_wh
+        return 1000 * spacing[1] * stored_w / shown_w, 1000 * spacing[0] * stored_h / shown_h
+
+    def _shape(self) -> Shape:
+        width, height = self.facts.columns, self.facts.rows
+        tall = header_of.pixel_shape(self.header)
+        if abs(tall - 1) <= SQUARE_WITHIN:
+            return Shape((width, height), (width, height))
+        shown = (width, round(height * tall)) if tall > 1 else (round(width / tall), height)
+        if not 1 / LARGEST_PIXEL_SHAPE <= tall <= LARGEST_PIXEL_SHAPE or shown[0] * shown[1] > MAX_FRAME_PIXELS:
+            self.warnings.append(
+                "the pixels are not square by an amount that cannot be right: shown as they are stored"
+            )
+            return Shape((width, height), (width, height))
+        self.warnings.append(
+            f"the pixels are not square: {width} x {height} are shown, and boxes given, as {shown[0]} x {shown[1]}"
+        )
+        return Shape((width, height), shown)
+
+    def _promised(self) -> Voi | None:
+        """The window or table that the first frame will get from the file."""
+        if not self.facts.is_gray:
+            return None
+        tables, windows = header_of.voi_of(self.header, 0)
+        return tables[0] if tables else windows[0] if windows else None
+
+    def _check_choice(self) -> None:
+        choice = self._choice
+        if choice is None:
+            return
+        if not self.facts.is_gray:
+            raise UsageError(f"--window {choice.text}: {self.label} is a colour picture", "leave --window out")
+        if choice.needs_hounsfield and not header_of.is_hounsfield(self.header, 0):
+            raise UsageError(
+                f"--window {choice.text}: the values of {self.label} are not Hounsfield units",
+                "give WIDTH,LEVEL in the file's own units",
+            )
+        if choice.number:
+            self._numbered(choice.number, 0)
+
+    def _numbered(self, number: int, frame: int) -> Voi:
+        """The file's window ``number``, or its table where it has tables only. Raises UsageError."""
+        tables, windows = header_of.voi_of(self.header, frame)
+        known: list[Any] = list(windows or tables)
+        if number > len(known):
+            raise UsageError(f"--window {number}: {self.label} has {len(known)} windows", "they are counted from 1")
+        return known[number - 1]
+
+    def _display(self, stored: Array, frame: int) -> Array:
+        """The frame as uint8, [rows, columns] or [rows, columns, 3]."""
+        photometric = self.facts.photometric
+        if photometric == "PALETTE COLOR":
+            return self._palette(stored)
+        if stored.ndim == 3:
+            if photometric.startswith("YBR_PARTIAL"):
+                stored = display.partial_ybr_to_rgb(stored)
+            return display.color_to_8_bit(stored, self.facts.bits)
+        ways = self._ways(stored, frame)
+        self.used = ways[0].voi
+        return ways[0].levels(stored) if len(ways) == 1 else np.stack([way.levels(stored) for way in ways], axis=-1)
+
+    def _palette(self, stored: Array) -> Array:
+        tables = header_of.palette_tables(self.header)
+        if tables:
+            return display.palette_to_8_bit(stored, tables)
+        color = apply_color_lut(stored, self.header)[..., :3]
+        return color if color.dtype == np.uint8 else (color >> 8).astype(np.uint8)
+
+    def _ways(self, stored: Array, frame: int) -> list[GrayWay]:
+        """One way from stored values to grey, or three that make red, green and blue."""
+        modality = header_of.modality_of(self.header, frame)
+        padding = display.padding_range(stored.dtype, *header_of.padding_of(self.header))
+        is_inverted = self.facts.photometric == "MONOCHROME1" or _has_inverse_shape(self.header)
+        vois = self._chosen(frame) or [self._own(stored, frame, padding)]
+        return [GrayWay(modality, voi, is_inverted, None if _is_own(voi) else padding) for voi in vois]
+
+    def _chosen(self, frame: int) -> list[Voi]:
+        if self._choice is None:
+            return []
+        return [self._numbered(self._choice.number, frame)] if self._choice.number else list(self._choice.windows)
+
+    def _own(self, stored: Array, frame: int, padding: tuple[float, float] | None) -> Voi:
+        """What the file gives, a table before a window; else what is usual for its kind."""
+        tables, windows = header_of.voi_of(self.header, frame)
+        if tables or windows:
+            return tables[0] if tables else windows[0]
+        if header_of.is_hounsfield(self.header, frame):
+            return CT_DEFAULT
+        if NO_WINDOW not in self.warnings:
+            self.warnings.append(NO_WINDOW)
+        values = header_of.modality_of(self.header, frame).apply(stored)
+        return display.percentile_window(values, display.is_within(stored, padding))
+
+    def _in_srgb(self, image: Image.Image) -> Image.Image:
+        profile = self.header.get("ICCProfile")
+        if not profile or self.facts.is_gray or header_of.code_of(self.header, "ColorSpace") == "SRGB":
+            return image
+        converted = to_srgb(image, bytes(profile))
+        unusable = "the ICC profile in the file cannot be used: its colours are shown as they are stored"
+        if converted is None and unusable not in self.warnings:
+            self.warnings.append(unusable)
+        return converted or image
+
+
+def _check_is_picture(header: Dataset, label: str) -> None:
+    keyword = next((word for word in PIXEL_KEYWORDS if word in header), None)
+    modality = header_of.code_of(header, "Modality")
+    name = header_of.known_name(header.get("SOPClassUID"))
+    if not len(header):
+        raise InputError(f"cannot read {label}: it is not a DICOM file", COPY_HINT)
+    if name in NOT_PICTURES or modality in NOT_PICTURE_MODALITIES or keyword is None:
+        kind = name or f"a DICOM object of an unknown kind{f', modality {modality}' if modality else ''}"
+        raise InputError(
+            f"cannot show {label}: it holds no picture (it is: {kind})", "give the image that it refers to"
+        )
+
+
+def _has_inverse_shape(header: Dataset) -> bool:
+    return header_of.code_of(header, "PresentationLUTShape") == "INVERSE"
+
+
+def _is_own(voi: Voi) -> bool:
+    """Whether the file gives it, and so also says how its padding is to look; any other window knows nothing of it."""
+    return isinstance(voi, LookupTable) or voi.origin == "file"
+
+
+def _described(used: Voi | None) -> dict[str, Any] | None:
+    if isinstance(used, Window):
+        return {"center": used.center, "width": used.width, "function": used.function, "origin": used.origin}
+    return {"origin": "voi lut", "entries": len(used.entries)} if used else None

@@ -1,0 +1,85 @@
+"""What JPEG and JPEG 2000 streams say of themselves, and colour JPEG in its natural colours.
+
+DICOM headers often say RGB above a stream that is YCbCr, and the other way round. The stream's own marks (JFIF, Adobe,
+component names) decide, as in every JPEG viewer; without any, the header, unless the pixels speak against it.
+Non-goals: grey frames and all other codecs, which pydicom reads well.
+"""
+
+import struct
+from io import BytesIO
+
+import numpy as np
+from PIL import Image
+
+from dragonfly_cli.readers.dicom.display import Array
+
+JPEG_START = b"\xff\xd8"
+JPEG_2000_SIZE = b"\xff\x4f\xff\x51"
+START_OF_FRAME = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}  # Huffman and arithmetic tables are no frames
+RGB_NAMES = ((82, 71, 66), (114, 103, 98))  # "RGB" and "rgb" as component numbers
+
+
+def natural_rgb(frame: bytes, header_says_rgb: bool) -> Array:
+    """A baseline JPEG stream as [height, width, 3] uint8 RGB. Raises what Pillow raises."""
+    image = Image.open(BytesIO(frame), formats=("JPEG",))
+    if not header_says_rgb or _is_marked(image):
+        return np.asarray(image.convert("RGB"))
+    image.draft("YCbCr", image.size)  # the stored components, untouched
+    stored = np.asarray(image)
+    if looks_like_ycbcr(stored):
+        return np.asarray(Image.fromarray(stored, "YCbCr").convert("RGB"))
+    return stored
+
+
+def looks_like_ycbcr(stored: Array) -> bool:
+    """Whether the second and third component stay nearer to 128, as chroma does, than to the first."""
+    first, second, third = np.moveaxis(stored.astype(np.int16), -1, 0)
+    from_neutral = np.abs(second - 128) + np.abs(third - 128)
+    from_first = np.abs(second - first) + np.abs(third - first)
+    return bool(from_neutral.mean() < from_first.mean())
+
+
+def size_of(stream: bytes) -> tuple[int, int] | None:
+    """(width, height) as a JPEG, JPEG-LS or JPEG 2000 stream declares it; None where nothing is found."""
+    if not stream.startswith(JPEG_START):
+        at = stream.find(JPEG_2000_SIZE, 0, 4096)
+        if at < 0 or len(stream) < at + 24:
+            return None
+        right, bottom, left, top = struct.unpack_from(">4I", stream, at + 8)
+        return right - left, bottom - top
+    frame = _frame_header(stream)
+    if frame is None:
+        return None
+    height, width = struct.unpack_from(">HH", stream, frame + 5)
+    return width, height
+
+
+def precision(stream: bytes) -> int | None:
+    """Bits per sample of a JPEG stream."""
+    at = _frame_header(stream)
+    return None if at is None else stream[at + 4]
+
+
+def has_end(stream: bytes) -> bool:
+    """Whether the last scan of a JPEG stream is followed by the end marker."""
+    return stream.rfind(b"\xff\xd9") > stream.rfind(b"\xff\xda")
+
+
+def _frame_header(stream: bytes) -> int | None:
+    """Where the start-of-frame marker of a JPEG or JPEG-LS stream stands."""
+    at = 2
+    while at + 9 <= len(stream) and stream[at] == 0xFF:
+        marker = stream[at + 1]
+        if marker in START_OF_FRAME:
+            return at
+        is_bare = marker in (0xFF, 0x01) or 0xD0 <= marker <= 0xD8
+        at += 1 if marker == 0xFF else 2 if is_bare else 2 + int.from_bytes(stream[at + 2 : at + 4], "big")
+    return None
+
+
+def _is_marked(image: Image.Image) -> bool:
+    """Whether the stream itself tells its colour space; only chroma is ever subsampled."""
+    layers = getattr(image, "layer", [])
+    names = tuple(layer[0] for layer in layers)
+    is_subsampled = len({layer[1:3] for layer in layers}) > 1
+    return "jfif" in image.info or "adobe" in image.info or names in RGB_NAMES or is_subsampled

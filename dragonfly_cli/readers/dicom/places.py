@@ -1,0 +1,29 @@
+"""Where the bytes of one DICOM file lie: on disk, or in memory when it came out of an archive."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import BinaryIO
+
+
+@dataclass(frozen=True)
+class Place:
+    """One file's bytes; ``label`` names it in messages, ``opener`` gives a new seekable stream each time."""
+
+    label: str
+    opener: Callable[[], BinaryIO]
+    path: Path | None = None  # None in an archive
+
+    @property
+    def is_on_disk(self) -> bool:
+        return self.path is not None
+
+
+def on_disk(path: Path) -> Place:
+    return Place(str(path), lambda: path.open("rb"), path)
+
+
+def in_memory(label: str, load: Callable[[], bytes]) -> Place:
+    """A file whose bytes are got by ``load`` each time that they are asked for."""
+    return Place(label, lambda: BytesIO(load()))

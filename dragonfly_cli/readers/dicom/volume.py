@@ -1,0 +1,123 @@
+"""A folder, a DICOMDIR or an archive as a source: one of its series, whose slices are the frames, in order.
+
+Headers are read once, for the order; the pixels of a slice are read when it is shown, and of no other. Non-goals: how
+slices are grouped (``series``) and shown (``image``), and which of them are looked at (``fields``).
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from dragonfly_cli.errors import InputError
+from dragonfly_cli.geometry import Box
+from dragonfly_cli.options import OpenOptions
+from dragonfly_cli.readers.dicom.collection import places_in
+from dragonfly_cli.readers.dicom.image import DicomImage
+from dragonfly_cli.readers.dicom.index import Slice, slices_of
+from dragonfly_cli.readers.dicom.places import Place
+from dragonfly_cli.readers.dicom.series import Series, choose, group, plane_of
+from dragonfly_cli.readers.raster import crop
+from dragonfly_cli.readers.source import MppSource, SourceKind
+
+
+def read_series(path: Path, places: list[Place] | None = None) -> tuple[list[Series], list[str]]:
+    """Every series below ``path``, or of ``places`` alone, and what had to be left out.
+
+    Raises InputError when there is none.
+    """
+    places = places_in(path) if places is None else places
+    slices: list[Slice] = []
+    broken = other = 0
+    for place in places:
+        try:
+            found = slices_of(place)
+        except InputError:
+            broken += 1
+            continue
+        slices += found
+        other += not found
+    if not slices:
+        held = f"{len(places)} DICOM objects, but no pictures that can be read" if places else "no DICOM files"
+        raise InputError(
+            f"cannot open {path} as one image: it holds {held}", "use `dragonfly batch` for other pictures"
+        )
+    notes = [f"{broken} of {len(places)} files could not be read and were left out"] if broken else []
+    return group(slices), notes + ([f"{other} of {len(places)} files hold no picture"] if other else [])
+
+
+class VolumeSource:
+    """One series of a folder, a DICOMDIR or an archive; frame n is its n-th slice. The slice shown last is kept."""
+
+    kind: SourceKind = "dicom"
+    format = "DICOM series"
+
+    def __init__(self, path: Path, options: OpenOptions, places: list[Place] | None = None) -> None:
+        """``places`` are the files to take instead of everything that ``path`` holds."""
+        self.path = path
+        self._every_series, notes = read_series(path, places)
+        self.series, choice_notes = choose(self._every_series, options.dicom.series, str(path))
+        self._window = options.dicom.window
+        self.frames = len(self.series.slices)
+        self.warnings = [*choice_notes, *notes, *self.series.notes]
+        self._images: dict[str, DicomImage] = {}
+        self._shown: tuple[int, Image.Image] | None = None
+        first = self._first_readable()
+        self.size_wh = first.shape.shown_wh
+        self.mpp = (options.slide_mpp, options.slide_mpp) if options.slide_mpp else first.mpp
+        self.mpp_source: MppSource = "option" if options.slide_mpp else "file" if self.mpp else "none"
+
+    @property
+    def slices(self) -> Sequence[int]:
+        """The frames in spatial order."""
+        return range(self.frames)
+
+    @property
+    def files(self) -> list[Path]:
+        """The files that the series consists of; the archive where it came out of one."""
+        paths = (each.place.path for each in self.series.slices)
+        return list(dict.fromkeys(path for path in paths if path)) or [self.path]
+
+    def view(self, box: Box, frame: int = 0) -> Image.Image:
+        """The part ``box`` of slice ``frame`` as an 8-bit RGB image. Raises InputError if it cannot be decoded."""
+        if not 0 <= frame < self.frames:
+            raise InputError(f"{self.path} has no slice {frame}", f"it has {self.frames}, counted from 0")
+        if self._shown is None or self._shown[0] != frame:
+            shown = self.series.slices[frame]
+            image = self._image(shown.place).frame(shown.frame)
+            self._shown = frame, image if image.size == self.size_wh else image.resize(self.size_wh)
+        return crop(self._shown[1], box)
+
+    def details(self) -> dict[str, Any]:
+        """Technical facts of the series that is shown, and a list of all that are there."""
+        facts = self._image(self.series.slices[self._shown[0] if self._shown else 0].place).details()
+        return facts | {
+            "frames": self.frames,
+            "orientation": plane_of(self.series.first.orientation),
+            "spacing_mm": self.series.facts()["spacing_mm"],
+            "series_shown": self.series.number,
+            "series": [each.facts() for each in self._every_series],
+        }
+
+    def close(self) -> None:
+        self._shown = None
+        self._images.clear()
+
+    def _image(self, place: Place) -> DicomImage:
+        """The data set of a slice; the one used last is kept, which serves many frames in one file."""
+        if place.label not in self._images:
+            self._images.clear()
+            image = self._images[place.label] = DicomImage(place, self._window)
+            self.warnings += [sentence for sentence in image.warnings if sentence not in self.warnings]
+            image.warnings = self.warnings
+        return self._images[place.label]
+
+    def _first_readable(self) -> DicomImage:
+        for number, each in enumerate(self.series.slices):
+            try:
+                return self._image(each.place)
+            except InputError:
+                if number + 1 == len(self.series.slices):
+                    raise
+        raise InputError(f"cannot open {self.path}: its series is empty", "give another --series")

@@ -1,0 +1,111 @@
+"""What a folder run goes through: pictures one by one, and the DICOM files of a folder as series.
+
+Every image file below a source becomes part of exactly one input. Non-goals: opening them in order, answering.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from dragonfly_cli.errors import InputError
+from dragonfly_cli.options import OpenOptions
+from dragonfly_cli.readers import holds_series, list_images, open_source
+from dragonfly_cli.readers.dicom.signature import WSI_SOP_CLASS, is_dicom, sop_class
+from dragonfly_cli.readers.source import Source
+
+HEAD_BYTES = 4096
+
+
+@dataclass(frozen=True)
+class Input:
+    """One item of a run. ``name`` is its path, with ``#N`` behind it where a path holds several series."""
+
+    name: str
+    open: Callable[[OpenOptions], Source]
+
+
+def list_inputs(source: Path) -> list[Input]:
+    """The items of a file, a folder or an archive, in the order of their paths. Raises what ``list_images`` does."""
+    images = list_images(source)
+    if images == [source] and holds_series(source):
+        return _of_archive(source)
+    folders: dict[Path, list[Path]] = defaultdict(list)
+    for image in images:
+        if images != [source] and _is_slice(image):
+            folders[image.parent].append(image)
+    first_of: dict[Path, list[Input]] = {}
+    taken: set[Path] = set()
+    for folder, files in folders.items():
+        for name, stack in _stacks(folder, files):
+            first_of.setdefault(stack[0], []).append(Input(name, partial(_open_stack, folder, stack)))
+            taken.update(stack)
+    inputs: list[Input] = []
+    for image in images:
+        inputs += first_of.get(image, [] if image in taken else [_single(image)])
+    return inputs
+
+
+def _single(image: Path) -> Input:
+    return Input(str(image), partial(open_source, image))
+
+
+def _of_archive(path: Path) -> list[Input]:
+    from dragonfly_cli.readers.dicom.volume import read_series
+
+    try:
+        numbers = [each.number for each in read_series(path)[0]]
+    except InputError:
+        return [_single(path)]  # told, with its reason, when it is opened
+    if len(numbers) == 1:
+        return [_single(path)]
+    return [Input(f"{path}#{number}", partial(_open_numbered, path, number)) for number in numbers]
+
+
+def _open_numbered(path: Path, number: int, options: OpenOptions) -> Source:
+    return open_source(path, replace(options, series=str(number)))
+
+
+def _open_stack(folder: Path, files: tuple[Path, ...], options: OpenOptions) -> Source:
+    from dragonfly_cli.readers.dicom.places import on_disk
+    from dragonfly_cli.readers.dicom.volume import VolumeSource
+
+    return VolumeSource(folder, options, [on_disk(file) for file in files])
+
+
+def _stacks(folder: Path, files: list[Path]) -> Iterator[tuple[str, tuple[Path, ...]]]:
+    """Name and files of every series of more than one file; what cannot be read is left for itself."""
+    if len(files) < 2:
+        return
+    from dragonfly_cli.readers.dicom.index import slices_of
+    from dragonfly_cli.readers.dicom.places import on_disk
+    from dragonfly_cli.readers.dicom.series import group
+
+    slices = []
+    for file in files:
+        try:
+            slices += slices_of(on_disk(file))
+        except InputError:
+            continue
+    stacks = [_files(each.place.path for each in series.slices) for series in group(slices)]
+    several = [stack for stack in stacks if len(stack) > 1]
+    taken: set[Path] = set()
+    for number, stack in enumerate(several, 1):
+        left = tuple(file for file in stack if file not in taken)  # one file's frames may lie in two stacks
+        taken.update(left)
+        if len(left) > 1:
+            yield (str(folder) if len(several) == 1 else f"{folder}#{number}"), left
+
+
+def _files(paths: Iterable[Path | None]) -> tuple[Path, ...]:
+    return tuple(sorted(dict.fromkeys(path for path in paths if path)))
+
+
+def _is_slice(file: Path) -> bool:
+    try:
+        with file.open("rb") as stream:
+            head = stream.read(HEAD_BYTES)
+    except OSError:
+        return False
+    return is_dicom(head) and sop_class(head) != WSI_SOP_CLASS

@@ -1,0 +1,45 @@
+"""``dragonfly template``: shows the prompts that ``-t`` names."""
+
+from typing import Annotated
+
+import typer
+
+from dragonfly_cli.funnel import ErrorFunnel
+from dragonfly_cli.options import DebugOption
+
+template_app = typer.Typer(
+    cls=ErrorFunnel,
+    rich_markup_mode=None,
+    no_args_is_help=True,
+    help="Show the prompts that --template names.",
+)
+
+
+@template_app.command("list")
+def list_templates(debug: DebugOption = False) -> None:
+    """List all templates, and where your own are read from."""
+    from dragonfly_cli.output.terminal import say, show
+    from dragonfly_cli.templates import all_templates, own_file
+
+    templates = all_templates().values()
+    width = max(len(each.name) for each in templates)
+    for each in templates:
+        show(f"{each.name:<{width}}  {each.about}{'' if each.is_built_in else ' (your own)'}\n")
+    say(f"note: your own templates are read from {own_file()}")
+
+
+@template_app.command("show")
+def show_template(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A name that `dragonfly template list` shows.")],
+    debug: DebugOption = False,
+) -> None:
+    """Show what a template says, as it is written in a templates file."""
+    import json
+
+    from dragonfly_cli.output.terminal import show
+    from dragonfly_cli.templates import find_template
+
+    template = find_template(name)
+    written = {"about": template.about, "system": template.system, "questions": list(template.questions)}
+    lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in written.items() if value]
+    show("\n".join([f"[{template.name}]", *lines]) + "\n")

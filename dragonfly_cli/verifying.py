@@ -1,0 +1,198 @@
+"""``verify``: asks again what a record says was asked, and compares answer and probabilities.
+
+The record holds every option that decides the answer, so nothing is taken from this call's command line or environment
+but where the image lies now.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import asdict, dataclass, fields, replace
+from enum import Enum
+from functools import cache
+from pathlib import Path
+from types import NoneType
+from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_type_hints
+
+from dragonfly_cli.engine.checkpoints import Checkpoint, find_checkpoint
+from dragonfly_cli.engine.questions import Question
+from dragonfly_cli.errors import InputError, ModelError, NoInputError, ProblemError
+from dragonfly_cli.fields import Field
+from dragonfly_cli.geometry import Box
+from dragonfly_cli.options import AnswerOptions, Control, OpenOptions
+from dragonfly_cli.output.record import SCHEMA_VERSION, source_record
+from dragonfly_cli.readers import open_source
+
+if TYPE_CHECKING:  # these import torch, which is not needed to tell that a record is none
+    from dragonfly_cli.engine.model import Model
+
+Record = dict[str, Any]
+Options = TypeVar("Options")
+
+# Rounding depends on the machine and on what was asked before: 1e-6 was seen in float32. Numbers of 16 bits have three
+# digits.
+_TOLERANCE = {"float32": 1e-4}
+_TOLERANCE_16_BIT = 2e-2
+
+_NEEDED = ("schema_version", "image", "source", "question", "answer", "probabilities", "fields", "model", "settings")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One answer of a record and the same question's answer now.
+
+    ``largest_difference`` is that of any option's probability, None for a free answer.
+    """
+
+    image: str
+    question: str | None
+    was: str
+    now: str
+    largest_difference: float | None
+    tolerance: float
+
+    @property
+    def same(self) -> bool:
+        return self.was == self.now and (self.largest_difference or 0.0) <= self.tolerance
+
+
+def read_records(file: Path) -> list[Record]:
+    """The records of a file that ``--json`` or ``-f jsonl`` wrote; raises InputError if it is something else."""
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+        try:
+            content = json.loads(text)
+        except ValueError:
+            content = [json.loads(line) for line in text.splitlines() if line.strip()]
+    except FileNotFoundError:
+        raise NoInputError(f"no record {file}", "check the path") from None
+    except (OSError, ValueError, RecursionError):
+        raise _no_record(file, "it is no JSON") from None
+    records = content if isinstance(content, list) else [content]
+    if not records:
+        raise _no_record(file, "it is empty")
+    for record in records:
+        missing = [name for name in _NEEDED if not isinstance(record, dict) or name not in record]
+        if missing:
+            raise _no_record(file, f"it has no {missing[0]}")
+        if record["schema_version"] != SCHEMA_VERSION:
+            raise _no_record(file, f"its schema_version is {record['schema_version']}, and {SCHEMA_VERSION} is known")
+    return records
+
+
+def compare_all(records: list[Record], image: Path | None) -> Iterator[Comparison]:
+    """Asks every question again; ``image`` is where the image lies now, if it was moved.
+
+    Raises:
+        ModelError: the model is not here, or is another one.
+        ProblemError: the image is not the one that was asked about.
+    """
+    checkpoints = [_checkpoint(record) for record in records]  # told before any image is opened
+
+    @cache
+    def load(checkpoint: Checkpoint, options: AnswerOptions) -> "Model":
+        from dragonfly_cli.engine.model import load_model
+
+        return load_model(checkpoint, options.device, options.quant, options.attn)
+
+    for record, checkpoint in zip(records, checkpoints, strict=True):
+        settings = record["settings"]
+        opening = options_from(OpenOptions, settings)
+        answering = replace(options_from(AnswerOptions, settings), control=Control.none)
+        with closing(open_source(image or Path(record["image"]), opening)) as source:
+            _refuse_another_image(record, source_record(source), source.path)
+            from dragonfly_cli.pipeline import answer_source, as_request
+
+            model = load(checkpoint, answering)
+            request = as_request(model, [question_from(record)], answering, asdict(opening))
+            (now,) = answer_source(model, source, fields_from(record), request)
+        yield _compare(record, now)
+
+
+def options_from(group: type[Options], settings: Record) -> Options:
+    """A group of options from a record's settings; what the record does not know keeps its default."""
+    hints = get_type_hints(group)
+    names = [field.name for field in fields(group) if field.name in settings]  # type: ignore[arg-type]
+    return group(**{name: _as_option(hints[name], settings[name]) for name in names})
+
+
+def question_from(record: Record) -> Question:
+    settings = record["settings"]
+    return Question(
+        kind=settings["type"],
+        text=record["question"],
+        options=tuple(settings["options"]),
+        schema=None if settings["schema"] is None else json.dumps(settings["schema"], ensure_ascii=False),
+        system=settings["system"],
+        earlier=tuple((asked, answered) for asked, answered in settings["earlier"]),
+    )
+
+
+def fields_from(record: Record) -> list[Field]:
+    """The very fields that were looked at: they are not searched for again."""
+    return [Field(each["id"], each["role"], each["frame"], Box(**each["box"])) for each in record["fields"]]
+
+
+def _as_option(hint: Any, value: Any) -> Any:
+    kinds = [kind for kind in (get_args(hint) or (hint,)) if kind is not NoneType]
+    if value is not None and isinstance(kinds[0], type) and issubclass(kinds[0], Enum | Path):
+        return kinds[0](value)
+    return value
+
+
+def _checkpoint(record: Record) -> Checkpoint:
+    name, sha256 = record["model"]["id"], record["model"]["sha256"]
+    checkpoint = find_checkpoint(name)
+    copies = [copy for copy in (checkpoint, checkpoint.in_4_bit) if copy]
+    known = {copy.sha256() for copy in copies}
+    if sha256 and None not in known and sha256 not in known:
+        raise ModelError(
+            f"model {name}: its weights are not those that answered", "give back the model of the record's sha256"
+        )
+    return checkpoint
+
+
+def _refuse_another_image(record: Record, now: Record, path: Path) -> None:
+    for name in ("sha256", "quickhash"):
+        if record["source"].get(name) != now.get(name):
+            raise ProblemError(
+                f"{path} has changed since it was asked about: its {name} is another",
+                "verify with the very file; --image says where it lies now",
+            )
+
+
+def _compare(record: Record, now: Record) -> Comparison:
+    was_p, now_p = record["probabilities"], now["probabilities"]
+    difference = None
+    if was_p and now_p:
+        difference = max(abs(p - now_p.get(option, 0.0)) for option, p in was_p.items())
+    tolerance = max(_TOLERANCE.get(each["model"]["dtype"], _TOLERANCE_16_BIT) for each in (record, now))
+    return Comparison(record["image"], record["question"], record["answer"], now["answer"], difference, tolerance)
+
+
+def as_line(compared: Comparison) -> str:
+    """``same  QUESTION: ANSWER``, or ``drift`` with both answers."""
+    asked = compared.question or "caption"
+    told = compared.was if compared.was == compared.now else f"was {compared.was}, is {compared.now}"
+    difference = compared.largest_difference
+    apart = "" if difference is None else f" (probabilities at most {difference:.1e} apart)"
+    return f"{'same' if compared.same else 'drift':<6}{asked}: {told}{apart}\n"
+
+
+def as_report(compared: list[Comparison]) -> str:
+    rows = [asdict(each) | {"same": each.same} for each in compared]
+    return json.dumps(rows, ensure_ascii=False, indent=2) + "\n"
+
+
+def refuse_drift(compared: list[Comparison], file: Path) -> None:
+    """Raises ProblemError if any answer is another now."""
+    drifted = sum(not each.same for each in compared)
+    if drifted:
+        raise ProblemError(
+            f"{file}: {drifted} of {len(compared)} answers are not the same now",
+            "compare the record's versions, device, dtype and quantization with this machine's: dragonfly doctor",
+        )
+
+
+def _no_record(file: Path, why: str) -> InputError:
+    return InputError(f"{file} is not a record: {why}", "give a file that dragonfly ask --json -o has written")

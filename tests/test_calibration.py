@@ -1,0 +1,150 @@
+"""Reviewed answers make probabilities that mean what they say; what is too little for that is told."""
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from make_files import write_png
+from run_dragonfly import dragonfly, expect_error
+
+from dragonfly_cli.calibration.fitting import calibration_error, fit
+from dragonfly_cli.output.table import COLUMNS
+
+QUESTION = "Is there a tumour?"
+
+
+def overconfident(rows: int, seed: int = 0, temperature: float = 4.0) -> tuple[list[float], list[bool]]:
+    """A model whose logits are ``temperature`` times what they should be."""
+    random = np.random.default_rng(seed)
+    logits = random.normal(0, 1.5, rows)
+    truth = random.random(rows) < 1 / (1 + np.exp(-logits))
+    return (1 / (1 + np.exp(-temperature * logits))).tolist(), truth.tolist()
+
+
+def write_review(file: Path, p_yes: list[float], truth: list[object], /, **cells: str) -> Path:
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, [*COLUMNS, "truth"], restval="")
+    writer.writeheader()
+    for p, true in zip(p_yes, truth, strict=True):
+        row = {"question": QUESTION, "p_yes": f"{p:.6f}", "model": "demo", "quantization": "none", "status": "ok"}
+        writer.writerow(row | {"truth": {True: "yes", False: "no"}.get(true, true)} | cells)
+    file.write_text(text.getvalue())
+    return file
+
+
+def test_overconfidence_is_taken_back() -> None:
+    p, truth = overconfident(2000)
+    found = fit(p, truth)
+    assert found.method in ("temperature", "platt")
+    assert found.slope == pytest.approx(1 / 4, rel=0.2)
+    assert found.intercept == pytest.approx(0, abs=0.2)
+    assert found.error_after < found.error_before / 3
+
+
+def test_a_shifted_model_needs_platt() -> None:
+    random = np.random.default_rng(1)
+    logits = random.normal(0, 1.5, 2000)
+    truth = random.random(2000) < 1 / (1 + np.exp(-logits))
+    found = fit((1 / (1 + np.exp(-(logits + 2)))).tolist(), truth.tolist())
+    assert found.method == "platt"
+    assert found.intercept == pytest.approx(-2, abs=0.3)
+
+
+def test_what_is_calibrated_stays_nearly_as_it_is() -> None:
+    p, truth = overconfident(2000, temperature=1.0)
+    found = fit(p, truth)
+    assert found.apply(0.3) == pytest.approx(0.3, abs=0.05)
+    assert found.error_after < 0.04
+
+
+def test_the_error_by_hand() -> None:
+    p, true = np.array([0.95, 0.95, 0.15, 1.0]), np.array([1.0, 0.0, 0.0, 1.0])
+    assert calibration_error(p, true) == pytest.approx((abs(2.9 - 2) + 0.15) / 4)
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=10, max_size=40))
+def test_every_review_gives_a_rising_map_into_probabilities(rows: list[tuple[float, bool]]) -> None:
+    p = [each for each, _ in rows] + [0.2, 0.8, 0.3, 0.7]
+    truth = [true for _, true in rows] + [True, True, False, False]
+    found = fit(p, truth)
+    said = [found.apply(each) for each in (0.0, 0.1, 0.5, 0.9, 1.0)]
+    assert all(0 <= each <= 1 for each in said)
+    assert np.isfinite([found.error_before, found.error_after]).all()
+    steps = np.diff(said)
+    assert (steps >= 0).all() or (steps <= 0).all()
+
+
+def test_ask_tells_calibrated_probabilities_beside_the_raw_ones(tmp_path: Path) -> None:
+    photo = write_png(tmp_path / "photo.png")
+    before = dragonfly("ask", photo, QUESTION, "Is it red?", "--json").json
+    assert [record["calibrated"] for record in before] == [None, None]
+    outcome = dragonfly("calibrate", write_review(tmp_path / "reviewed.csv", *overconfident(200)), "--json")
+    assert outcome.code == 0, outcome.stderr
+    found = outcome.json[QUESTION]
+    assert found["error_after"] < found["error_before"]
+    after, other = dragonfly("ask", photo, QUESTION, "Is it red?", "--json").json
+    assert after["probabilities"] == before[0]["probabilities"]
+    p = after["probabilities"]["yes"]
+    logit = found["slope"] * np.log(p / (1 - p)) + found["intercept"]
+    assert after["calibrated"]["yes"] == pytest.approx(1 / (1 + np.exp(-logit)))
+    assert sum(after["calibrated"].values()) == pytest.approx(1)
+    assert other["calibrated"] is None
+    assert ", calibrated 0." in dragonfly("ask", photo, QUESTION).stdout
+
+
+def test_a_second_question_is_added_and_other_weights_have_none(tmp_path: Path) -> None:
+    for number, question in enumerate((QUESTION, "=Is it red?")):  # a cell that a spreadsheet could run
+        guarded = f"'{question}" if question.startswith("=") else question
+        file = write_review(tmp_path / f"{number}.csv", *overconfident(40), question=guarded)
+        outcome = dragonfly("calibrate", file)
+        assert outcome.stdout.startswith(f"{question}: ")
+    (stored,) = Path(outcome.stderr.split("stored in ")[1].strip()).parent.iterdir()
+    content = json.loads(stored.read_text())
+    assert set(content["questions"]) == {QUESTION, "=Is it red?"}
+    assert stored.name == f"{content['model_sha256']}-none.json"
+    stored.rename(stored.with_name(f"{'0' * 64}-none.json"))
+    assert dragonfly("ask", write_png(tmp_path / "photo.png"), QUESTION, "--json").json["calibrated"] is None
+
+
+def test_a_batch_that_other_weights_answered_is_refused(tmp_path: Path) -> None:
+    file = write_review(tmp_path / "answers.csv", *overconfident(40))
+    (tmp_path / "run.json").write_text('{"model_sha256": "0123"}')
+    expect_error(dragonfly("calibrate", file), 5, "demo", "not those that answered")
+
+
+def test_a_damaged_calibration_is_told(tmp_path: Path) -> None:
+    outcome = dragonfly("calibrate", write_review(tmp_path / "reviewed.csv", *overconfident(40)))
+    Path(outcome.stderr.split("stored in ")[1].strip()).write_text("{}")
+    expect_error(dragonfly("ask", write_png(tmp_path / "photo.png"), QUESTION), 4, "calibration")
+
+
+@pytest.mark.parametrize(
+    ("truth", "cells", "words"),
+    [
+        ([True] * 12, {}, ["12 are yes and 0 no"]),
+        ([False] * 12, {}, ["0 are yes and 12 no"]),
+        ([True, False] * 3, {}, ["only 6 reviewed rows"]),
+        (["perhaps"] * 12, {}, ["perhaps is not understood"]),
+        ([""] * 12, {}, ["no row has both"]),
+        ([True, False] * 6, {"p_yes": "1.5"}, ["1.5 is no probability"]),
+        ([True, False] * 6, {"p_yes": ""}, ["no row has both"]),
+    ],
+)
+def test_too_little_to_calibrate(tmp_path: Path, truth: list[object], cells: dict[str, str], words: list[str]) -> None:
+    file = write_review(tmp_path / "reviewed.csv", [0.5] * len(truth), truth, **cells)
+    expect_error(dragonfly("calibrate", file), 4, "reviewed.csv", *words)
+
+
+def test_what_is_no_review(tmp_path: Path) -> None:
+    (tmp_path / "answers.csv").write_text("image,question\na,b\n")
+    expect_error(dragonfly("calibrate", tmp_path / "answers.csv"), 4, "no column p_yes")
+    expect_error(dragonfly("calibrate", tmp_path / "gone.csv"), 3, "gone.csv")
+    (tmp_path / "picture.csv").write_bytes(b"\xff\xd8\xff\xe0")
+    expect_error(dragonfly("calibrate", tmp_path / "picture.csv"), 4, "picture.csv")
+    file = write_review(tmp_path / "reviewed.csv", *overconfident(40), model="gone")
+    expect_error(dragonfly("calibrate", file), 5, "gone")

@@ -1,0 +1,164 @@
+"""``chat`` as a user meets it: piped from a file, and on a real terminal."""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from make_files import write_dicom
+from PIL import Image
+from run_dragonfly import Outcome, dragonfly, expect_error
+
+QUESTION = "Is there a tumour?"
+FREE = "What kind of image is this?"
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    Image.effect_noise((400, 300), 80).convert("RGB").save(tmp_path / "photo.png")
+    return tmp_path / "photo.png"
+
+
+def chat(image: Path, *lines: str, more: tuple[str, ...] = ()) -> Outcome:
+    return dragonfly("chat", image, "--max-tokens", "12", *more, stdin="\n".join(lines) + "\n")
+
+
+def saved(image: Path, *lines: str) -> list[dict]:
+    file = image.with_name("saved.json")
+    outcome = chat(image, *lines, f"/save {file}")
+    assert outcome.code == 0
+    assert outcome.error_lines[-1].endswith(f"answers are in {file}"), outcome.stderr
+    content = json.loads(file.read_text())
+    return content if isinstance(content, list) else [content]
+
+
+def test_the_first_answer_is_that_of_ask_and_stdout_holds_answers_only(photo: Path) -> None:
+    outcome = chat(photo, QUESTION, FREE)
+    assert outcome.code == 0
+    first, second = outcome.stdout.splitlines()
+    assert first + "\n" == dragonfly("ask", photo, QUESTION).stdout
+    assert second
+    assert "research use only" in outcome.stderr
+
+
+def test_later_turns_hold_the_conversation(photo: Path) -> None:
+    first, second, third = saved(photo, QUESTION, FREE, "Why?")
+    assert first["settings"]["earlier"] == []
+    assert third["settings"]["earlier"] == [[QUESTION, first["answer"]], [FREE, second["answer"]]]
+    assert third["prompt"].index(QUESTION) < third["prompt"].index(FREE) < third["prompt"].index("Why?")
+    assert dragonfly("verify", photo.with_name("saved.json")).code == 0
+
+
+def test_another_part_of_the_image_is_looked_at(photo: Path) -> None:
+    records = saved(photo, QUESTION, "/region 40,30,200,100", QUESTION, "/zoom 2", QUESTION, "/zoom 0.01", QUESTION)
+    whole, part, closer, far = (record["fields"][0] for record in records)
+    assert (part["role"], part["box"]) == ("region", {"x": 40, "y": 30, "width": 200, "height": 100})
+    assert closer["box"] == {"x": 90, "y": 55, "width": 100, "height": 50}
+    assert far["box"] == whole["box"] == {"x": 0, "y": 0, "width": 400, "height": 300}
+    assert records[0]["probabilities"] != records[1]["probabilities"]
+    assert dragonfly("verify", photo.with_name("saved.json")).code == 0
+
+
+def test_a_region_is_answered_as_the_picture_cut_out(photo: Path, tmp_path: Path) -> None:
+    Image.open(photo).crop((40, 30, 240, 130)).save(tmp_path / "part.png")
+    (record,) = saved(photo, "/region 40,30,200,100", QUESTION)
+    alone = dragonfly("ask", tmp_path / "part.png", QUESTION, "--json").json
+    assert record["probabilities"] == pytest.approx(alone["probabilities"], abs=1e-6)
+
+
+def test_reset_begins_anew(photo: Path) -> None:
+    (record,) = saved(photo, QUESTION, "/zoom 2", FREE, "/reset", QUESTION)
+    assert record["settings"]["earlier"] == []
+    assert record["fields"][0]["role"] == "whole"
+
+
+def test_frames(tmp_path: Path) -> None:
+    clip = write_dicom(tmp_path / "clip.dcm", np.random.default_rng(0).integers(0, 255, (5, 60, 80), np.uint8))
+    first, second = saved(clip, QUESTION, "/frame 4", QUESTION)
+    assert (first["fields"][0]["frame"], second["fields"][0]["frame"]) == (2, 4)
+    assert first["probabilities"] != second["probabilities"]
+    assert "--frame 5" in chat(clip, "/frame 5").stderr
+
+
+WRONG = {
+    "/nonsense": "there is no /nonsense",
+    "/region 1,2,3": "no region",
+    "/region 0,0,0,10": "empty",
+    "/region 0,0,999,10": "not on the image",
+    "/zoom in": "no factor",
+    "/zoom 0": "no factor",
+    "/frame x": "no number",
+    "/frame 3": "1 frame",
+    "/window lung": "only a DICOM image",
+    "/window": "which one",
+    "/save": "to which file",
+    "/save answers.json": "nothing was answered",
+    "/save /nonexistent/answers.json": "/nonexistent",
+    "why " * 3000: "too long",
+}
+
+
+def test_what_goes_wrong_is_told_and_the_conversation_goes_on(photo: Path) -> None:
+    outcome = chat(photo, *WRONG, "/help")
+    assert outcome.code == 0
+    assert outcome.stdout == ""
+    errors, hints, rest = outcome.error_lines[::2], outcome.error_lines[1::2], outcome.error_lines[2 * len(WRONG) :]
+    for error, hint, word in zip(errors, hints, WRONG.values(), strict=False):
+        assert error.startswith("error: ") and word in error
+        assert hint.startswith("hint: ")
+    assert rest[0].startswith("/region X,Y,W,H")
+
+
+def test_a_conversation_that_is_too_long_can_begin_anew(photo: Path) -> None:
+    outcome = chat(photo, "Is it " + "is " * 600 + "large?", "Is it " + "is " * 600 + "large?", "/reset", QUESTION)
+    error, hint, _ = outcome.error_lines
+    assert "the conversation is too long" in error and "/reset" in hint
+    assert len(outcome.stdout.splitlines()) == 2
+
+
+def test_quit_ends_it(photo: Path) -> None:
+    assert chat(photo, "/quit", QUESTION).stdout == ""
+
+
+def test_what_cannot_be_opened(photo: Path, tmp_path: Path) -> None:
+    expect_error(chat(tmp_path / "gone.png", QUESTION), 3, "gone.png")
+    expect_error(chat(photo, QUESTION, more=("--frame", "3")), 2, "--frame 3")
+    expect_error(dragonfly("chat", photo, stdin=b"\xff\xfe\n"), 4, "stdin")
+
+
+@pytest.mark.slow
+def test_on_a_terminal_ctrl_c_stops_the_answer_and_nothing_else(photo: Path) -> None:
+    terminal = pytest.importorskip("pty")
+    endless = ("--temperature", "40", "--max-tokens", "100000")  # nearly noise, so that it hardly ever stops by itself
+    command = [sys.executable, "-m", "dragonfly_cli", "chat", str(photo), *endless]
+    pid, handle = terminal.fork()
+    if pid == 0:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # it is ignored where the tests run in the background
+        os.execvpe(command[0], command, os.environ | {"TERM": "dumb"})
+    seen = read_until(handle, b"> ")
+    for _ in range(5):
+        os.write(handle, b"What is this?\n")
+        read_until(handle, b"What is this?\r\n")
+        read_until(handle, b"")  # the first piece of the answer
+        os.write(handle, b"\x03")
+        seen = read_until(handle, b"> ")
+        if b"note: stopped" in seen:
+            break
+    assert b"note: stopped" in seen
+    os.write(handle, b"/help\n")
+    assert b"/region X,Y,W,H" in read_until(handle, b"/quit")
+    os.write(handle, b"/quit\n")
+    _, status = os.waitpid(pid, 0)
+    os.close(handle)
+    assert os.waitstatus_to_exitcode(status) == 0
+
+
+def read_until(handle: int, end: bytes) -> bytes:
+    """What a terminal shows up to ``end``, at least one byte."""
+    seen = b""
+    while not seen or end not in seen:
+        seen += os.read(handle, 4096)
+    return seen

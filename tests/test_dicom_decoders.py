@@ -1,0 +1,219 @@
+"""Transfer syntax by transfer syntax: what the base install decodes, and how it says that it cannot."""
+
+import sys
+import tomllib
+from io import BytesIO
+from pathlib import Path
+
+import imagecodecs
+import numpy as np
+import pydicom
+import pytest
+from make_files import save_dicom, write_dicom
+from PIL import Image
+from pydicom.encaps import encapsulate
+from pydicom.pixels import compress, get_decoder
+from pydicom.uid import (
+    HTJ2K,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    HTJ2KLossless,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    JPEGLSNearLossless,
+    RLELossless,
+)
+from run_dragonfly import dragonfly, expect_error
+
+from dragonfly_cli.errors import InputError
+from dragonfly_cli.geometry import Box
+from dragonfly_cli.readers import open_source
+from dragonfly_cli.readers.dicom.decoding import CODECS, DEEPEST_BITS, can_decode
+
+PYPROJECT = Path(__file__).parents[1] / "pyproject.toml"
+Y, X = np.mgrid[0:48, 0:64]
+SMOOTH_8 = ((X * 3 + Y) % 256).astype(np.uint8)
+SMOOTH_12 = (X * 40 + Y * 20).astype(np.uint16)
+COLOR = np.stack([SMOOTH_8, 255 - SMOOTH_8, SMOOTH_8 // 2], -1)
+
+
+def shown(path):
+    source = open_source(path)
+    return np.asarray(source.view(Box(0, 0, *source.size_wh)))
+
+
+def encoded(path, pixels, stream, syntax, **elements):
+    """``pixels`` as a file whose pixel data is ``stream``."""
+    photometric = "RGB" if pixels.ndim == 3 else "MONOCHROME2"
+    write_dicom(path, pixels, photometric=photometric, **elements)
+    dataset = pydicom.dcmread(path)
+    dataset.PixelData = encapsulate([stream])
+    dataset["PixelData"].is_undefined_length = True
+    return save_dicom(path, dataset, syntax)
+
+
+def jpeg_8(pixels):
+    buffer = BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=95, subsampling=0)
+    return buffer.getvalue()
+
+
+def lossless(predictor):
+    return lambda pixels: imagecodecs.jpeg8_encode(
+        pixels, lossless=True, predictor=predictor, bitspersample=12 if pixels.dtype == np.uint16 else 8
+    )
+
+
+STREAMS = {  # what makes a stream of a syntax, of which pixels, and by how many grey levels of 255 it may differ
+    "baseline grey": (JPEGBaseline8Bit, jpeg_8, SMOOTH_8, 3),
+    "baseline colour": (JPEGBaseline8Bit, jpeg_8, COLOR, 3),
+    "extended, 8 bit": (JPEGExtended12Bit, jpeg_8, SMOOTH_8, 3),
+    "extended, 8 bit colour": (JPEGExtended12Bit, jpeg_8, COLOR, 3),
+    "extended, 12 bit": (
+        JPEGExtended12Bit,
+        lambda pixels: imagecodecs.jpeg8_encode(pixels, level=95, bitspersample=12),
+        SMOOTH_12,
+        1,
+    ),
+    "lossless grey": (JPEGLosslessSV1, lossless(1), SMOOTH_12, 0),
+    "lossless, predictor 6": (JPEGLossless, lossless(6), SMOOTH_12, 0),
+    "lossless, 8 bit": (JPEGLossless, lossless(7), SMOOTH_8, 0),
+    "lossless colour": (JPEGLosslessSV1, lossless(1), COLOR, 0),
+    "JPEG-LS": (JPEGLSLossless, imagecodecs.jpegls_encode, SMOOTH_12, 0),
+    "JPEG-LS near lossless": (JPEGLSNearLossless, lambda p: imagecodecs.jpegls_encode(p, level=2), SMOOTH_8, 2),
+    "JPEG 2000": (JPEG2000Lossless, lambda p: imagecodecs.jpeg2k_encode(p, codecformat="j2k", level=0), SMOOTH_12, 0),
+}
+COMPRESSED_BY_PYDICOM = [RLELossless, JPEG2000Lossless, JPEGLSLossless]
+PLAIN = [ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian]
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_streams_of_every_kind_decode(tmp_path, name):
+    syntax, encode, pixels, tolerance = STREAMS[name]
+    bits, top = (12, 4095) if pixels.dtype == np.uint16 else (8, 255)
+    window = None if pixels.ndim == 3 else ((top + 1) / 2, top + 1)
+    path = encoded(tmp_path / "a", pixels, encode(pixels), syntax, bits_stored=bits, window=window)
+    expected = np.rint(pixels * (255 / top))
+    expected = expected if pixels.ndim == 3 else np.stack([expected] * 3, -1)
+    assert np.abs(shown(path) - expected).max() <= tolerance * 4
+    assert np.abs(shown(path) - expected).mean() <= tolerance
+
+
+@pytest.mark.parametrize("syntax", COMPRESSED_BY_PYDICOM)
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int16])
+def test_compressing_changes_nothing(tmp_path, syntax, dtype):
+    pixels = SMOOTH_8.astype(dtype) if dtype == np.uint8 else SMOOTH_12.astype(dtype)
+    pixels = pixels - 700 if dtype == np.int16 else pixels
+    path = write_dicom(tmp_path / "a", pixels.astype(dtype), window=(100, 1000))
+    expected = shown(path)
+    dataset = pydicom.dcmread(path)
+    compress(dataset, syntax, generate_instance_uid=False)
+    dataset.save_as(tmp_path / "b")
+    assert np.array_equal(shown(tmp_path / "b"), expected)
+
+
+@pytest.mark.parametrize("syntax", PLAIN)
+def test_uncompressed_files(tmp_path, syntax):
+    expected = shown(write_dicom(tmp_path / "a", SMOOTH_12, bits_stored=12, window=(2048, 4096)))
+    dataset = pydicom.dcmread(tmp_path / "a")
+    if syntax == ExplicitVRBigEndian:
+        dataset.PixelData = SMOOTH_12.astype(">u2").tobytes()
+    dataset.file_meta.TransferSyntaxUID = syntax
+    dataset = pydicom.Dataset(dataset)
+    assert np.array_equal(shown(save_dicom(tmp_path / "b", dataset, syntax)), expected)
+
+
+def test_the_base_install_has_a_decoder_for_every_syntax():
+    for syntax in CODECS:
+        assert can_decode(pydicom.uid.UID(syntax), DEEPEST_BITS.get(syntax, 8)), syntax
+    assert get_decoder(HTJ2K).is_available and get_decoder(HTJ2KLossless).is_available
+    needed = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]["dependencies"]
+    assert not [text for text in needed if text.startswith("pylibjpeg-libjpeg")]  # GPL
+
+
+def test_a_missing_decoder_names_syntax_and_package(tmp_path, monkeypatch):
+    stream = lossless(1)(SMOOTH_12)
+    path = encoded(tmp_path / "a.dcm", SMOOTH_12, stream, JPEGLosslessSV1, bits_stored=12)
+    monkeypatch.setitem(sys.modules, "imagecodecs", None)
+    decoder = get_decoder(JPEGLosslessSV1)
+    monkeypatch.setattr(decoder, "_available", {})
+    with pytest.raises(InputError, match="no decoder for JPEG Lossless") as caught:
+        shown(path)
+    assert "pip install imagecodecs" in caught.value.hint
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_half_a_stream_is_refused(tmp_path, name):
+    """libjpeg would fill the missing part with grey, which looks like a lesion or like air."""
+    syntax, encode, pixels, _ = STREAMS[name]
+    noisy = pixels ^ np.random.default_rng(0).integers(0, 64, pixels.shape, dtype=pixels.dtype)
+    stream = encode(noisy)
+    path = encoded(tmp_path / "a.dcm", pixels, stream[: len(stream) // 2], syntax)
+    expect_error(dragonfly("view", path, "-o", tmp_path / "a.png"), 4, "a.dcm", "damaged or incomplete")
+    assert not (tmp_path / "a.png").exists()
+
+
+def test_a_stream_of_another_size_is_refused(tmp_path):
+    """Whatever the header says, memory is taken for what it says, not for what the stream claims."""
+    path = encoded(tmp_path / "a.dcm", SMOOTH_8, jpeg_8(np.zeros((600, 600), np.uint8)), JPEGBaseline8Bit)
+    expect_error(dragonfly("view", path, "-o", tmp_path / "a.png"), 4, "a.dcm", "damaged")
+
+
+ABSURD = {
+    "gigantic": {"Rows": 60000, "Columns": 60000, "NumberOfFrames": 1000},
+    "no rows": {"Rows": 0},
+    "no frames": {"NumberOfFrames": 0},
+    "fewer than no frames": {"NumberOfFrames": -3},
+    "many frames": {"NumberOfFrames": 2_000_000_000},
+    "cut short": {"Rows": 49},
+    "five samples": {"SamplesPerPixel": 5},
+}
+
+
+@pytest.mark.parametrize("name", ABSURD)
+def test_absurd_shapes_are_refused_before_memory_is_taken(tmp_path, name):
+    path = write_dicom(tmp_path / "a.dcm", SMOOTH_8, **ABSURD[name])
+    expect_error(dragonfly("info", path), 4, "a.dcm")
+
+
+def test_an_absurd_shape_above_compressed_pixels_is_refused_too(tmp_path):
+    path = encoded(tmp_path / "a.dcm", SMOOTH_8, jpeg_8(SMOOTH_8), JPEGBaseline8Bit, NumberOfFrames=10**9)
+    expect_error(dragonfly("info", path), 4, "a.dcm", "cut short")
+
+
+@pytest.mark.parametrize("bits", [1, 4, 12, 15])
+@pytest.mark.parametrize("signed", [False, True])
+def test_samples_packed_without_regard_to_bytes(tmp_path, bits, signed):
+    """PS3.5 8.1.1: bits allocated need not be a multiple of 8, and then frames need not begin at a byte."""
+    rng = np.random.default_rng(bits)
+    low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1)) if signed else (0, 2**bits)
+    values = rng.integers(low, high, (2, 5, 7))
+    flat = (values.reshape(-1, 1) >> np.arange(bits)) & 1
+    packed = np.packbits(flat.astype(np.uint8).ravel(), bitorder="little").tobytes()
+    path = write_dicom(tmp_path / "a", values.astype(np.uint16), window=((low + high) / 2, max(2, high - low)))
+    dataset = pydicom.dcmread(path)
+    dataset.BitsAllocated = dataset.BitsStored = bits
+    dataset.HighBit, dataset.PixelRepresentation = bits - 1, int(signed)
+    dataset.PixelData = packed + b"\0" * (len(packed) % 2)
+    save_dicom(path, dataset)
+    source = open_source(path)
+    center, width = (low + high) / 2, max(2, high - low)
+    expected = np.rint(np.clip((values - (center - 0.5)) / (width - 1) + 0.5, 0, 1) * 255)
+    for frame in (0, 1):
+        assert np.abs(np.asarray(source.view(Box(0, 0, 7, 5), frame))[..., 0] - expected[frame]).max() <= 1
+
+
+def test_values_in_the_upper_bits_of_a_word(tmp_path):
+    """High Bit above Bits Stored - 1, as older files have it; the low bits may hold an overlay."""
+    noise = np.random.default_rng(0).integers(0, 16, SMOOTH_12.shape, dtype=np.uint16)
+    expected = shown(write_dicom(tmp_path / "a", SMOOTH_12, bits_stored=12, window=(2048, 4096)))
+    path = write_dicom(tmp_path / "b", SMOOTH_12 * 16 + noise, bits_stored=12, window=(2048, 4096), HighBit=15)
+    assert np.array_equal(shown(path), expected)
+    path = write_dicom(tmp_path / "c", SMOOTH_12 + 4096 * (noise % 8), bits_stored=12, window=(2048, 4096))
+    assert np.array_equal(shown(path), expected)

@@ -1,0 +1,391 @@
+"""Folders, archives and DICOMDIRs: series told apart, slices in the order of the body, and what is odd is said."""
+
+import csv
+import io
+import json
+import shutil
+import tarfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from make_files import write_dicom
+from PIL import Image
+from pydicom.dataset import Dataset
+from pydicom.fileset import FileSet
+from pydicom.sequence import Sequence
+from run_dragonfly import dragonfly, expect_error
+
+from dragonfly_cli.errors import InputError, UsageError
+from dragonfly_cli.fields.frames import parse_slices, pick
+from dragonfly_cli.geometry import Box
+from dragonfly_cli.options import OpenOptions
+from dragonfly_cli.readers import open_source
+from dragonfly_cli.readers.dicom import collection
+from dragonfly_cli.readers.dicom.index import Slice
+from dragonfly_cli.readers.dicom.places import on_disk
+from dragonfly_cli.readers.dicom.series import group
+
+AXIAL, SAGITTAL = [1, 0, 0, 0, 1, 0], [0, 1, 0, 0, 0, -1]
+CT = {"Modality": "CT", "RescaleSlope": 1, "RescaleIntercept": 0, "PixelSpacing": [1, 1]}
+
+
+def write_slice(path: Path, height: float, uid: str = "1.2.3", **elements) -> Path:
+    """A CT slice of one grey value, which tells its height: 0 is black, 100 white."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.full((32, 48), round(height), np.int16)
+    given = {
+        **CT,
+        "SeriesInstanceUID": uid,
+        "ImageOrientationPatient": AXIAL,
+        "ImagePositionPatient": [0, 0, height],
+        "SOPInstanceUID": f"{uid}.{abs(hash((path.name, height))) % 10**9}",
+    } | elements
+    return write_dicom(path, pixels, window=(50.5, 101), **given)
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    """Ten slices whose names and numbers run against their position."""
+    for number in range(10):
+        write_slice(tmp_path / "study" / f"IM{number}", 100 - 10 * number, InstanceNumber=number)
+    return tmp_path / "study"
+
+
+def heights(source) -> list[int]:
+    """The grey of every frame, as the height that the slice was written with."""
+    box = Box(0, 0, *source.size_wh)
+    return [round(float(np.asarray(source.view(box, frame))[0, 0, 0]) / 2.55) for frame in range(source.frames)]
+
+
+def test_slices_are_sorted_by_position_and_not_by_number(study: Path) -> None:
+    source = open_source(study)
+    assert (source.kind, source.frames, source.size_wh, source.warnings) == ("dicom", 10, (48, 32), [])
+    assert heights(source) == list(range(10, 101, 10))
+    facts = source.details()
+    assert (facts["orientation"], facts["spacing_mm"]) == ("axial", [1.0, 1.0, 10.0])
+    assert [series["slices"] for series in facts["series"]] == [10]
+
+
+@given(st.permutations(range(12)), st.sampled_from([AXIAL, SAGITTAL, [0.6, 0.8, 0, 0, 0, -1]]))
+def test_any_order_of_files_gives_the_order_of_the_body(order, orientation) -> None:
+    normal = np.cross(orientation[:3], orientation[3:])
+    slices = [
+        Slice(
+            place=on_disk(Path(f"{name}.dcm")),
+            frame=0,
+            series="1.2",
+            instance_uid=f"1.2.{name}",
+            modality="MR",
+            size_wh=(8, 8),
+            spacing=(1.0, 1.0),
+            orientation=tuple(map(float, orientation)),
+            position=tuple(2.5 * height * normal + np.array([3, 4, 5]) * (normal == 0)),
+            number=name,
+            is_localizer=False,
+        )
+        for name, height in enumerate(order)
+    ]
+    (series,) = group(slices)
+    assert [order[each.number] for each in series.slices] == sorted(order)
+    assert series.facts()["spacing_mm"][2] == 2.5 and not series.notes
+
+
+def test_the_series_with_most_slices_is_taken_and_the_others_are_named(study: Path) -> None:
+    for number in range(12):
+        write_slice(study / f"scout{number}", number, "9.9", ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
+    write_slice(study / "other", 5, "7.7", SeriesDescription="Nobody Secret")
+    source = open_source(study)
+    assert source.frames == 10
+    assert "--series chooses another" in source.warnings[0] and "12 slices" in source.warnings[0]
+    assert "localizer" in source.warnings[0] and "Secret" not in source.warnings[0]
+    assert [each["localizer"] for each in source.details()["series"]].count(True) == 1
+
+
+def test_a_series_is_chosen_by_number_or_uid(study: Path) -> None:
+    write_slice(study / "other", 70, "7.7")
+    number = next(each["number"] for each in open_source(study).details()["series"] if each["slices"] == 1)
+    for wanted in (str(number), "7.7"):
+        assert heights(open_source(study, OpenOptions(series=wanted))) == [70]
+    with pytest.raises(UsageError, match="no such series"):
+        open_source(study, OpenOptions(series="9"))
+    with pytest.raises(UsageError, match="neither a number nor a UID"):
+        OpenOptions(series="Smith")
+
+
+def test_copies_mixed_directions_gaps_and_broken_files_are_found_and_said(study: Path) -> None:
+    shutil.copy(study / "IM3", study / "IM3 (copy)")
+    (study / "IM5").unlink()
+    for number in range(3):
+        write_slice(study / f"sag{number}", number, ImageOrientationPatient=SAGITTAL)
+    (study / "broken").write_bytes((study / "IM1").read_bytes()[:300])
+    write_slice(study / "again", 30)
+    source = open_source(study)
+    said = " ".join(source.warnings)
+    assert source.frames == 10  # nine that are left, and one more where another one lies
+    assert "1 file was left out: a copy" in said
+    assert "slices lie where another one lies" in said
+    assert "gaps" in said
+    assert "1 of 15 files" in said
+    assert [each["orientation"] for each in source.details()["series"]] == ["axial", "sagittal"]
+
+
+def test_a_series_without_positions_goes_by_number(tmp_path: Path) -> None:
+    for number in (10, 9, 2):
+        elements = {"ImagePositionPatient": None, "ImageOrientationPatient": None, "InstanceNumber": number}
+        write_slice(tmp_path / f"IM{number}", 10 * number, **{key: value for key, value in elements.items() if value})
+        dataset = pydicom.dcmread(tmp_path / f"IM{number}")
+        del dataset.ImagePositionPatient
+        dataset.save_as(tmp_path / f"IM{number}")
+    source = open_source(tmp_path)
+    assert heights(source) == [20, 90, 100] and "instance numbers" in source.warnings[0]
+
+
+def test_frames_of_one_file_have_positions_of_their_own(tmp_path: Path) -> None:
+    """An enhanced CT stored from head to foot: frames keep their numbers, slices are counted in space."""
+    groups = []
+    for height in (100, 50, 0):
+        groups.append(Dataset())
+        groups[-1].PlanePositionSequence = Sequence([Dataset()])
+        groups[-1].PlanePositionSequence[0].ImagePositionPatient = [0, 0, height]
+    shared = Dataset()
+    shared.PlaneOrientationSequence = Sequence([Dataset()])
+    shared.PlaneOrientationSequence[0].ImageOrientationPatient = AXIAL
+    shared.PixelMeasuresSequence = Sequence([Dataset()])
+    shared.PixelMeasuresSequence[0].PixelSpacing = [1, 1]
+    (tmp_path / "study").mkdir()
+    path = write_dicom(
+        tmp_path / "study" / "enhanced",
+        np.stack([np.full((32, 48), value, np.int16) for value in (100, 50, 0)]),
+        window=(50.5, 101),
+        PerFrameFunctionalGroupsSequence=Sequence(groups),
+        SharedFunctionalGroupsSequence=Sequence([shared]),
+        SeriesInstanceUID="1.2.3",
+    )
+    assert heights(open_source(path)) == [100, 50, 0]
+    assert list(open_source(path).slices) == [2, 1, 0]
+    assert heights(open_source(tmp_path / "study")) == [0, 50, 100]
+    record = dragonfly("ask", path, "Is it?", "--slice", "0", "--json").json
+    assert [field["frame"] for field in record["fields"]] == [2]
+
+
+def packed(study: Path, kind: str) -> Path:
+    if kind == "zip":
+        return Path(shutil.make_archive(str(study), "zip", study))
+    return Path(shutil.make_archive(str(study), {"tar": "tar", "tgz": "gztar"}[kind], study))
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar", "tgz"])
+def test_an_archive_is_read_in_memory(study: Path, kind: str) -> None:
+    archive = packed(study, kind)
+    shutil.rmtree(study)
+    before = sorted(archive.parent.rglob("*"))
+    source = open_source(archive)
+    assert heights(source) == list(range(10, 101, 10))
+    source.close()
+    assert sorted(archive.parent.rglob("*")) == before
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_names_in_an_archive_are_no_paths(study: Path, kind: str) -> None:
+    name, content = "../../escaped.dcm", (study / "IM0").read_bytes()
+    archive = study.parent / f"evil.{kind}"
+    if kind == "zip":
+        with zipfile.ZipFile(archive, "w") as writer:
+            writer.writestr(name, content)
+    else:
+        with tarfile.open(archive, "w") as writer:
+            link = tarfile.TarInfo("link.dcm")
+            link.type, link.linkname = tarfile.SYMTYPE, str(study / "IM1")
+            writer.addfile(link)
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            writer.addfile(member, io.BytesIO(content))
+    assert heights(open_source(archive)) == [100]
+    assert not list(study.parent.parent.glob("**/escaped.dcm"))
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_an_archive_that_is_too_large_is_refused(study: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive = packed(study, kind)
+    monkeypatch.setattr(collection, "MAX_TOTAL_BYTES", 20_000)
+    expect_error(dragonfly("info", archive), 4, archive.name, "more than")
+
+
+@pytest.mark.parametrize(
+    "content", [b"PK\3\4 and no more", b"\x1f\x8b\x08 and no more", b"BZh91AY&SY", b"PK\5\6" + bytes(18)]
+)
+def test_broken_and_empty_archives_are_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.zip").write_bytes(content)
+    expect_error(dragonfly("info", tmp_path / "a.zip"), 4, "a.zip")
+
+
+def test_a_locked_zip_is_refused(study: Path) -> None:
+    archive = packed(study, "zip")
+    content = bytearray(archive.read_bytes())
+    for signature, place in ((b"PK\3\4", 6), (b"PK\1\2", 8)):  # bit 0 of the flags: encrypted
+        at = content.find(signature)
+        while at >= 0:
+            content[at + place] |= 1
+            at = content.find(signature, at + 4)
+    archive.write_bytes(content)
+    expect_error(dragonfly("info", archive), 4, archive.name, "password")
+
+
+def test_a_dicomdir_names_its_series(study: Path, tmp_path: Path) -> None:
+    patient = {"PatientID": "1", "PatientName": "N", "StudyInstanceUID": "1.2", "StudyID": "1", "StudyDate": "20200101"}
+    files = FileSet()
+    for path in study.iterdir():
+        dataset = pydicom.dcmread(path)
+        for keyword, value in (patient | {"StudyTime": "0", "SeriesNumber": 1}).items():
+            setattr(dataset, keyword, value)
+        dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.2"
+        files.add(dataset)
+    files.write(tmp_path / "disc")
+    assert heights(open_source(tmp_path / "disc" / "DICOMDIR")) == list(range(10, 101, 10))
+    assert heights(open_source(tmp_path / "disc")) == list(range(10, 101, 10))
+
+
+def test_a_dicomdir_may_not_name_files_elsewhere(study: Path) -> None:
+    assert collection._inside(study / "..", ["study", "IM0"]) == study / ".." / "study" / "IM0"
+    assert collection._inside(study, ["..", "study", "IM0"]) is None
+    assert collection._inside(study, ["/", "etc", "passwd"]) is None
+    (study / "door").symlink_to(study.parent)
+    assert collection._inside(study, ["door", "study", "IM0"]) is not None  # leads back inside
+    (study.parent / "outside").write_bytes(b"")
+    assert collection._inside(study, ["door", "outside"]) is None
+
+
+def test_a_folder_without_dicom_is_refused(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    expect_error(dragonfly("ask", tmp_path, "Is it?"), 4, "no DICOM files")
+
+
+def test_slices_are_asked_one_by_one_within_the_budget(study: Path) -> None:
+    record = dragonfly("ask", study, "Is there a tumour?", "--budget", "3", "--json").json
+    assert [(field["role"], field["frame"]) for field in record["fields"]] == [("slice", 1), ("slice", 5), ("slice", 8)]
+    assert record["source"]["kind"] == "dicom" and record["source"]["sha256"] is None
+    assert len(record["source"]["quickhash"]) == 64
+    assert any("3 of 10 frames" in warning for warning in record["warnings"])
+    record = dragonfly("ask", study, "Is there a tumour?", "--slice", "2:9:3", "--json").json
+    assert [field["frame"] for field in record["fields"]] == [2, 5, 8]
+
+
+def test_a_slice_that_cannot_be_read_is_left_out_unless_it_was_asked_for(study: Path) -> None:
+    dataset = pydicom.dcmread(study / "IM4")
+    dataset.PixelData = dataset.PixelData[:100]
+    dataset.save_as(study / "IM4")
+    outcome = dragonfly("ask", study, "Is there a tumour?", "--slice", "3:8", "--json")
+    assert [field["frame"] for field in outcome.json["fields"]] == [3, 4, 6, 7]
+    assert any("1 of 5 frames could not be read" in warning for warning in outcome.json["warnings"])
+    expect_error(dragonfly("ask", study, "Is there a tumour?", "--slice", "5"), 4, "IM4", "cut short")
+
+
+def test_a_montage_shows_slices_in_reading_order(study: Path, tmp_path: Path) -> None:
+    seen = tmp_path / "seen.png"
+    command = ("view", study, "--what", "display", "--montage", "3x2", "--slice", "4:9", "-o", seen)
+    assert dragonfly(*command).code == 0
+    picture = np.asarray(Image.open(seen).convert("L"))
+    assert picture.shape == (64, 144)
+    tiles = [round(float(picture[32 * row + 16, 48 * column + 24]) / 2.55) for row in (0, 1) for column in (0, 1, 2)]
+    assert tiles == [50, 60, 70, 80, 90, 0]
+    record = dragonfly("ask", study, "Is there a tumour?", "--montage", "2x2", "--json").json
+    (field,) = record["fields"]
+    assert field["box"] == {"x": 0, "y": 0, "width": 96, "height": 64}
+    assert any("montage, 2 x 2, of frames 1, 3, 6, 8 of 10" in warning for warning in record["warnings"])
+
+
+WRONG_USAGE = {
+    "a slice that is no slice": ("--slice", "a:b"),
+    "a step of nothing": ("--slice", "0:5:0"),
+    "a montage that is none": ("--montage", "3"),
+    "a frame and a slice": ("--frame", "1", "--slice", "2"),
+    "a slice beyond the last": ("--slice", "10"),
+    "a frame beyond the last": ("--frame", "10"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_USAGE)
+def test_wrong_usage_is_told_before_a_model_is_loaded(study: Path, name: str) -> None:
+    expect_error(dragonfly("ask", study, "Is it?", *WRONG_USAGE[name]), 2, WRONG_USAGE[name][0])
+
+
+@given(st.integers(1, 60), st.integers(0, 70), st.integers(0, 70), st.integers(1, 9))
+def test_slices_are_counted_as_python_counts(count: int, first: int, last: int, step: int) -> None:
+    expected = list(range(count))[first:last:step]
+    if expected:
+        assert pick(range(count), f"{first}:{last}:{step}", "x") == expected
+    else:
+        with pytest.raises(UsageError):
+            pick(range(count), f"{first}:{last}:{step}", "x")
+    assert parse_slices(str(first)) == first
+
+
+def test_a_batch_has_one_item_for_a_series(study: Path, tmp_path: Path) -> None:
+    for number in range(3):
+        write_slice(study / f"z{number}", 10 * number, "8.8")
+    write_slice(study / "alone", 10, "7.7")
+    Image.new("RGB", (64, 48), "pink").save(study / "photo.png")
+    command = ("batch", study, "-q", "Is there a tumour?", "--budget", "2", "-o", tmp_path / "out.csv")
+    assert dragonfly(*command).code == 0
+    rows = list(csv.DictReader((tmp_path / "out.csv").open(newline="", encoding="utf-8")))
+    names = [f"{study}#1", f"{study}/alone", f"{study}/photo.png", f"{study}#2"]
+    assert [row["image"] for row in rows] == names
+    assert [row["status"] for row in rows] == ["ok"] * 4
+    again = dragonfly(*command)
+    assert "4 of 4 images are done" in again.stderr
+    assert len(list(csv.DictReader((tmp_path / "out.csv").open(newline="", encoding="utf-8")))) == 4
+
+
+def test_a_batch_of_one_series_is_called_by_its_folder(study: Path, tmp_path: Path) -> None:
+    archive = packed(study, "zip")
+    outcome = dragonfly(
+        "batch", study, archive, "-q", "Is there a tumour?", "--budget", "1", "-o", tmp_path / "out.csv"
+    )
+    assert outcome.code == 0
+    rows = list(csv.DictReader((tmp_path / "out.csv").open(newline="", encoding="utf-8")))
+    assert [row["image"] for row in rows] == [str(study), str(archive)]
+    assert rows[0]["p_yes"] == rows[1]["p_yes"]
+
+
+def test_nothing_of_the_patient_is_told(study: Path) -> None:
+    uid = "1.2.826.0.1.3680043.8.498.4711"
+    for path in list(study.iterdir()):
+        dataset = pydicom.dcmread(path)
+        dataset.SeriesInstanceUID, dataset.StudyInstanceUID = uid, uid + ".1"
+        dataset.SeriesDescription = dataset.InstitutionName = dataset.ReferringPhysicianName = "Nobody Secret"
+        dataset.AccessionNumber = "ID-4711-SECRET"
+        dataset.save_as(path)
+    write_slice(study / "other", 5, "7.7", SeriesDescription="Nobody Secret")
+    told = [dragonfly("info", study), dragonfly("info", study, "--json"), dragonfly("ask", study, "Is it?", "--json")]
+    told += [dragonfly("info", study, "--series", "9"), dragonfly("ask", study, "Is it?", "-v")]
+    text = " ".join(outcome.stdout + outcome.stderr for outcome in told)
+    assert not [word for word in ("Nobody", "SECRET", "4711", "1.2.826", "7.7") if word in text]
+    assert json.loads(told[1].stdout)["series"][0]["modality"] == "CT"
+
+
+def test_pixels_of_one_slice_are_read_without_those_of_the_others(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+    real = pydicom.dcmread
+    monkeypatch.setattr(pydicom, "dcmread", lambda *args, **how: opened.append(str(args[0])) or real(*args, **how))
+    source = open_source(study)
+    before = len(opened)
+    assert before <= 1  # the first slice, for its window and scale
+    source.view(Box(0, 0, *source.size_wh), 7)
+    assert len(opened) == before + 1
+
+
+def test_a_broken_archive_member_is_one_bad_file(study: Path) -> None:
+    archive = packed(study, "zip")
+    content = bytearray(archive.read_bytes())
+    at = content.find(b"DICM", len(content) // 2)
+    content[at - 200 : at + 300] = bytes(500)
+    archive.write_bytes(content)
+    try:
+        assert open_source(archive).frames <= 10
+    except InputError as error:
+        assert archive.name in error.message

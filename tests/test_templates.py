@@ -1,0 +1,79 @@
+"""Prompts by name: the built-in ones, the user's own, and what is wrong with a file."""
+
+import tomllib
+from pathlib import Path
+
+import pytest
+from make_files import write_png
+from run_dragonfly import dragonfly, expect_error
+
+
+@pytest.fixture(autouse=True)
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("DRAGONFLY_TEMPLATES", str(tmp_path / "templates.toml"))
+    return tmp_path / "templates.toml"
+
+
+def test_the_built_in_ones_are_listed_and_shown_as_they_are_written(own: Path) -> None:
+    outcome = dragonfly("template", "list")
+    assert "chest-xray  findings on a chest radiograph" in outcome.stdout
+    assert str(own) in outcome.stderr
+    for line in outcome.stdout.splitlines():
+        name = line.split()[0]
+        shown = tomllib.loads(dragonfly("template", "show", name).stdout)[name]
+        assert all(question.strip() for question in shown["questions"])
+
+
+def test_a_template_asks_its_questions_behind_its_system_text(own: Path, tmp_path: Path) -> None:
+    own.write_text('[mine]\nsystem = "This is a µ test."\nquestions = ["Is it red?", "What is it?"]\n')
+    photo = write_png(tmp_path / "photo.png")
+    call = ("ask", photo, "-t", "mine", "--json", "--max-tokens", "4")
+    first, second = dragonfly(*call).json
+    assert [first["question"], second["question"]] == ["Is it red?", "What is it?"]
+    assert "user<|end_header_id|>\n\nThis is a µ test. Is it red?<|eot_id|>" in first["prompt"]
+    assert (first["settings"]["system"], first["settings"]["type"]) == ("This is a µ test.", "yesno")
+    other = dragonfly(*call, "-q", "Is it blue?").json
+    assert "This is a µ test. Is it blue?<|eot_id|>" in other["prompt"]
+
+
+def test_without_a_template_the_prompt_is_the_published_one(tmp_path: Path) -> None:
+    prompt = dragonfly("ask", write_png(tmp_path / "photo.png"), "Is it red?", "--json").json["prompt"]
+    assert prompt == (
+        "<|start_header_id|>user<|end_header_id|>\n\nIs it red?<|eot_id|>"
+        "<|start_header_id|>assistant<|end_header_id|>\n\n"
+    )
+
+
+def test_the_user_s_own_goes_before_a_built_in_one(own: Path) -> None:
+    own.write_text('[histology]\nabout = "my slides"\n')
+    assert "histology   my slides (your own)" in dragonfly("template", "list").stdout
+
+
+def test_a_batch_asks_a_template_s_questions(own: Path, tmp_path: Path) -> None:
+    own.write_text('[mine]\nquestions = ["Is it red?"]\n')
+    answers = tmp_path / "answers.csv"
+    assert dragonfly("batch", write_png(tmp_path / "photo.png"), "-t", "mine", "-o", answers).code == 0
+    assert "Is it red?" in answers.read_text()
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("[mine", "cannot read templates"),
+        ('mine = "x"', "mine is no template"),
+        ("[mine]\ncolour = 3", "unknown entry: colour"),
+        ("[mine]\nsystem = 3", "not text"),
+        ('[mine]\nquestions = "Is it?"', "not text"),
+        ('[mine]\nquestions = [" "]', "empty"),
+    ],
+)
+def test_what_is_wrong_with_a_file(own: Path, text: str, word: str) -> None:
+    own.write_text(text)
+    expect_error(dragonfly("ask", "nowhere.png", "-t", "mine"), 4, str(own), word)
+
+
+def test_a_template_that_is_not_there(own: Path) -> None:
+    expect_error(dragonfly("ask", "nowhere.png", "Is it?", "-t", "nonesuch"), 2, "nonesuch")
+    expect_error(dragonfly("template", "show", "nonesuch"), 2, "nonesuch")
+    own.write_text('[mine]\nsystem = "A test."\n')
+    expect_error(dragonfly("ask", "nowhere.png", "-t", "mine"), 2, "no question")

@@ -1,0 +1,228 @@
+"""Questions with given answers: probabilities from the network, whatever the order, and what is refused."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from run_dragonfly import dragonfly, expect_error
+
+from dragonfly_cli.engine.checkpoints import find_checkpoint
+from dragonfly_cli.engine.choices import presentations, read_choice, yes_no_token_ids
+from dragonfly_cli.engine.model import Model, load_model
+from dragonfly_cli.engine.questions import Form, Question, as_question
+from dragonfly_med import DragonflyForCausalLM
+
+QUESTION = "Is there a tumour?"
+CHOICE = "What kind of image is this?"
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return load_model(find_checkpoint("demo"), "cpu")
+
+
+@pytest.fixture(scope="module")
+def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("photo") / "photo.png"
+    Image.effect_noise((200, 150), 80).convert("RGB").save(path)
+    return path
+
+
+@pytest.fixture
+def passes() -> Iterator[list[int]]:
+    """The number of tokens in every forward pass of a Dragonfly."""
+    seen: list[int] = []
+
+    def note(module: torch.nn.Module, args: object, given: dict, output: object) -> None:
+        if isinstance(module, DragonflyForCausalLM):
+            seen.append(given["input_ids"].shape[1])
+
+    handle = torch.nn.modules.module.register_module_forward_hook(note, with_kwargs=True)
+    yield seen
+    handle.remove()
+
+
+def test_yes_or_no_takes_one_pass(photo: Path, passes: list[int]) -> None:
+    assert dragonfly("ask", photo, QUESTION).code == 0
+    assert len(passes) == 1
+    passes.clear()
+    assert dragonfly("ask", photo, QUESTION, "Is it bone?", "Is it blood?").code == 0
+    assert len(passes) == 3
+    assert max(passes[1:]) < passes[0] / 10  # the picture is not read again
+
+
+def test_an_option_of_several_tokens_counts_as_a_whole(model: Model, photo: Path) -> None:
+    """Against the network's own logits of the whole sequence, read at once."""
+    question = Question("options", "Which is it?", ("pleural effusion", "left lung collapse"))
+    pixels = model.processor.pixels(Image.open(photo))
+    prompt = model.processor.text_ids(model.processor.prompt("Which is it?"))
+    spellings = model.spellings(question)
+    choice = read_choice(model.reading(pixels), [prompt], spellings)
+    begin = model.processor.image_block() + prompt
+    mass = dict.fromkeys(question.options, 0.0)
+    for option, sequences in spellings.items():
+        for ids in sequences:
+            assert len(ids) > 1
+            row = torch.tensor([begin + list(ids)])
+            with torch.inference_mode():
+                logits = model.network(input_ids=row, pixel_values=pixels[None]).logits[0, -len(ids) - 1 : -1]
+            mass[option] += float(logits.double().log_softmax(-1)[range(len(ids)), ids].sum().exp())
+    assert choice.option_mass == pytest.approx(sum(mass.values()), rel=1e-4)
+    for option, part in mass.items():
+        assert choice.probabilities[option] == pytest.approx(part / sum(mass.values()), rel=1e-4)
+
+
+def test_the_order_of_options_does_not_decide(photo: Path) -> None:
+    said = [
+        dragonfly("ask", photo, CHOICE, "--options", options, "--json").json
+        for options in ("x-ray,ultrasound,histology", "histology,x-ray,ultrasound", "ultrasound, histology ,x-ray")
+    ]
+    for record in said:
+        assert record["answer"] == max(record["probabilities"], key=record["probabilities"].get)
+        assert sum(record["probabilities"].values()) == pytest.approx(1)
+        assert record["probabilities"] == pytest.approx(said[0]["probabilities"], abs=1e-4)
+        assert 0 <= record["option_mass"] <= 1
+    assert list(said[1]["probabilities"]) == ["histology", "x-ray", "ultrasound"]
+
+
+def test_every_option_stands_once_in_every_place() -> None:
+    asked = presentations(Question("options", "Which?", ("c", "a", "b")))
+    orders = [text.removeprefix("Which? Answer with one of: ").rstrip(".").split(", ") for text in asked]
+    for place in range(3):
+        assert {order[place] for order in orders} == {"a", "b", "c"}
+    assert asked == presentations(Question("options", "Which?", ("b", "c", "a")))
+
+
+def test_a_scale_gives_a_probability_to_each_of_its_numbers(photo: Path) -> None:
+    record = dragonfly("ask", photo, "How malignant is it?", "--scale", "1-10", "--json").json
+    assert list(record["probabilities"]) == [str(number) for number in range(1, 11)]
+    assert sum(record["probabilities"].values()) == pytest.approx(1)
+    assert 1 <= int(record["answer"]) <= 10
+    assert record["settings"]["type"] == "scale"
+
+
+def test_ten_is_not_one(model: Model, photo: Path) -> None:
+    """Where 10 is two tokens, an answer that goes on after 1 is not 1."""
+    reading = model.reading(model.processor.pixels(Image.open(photo)))
+    prompt = model.processor.text_ids(model.processor.prompt("How many?"))
+    one, more = 5, 6
+    both = read_choice(reading, [prompt], {"1": [(one,)], "10": [(one, more)]})
+    alone = read_choice(reading, [prompt], {"1": [(one,)]})
+    assert both.option_mass == pytest.approx(alone.option_mass, rel=1e-6)
+
+
+def test_the_type_stands_above_the_form_of_the_question() -> None:
+    assert as_question("Tumour present", Form("yesno")).options == ("yes", "no")
+    assert as_question("Is it red?", Form("open")).options == ()
+    assert as_question("Is it red?").kind == "yesno"
+
+
+def test_abstaining_is_an_answer(photo: Path) -> None:
+    outcome = dragonfly("ask", photo, QUESTION, "--abstain", "1", "--json")
+    assert outcome.code == 0
+    record = outcome.json
+    assert (record["answer"], record["abstained"]) == ("uncertain", True)
+    assert record["fields"][0]["answer"] in ("Yes", "No")
+    yes, no = record["probabilities"].values()
+    closer = str(abs(yes - no) / 2)
+    assert dragonfly("ask", photo, QUESTION, "--abstain", closer, "--json").json["abstained"] is False
+    assert dragonfly("ask", photo, QUESTION, "--abstain", "1").stdout.startswith("uncertain (")
+
+
+def test_every_spelling_of_the_vocabulary_counts() -> None:
+    texts = ["Yes", " YES", "yesterday", "no", "\nNo", "not", "know", "NO"]
+
+    class Tokenizer:
+        def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
+            raise NotImplementedError
+
+        def decode(self, token_ids: list[int]) -> str:
+            return texts[token_ids[0]]
+
+        def get_vocab(self) -> dict[str, int]:
+            return {text.replace(" ", "\u0120").replace("\n", "\u010a"): place for place, text in enumerate(texts)}
+
+    assert yes_no_token_ids(Tokenizer()) == {"yes": [0, 1], "no": [3, 4, 7]}
+
+
+def test_an_answer_obeys_its_schema(photo: Path, tmp_path: Path) -> None:
+    schema = tmp_path / "finding.json"
+    properties = {"organ": {"enum": ["lung", "liver"]}, "seen": {"type": "boolean"}}
+    schema.write_text(json.dumps({"type": "object", "properties": properties, "required": ["organ", "seen"]}))
+    record = dragonfly("ask", photo, "Is the lung shown?", "--schema", schema, "--json", "--max-tokens", "90").json
+    if not any("not whole JSON" in warning for warning in record["warnings"]):
+        answer = json.loads(record["answer"])
+        assert answer["organ"] in ("lung", "liver") and isinstance(answer["seen"], bool)
+    assert record["answer"].startswith('{"organ": "l') or record["answer"].startswith('{"organ":"l')
+    assert record["settings"]["schema"]["required"] == ["organ", "seen"]
+    cut = dragonfly("ask", photo, "What is it?", "--schema", schema, "--max-tokens", "2", "--json").json
+    assert any("not whole JSON" in warning for warning in cut["warnings"])
+
+
+@pytest.mark.parametrize("kind", ["blank", "shuffle"])
+def test_a_control_stands_beside_the_answer(photo: Path, kind: str) -> None:
+    seen, free = dragonfly("ask", photo, QUESTION, CHOICE, "--control", kind, "--json").json
+    control = seen["control"]
+    assert control["kind"] == kind
+    assert control["distance"] == pytest.approx(abs(seen["probabilities"]["yes"] - control["probabilities"]["yes"]))
+    assert control["probabilities"] != seen["probabilities"]
+    assert seen["probabilities"] == dragonfly("ask", photo, QUESTION, "--json").json["probabilities"]
+    assert free["control"]["probabilities"] is None
+    assert 0 <= free["control"]["distance"] <= 1
+
+
+def test_of_an_empty_picture_nothing_is_lost_by_blanking_it(tmp_path: Path) -> None:
+    Image.new("RGB", (224, 224), (122, 116, 104)).save(tmp_path / "even.png")  # CLIP's mean colour
+    record = dragonfly("ask", tmp_path / "even.png", QUESTION, "--control", "blank", "--json").json
+    assert record["control"]["distance"] < 0.01
+    assert any("the picture hardly mattered" in warning for warning in record["warnings"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--options", "benign"], ["only one"]),
+        (["--options", "benign,,malignant"], ["empty"]),
+        (["--options", "benign,Benign"], ["twice"]),
+        (["--options", "tumour,tumour cells"], ["tumour cells begins with tumour"]),
+        (["--options", "a,b", "--scale", "1-5"], ["--options and --scale contradict"]),
+        (["--options", "a,b", "--type", "yesno"], ["--options contradicts --type yesno"]),
+        (["--scale", "1-5", "--type", "open"], ["--scale contradicts --type open"]),
+        (["--type", "options"], ["needs --options"]),
+        (["--type", "scale"], ["needs --scale"]),
+        (["--scale", "5-1"], ["must rise"]),
+        (["--scale", "1-99"], ["at most"]),
+        (["--scale", "good-bad"], ["no scale"]),
+        (["--abstain", "2"], ["--abstain"]),
+        (["--control", "upside-down"], ["--control"]),
+        (["--question", " "], ["a question is empty"]),
+    ],
+)
+def test_what_cannot_be_is_told_before_any_file_is_opened(arguments: list[str], words: list[str]) -> None:
+    expect_error(dragonfly("ask", "nowhere.svs", QUESTION, *arguments), 2, *words)
+
+
+@pytest.mark.parametrize(
+    ("schema", "code", "word"),
+    [
+        ("false", 2, "a schema is a JSON object"),
+        ('{"enum": []}', 2, "nsatisfiable"),
+        ('{"type": "object", "required": ["a"], "properties": {"a": false}}', 2, "nsatisfiable"),
+        ('{"type": "nonsense"}', 2, "nonsense"),
+        ("no json", 4, "cannot read a schema"),
+    ],
+)
+def test_a_schema_that_nothing_obeys(tmp_path: Path, schema: str, code: int, word: str) -> None:
+    (tmp_path / "schema.json").write_text(schema)
+    expect_error(dragonfly("ask", "nowhere.svs", QUESTION, "--schema", tmp_path / "schema.json"), code, word)
+
+
+def test_no_schema_file(tmp_path: Path) -> None:
+    expect_error(dragonfly("ask", "nowhere.svs", QUESTION, "--schema", tmp_path / "gone.json"), 3, "gone.json")
+
+
+def test_a_question_of_20000_tokens_is_refused(photo: Path) -> None:
+    expect_error(dragonfly("ask", photo, "necrosis " * 20_000), 2, "too long")

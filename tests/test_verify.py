@@ -1,0 +1,117 @@
+"""``verify`` asks again what a record holds, and tells drift of the answer, the image and the model."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from make_files import write_dicom
+from PIL import Image
+from run_dragonfly import dragonfly, expect_error
+
+from dragonfly_cli.options import AnswerOptions, Attention, LookOptions
+from dragonfly_cli.verifying import options_from
+
+QUESTION = "Is there a tumour?"
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    Image.effect_noise((200, 150), 80).convert("RGB").save(tmp_path / "photo.png")
+    return tmp_path / "photo.png"
+
+
+def record_of(image: Path, *arguments: str | Path) -> Path:
+    file = image.with_name("record.json")
+    assert dragonfly("ask", image, *arguments, "--json", "-o", file).code == 0
+    return file
+
+
+def changed(file: Path, **values: object) -> Path:
+    content = json.loads(file.read_text())
+    other = file.with_name("changed.json")
+    other.write_text(json.dumps(content | values))
+    return other
+
+
+@pytest.mark.slow
+def test_what_was_answered_is_answered_again(photo: Path) -> None:
+    schema = photo.with_name("schema.json")
+    schema.write_text('{"enum": ["lung", "liver"]}')
+    for arguments in (
+        [QUESTION, "Is it bone?", "What is it?", "--control", "blank"],
+        ["Which?", "--options", "lung,liver", "--abstain", "0.5"],
+        ["How?", "--scale", "0-3"],
+        ["Which organ?", "--schema", schema],
+        ["What is it?", "--temperature", "1.5", "--seed", "7", "--max-tokens", "9"],
+    ):
+        outcome = dragonfly("verify", record_of(photo, *arguments))
+        assert outcome.code == 0, outcome.stderr
+        assert all(line.startswith("same  ") for line in outcome.stdout.splitlines())
+
+
+def test_every_frame_that_was_looked_at_is_looked_at_again(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (6, 40, 50), np.uint8)
+    clip = write_dicom(tmp_path / "clip.dcm", pixels)
+    file = record_of(clip, QUESTION, "--budget", "2", "--aggregate", "max")
+    report = dragonfly("verify", file, "--json").json
+    assert [each["same"] for each in report] == [True]
+    assert report[0]["largest_difference"] < 1e-4
+
+
+def test_answers_are_the_same_to_the_last_digit_when_asked_again(photo: Path) -> None:
+    first, again = (dragonfly("ask", photo, QUESTION, "What is it?", "--json").json for _ in range(2))
+    for one, other in zip(first, again, strict=True):
+        assert one | {"timing": 0} == other | {"timing": 0}
+
+
+def test_lines_of_json_and_a_moved_image(photo: Path, tmp_path: Path) -> None:
+    lines = tmp_path / "records.jsonl"
+    assert dragonfly("ask", photo, QUESTION, "Is it?", "-f", "jsonl", "-o", lines).code == 0
+    photo.rename(tmp_path / "moved.png")
+    expect_error(dragonfly("verify", lines), 3, "photo.png")
+    outcome = dragonfly("verify", lines, "--image", tmp_path / "moved.png")
+    assert (outcome.code, len(outcome.stdout.splitlines())) == (0, 2)
+
+
+def test_drift_is_told(photo: Path) -> None:
+    file = record_of(photo, QUESTION)
+    for other in (
+        changed(file, answer="Perhaps"),
+        changed(file, probabilities={"yes": 0.5, "no": 0.5}),
+    ):
+        outcome = dragonfly("verify", other)
+        assert outcome.code == 9
+        assert outcome.stdout.startswith("drift ")
+        assert "1 of 1 answers are not the same" in outcome.stderr
+
+
+def test_another_image_is_told_before_it_is_asked_about(photo: Path) -> None:
+    file = record_of(photo, QUESTION)
+    Image.new("RGB", (200, 150)).save(photo)
+    expect_error(dragonfly("verify", file), 9, "photo.png", "has changed", "sha256")
+
+
+def test_another_model_is_told(photo: Path) -> None:
+    file = record_of(photo, QUESTION)
+    model = json.loads(file.read_text())["model"]
+    expect_error(dragonfly("verify", changed(file, model=model | {"sha256": "0" * 64})), 5, "demo", "not those")
+    expect_error(dragonfly("verify", changed(file, model=model | {"id": "gone"})), 5, "gone")
+
+
+def test_what_is_no_record(tmp_path: Path, photo: Path) -> None:
+    for number, (text, word) in enumerate(
+        [("hello", "no JSON"), ("[]", "empty"), ("{}", "no schema_version"), ("3", "no schema_version")]
+    ):
+        file = tmp_path / f"{number}.json"
+        file.write_text(text)
+        expect_error(dragonfly("verify", file), 4, file.name, word)
+    expect_error(dragonfly("verify", tmp_path / "gone.json"), 3, "gone.json")
+    expect_error(dragonfly("verify", changed(record_of(photo, QUESTION), schema_version=99)), 4, "99")
+
+
+def test_options_come_back_from_settings() -> None:
+    options = options_from(AnswerOptions, {"attn": "eager", "max_tokens": 3, "something": "else"})
+    assert options.attn is Attention.eager
+    assert options == AnswerOptions(attn=Attention.eager, max_tokens=3)
+    assert options_from(LookOptions, {"frame": None}) == LookOptions()
