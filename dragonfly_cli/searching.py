@@ -39,6 +39,11 @@ def answer_planned(
         yield from answer_source(model, source, plan.fields, request, on_text)
         return
     request = replace(request, deadline=plan.search.deadline)
+    looked, every = min(plan.search.fields, len(plan.search.grid.cells())), len(plan.search.grid.cells())
+    if looked < every:
+        source.warnings.append(
+            f"{looked} of {every} fields with tissue were looked at; --budget takes more, --region chooses"
+        )
     for fields, questions in Chooser(model, source, plan).groups(request.questions, rank):
         boxes = [field.box for field in fields]
         with closing(ReadAhead(source, boxes, lambda size_wh: model.processor.plan(size_wh).canvas_sizes)) as ahead:

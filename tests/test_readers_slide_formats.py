@@ -12,7 +12,9 @@ from pydicom.uid import generate_uid
 from run_dragonfly import dragonfly, expect_error
 
 from dragonfly_cli.geometry import Box
+from dragonfly_cli.options import OpenOptions
 from dragonfly_cli.readers import open_source, slide_tiff
+from dragonfly_cli.readers.inputs import list_inputs
 from dragonfly_cli.readers.slide_scale import scale_of
 
 WSI = "1.2.840.10008.5.1.4.1.1.77.1.6"
@@ -153,6 +155,12 @@ def test_a_dicom_slide_opens_from_a_zip_of_which_nothing_is_unpacked(dicom_slide
     seen = whole(source, (64, 64))
     assert seen[0, 0].tolist() == [200, 0, 0] and seen[63, 63].tolist() == [0, 0, 200]
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_folder_run_takes_a_dicom_slide_once(dicom_slide):
+    (first,) = list_inputs(dicom_slide)
+    assert first.name == str(dicom_slide / "level0.dcm")
+    assert first.open(OpenOptions()).size_wh == (256, 256)
 
 
 def test_a_zip_without_a_slide_is_told(tmp_path):

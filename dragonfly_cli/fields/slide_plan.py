@@ -65,10 +65,6 @@ def plan_slide(source: Source, looking: LookOptions, canvas_wh: tuple[int, int])
     search = ZoomSearch(grid, left, deadline)
     even = search.even()
     _warn_of_blur(source, grid, scale)
-    if len(even) == left < len(grid.cells()):
-        source.warnings.append(
-            f"{left} of {len(grid.cells())} fields with tissue were looked at; --budget takes more, --region chooses"
-        )
     return LookPlan([*first, *zoom_fields(source, even, len(first))], search, tissue)
 
 
