@@ -17,6 +17,7 @@ from dragonfly_cli.readers import open_source, slide_tiff
 from dragonfly_cli.readers.inputs import list_inputs
 from dragonfly_cli.readers.slide_scale import scale_of
 
+APERIO_JPEG_2000 = 33005  # TIFF Compression
 WSI = "1.2.840.10008.5.1.4.1.1.77.1.6"
 
 
@@ -87,6 +88,18 @@ def test_a_tiff_that_is_cut_short_is_refused(tmp_path):
     tifffile.imwrite(path, tissue_like((600, 500)), photometric="rgb", rowsperstrip=16)
     path.write_bytes(path.read_bytes()[:2000])
     expect_error(dragonfly("ask", path, "Is there necrosis?"), 4, "a.tif")
+
+
+def test_an_aperio_slide_in_jpeg_2000_is_read(tmp_path):
+    pixels = tissue_like((600, 500))
+    text = "Aperio Image Library v12.0.0\r\n600x500 [0,0 600x500] (256x256) J2K/KDU Q=70|MPP = 0.5"
+    with tifffile.TiffWriter(tmp_path / "a.svs") as tiff:
+        common = {"photometric": "rgb", "description": text, "metadata": None, "software": False}
+        tiff.write(pixels, tile=(256, 256), compression=APERIO_JPEG_2000, **common)
+        tiff.write(pixels[::4, ::4].copy(), rowsperstrip=16, **common)
+    source = open_source(tmp_path / "a.svs")
+    assert (source.format, source.mpp) == ("aperio", (0.5, 0.5))
+    assert np.array_equal(whole(source, (600, 500)), pixels)
 
 
 def write_dicom_slide(path, pixels, series, instance):
