@@ -99,7 +99,7 @@ def measure(model: Model, path: Path, lesion: Box | None, question: Question, bu
         "thumbnail": Outcome([ask(overview)], crops_each / all_crops, lesion),
     }
     for rank in RANKINGS:
-        chooser = Chooser(model, source, plan)
+        chooser = Chooser(model, source, plan.fields[:1], plan.search)
         fields = chooser.fields(question, rank)
         crops = crops_each * len(fields) + chooser.glances
         outcomes[rank] = Outcome([ask(field) for field in fields], crops / all_crops, lesion)
@@ -118,7 +118,7 @@ def measure_ranks(
     all_crops = crops_each * (1 + len(plan.search.grid.cells()))
     results = {}
     for rank in RANKINGS:
-        chooser = Chooser(model, source, plan)
+        chooser = Chooser(model, source, plan.fields[:1], plan.search)
         zooms = [field for field in chooser.fields(question, rank) if field.role == "zoom"]
         reached = lesion is not None and any(field.box.meets(lesion) for field in zooms)
         results[str(rank)] = reached, (crops_each * budget + chooser.glances) / all_crops

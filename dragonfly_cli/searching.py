@@ -15,7 +15,7 @@ from dragonfly_cli.engine.glance import contrast, glance, likeness, p_yes
 from dragonfly_cli.engine.model import Model
 from dragonfly_cli.engine.questions import Question
 from dragonfly_cli.fields import Field, LookPlan
-from dragonfly_cli.fields.search import Worth
+from dragonfly_cli.fields.search import Worth, ZoomSearch
 from dragonfly_cli.fields.slide_plan import zoom_fields
 from dragonfly_cli.geometry import Box
 from dragonfly_cli.options import Rank
@@ -39,12 +39,13 @@ def answer_planned(
         yield from answer_source(model, source, plan.fields, request, on_text)
         return
     request = replace(request, deadline=plan.search.deadline)
-    looked, every = min(plan.search.fields, len(plan.search.grid.cells())), len(plan.search.grid.cells())
-    if looked < every:
+    every = len(plan.search.grid.cells())
+    if plan.search.fields < every:
         source.warnings.append(
-            f"{looked} of {every} fields with tissue were looked at; --budget takes more, --region chooses"
+            f"{plan.search.fields} of {every} fields with tissue were chosen; --budget takes more, --region others"
         )
-    for fields, questions in Chooser(model, source, plan).groups(request.questions, rank):
+    first = [field for field in plan.fields if field.role != "zoom"]
+    for fields, questions in Chooser(model, source, first, plan.search).groups(request.questions, rank):
         boxes = [field.box for field in fields]
         with closing(ReadAhead(source, boxes, lambda size_wh: model.processor.plan(size_wh).canvas_sizes)) as ahead:
             yield from answer_source(model, ahead, fields, replace(request, questions=questions), on_text)
@@ -61,11 +62,12 @@ def ranking(model: Model, rank: Rank, question: Question) -> Rank:
 class Chooser:
     """Chooses the fields of one slide; what was glanced at once is kept for the other questions."""
 
-    def __init__(self, model: Model, source: Source, plan: LookPlan) -> None:
+    def __init__(self, model: Model, source: Source, first: list[Field], search: ZoomSearch) -> None:
+        """``first`` are the overview or the regions, which are looked at in any case."""
         self._model = model
         self._source = source
-        self._first = [field for field in plan.fields if field.role != "zoom"]
-        self._search = plan.search
+        self._first = first
+        self._search = search
         self._seen: dict[Box, torch.Tensor] = {}  # [tokens, width] each
         self.glances = 0  # crops encoded for choosing
 
@@ -82,7 +84,6 @@ class Chooser:
 
     def fields(self, question: Question, rank: Rank) -> list[Field]:
         """What to look at for a question: the overview or regions, then the fields that were zoomed in on."""
-        assert self._search is not None
         chosen = ranking(self._model, rank, question)
         boxes = self._search.even() if chosen is Rank.spread else self._search.best(self._worth(chosen, question))
         return [*self._first, *zoom_fields(self._source, boxes, len(self._first))]

@@ -54,7 +54,7 @@ def test_worths_are_of_each_box_and_do_not_depend_on_the_others(model, source):
 @pytest.mark.parametrize("rank", [Rank.spread, Rank.likeness, Rank.contrast, Rank.yes])
 def test_a_ranking_chooses_its_best_fields_and_says_what_they_cost(model, source, rank):
     plan = plan_looks(source, LookOptions(budget=4), model.canvas_wh)
-    chooser = Chooser(model, source, plan)
+    chooser = Chooser(model, source, plan.fields[:1], plan.search)
     fields = chooser.fields(YES_NO, rank)
     assert [field.role for field in fields] == ["overview", "zoom", "zoom", "zoom"]
     assert [field.id for field in fields] == [0, 1, 2, 3]
@@ -68,9 +68,12 @@ def test_a_ranking_chooses_its_best_fields_and_says_what_they_cost(model, source
 
 def test_questions_that_share_their_fields_are_asked_together(model, source):
     plan = plan_looks(source, LookOptions(budget=3), model.canvas_wh)
-    groups = list(Chooser(model, source, plan).groups([YES_NO, OPEN, OPEN, YES_NO], Rank.yes))
+    groups = list(Chooser(model, source, plan.fields[:1], plan.search).groups([YES_NO, OPEN, OPEN, YES_NO], Rank.yes))
     assert [len(questions) for _, questions in groups] == [1, 2, 1]
-    assert [len(questions) for _, questions in Chooser(model, source, plan).groups([YES_NO, OPEN], Rank.spread)] == [2]
+    assert [
+        len(questions)
+        for _, questions in Chooser(model, source, plan.fields[:1], plan.search).groups([YES_NO, OPEN], Rank.spread)
+    ] == [2]
     assert ranking(model, Rank.yes, OPEN) is not Rank.yes
 
 

@@ -70,6 +70,7 @@ def plan_looks(
     if source.kind == "slide":
         if looking.frame is not None:
             _check_frame(source, looking.frame)
+            return LookPlan([Field(0, "whole", looking.frame, Box(0, 0, *source.size_wh))])
         from dragonfly_cli.fields.slide_plan import plan_slide
 
         return plan_slide(source, looking, canvas_wh)

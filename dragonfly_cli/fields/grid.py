@@ -3,8 +3,7 @@
 A cell of power 0 is a field; one of power 1 is four of them, and so on. Pure geometry.
 """
 
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from dragonfly_cli.geometry import Box
@@ -31,6 +30,7 @@ class Grid:
     area: Area
     bounds: Box
     field_wh: tuple[int, int]
+    _known: dict[int, dict[Cell, float]] = field(default_factory=dict, init=False, repr=False)  # by power
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -46,27 +46,32 @@ class Grid:
         top = self.bounds.y + (self.bounds.height - rows * self.field_wh[1]) // 2
         return Box(left + cell[0] * width, top + cell[1] * height, width, height)
 
-    @cache  # noqa: B019 - a grid lives as long as one slide is looked at
     def cells(self, power: int = 0) -> dict[Cell, float]:
         """The cells that belong to the area, row by row, and how much of each does."""
-        if power:
-            shares: dict[Cell, float] = {}
-            for (column, row), share in self.cells(power - 1).items():
-                cell = column // 2, row // 2
-                shares[cell] = shares.get(cell, 0.0) + share / 4
-            return shares
-        columns, rows = self.shape
-        every = {
-            (column, row): self.area.share(self.box((column, row))) for row in range(rows) for column in range(columns)
-        }
-        enough = {cell: share for cell, share in every.items() if share >= SMALLEST_SHARE}
-        return enough or {cell: share for cell, share in every.items() if share > 0}
+        if power not in self._known:
+            self._known[power] = self._coarser(power) if power else self._finest()
+        return self._known[power]
 
     def children(self, cell: Cell, power: int) -> list[Cell]:
         """The cells of ``power - 1`` that a cell is made of, those of the area."""
         column, row = cell
         finer = self.cells(power - 1)
         return [child for child in _quarters(column, row) if child in finer]
+
+    def _coarser(self, power: int) -> dict[Cell, float]:
+        shares: dict[Cell, float] = {}
+        for (column, row), share in self.cells(power - 1).items():
+            cell = column // 2, row // 2
+            shares[cell] = shares.get(cell, 0.0) + share / 4
+        return shares
+
+    def _finest(self) -> dict[Cell, float]:
+        columns, rows = self.shape
+        every = {
+            (column, row): self.area.share(self.box((column, row))) for row in range(rows) for column in range(columns)
+        }
+        enough = {cell: share for cell, share in every.items() if share >= SMALLEST_SHARE}
+        return enough or {cell: share for cell, share in every.items() if share > 0}
 
 
 def _quarters(column: int, row: int) -> list[Cell]:

@@ -16,7 +16,7 @@ from dragonfly_cli.fields.grid import Area, Grid, spread_cells
 from dragonfly_cli.fields.outline import Outlined, read_outline
 from dragonfly_cli.fields.regions import centered_box, region_box
 from dragonfly_cli.fields.search import ZoomSearch
-from dragonfly_cli.fields.tissue import find_tissue
+from dragonfly_cli.fields.tissue import Tissue, find_tissue
 from dragonfly_cli.geometry import Box
 from dragonfly_cli.options import LookOptions
 from dragonfly_cli.readers.source import Source
@@ -118,7 +118,9 @@ def bounds_origin(source: Source, looking: LookOptions) -> tuple[int, int]:
     return (bounds["x"], bounds["y"]) if bounds else (0, 0)
 
 
-def _searched_area(source: Source, looking: LookOptions, tissue, regions: list[Box]) -> tuple[Area, list[Field]]:
+def _searched_area(
+    source: Source, looking: LookOptions, tissue: Tissue, regions: list[Box]
+) -> tuple[Area, list[Field]]:
     """Where to zoom in, and the fields that show it as a whole."""
     outlines = [shapely.box(*box.corners) for box in regions]
     if looking.roi:
