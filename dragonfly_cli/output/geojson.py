@@ -7,7 +7,8 @@ how much that is. Source: RFC 7946; QuPath's GeoJSON (``objectType``, ``classifi
 import json
 import uuid
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from dragonfly_cli.output.notices import NOTICE
 from dragonfly_cli.output.votes import Colour, colour, support, verdict
@@ -32,45 +33,49 @@ def as_geojson(records: list[dict[str, Any]], offset_xy: tuple[int, int]) -> str
     )
 
 
+@dataclass(frozen=True)
+class _Mark:
+    """What QuPath shows of a box."""
+
+    kind: Literal["annotation", "detection"]
+    name: str
+    label: str
+    colour: Colour
+    measurements: dict[str, float]
+
+
 def _features(record: dict[str, Any], says_question: bool, offset_xy: tuple[int, int]) -> Iterator[dict[str, Any]]:
     asked = record["question"] or "caption"
     for field in record["fields"]:
-        label = f"{asked}: {field['answer']}" if says_question else field["answer"]
-        measurements = {f"p_{option}": value for option, value in (field["probabilities"] or {}).items()}
-        if field["mpp"] is not None:
-            measurements["mpp"] = field["mpp"]
-        measurements["support"] = support(record, field)
-        name = f"{field['role']} {field['id']}: {verdict(record, field)}"
-        yield _feature(
-            (asked, name), field["box"], offset_xy, "annotation", name, label, colour(record, field), measurements
-        )
+        yield _feature(asked, field["box"], offset_xy, _field_mark(record, field, asked if says_question else None))
         for number, box in enumerate(field["selected"]):
-            crop = f"crop {number} of field {field['id']}"
-            yield _feature((asked, crop), box, offset_xy, "detection", crop, "zoomed in on", _CROP_COLOUR, {})
+            crop = _Mark("detection", f"crop {number} of field {field['id']}", "zoomed in on", _CROP_COLOUR, {})
+            yield _feature(asked, box, offset_xy, crop)
 
 
-def _feature(
-    key: tuple[str, str],
-    box: dict[str, int],
-    offset_xy: tuple[int, int],
-    kind: str,
-    name: str,
-    label: str,
-    rgb: Colour,
-    measurements: dict[str, float],
-) -> dict[str, Any]:
+def _field_mark(record: dict[str, Any], field: dict[str, Any], question: str | None) -> _Mark:
+    measurements = {f"p_{option}": value for option, value in (field["probabilities"] or {}).items()}
+    if field["mpp"] is not None:
+        measurements["mpp"] = field["mpp"]
+    measurements["support"] = support(record, field)
+    label = f"{question}: {field['answer']}" if question else field["answer"]
+    name = f"{field['role']} {field['id']}: {verdict(field)}"
+    return _Mark("annotation", name, label, colour(record, field), measurements)
+
+
+def _feature(asked: str, box: dict[str, int], offset_xy: tuple[int, int], mark: _Mark) -> dict[str, Any]:
     left, top = box["x"] - offset_xy[0], box["y"] - offset_xy[1]
     right, bottom = left + box["width"], top + box["height"]
     ring = [[left, top], [right, top], [right, bottom], [left, bottom], [left, top]]
     return {
         "type": "Feature",
-        "id": str(uuid.uuid5(_NAMES, "\n".join([*key, json.dumps(box)]))),
+        "id": str(uuid.uuid5(_NAMES, "\n".join([asked, mark.name, json.dumps(box)]))),
         "geometry": {"type": "Polygon", "coordinates": [ring]},
         "properties": {
-            "objectType": kind,
-            "name": name,
-            "classification": {"name": label, "color": list(rgb)},
+            "objectType": mark.kind,
+            "name": mark.name,
+            "classification": {"name": mark.label, "color": list(mark.colour)},
             "isLocked": True,
-            "measurements": measurements,
+            "measurements": mark.measurements,
         },
     }

@@ -107,7 +107,7 @@ def _inset(source: Source, record: dict[str, Any], field: dict[str, Any]) -> Ima
     draw = ImageDraw.Draw(inset)
     draw.rectangle((0, 26, width - 1, height + 25), outline=colour(record, field), width=_LINE_PX)
     mpp = "" if field["mpp"] is None else f", {field['mpp']:.2g} um per pixel"
-    text = f"{field['role']} {field['id']}: {verdict(record, field)}{mpp}"
+    text = f"{field['role']} {field['id']}: {verdict(field)}{mpp}"
     draw.text((0, 2), _shortened(text, _font(16), _BEST_WIDTH_PX), _INK, _font(16))
     return inset
 

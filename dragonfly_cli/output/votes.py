@@ -28,7 +28,7 @@ def colour(record: dict[str, Any], field: dict[str, Any]) -> Colour:
     return _mixed(_BETWEEN, NO_COLOUR, 1 - 2 * value)
 
 
-def verdict(record: dict[str, Any], field: dict[str, Any]) -> str:
+def verdict(field: dict[str, Any]) -> str:
     """``Yes 0.97``, or the answer alone where there is no probability."""
     said = field["probabilities"]
     return field["answer"] if said is None else f"{field['answer']} {max(said.values()):.2f}"
