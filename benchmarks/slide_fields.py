@@ -25,7 +25,7 @@ from dragonfly_cli.engine.model import Model, load_model
 from dragonfly_cli.fields import Field, plan_looks
 from dragonfly_cli.options import LookOptions
 from dragonfly_cli.readers import Source, open_source
-from dragonfly_cli.readers.ahead import ReadAhead
+from dragonfly_cli.readers.ahead import SourceAhead
 
 
 def seconds(model: Model, source: Source, fields: list[Field]) -> float:
@@ -55,7 +55,9 @@ def main() -> None:
                 alone.append(seconds(model, source, fields))
             with closing(open_source(path)) as source:
                 boxes = [field.box for field in fields]
-                with closing(ReadAhead(source, boxes, lambda size: model.processor.plan(size).canvas_sizes)) as reading:
+                with closing(
+                    SourceAhead(source, boxes, lambda size: model.processor.plan(size).canvas_sizes)
+                ) as reading:
                     ahead.append(seconds(model, reading, fields))
     count = len(fields)
     print(f"one after the other: {count / min(alone):.2f} fields/s")

@@ -97,7 +97,7 @@ def _answers(
     model, request = prepare(checkpoint, questions, answering, settings)
     say_notices(checkpoint)
     said = {DEMO_WARNING}
-    for record in answer_planned(model, source, plan, settings["rank"], request, on_text):
+    for record in answer_planned(model, source, plan, request, on_text):
         yield record
         for warning in record["warnings"]:
             if warning not in said:

@@ -19,9 +19,9 @@ from dragonfly_cli.fields.search import Worth, ZoomSearch
 from dragonfly_cli.fields.slide_plan import zoom_fields
 from dragonfly_cli.geometry import Box
 from dragonfly_cli.options import Rank
-from dragonfly_cli.pipeline import Request, answer_source
+from dragonfly_cli.pipeline import ReadAhead, Request, answer_source
 from dragonfly_cli.readers import Source
-from dragonfly_cli.readers.ahead import ReadAhead
+from dragonfly_cli.readers.ahead import SourceAhead
 
 KEPT_BYTES = 256 * 2**20  # of glances; the built-in model's take 38 KB each, the published v2's 5 MB
 
@@ -30,13 +30,13 @@ def answer_planned(
     model: Model,
     source: Source,
     plan: LookPlan,
-    rank: Rank,
     request: Request,
     on_text: Callable[[str], None] = lambda piece: None,
+    read: ReadAhead | None = None,
 ) -> Iterator[dict[str, Any]]:
     """``answer_source`` on the fields of a plan, after its search, if there is one, has chosen them."""
     if plan.search is None:
-        yield from answer_source(model, source, plan.fields, request, on_text)
+        yield from answer_source(model, source, plan.fields, request, on_text, read)
         return
     request = replace(request, deadline=plan.search.deadline)
     every = len(plan.search.grid.cells())
@@ -44,11 +44,11 @@ def answer_planned(
         source.warnings.append(
             f"{plan.search.fields} of {every} fields with tissue were chosen; --budget takes more, --region others"
         )
-    first = [field for field in plan.fields if field.role != "zoom"]
-    for fields, questions in Chooser(model, source, first, plan.search).groups(request.questions, rank):
+    chooser = Chooser(model, source, plan.certain, plan.search)
+    for fields, questions in chooser.groups(request.questions, plan.search.rank):
         boxes = [field.box for field in fields]
-        with closing(ReadAhead(source, boxes, lambda size_wh: model.processor.plan(size_wh).canvas_sizes)) as ahead:
-            yield from answer_source(model, ahead, fields, replace(request, questions=questions), on_text)
+        with closing(SourceAhead(source, boxes, lambda size_wh: model.processor.plan(size_wh).canvas_sizes)) as ahead:
+            yield from answer_source(model, ahead, fields, replace(request, questions=questions), on_text, read)
 
 
 def ranking(model: Model, rank: Rank, question: Question) -> Rank:

@@ -217,3 +217,18 @@ def test_values_in_the_upper_bits_of_a_word(tmp_path):
     assert np.array_equal(shown(path), expected)
     path = write_dicom(tmp_path / "c", SMOOTH_12 + 4096 * (noise % 8), bits_stored=12, window=(2048, 4096))
     assert np.array_equal(shown(path), expected)
+
+
+def test_a_high_bit_that_is_a_mistake_is_not_believed(tmp_path):
+    """The values stand in the low bits all the same: nothing is above them."""
+    expected = shown(write_dicom(tmp_path / "a", SMOOTH_12, bits_stored=12, window=(2048, 4096)))
+    path = write_dicom(tmp_path / "b", SMOOTH_12, bits_stored=12, window=(2048, 4096), HighBit=15)
+    assert np.array_equal(shown(path), expected)
+
+
+def test_a_decoder_that_fails_says_nothing(tmp_path, caplog, capfd):
+    """Neither by logging, which quotes what it was given, nor from C to the process's stderr."""
+    path = encoded(tmp_path / "a.dcm", SMOOTH_8, b"\xff\x4f\xff\x51" + bytes(60), JPEG2000Lossless)
+    with pytest.raises(InputError):
+        shown(path)
+    assert caplog.text + "".join(capfd.readouterr()) == ""

@@ -71,6 +71,14 @@ def test_ask_caption_and_batch(model: str, study: Path, tmp_path: Path, no_socke
     assert no_sockets == []
 
 
+def test_chat_and_verify(model: str, study: Path, tmp_path: Path, no_sockets: list[str]) -> None:
+    lines = "Is it?\nWhat is it?\n/save " + str(tmp_path / "saved.json")
+    outcome = dragonfly("chat", study / "photo.png", "-m", model, "--max-tokens", "3", stdin=lines)
+    assert outcome.code == 0, outcome.stderr
+    assert dragonfly("verify", tmp_path / "saved.json").code == 0
+    assert no_sockets == []
+
+
 def test_view_and_info(model: str, study: Path, tmp_path: Path, no_sockets: list[str]) -> None:
     assert dragonfly("info", study / "slide.svs").code == 0
     assert dragonfly("view", study / "photo.png", "-o", tmp_path / "view.png", "-m", model).code == 0

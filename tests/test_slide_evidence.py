@@ -15,7 +15,7 @@ from dragonfly_cli.geometry import Box
 from dragonfly_cli.output.geojson import as_geojson
 from dragonfly_cli.output.overlay import round_length
 from dragonfly_cli.readers import open_source
-from dragonfly_cli.readers.ahead import ReadAhead
+from dragonfly_cli.readers.ahead import SourceAhead
 from dragonfly_med import DragonflyProcessor
 from dragonfly_med.crops import cut_crops, draw_canvases
 
@@ -149,7 +149,7 @@ def test_reading_ahead_changes_no_pixel(asked):
     source = open_source(slide)
     boxes = [Box(x, 200, 672, 448) for x in (100, 700, 900, 1300)]
     sizes = [(112, 112), (224, 224), (672, 448)]
-    with closing(ReadAhead(source, boxes, lambda size_wh: sizes[1:])) as ahead:
+    with closing(SourceAhead(source, boxes, lambda size_wh: sizes[1:])) as ahead:
         assert ahead.size_wh == source.size_wh
         for box in [*boxes, boxes[0]]:
             seen = [ahead.view(box).resize(size).tobytes() for size in sizes]

@@ -34,7 +34,18 @@ def loaded_after(more: str) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "arguments", [None, ["--help"], ["ask", "--help"], ["model", "--help"], ["model", "list"], ["--version"]]
+    "arguments",
+    [
+        None,
+        ["--help"],
+        ["ask", "--help"],
+        ["batch", "--help"],
+        ["model", "--help"],
+        ["model", "list"],
+        ["template", "list"],
+        ["finetune", "--help"],
+        ["--version"],
+    ],
 )
 def test_nothing_heavy_is_imported(arguments: list[str] | None) -> None:
     run = f"""
@@ -54,3 +65,13 @@ except SystemExit:
     pass
 """
     assert not loaded_after(run) & {"torch", "transformers"}
+
+
+def test_contradictory_options_are_told_without_importing_torch() -> None:
+    run = """
+try:
+    dragonfly_cli.main.app(["ask", "nowhere.svs", "Is it?", "--options", "a,b", "--scale", "1-5"])
+except SystemExit:
+    pass
+"""
+    assert not loaded_after(run) & {"torch", "transformers", "numpy"}

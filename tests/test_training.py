@@ -2,16 +2,20 @@
 
 from pathlib import Path
 
+import bitsandbytes
 import numpy as np
 import pytest
 import torch
+from bitsandbytes.nn import Linear4bit
 from make_checkpoints import GOLDEN
 from PIL import Image
 from transformers import TrainerCallback
 
 from dragonfly_med import DragonflyForCausalLM, DragonflyProcessor, PromptTooLongError
+from dragonfly_med.quantized_loading import open_in_4_bit
 from dragonfly_med.training import Exchange, Sample, Settings, Teaching, TrainingRun
 from dragonfly_med.training.learner import Learner
+from dragonfly_med.training.recipes import Adapters
 from dragonfly_med.training.sequences import SequenceMaker
 
 CONVERSATIONS = [
@@ -129,6 +133,9 @@ def test_nothing_is_cut(processor: DragonflyProcessor) -> None:
         maker.text_part(many)
 
 
+UNTRAINED = Adapters(dropout=0.0)
+
+
 class Stop(TrainerCallback):
     """Interrupts after a step, as Ctrl-C does."""
 
@@ -194,6 +201,63 @@ def test_a_killed_run_ends_like_an_undisturbed_one(processor, pixels, tmp_path: 
     halfway = trained(tmp_path / "two", 3)
     (tmp_path / "two" / "checkpoint-9").mkdir()  # what a kill in the middle of a save leaves
     resumed = trained(tmp_path / "two", None)
+    finished = trained(tmp_path / "two", None)  # killed between the last step and what follows it
+    assert all(torch.equal(finished[name], resumed[name]) for name in resumed)
     assert any(not torch.equal(halfway[name], undisturbed[name]) for name in undisturbed)
     for name, value in undisturbed.items():
         assert torch.allclose(value, resumed[name], atol=1e-7), name
+
+
+def test_4_bit_weights_pass_gradients_on_also_after_an_evaluation(processor, pixels, tmp_path: Path) -> None:
+    """The adapters' gradients are those of the same network with its weights dequantized."""
+    network = open_in_4_bit(GOLDEN / "v1" / "checkpoint", torch.float32)
+    weights = {n: dequantized(n, network) for n, module in network.named_modules() if isinstance(module, Linear4bit)}
+    samples = noise_or_snow(network, pixels)
+    run = TrainingRun(network, processor, samples, samples, settings("qlora", adapters=UNTRAINED), tmp_path / "four")
+    run.score(samples)
+    full = open_network()
+    for name, weight in weights.items():
+        full.get_submodule(name).weight.data = weight
+    other = TrainingRun(full, processor, samples, [], settings("lora", adapters=UNTRAINED), tmp_path / "full")
+    batch = SequenceMaker(processor, Teaching()).batch(samples)
+    gradients = []
+    for learner in (run.trainer.model, other.trainer.model):
+        learner(**batch)["loss"].backward()
+        gradients.append({name: p.grad for name, p in learner.named_parameters() if "lora_B" in name})
+    assert len(gradients[0]) == 2 * 7  # two layers of seven linears
+    for name, gradient in gradients[0].items():
+        assert gradient.abs().max() > 0, name
+        # backward, 4-bit weights are dequantized to bfloat16
+        assert (gradient - gradients[1][name]).norm() < 0.05 * gradients[1][name].norm(), name
+
+
+def dequantized(name: str, network) -> torch.Tensor:
+    weight = network.get_submodule(name).weight
+    return bitsandbytes.functional.dequantize_4bit(weight.data, weight.quant_state).float()
+
+
+def test_gradient_checkpointing_and_mixed_precision_learn_the_same(processor, pixels, tmp_path: Path) -> None:
+    samples = [Sample([[Exchange("Is it snow?", a)]], p) for p, a in zip(pixels, ("No", "Yes"), strict=True)]
+    weights = []
+    for number, more in enumerate(({}, {"gradient_checkpointing": True}, {"mixed_precision": True})):
+        network = open_network()
+        run = TrainingRun(network, processor, samples, [], settings("stage2", **more), tmp_path / str(number))
+        run.train()
+        weights.append(torch.cat([parameter.detach().flatten() for parameter in network.parameters()]))
+    start = torch.cat([parameter.detach().flatten() for parameter in open_network().parameters()])
+    learnt = (weights[0] - start).norm()
+    assert (weights[1] - weights[0]).norm() < 1e-3 * learnt
+    assert (weights[2] - weights[0]).norm() < 0.5 * learnt
+
+
+def test_a_released_network_answers_and_sees(processor, pixels, tmp_path: Path) -> None:
+    network = open_network()
+    run = TrainingRun(network, processor, noise_or_snow(network, pixels), [], settings("stage1"), tmp_path)
+    run.train()
+    released = run.release()
+    inputs = processor(text=processor.prompt("Is it snow?"))["input_ids"]
+    ids = torch.cat([torch.tensor([processor.image_block()]), inputs], dim=1)
+    with torch.no_grad():
+        seen, blank = (released(input_ids=ids, pixel_values=p[None]).logits[0, -1] for p in pixels)
+    assert (seen - blank).abs().max() > 1e-3
+    assert released.generate(input_ids=ids, pixel_values=pixels[0][None], max_new_tokens=3).shape[1] > ids.shape[1]

@@ -32,3 +32,8 @@ class LookPlan:
     fields: list[Field]
     search: "ZoomSearch | None" = None
     tissue: "Tissue | None" = None
+
+    @property
+    def certain(self) -> list[Field]:
+        """The fields that no search replaces."""
+        return [field for field in self.fields if self.search is None or field.role != "zoom"]

@@ -12,6 +12,7 @@ from time import monotonic
 
 from dragonfly_cli.fields.grid import Cell, Grid, spread_cells
 from dragonfly_cli.geometry import Box
+from dragonfly_cli.options import Rank
 
 GLANCES_PER_FIELD = 24  # a glance is one crop, and a field 29: looking costs more than choosing
 _GLANCED_AT_ONCE = 32
@@ -21,11 +22,12 @@ Worth = Callable[[list[Box]], list[float]]
 
 @dataclass(frozen=True)
 class ZoomSearch:
-    """A slide's grid, how many of its cells may be looked at, and until when (seconds of ``time.monotonic``)."""
+    """A slide's grid, how many of its cells may be looked at, until when (of ``time.monotonic``), and by which rank."""
 
     grid: Grid
     fields: int
     deadline: float | None = None
+    rank: Rank = Rank.auto
 
     @property
     def power(self) -> int:

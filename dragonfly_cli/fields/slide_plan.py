@@ -62,7 +62,7 @@ def plan_slide(source: Source, looking: LookOptions, canvas_wh: tuple[int, int])
     left = budget - len(first)
     if _fits(area.bounds, field_wh) or left < 1 or not grid.cells():
         return LookPlan(first[:budget], tissue=tissue)
-    search = ZoomSearch(grid, left, deadline)
+    search = ZoomSearch(grid, left, deadline, looking.rank)
     even = search.even()
     _warn_of_blur(source, grid, scale)
     return LookPlan([*first, *zoom_fields(source, even, len(first))], search, tissue)

@@ -16,7 +16,7 @@ from dragonfly_cli.errors import InputError, ModelError, UsageError
 from dragonfly_cli.finetuning.data_file import Data, read_data
 from dragonfly_cli.finetuning.folder import RunFolder
 from dragonfly_cli.finetuning.options import RecipeName, TuneOptions
-from dragonfly_cli.finetuning.splits import Split, split_rows
+from dragonfly_cli.finetuning.splits import split_rows
 from dragonfly_cli.options import OpenOptions
 from dragonfly_cli.output.notices import NOTICE
 from dragonfly_cli.output.terminal import say
@@ -39,10 +39,10 @@ def finetune(data_file: Path, output: Path, tuning: TuneOptions, opening: OpenOp
     folder.refuse_foreign()
     checkpoint = find_checkpoint(tuning.model)
     data = read_data(data_file)
-    split = split_rows(data_file, data.rows, tuning.hold_out, tuning.seed)
     hashes = _data_hashes(data)
     data.refuse_too_many_bad(tuning.max_errors)
-    record = _record(tuning, opening, checkpoint, hashes, split)
+    split = split_rows(data_file, data.rows, tuning.hold_out, tuning.seed)
+    record = _record(tuning, opening, checkpoint, hashes)
     earlier = folder.earlier(record["settings"])
     if earlier and earlier["status"] == "finished":
         _tell(f"{output} was finished by an earlier run with the same settings; nothing was changed")
@@ -75,25 +75,29 @@ def _check_packages(recipe: RecipeName) -> None:
 
 def _data_hashes(data: Data) -> dict[str, Any]:
     """Of the data file, and one of all pictures; rows whose file cannot be opened are moved to the bad ones."""
-    lines = []
     pictures: dict[Path, set[int]] = {}
     for row in data.rows:
         pictures.setdefault(row.picture.path, set()).add(row.number)
+    lines = []
     for path, numbers in sorted(pictures.items()):
         try:
-            hashes = fingerprint(path)
-            lines.append(f"{hashes['sha256'] or hashes['quickhash']}  {path}\n")
+            lines.append(f"{_hash_of(path)}  {path}\n")
         except InputError as error:
             data.leave_out(numbers, error.message)
     return {
-        "file_sha256": fingerprint(data.path)["sha256"] or fingerprint(data.path)["quickhash"],
+        "file": _hash_of(data.path),
         "images": len(lines),
         "images_sha256": hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest(),
     }
 
 
+def _hash_of(path: Path) -> str | None:
+    hashes = fingerprint(path)
+    return hashes["sha256"] or hashes["quickhash"]
+
+
 def _record(
-    tuning: TuneOptions, opening: OpenOptions, checkpoint: Checkpoint, hashes: dict[str, Any], split: Split
+    tuning: TuneOptions, opening: OpenOptions, checkpoint: Checkpoint, hashes: dict[str, Any]
 ) -> dict[str, Any]:
     settings = {**asdict(tuning), "opening": asdict(opening), "data": hashes}
     settings["base"] = {"id": checkpoint.id, "sha256": checkpoint.sha256()}
@@ -101,7 +105,6 @@ def _record(
         "schema_version": SCHEMA_VERSION,
         "status": "running",
         "settings": json.loads(json.dumps(settings, default=str)),  # as it will be read back
-        "rows": {"train": len(split.train), "held_out": len(split.held_out), "split": split.by},
         "versions": {"dragonfly-cli": __version__, **{name: _version(name) for name in _RECORDED_PACKAGES}},
         "notice": NOTICE,
     }

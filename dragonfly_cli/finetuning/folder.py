@@ -77,7 +77,10 @@ class RunFolder:
         """Moves the finished checkpoint to its place; the work is left for ``clear``."""
         with disk_errors(self.path):
             for file in sorted(self.result.iterdir(), key=lambda file: file.name == _CONFIG):
-                file.rename(self.path / file.name)
+                place = self.path / file.name
+                if place.is_dir():  # an earlier call was interrupted just here
+                    shutil.rmtree(place)
+                file.replace(place)
 
     def clear(self) -> None:
         """Removes what only a run that goes on needs."""

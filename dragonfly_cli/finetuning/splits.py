@@ -19,6 +19,13 @@ class Split:
     held_out: list[Row]
     by: str
 
+    def only(self, path: Path, numbers: set[int]) -> "Split":
+        """Without the rows of other numbers; raises InputError when nothing is left to learn from."""
+        train, held_out = ([row for row in rows if row.number in numbers] for rows in (self.train, self.held_out))
+        if not train:
+            raise InputError(f"{path}: no row is left to learn from", "see its column split, and the rows left out")
+        return Split(train, held_out, self.by)
+
 
 def split_rows(path: Path, rows: list[Row], share: float, seed: int) -> Split:
     """As the column ``split`` says, or else a ``share`` of the rows drawn by ``seed``, whole groups at a time.

@@ -53,6 +53,7 @@ _FEEDERS = 4  # processes that read pictures for a GPU, where they are read in e
 class Prepared:
     """Samples that will not fail, and the same blank picture for all held-out ones."""
 
+    split: Split
     train: PictureSamples
     held_out: PictureSamples
     blanked: Blanked
@@ -77,6 +78,8 @@ def train_rows(
     except DragonflyError:
         folder.discard()
         raise
+    split = prepared.split
+    record["rows"] = {"train": len(split.train), "held_out": len(split.held_out), "split": split.by}
     record["bad_rows"] = data.bad_lines()
     _tell_first([f"warning: left out {line}" for line in data.bad_lines()])
     run = TrainingRun(
@@ -114,17 +117,15 @@ def _prepare(
         except PromptTooLongError as error:
             data.leave_out({row.number}, str(error))
     data.refuse_too_many_bad(tuning.max_errors)
-    place_encoder(network, tuning)
+    if not RECIPES[tuning.recipe].encoder_learns:
+        place_encoder(network, tuning)
     pictures = by_picture(data.rows)
     for picture, why in _unreadable(reader, list(pictures), network):
         data.leave_out({row.number for row in pictures[picture]}, why)
     data.refuse_too_many_bad(tuning.max_errors)
-    left = {row.number for row in data.rows}
-    train, held_out = (
-        PictureSamples(reader, maker, [row for row in rows if row.number in left])
-        for rows in (split.train, split.held_out)
-    )
-    return Prepared(train, held_out, Blanked(held_out, _blank(network, processor, tuning)))
+    split = split.only(data.path, {row.number for row in data.rows})
+    train, held_out = (PictureSamples(reader, maker, rows) for rows in (split.train, split.held_out))
+    return Prepared(split, train, held_out, Blanked(held_out, _blank(network, processor, tuning)))
 
 
 def _unreadable(

@@ -72,12 +72,17 @@ def answer_record(
         "model": asdict(model),
         "prompt": answered.prompt,
         "seed": settings["seed"],
-        "settings": settings | _question_settings(question),
+        "settings": settings | _series_setting(source, settings) | _question_settings(question),
         "versions": _versions(),
         "timing": {name: round(seconds, 4) for name, seconds in asdict(answered.timing).items()},
         "warnings": [*demo, *source.warnings, *answered.warnings],
         "notice": NOTICE,
     }
+
+
+def _series_setting(source: Source, settings: dict[str, Any]) -> dict[str, Any]:
+    """The number of the series that was looked at, in place of a UID that may stand in the options."""
+    return {"series": str(source.details()["series_shown"])} if settings.get("series") else {}
 
 
 def _question_settings(question: "Question") -> dict[str, Any]:

@@ -61,8 +61,10 @@ def open_source(path: str | os.PathLike[str], options: OpenOptions = _AS_THE_FIL
         path = _slide_in(path) or path
     head = b"" if path.is_dir() else _read_head(path)
     reader = next(row for row in READERS if row.recognises(path, head))
-    if (options.window or options.series) and not reader.module.startswith(_DICOM):
-        raise UsageError(f"--window and --series are for DICOM, which {path} is not", "leave them out")
+    if options.window and not reader.module.startswith(_DICOM):
+        raise UsageError(f"--window is for DICOM, which {path} is not", "leave it out")
+    if options.series and reader.opener != "VolumeSource":
+        raise UsageError(f"--series is for a folder or an archive, and {path} is one file", "leave it out")
     opener = getattr(import_module(reader.module), reader.opener)
     return opener(path, options)
 

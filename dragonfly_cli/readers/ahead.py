@@ -17,7 +17,7 @@ Size = tuple[int, int]
 _AHEAD = 1  # boxes; a field's canvases take 2 MB, so more would cost memory, and the model is slower than reading
 
 
-class ReadAhead:
+class SourceAhead:
     """``source``, of which ``boxes`` will be viewed in this order at the ``sizes_of`` them; close it after use.
 
     Everything else is the source's own.

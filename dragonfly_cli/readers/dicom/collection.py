@@ -10,12 +10,13 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache, partial
 from pathlib import Path, PurePosixPath
 
 import pydicom
 
 from dragonfly_cli.errors import InputError
-from dragonfly_cli.readers.dicom.header import quiet_pydicom
+from dragonfly_cli.readers.dicom.failures import quiet_pydicom
 from dragonfly_cli.readers.dicom.places import Place, in_memory, on_disk
 from dragonfly_cli.readers.dicom.signature import (
     DICOMDIR_SOP_CLASS,
@@ -85,11 +86,12 @@ def zip_places(path: Path) -> list[Place]:
         with archive.open(member) as stream:
             return stream.read(HEAD_BYTES)
 
-    def loader(member: zipfile.ZipInfo) -> Callable[[], bytes]:
-        return lambda: archive.read(member)
+    @lru_cache(maxsize=1)  # the frames of one member are asked for one after the other
+    def read(member: zipfile.ZipInfo) -> bytes:
+        return archive.read(member)
 
     slices = sorted((member for member in members if _is_slice(head_of(member))), key=lambda member: member.filename)
-    return [_member(path, member.filename, loader(member)) for member in slices]
+    return [_member(path, member.filename, partial(read, member)) for member in slices]
 
 
 def tar_places(path: Path) -> list[Place]:
@@ -101,11 +103,13 @@ def tar_places(path: Path) -> list[Place]:
         if stream and _is_slice(stream.read(HEAD_BYTES)):
             slices.append(member)
 
-    def loader(member: tarfile.TarInfo) -> Callable[[], bytes]:
+    @lru_cache(maxsize=1)
+    def read(member: tarfile.TarInfo) -> bytes:
         stream = archive.extractfile(member)
-        return lambda: (stream.seek(0), stream.read())[1] if stream else b""
+        return stream.read() if stream else b""
 
-    return [_member(path, member.name, loader(member)) for member in sorted(slices, key=lambda member: member.name)]
+    slices.sort(key=lambda member: member.name)
+    return [_member(path, member.name, partial(read, member)) for member in slices]
 
 
 def _member(path: Path, name: str, load: Callable[[], bytes]) -> Place:

@@ -5,6 +5,7 @@
     sample = Sample([[Exchange("Is there necrosis?", "Yes")]], pixels=processor.pixels(image))
     run = TrainingRun(network, processor, [sample], [], Settings(recipe="language", steps=100), work_folder)
     trained = run.train()
+    network = run.release()  # answers again
 
 Needs the packages of the ``finetune`` extra (accelerate; peft for adapters).
 """

@@ -128,6 +128,11 @@ class TrainingRun:
         self.trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         return Trained(self.network, self.adapted, self.trainer.state.log_history)
 
+    def release(self) -> DragonflyForCausalLM:
+        """The network as it answers, with PyTorch's attention; neither ``score`` nor ``train`` works after this."""
+        self.network.language_model.set_attn_implementation("sdpa")
+        return self.network.eval()
+
 
 def prepare_network(network: DragonflyForCausalLM, recipe: Recipe, settings: Settings) -> Any:
     """Chooses what learns; returns peft's model around the network where the recipe has adapters."""
