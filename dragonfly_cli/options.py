@@ -278,7 +278,7 @@ TimeLimitOption = Annotated[
 ]
 RankOption = Annotated[
     Rank,
-    typer.Option("--rank", envvar="DRAGONFLY_RANK", help="How the fields of a slide are chosen."),
+    typer.Option("--rank", envvar="DRAGONFLY_RANK", help="How the fields of a slide are chosen; auto is likeness."),
 ]
 GeojsonOption = Annotated[
     Path | None,
