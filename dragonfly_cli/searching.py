@@ -55,8 +55,7 @@ def ranking(model: Model, rank: Rank, question: Question) -> Rank:
     """What ranks the fields for a question: by default likeness, the network's own selection rule one scale up.
 
     P(yes) needs a question that asks for yes or no, and single tokens for them. The default is what
-    ``benchmarks/slide_search.py`` found best on pictures of real tissue; it is the same for all questions, which so share
-    their fields.
+    ``benchmarks/slide_search.py`` found best on pictures of real tissue; all questions then share their fields.
     """
     can_say_yes = question.kind == "yesno" and all(model.option_ids.values())
     return Rank.likeness if rank is Rank.auto or (rank is Rank.yes and not can_say_yes) else rank

@@ -141,7 +141,7 @@ def test_a_time_limit_ends_the_search_with_an_answer(asked):
     *_, slide = asked
     record = dragonfly("ask", slide, QUESTION, "--time-limit", "0.001", "--json").json
     assert [field["role"] for field in record["fields"]] == ["overview"]
-    assert any("--time-limit: 11 fields were not" in warning for warning in record["warnings"])
+    assert any(warning.startswith("--time-limit: ") for warning in record["warnings"])
 
 
 def test_reading_ahead_changes_no_pixel(asked):
