@@ -29,6 +29,7 @@ from dragonfly_cli.options import (
     AttentionOption,
     DebugOption,
     DeviceOption,
+    EvidenceOptions,
     FormOptions,
     ImageArgument,
     JsonOption,
@@ -84,13 +85,14 @@ def ask(
     looking: LookOptions,
     answering: AnswerOptions,
     printing: PrintOptions,
+    evidence: EvidenceOptions,
     debug: DebugOption = False,
 ) -> None:
     """Answer one or more questions about one image."""
     from dragonfly_cli.asking import ask_image, gather_questions
 
     questions = gather_questions([*(question or []), *(more or [])], questions_file, form)
-    ask_image(image, questions, opening, looking, answering, printing)
+    ask_image(image, questions, opening, looking, answering, printing, evidence)
 
 
 @app.command()
@@ -102,13 +104,14 @@ def caption(
     looking: LookOptions,
     answering: AnswerOptions,
     printing: PrintOptions,
+    evidence: EvidenceOptions,
     debug: DebugOption = False,
 ) -> None:
     """Describe an image."""
     from dragonfly_cli.asking import ask_image
     from dragonfly_cli.engine.questions import caption_question
 
-    ask_image(image, [caption_question()], opening, looking, answering, printing)
+    ask_image(image, [caption_question()], opening, looking, answering, printing, evidence)
 
 
 @app.command()

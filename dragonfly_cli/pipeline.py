@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 from dragonfly_cli.calibration.fitting import Fit
@@ -30,7 +31,8 @@ from dragonfly_med.generation import Sampling
 class Request:
     """What is asked of every image, and how the answers about its fields become one.
 
-    ``settings`` are all options as they were given; they go into the record.
+    ``settings`` are all options as they were given; they go into the record. After ``deadline`` (of
+    ``time.monotonic``) no field is begun, if there is one to answer from.
     """
 
     questions: list[Question]
@@ -40,6 +42,11 @@ class Request:
     control: Control = Control.none
     settings: dict[str, Any] = field(default_factory=dict)
     calibration: dict[str, Fit] = field(default_factory=dict)
+    deadline: float | None = None
+
+    @property
+    def is_late(self) -> bool:
+        return self.deadline is not None and monotonic() > self.deadline
 
 
 def prepare(
@@ -107,7 +114,7 @@ def answer_source(
     """
     read = read or read_ahead(model, source, [])
     asked = [Asked(question) for question in request.questions]
-    readable = _readable(model, source, fields, request.control, read)
+    readable = _readable(model, source, fields, request, read)
     looks, following = next(readable), next(readable, None)
     while following:
         for one in asked:
@@ -166,16 +173,19 @@ def _with_control(model: Model, look: Look, control: Control) -> list[Look]:
 
 
 def _readable(
-    model: Model, source: Source, fields: list[Field], control: Control, read: ReadAhead
+    model: Model, source: Source, fields: list[Field], request: Request, read: ReadAhead
 ) -> Iterator[list[Look]]:
     """Every field that can be read, at least one; of several the others are left out, which the source then warns of.
 
     Raises InputError when none can be read.
     """
     unread: list[int] = []
-    for each in fields:
+    for number, each in enumerate(fields):
+        if request.is_late and number > len(unread):
+            source.warnings.append(f"--time-limit: {len(fields) - number} fields were not looked at")
+            break
         try:
-            yield _with_control(model, read.look(model, source, each), control)
+            yield _with_control(model, read.look(model, source, each), request.control)
         except InputError:
             unread.append(each.frame)
             if len(unread) == len(fields):

@@ -48,7 +48,7 @@ def model(tmp_path: Path) -> str:
 def study(tmp_path: Path) -> Path:
     folder = tmp_path / "study"
     folder.mkdir()
-    write_svs(folder / "slide.svs")
+    write_svs(folder / "slide.svs", (800, 560))
     Image.effect_noise((300, 200), 90).convert("RGB").save(folder / "photo.png")
     write_dicom(folder / "film.dcm", np.tile(np.arange(64, dtype=np.uint16), (64, 1)), window=(32, 64))
     return folder

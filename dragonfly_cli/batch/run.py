@@ -22,6 +22,7 @@ from dragonfly_cli.batch.result import Key, Result
 from dragonfly_cli.engine.checkpoints import Checkpoint, find_checkpoint
 from dragonfly_cli.engine.questions import Question
 from dragonfly_cli.errors import StoppedError, UsageError
+from dragonfly_cli.fields import check_looking
 from dragonfly_cli.output.notices import HARDLY
 from dragonfly_cli.output.terminal import say, say_notices
 
@@ -43,6 +44,7 @@ def run_batch(sources: list[Path], questions: list[Question], options: BatchOpti
     outputs = Outputs.of(options.files)
     outputs.check()
     check_work_options(options.working)
+    check_looking(options.looking)
     shard = read_shard(options.selecting.shard)
     if options.opening.series is not None:
         raise UsageError("--series chooses one series, and batch goes through all", "leave it out")

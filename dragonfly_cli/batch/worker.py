@@ -16,9 +16,10 @@ from dragonfly_cli.batch.items import Item
 from dragonfly_cli.batch.job import IMAGES_AHEAD, Job
 from dragonfly_cli.batch.result import Result
 from dragonfly_cli.errors import DragonflyError
-from dragonfly_cli.fields import Field, plan_fields
-from dragonfly_cli.pipeline import ReadAhead, Request, answer_source, as_request, prepare, read_ahead
+from dragonfly_cli.fields import LookPlan, plan_looks
+from dragonfly_cli.pipeline import ReadAhead, Request, as_request, prepare, read_ahead
 from dragonfly_cli.readers import Source
+from dragonfly_cli.searching import answer_planned
 
 _FIELDS_AHEAD = 4
 _BUG_CODE = 1
@@ -32,7 +33,7 @@ class _Open:
     """An image that has been opened and read ahead."""
 
     source: Source
-    fields: list[Field]
+    plan: LookPlan
     read: ReadAhead
 
 
@@ -67,8 +68,8 @@ class Worker:
         """Opens an image and reads its first fields; raises what opening and reading raise."""
         source = item.open()
         try:
-            fields = plan_fields(source, item.looking)
-            return _Open(source, fields, read_ahead(self.model, source, fields[:_FIELDS_AHEAD]))
+            plan = plan_looks(source, item.looking, self.model.canvas_wh)
+            return _Open(source, plan, read_ahead(self.model, source, plan.certain[:_FIELDS_AHEAD]))
         except BaseException:
             source.close()
             raise
@@ -93,7 +94,7 @@ class Worker:
 
     def _answered(self, item: Item, opened: _Open) -> Iterator[Result]:
         try:
-            records = answer_source(self.model, opened.source, opened.fields, self._request_for(item), read=opened.read)
+            records = answer_planned(self.model, opened.source, opened.plan, self._request_for(item), read=opened.read)
             for question, record in zip(item.questions, records, strict=True):
                 yield Result(item.key(question), record | {"image": item.image})
         finally:
