@@ -29,7 +29,10 @@ from dragonfly_cli.readers.dicom.display import GrayWay, LookupTable, Rescale
 PLAIN = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian)
 COMPRESSED = {RLELossless: "pydicom", JPEG2000Lossless: "pylibjpeg", JPEGLSLossless: "pyjpegls"}
 few = settings(
-    max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=60,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 
 
@@ -129,7 +132,7 @@ def test_a_window_of_the_user_maps_its_edges_to_black_and_white(tmp_path, level,
 
 
 @given(st.sampled_from((np.uint8, np.int8, np.uint16, np.int16)), st.booleans(), st.floats(-5, 5), st.integers(0, 99))
-@settings(max_examples=40, deadline=None, derandomize=True)
+@few
 def test_looking_up_is_the_same_as_computing(dtype, is_inverted, slope, seed):
     """Large frames go through a table of all values, small ones do not."""
     assume(abs(slope) > 1e-3)
@@ -141,6 +144,7 @@ def test_looking_up_is_the_same_as_computing(dtype, is_inverted, slope, seed):
     assert (looked_up[(values >= 3) & (values <= 9)] == 0).all()
 
 
+@few
 @given(st.integers(-300, 300), st.lists(st.integers(0, 4095), min_size=1, max_size=64), st.integers(-400, 400))
 def test_a_table_answers_with_its_ends_outside_itself(first, entries, value):
     table = LookupTable(first, 12, np.array(entries))
@@ -148,6 +152,7 @@ def test_a_table_answers_with_its_ends_outside_itself(first, entries, value):
     assert table.apply(np.array([float(value)])).tolist() == [entries[index]]
 
 
+@few
 @given(st.floats(1.01, 1e6), st.floats(-1e6, 1e6))
 def test_a_window_is_read_as_width_then_level(width, level):
     (window,) = parse_window(f"{width!r},{level!r}").windows
