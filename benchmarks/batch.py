@@ -59,13 +59,17 @@ def in_process(arguments: list[str]) -> None:
     CliRunner().invoke(app, arguments, catch_exceptions=False)
 
 
-def in_own_process(arguments: list[str]) -> tuple[float, int]:
-    """Seconds, and the peak memory in bytes."""
-    report = "import resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
-    program = f"import sys\nfrom dragonfly_cli.main import app\ntry:\n    app(sys.argv[1:])\nfinally:\n    {report}"
+def in_own_process(arguments: list[str]) -> tuple[float, float, int]:
+    """Seconds, seconds of processor time, and the peak memory in bytes."""
+    report = "print(time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    program = (
+        f"import resource, sys, time\nfrom dragonfly_cli.main import app\ntry: app(sys.argv[1:])\nfinally: {report}"
+    )
     started = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, cwd=ROOT)
-    return time.perf_counter() - started, int(done.stdout.split()[-1]) * (1 if sys.platform == "darwin" else 1024)
+    elapsed = time.perf_counter() - started
+    busy, peak = done.stdout.split()[-2:]
+    return elapsed, float(busy), int(peak) * (1 if sys.platform == "darwin" else 1024)
 
 
 def seconds(work: Callable[..., object], *arguments: object) -> float:
@@ -134,8 +138,8 @@ def compare_many(folder: Path, count: int) -> None:
     for files in (max(1, count // 10), count):
         write_images(folder / f"images{files}", files, SMALL_WH)
         one = folder / f"images{files}" / "00000.png"
-        start, _ = in_own_process(batch(one, folder / f"one{files}.csv"))
-        took, peak = in_own_process(batch(folder / f"images{files}", folder / f"answers{files}.csv"))
+        start, _, _ = in_own_process(batch(one, folder / f"one{files}.csv"))
+        took, _, peak = in_own_process(batch(folder / f"images{files}", folder / f"answers{files}.csv"))
         results[files] = (took - start) / max(1, files - 1), peak
         print(f"{files} files: {results[files][0] * 1000:.1f} ms a file, peak memory {peak / 1e6:.0f} MB")
     (less, small_peak), (more, large_peak) = results.values()
@@ -150,10 +154,12 @@ def compare_resume(folder: Path, count: int) -> None:
         for number in range(files):
             (source / f"{number:05}.svs").write_bytes(b"II*\0 and then nothing")
         call = batch(source, folder / f"answers{files}.csv")
-        first, _ = in_own_process(call)
-        taken[files] = min(in_own_process(call)[0] for _ in range(3))
-        print(f"{files} files: first run {first:.1f} s, taken up again {taken[files]:.2f} s")
-    print(f"{count} files take {taken[count] - taken[1]:.2f} s beyond start-up")
+        first, _, _ = in_own_process(call)
+        again = [in_own_process(call) for _ in range(3)]
+        taken[files] = [min(each[kind] for each in again) for kind in (0, 1)]
+        print(f"{files} files: first run {first:.1f} s, taken up again in {taken[files][0]:.2f} s")
+    elapsed, busy = (more - less for more, less in zip(taken[count], taken[1], strict=True))
+    print(f"{count} files take {elapsed:.2f} s beyond start-up, {busy:.2f} s of the processor")
 
 
 @contextmanager

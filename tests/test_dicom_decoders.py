@@ -159,6 +159,16 @@ def test_half_a_stream_is_refused(tmp_path, name):
     assert not (tmp_path / "a.png").exists()
 
 
+def test_a_segment_that_is_too_long_does_no_harm(tmp_path):
+    """pylibjpeg-rle panics where a byte plane holds more than its frame, which is no Exception in Python."""
+    plane = bytes([257 - 128, 0]) * (SMOOTH_12.size // 128)  # 128 times a zero, as often as fits
+    stream = np.array([2, 64, 64 + len(plane) + 2] + [0] * 13, "<u4").tobytes() + plane + plane[:2] + plane
+    path = encoded(tmp_path / "a.dcm", SMOOTH_12, stream, RLELossless)
+    outcome = dragonfly("view", path, "--what", "display", "-o", tmp_path / "a.png")
+    assert (outcome.code, outcome.stderr) == (0, "")
+    assert not np.asarray(Image.open(tmp_path / "a.png")).any()
+
+
 def test_a_stream_of_another_size_is_refused(tmp_path):
     """Whatever the header says, memory is taken for what it says, not for what the stream claims."""
     path = encoded(tmp_path / "a.dcm", SMOOTH_8, jpeg_8(np.zeros((600, 600), np.uint8)), JPEGBaseline8Bit)

@@ -119,6 +119,7 @@ def test_a_series_is_chosen_by_number_or_uid(study: Path) -> None:
         OpenOptions(series="Smith")
 
 
+@pytest.mark.slow
 def test_the_record_holds_the_number_of_the_series_and_repeats_the_answer(study: Path, tmp_path: Path) -> None:
     write_slice(study / "other", 70, "7.7")
     record = tmp_path / "answer.json"
@@ -260,6 +261,9 @@ def test_a_dicomdir_names_its_series(study: Path, tmp_path: Path) -> None:
     files.write(tmp_path / "disc")
     assert heights(open_source(tmp_path / "disc" / "DICOMDIR")) == list(range(10, 101, 10))
     assert heights(open_source(tmp_path / "disc")) == list(range(10, 101, 10))
+    next(path for path in (tmp_path / "disc").rglob("IM*")).unlink()
+    source = open_source(tmp_path / "disc" / "DICOMDIR")
+    assert source.frames == 9 and "1 of 10 files could not be read" in " ".join(source.warnings)
 
 
 def test_a_dicomdir_may_not_name_files_elsewhere(study: Path) -> None:
@@ -287,6 +291,15 @@ def test_slices_are_asked_one_by_one_within_the_budget(study: Path) -> None:
     assert [field["frame"] for field in record["fields"]] == [2, 5, 8]
 
 
+def test_the_first_slice_may_be_the_broken_one(study: Path) -> None:
+    dataset = pydicom.dcmread(study / "IM9")
+    dataset.PixelData = b""
+    dataset.save_as(study / "IM9")
+    facts = dragonfly("info", study, "--json").json
+    assert (facts["frames"], facts["window"]["width"]) == (10, 101)
+
+
+@pytest.mark.slow
 def test_a_slice_that_cannot_be_read_is_left_out_unless_it_was_asked_for(study: Path) -> None:
     dataset = pydicom.dcmread(study / "IM4")
     dataset.PixelData = dataset.PixelData[:100]
@@ -367,6 +380,7 @@ def test_a_batch_of_one_series_is_called_by_its_folder(study: Path, tmp_path: Pa
     assert rows[0]["p_yes"] == rows[1]["p_yes"]
 
 
+@pytest.mark.slow
 def test_nothing_of_the_patient_is_told(study: Path) -> None:
     uid = "1.2.826.0.1.3680043.8.498.4711"
     for path in list(study.iterdir()):

@@ -78,7 +78,7 @@ def changed_weights(base: Path, tuned: Path) -> set[str]:
 def tuned(folder: Path) -> Path:
     """The built-in model, taught to tell stripes from dots."""
     output = folder / "tuned"
-    steps = ("--recipe", "language", "--steps", "14", "--lr", "1e-3")
+    steps = ("--recipe", "language", "--steps", "14", "--lr", "1e-3", "--batch", "1")
     outcome = finetune(folder / "rows.jsonl", output, *steps, model="demo")
     assert outcome.code == 0, outcome.stderr
     assert outcome.stdout == ""
@@ -134,11 +134,11 @@ def test_the_folder_holds_a_checkpoint_and_no_leftovers(tuned: Path) -> None:
 @pytest.mark.slow
 def test_the_same_command_again_changes_nothing_and_another_is_refused(tuned: Path, folder: Path) -> None:
     written = (tuned / "model.safetensors").stat().st_mtime_ns
-    steps = ("--recipe", "language", "--steps", "14", "--lr", "1e-3")
+    steps = ("--recipe", "language", "--steps", "14", "--lr", "1e-3", "--batch", "1")
     again = finetune(folder / "rows.jsonl", tuned, *steps, model="demo")
     assert again.code == 0
     assert "was finished" in again.stderr
-    expect_error(finetune(folder / "rows.jsonl", tuned, *steps[:-1], "1e-4", model="demo"), 7, "other settings (lr)")
+    expect_error(finetune(folder / "rows.jsonl", tuned, *steps, "--lr", "1e-4", model="demo"), 7, "other settings (lr)")
     assert (tuned / "model.safetensors").stat().st_mtime_ns == written
 
 
@@ -268,20 +268,24 @@ def test_a_bad_row_is_named_and_refused_before_training(folder: Path, tmp_path: 
 @pytest.mark.slow
 def test_bad_rows_are_left_out_up_to_a_number(folder: Path, tmp_path: Path) -> None:
     (folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
+    frames = [Image.new("RGB", (40, 30), colour) for colour in ("white", "pink")]
+    frames[0].save(folder / "frames.tif", save_all=True, append_images=frames[1:])
     bad = [
         "no JSON",
+        {"image": "frames.tif", "question": "which of them?", "answer": "b"},
         {"image": "broken.png", "question": "a", "answer": "b"},
         {"image": "0.png", "question": "long " * 900, "answer": "b"},
         {"image": "0.png", "question": "a", "answer": "b", "region": [90, 90, 40, 40]},
     ]
     data = write_rows(folder / "some_bad.jsonl", [*bad, *(taught(number) for number in range(6))])
-    outcome = finetune(data, tmp_path / "out", "--steps", "1", "--hold-out", "0", "--max-errors", "4")
+    outcome = finetune(data, tmp_path / "out", "--steps", "1", "--hold-out", "0", "--max-errors", "5")
     assert outcome.code == 0, outcome.stderr
     bad_rows = record_of(tmp_path / "out")["bad_rows"]
-    assert [line.split(":")[0] for line in bad_rows] == ["row 1", "row 2", "row 3", "row 4"]
-    assert outcome.stderr.count("warning: left out row") == 4
+    assert [line.split(":")[0] for line in bad_rows] == ["row 1", "row 2", "row 3", "row 4", "row 5"]
+    assert "has 2 frames" in bad_rows[1]
+    assert outcome.stderr.count("warning: left out row") == 5
     refused = tmp_path / "refused"
-    expect_error(finetune(data, refused, "--steps", "1", "--hold-out", "0", "--max-errors", "3"), 4, "4 rows")
+    expect_error(finetune(data, refused, "--steps", "1", "--hold-out", "0", "--max-errors", "4"), 4, "5 rows")
     assert not refused.exists()
 
 

@@ -20,7 +20,7 @@ from dragonfly_cli.finetuning.splits import split_rows
 from dragonfly_cli.options import OpenOptions
 from dragonfly_cli.output.notices import NOTICE
 from dragonfly_cli.output.terminal import say
-from dragonfly_cli.readers.fingerprint import fingerprint
+from dragonfly_cli.readers.fingerprint import fingerprint, fingerprint_of_many
 
 SCHEMA_VERSION = 1
 
@@ -92,7 +92,10 @@ def _data_hashes(data: Data) -> dict[str, Any]:
 
 
 def _hash_of(path: Path) -> str | None:
-    hashes = fingerprint(path)
+    if path.is_dir():  # a DICOM series
+        hashes = fingerprint_of_many(sorted(file for file in path.rglob("*") if file.is_file()))
+    else:
+        hashes = fingerprint(path)
     return hashes["sha256"] or hashes["quickhash"]
 
 

@@ -292,11 +292,23 @@ def _decoded(one: Dataset, syntax: UID) -> Array:
     GDCM is used only where there is no other: when a stream breaks its rules it may end the process.
     """
     decoder = get_decoder(syntax)
-    plugins = [name for name in PLUGINS if name in decoder.available_plugins]
+    plugins = [name for name in PLUGINS if name in decoder.available_plugins] or [""]
     for plugin in plugins[:-1]:
-        with contextlib.suppress(*READ_ERRORS):
+        with contextlib.suppress(*READ_ERRORS), _panics_as_errors():
             return decoder.as_array(one, index=0, decoding_plugin=plugin)[0]
-    return decoder.as_array(one, index=0, decoding_plugin=plugins[-1] if plugins else "")[0]
+    with _panics_as_errors():
+        return decoder.as_array(one, index=0, decoding_plugin=plugins[-1])[0]
+
+
+@contextlib.contextmanager
+def _panics_as_errors() -> Iterator[None]:
+    """pylibjpeg-rle is written in Rust, whose panics are no Exception and would end a whole run."""
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__module__ == "pyo3_runtime":
+            raise ValueError("the decoder panicked") from None
+        raise
 
 
 def can_decode(syntax: UID, bits: int = 8) -> bool:

@@ -27,8 +27,9 @@ from dragonfly_cli.readers.dicom.decoding import (
 )
 from dragonfly_cli.readers.dicom.display import Array, GrayWay, LookupTable, Voi
 from dragonfly_cli.readers.dicom.failures import COPY_HINT, READ_ERRORS, in_own_words, quiet_pydicom
-from dragonfly_cli.readers.dicom.index import frames_in
+from dragonfly_cli.readers.dicom.index import Vector, frames_in
 from dragonfly_cli.readers.dicom.places import Place
+from dragonfly_cli.readers.dicom.series import plane_of
 
 NOT_PICTURES = ("Segmentation Storage", "Label Map Segmentation Storage", "RT Dose Storage")
 NOT_PICTURE_MODALITIES = ("SEG", "RTDOSE")
@@ -108,9 +109,16 @@ class DicomImage:
             "frames": self.facts.frames,
             "stored_size": list(self.shape.stored_wh),
             "pixel_spacing_mm": None if spacing is None else list(spacing),  # as the file has it: row, column
+            "orientation": plane_of(self._orientation()),
             "window": None,
             "windows": [_described(window) for window in header_of.voi_of(header, 0)[1]],
         }
+
+    def _orientation(self) -> Vector | None:
+        """The directions of rows and columns in the first frame."""
+        group, keyword = "PlaneOrientationSequence", "ImageOrientationPatient"
+        numbers = tuple(map(float, header_of.frame_element(self.header, 0, group, keyword) or ()))
+        return numbers if len(numbers) == 6 and any(numbers) else None
 
     def _mpp(self, spacing: tuple[float, float]) -> tuple[float, float]:
         """Microns per shown pixel along x and y, from millimetres between rows and between columns."""
