@@ -78,6 +78,13 @@ def test_ink_is_left_out_and_reported(ink):
     assert tissue.bounds == Box(1000, 500, 2000, 2000)
 
 
+def test_dark_nuclei_are_not_ink():
+    pixels = painted((100, 50, 300, 250))
+    pixels[60:240:6, 110:290:6] = (40, 20, 55)  # 100 square microns each
+    tissue = tissue_of(pixels)
+    assert tissue.ink_share == 0 and tissue.mask[50:250, 100:300].all()
+
+
 class Everywhere:
     """An area without an end."""
 

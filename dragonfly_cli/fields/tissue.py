@@ -96,11 +96,11 @@ def mask_of(
 ) -> tuple[np.ndarray, tuple[int, int], bool, float]:
     """The fields of ``Tissue`` for a picture, [rows, columns, 3] uint8."""
     stained = _stands_out(pixels)
-    ink = _ink(pixels) & stained
+    smallest = SMALLEST_OBJECT_UM2 / pixel_um2 if pixel_um2 else _SMALLEST_OBJECT_SHARE * stained.size
+    ink = _without_small(_ink(pixels) & stained, smallest)  # the nuclei of a finely scanned slide are dark, but small
     ink_share = float(ink.sum() / max(1, stained.sum()))
     if ink_share > _MOST_INK_SHARE:
         ink, ink_share = np.zeros_like(ink), 0.0
-    smallest = SMALLEST_OBJECT_UM2 / pixel_um2 if pixel_um2 else _SMALLEST_OBJECT_SHARE * stained.size
     largest_hole = LARGEST_FILLED_HOLE_UM2 / SMALLEST_OBJECT_UM2 * smallest
     mask = _without_small(ndimage.binary_closing(stained & ~ink, iterations=1) | (stained & ~ink), smallest)
     mask = ~_without_small(~mask, largest_hole) & ~ink
