@@ -7,20 +7,30 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from dragonfly_cli.engine.checkpoints import Checkpoint, find_checkpoint
+from dragonfly_cli.engine.checkpoints import Checkpoint, canvas_of, find_checkpoint
 from dragonfly_cli.engine.forms import as_form
 from dragonfly_cli.engine.questions import Question, as_question
 from dragonfly_cli.errors import InputError, NoInputError, UsageError
-from dragonfly_cli.fields import Field, arranged, plan_fields
-from dragonfly_cli.options import AnswerOptions, Format, FormOptions, LookOptions, OpenOptions, PrintOptions
+from dragonfly_cli.fields import LookPlan, arranged, check_looking, plan_looks
+from dragonfly_cli.options import (
+    AnswerOptions,
+    EvidenceOptions,
+    Format,
+    FormOptions,
+    LookOptions,
+    OpenOptions,
+    PrintOptions,
+)
 from dragonfly_cli.output.control_characters import harmless_rows
-from dragonfly_cli.output.files import check_writable, storable, write_text
+from dragonfly_cli.output.evidence import check_evidence, write_evidence
+from dragonfly_cli.output.files import storable, write_text
 from dragonfly_cli.output.notices import DEMO_WARNING
 from dragonfly_cli.output.terminal import certainty, say, say_notices, show, where_it_looked
 from dragonfly_cli.readers import Source, open_source
 from dragonfly_cli.templates import find_template
 
 STDOUT = Path("-")
+_NO_EVIDENCE = EvidenceOptions()
 _ANY_FORM = FormOptions()
 
 
@@ -48,22 +58,24 @@ def ask_image(
     looking: LookOptions,
     answering: AnswerOptions,
     printing: PrintOptions,
+    evidence: EvidenceOptions = _NO_EVIDENCE,
 ) -> None:
-    """Answers the questions about one image, on stdout or into ``printing.output``."""
+    """Answers the questions about one image, on stdout or into ``printing.output``; shows where it looked."""
     output = None if printing.output in (None, STDOUT) else printing.output
-    if output:
-        check_writable(output)
+    check_evidence(evidence, output)
+    check_looking(looking)
     checkpoint = find_checkpoint(answering.model)
     settings = asdict(opening) | asdict(looking)
     opened = arranged(open_source(image, opening), looking)  # before torch is imported: a bad path is told at once
     with closing(opened) as source:
-        fields = plan_fields(source, looking)
+        plan = plan_looks(source, looking, canvas_of(checkpoint))
         if printing.format is Format.text and output is None:
-            records = _answers(source, fields, checkpoint, questions, answering, settings, show)
-            _print_text(records, printing.verbose)
+            answers = _answers(source, plan, checkpoint, questions, answering, settings, show)
+            write_evidence(evidence, looking, source, plan, _print_text(answers, printing.verbose))
             return
-        records = _answers(source, fields, checkpoint, questions, answering, settings)
-        text = _formatted(list(records), printing.format)
+        records = list(_answers(source, plan, checkpoint, questions, answering, settings))
+        text = _formatted(records, printing.format)
+        write_evidence(evidence, looking, source, plan, records)
     if output:
         write_text(output, text)
     else:
@@ -72,19 +84,20 @@ def ask_image(
 
 def _answers(
     source: Source,
-    fields: list[Field],
+    plan: LookPlan,
     checkpoint: Checkpoint,
     questions: list[Question],
     answering: AnswerOptions,
     settings: dict[str, Any],
     on_text: Callable[[str], None] = lambda piece: None,
 ) -> Iterator[dict[str, Any]]:
-    from dragonfly_cli.pipeline import answer_source, prepare
+    from dragonfly_cli.pipeline import prepare
+    from dragonfly_cli.searching import answer_planned
 
     model, request = prepare(checkpoint, questions, answering, settings)
     say_notices(checkpoint)
     said = {DEMO_WARNING}
-    for record in answer_source(model, source, fields, request, on_text):
+    for record in answer_planned(model, source, plan, request, on_text):
         yield record
         for warning in record["warnings"]:
             if warning not in said:
@@ -92,13 +105,16 @@ def _answers(
         said.update(record["warnings"])
 
 
-def _print_text(records: Iterator[dict[str, Any]], verbose: bool) -> None:
-    """The answers have been streamed already; what follows each is how sure it is."""
+def _print_text(records: Iterator[dict[str, Any]], verbose: bool) -> list[dict[str, Any]]:
+    """The answers have been streamed already; what follows each is how sure it is. Gives the records back."""
+    printed = []
     for record in records:
+        printed.append(record)
         show(certainty(record) + "\n")
         if verbose:
             for line in where_it_looked(record):
                 say(line)
+    return printed
 
 
 def _formatted(records: list[dict[str, Any]], output_format: Format) -> str:

@@ -16,6 +16,9 @@ class DragonflyError(Exception):
         self.message = message
         self.hint = hint
 
+    def __reduce__(self) -> tuple[type, tuple[str, str]]:
+        return type(self), (self.message, self.hint)  # so that an error of a worker process arrives whole
+
 
 class UsageError(DragonflyError):
     """The command line contradicts itself, a value on it cannot be understood, or a question does not fit the model."""
@@ -51,6 +54,12 @@ class OutputError(DragonflyError):
     """An output cannot be written, or a run to resume was made with other settings."""
 
     exit_code = 7
+
+
+class StoppedError(DragonflyError):
+    """A batch gave up because of its failures; what was finished is kept."""
+
+    exit_code = 8
 
 
 class ProblemError(DragonflyError):

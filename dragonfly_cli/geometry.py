@@ -31,5 +31,10 @@ class Box:
     def shifted(self, dx: int, dy: int) -> "Box":
         return Box(self.x + dx, self.y + dy, self.width, self.height)
 
+    def meets(self, other: "Box") -> bool:
+        """Whether the two have a pixel in common."""
+        left, top, right, bottom = self.corners
+        return other.x < right and left < other.x + other.width and other.y < bottom and top < other.y + other.height
+
     def as_dict(self) -> dict[str, int]:
         return {"x": self.x, "y": self.y, "width": self.width, "height": self.height}

@@ -11,6 +11,14 @@ from typing import Annotated, Any
 import typer
 
 from dragonfly_cli import __version__
+from dragonfly_cli.batch.options import (
+    BatchOptions,
+    FileOptions,
+    SelectOptions,
+    StopOptions,
+    TableOptions,
+    WorkOptions,
+)
 from dragonfly_cli.finetuning.options import TuneOptions
 from dragonfly_cli.funnel import ErrorFunnel
 from dragonfly_cli.model_commands import model_app
@@ -19,9 +27,9 @@ from dragonfly_cli.options import (
     AnswerOptions,
     Attention,
     AttentionOption,
-    ControlSampleOption,
     DebugOption,
     DeviceOption,
+    EvidenceOptions,
     FormOptions,
     ImageArgument,
     JsonOption,
@@ -77,13 +85,14 @@ def ask(
     looking: LookOptions,
     answering: AnswerOptions,
     printing: PrintOptions,
+    evidence: EvidenceOptions,
     debug: DebugOption = False,
 ) -> None:
     """Answer one or more questions about one image."""
     from dragonfly_cli.asking import ask_image, gather_questions
 
     questions = gather_questions([*(question or []), *(more or [])], questions_file, form)
-    ask_image(image, questions, opening, looking, answering, printing)
+    ask_image(image, questions, opening, looking, answering, printing, evidence)
 
 
 @app.command()
@@ -95,13 +104,14 @@ def caption(
     looking: LookOptions,
     answering: AnswerOptions,
     printing: PrintOptions,
+    evidence: EvidenceOptions,
     debug: DebugOption = False,
 ) -> None:
     """Describe an image."""
     from dragonfly_cli.asking import ask_image
     from dragonfly_cli.engine.questions import caption_question
 
-    ask_image(image, [caption_question()], opening, looking, answering, printing)
+    ask_image(image, [caption_question()], opening, looking, answering, printing, evidence)
 
 
 @app.command()
@@ -123,27 +133,46 @@ def chat(
 @app.command()
 @takes_option_groups
 def batch(
-    sources: Annotated[list[Path], typer.Argument(metavar="SOURCE...", help="Images, or folders of images.")],
-    output: Annotated[Path, typer.Option("--output", "-o", envvar="DRAGONFLY_OUTPUT", help="The CSV to write.")],
+    sources: Annotated[
+        list[Path], typer.Argument(metavar="SOURCE...", help="Images, folders, globs, manifests, or - for stdin.")
+    ],
     question: QuestionOption = None,
     questions_file: QuestionsFileOption = None,
-    control_sample: ControlSampleOption = None,
     *,
     form: FormOptions,
+    files: FileOptions,
     opening: OpenOptions,
     looking: LookOptions,
     answering: AnswerOptions,
+    selecting: SelectOptions,
+    stopping: StopOptions,
+    working: WorkOptions,
     debug: DebugOption = False,
 ) -> None:
     """Ask every question about every image below the sources; without a question, caption them."""
     from dragonfly_cli.asking import gather_questions
-    from dragonfly_cli.batch import run_batch
+    from dragonfly_cli.batch.run import run_batch
     from dragonfly_cli.engine.questions import caption_question
 
     asked = [*(question or [])]
     has_questions = asked or questions_file or form.template
     questions = gather_questions(asked, questions_file, form) if has_questions else [caption_question()]
-    if run_batch(sources, questions, output, opening, looking, answering, control_sample):
+    options = BatchOptions(files, form, opening, looking, answering, selecting, stopping, working)
+    raise typer.Exit(run_batch(sources, questions, options))
+
+
+@app.command()
+@takes_option_groups
+def merge(
+    parts: Annotated[list[Path], typer.Argument(metavar="PART...", help="The tables of all shards of one run.")],
+    *,
+    table: TableOptions,
+    debug: DebugOption = False,
+) -> None:
+    """Make one table of those that `batch --shard` has written."""
+    from dragonfly_cli.batch.merge import merge_parts
+
+    if merge_parts(parts, table):
         raise typer.Exit(8)
 
 

@@ -5,13 +5,18 @@
     def ask(image: ImageArgument, *, looking: LookOptions) -> None: ...
 
 What several commands share is written once, as a frozen dataclass whose fields are annotated like Typer's options.
+``parsed_options`` takes the same options as text from elsewhere, such as the columns of a table.
 """
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
 from typing import Any
+
+import typer
+
+from dragonfly_cli.errors import UsageError
 
 
 def takes_option_groups(command: Callable[..., None]) -> Callable[..., None]:
@@ -41,3 +46,47 @@ def takes_option_groups(command: Callable[..., None]) -> Callable[..., None]:
 def _as_parameter(field: "Field[Any]") -> inspect.Parameter:
     default = inspect.Parameter.empty if field.default is MISSING else field.default
     return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=field.type)
+
+
+def parsed_options(groups: tuple[type[Any], ...], texts: Mapping[str, str]) -> dict[str, Any]:
+    """The values of options given as ``{field name: text}``, converted and checked exactly as on the command line.
+
+    Raises UsageError for a text that the option does not take.
+    """
+    command = _command_of(groups, tuple(texts))
+    flags = {each.name: next(flag for flag in each.opts if flag.startswith("--")) for each in command.params}
+    arguments = [f"{flags[name]}={text}" for name, text in texts.items()]
+    try:
+        with command.make_context("row", arguments) as context:
+            values: dict[str, Any] = command.invoke(context)
+    except typer.BadParameter as error:
+        raise UsageError(error.format_message().rstrip("."), "give it as on the command line") from error
+    return values
+
+
+def option_names(groups: tuple[type[Any], ...]) -> dict[str, str]:
+    """How options may be called elsewhere than on the command line, with the field that each name means.
+
+    ``--slide-mpp`` is ``slide_mpp``; a field goes by its own name as well.
+    """
+    names = {field.name: field.name for group in groups for field in fields(group)}
+    for parameter in _command_of(groups, tuple(names)).params:
+        flags = (flag[2:].replace("-", "_") for flag in parameter.opts if flag.startswith("--"))
+        names |= dict.fromkeys(flags, parameter.name)
+    return names
+
+
+@functools.cache
+def _command_of(groups: tuple[type[Any], ...], names: tuple[str, ...]) -> Any:
+    """A command with those options alone, which gives their values back."""
+
+    def give_back(**values: Any) -> dict[str, Any]:
+        return values
+
+    members = {field.name: field for group in groups for field in fields(group)}
+    parameters = [_as_parameter(members[name]) for name in names]
+    give_back.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    give_back.__annotations__ = {each.name: each.annotation for each in parameters}
+    app = typer.Typer(add_completion=False)
+    app.command()(give_back)
+    return typer.main.get_command(app)

@@ -61,6 +61,16 @@ class Aggregate(StrEnum):
     vote = "vote"
 
 
+class Rank(StrEnum):
+    """How a slide's fields are chosen: evenly, by likeness or contrast to the overview, or by a glance's P(yes)."""
+
+    auto = "auto"
+    spread = "spread"
+    likeness = "likeness"
+    contrast = "contrast"
+    yes = "yes"
+
+
 class AnswerType(StrEnum):
     """What form an answer takes; ``auto`` is told by the form of the question."""
 
@@ -221,6 +231,65 @@ ControlSampleOption = Annotated[
 ]
 
 
+RegionOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--region",
+        envvar="DRAGONFLY_REGION",
+        metavar="X,Y,W,H",
+        help="Look at this box: level-0 pixels, or 500um, 25%; may be repeated.",
+    ),
+]
+CenterOption = Annotated[
+    str | None,
+    typer.Option("--center", envvar="DRAGONFLY_CENTER", metavar="X,Y", help="Look at the field around this point."),
+]
+FovOption = Annotated[
+    str | None,
+    typer.Option("--fov", envvar="DRAGONFLY_FOV", metavar="W,H", help="How wide and high the field at --center is."),
+]
+RoiOption = Annotated[
+    Path | None,
+    typer.Option("--roi", envvar="DRAGONFLY_ROI", help="Look within the outlines of this GeoJSON file (QuPath's)."),
+]
+RoiClassOption = Annotated[
+    list[str] | None,
+    typer.Option("--roi-class", envvar="DRAGONFLY_ROI_CLASS", help="Only outlines of this class; may be repeated."),
+]
+BoundsOffsetOption = Annotated[
+    bool,
+    typer.Option(
+        "--bounds-offset/--no-bounds-offset",
+        envvar="DRAGONFLY_BOUNDS_OFFSET",
+        help="GeoJSON counts from the scanned part of the slide, as QuPath does.",
+    ),
+]
+MppOption = Annotated[
+    float | None,
+    typer.Option("--mpp", envvar="DRAGONFLY_MPP", help="The scale to zoom in to, in microns per pixel (0.5)."),
+]
+LevelOption = Annotated[
+    int | None,
+    typer.Option("--level", envvar="DRAGONFLY_LEVEL", min=0, help="The scale to zoom in to, as a level of the slide."),
+]
+TimeLimitOption = Annotated[
+    float | None,
+    typer.Option("--time-limit", envvar="DRAGONFLY_TIME_LIMIT", help="Stop looking at a slide after so many seconds."),
+]
+RankOption = Annotated[
+    Rank,
+    typer.Option("--rank", envvar="DRAGONFLY_RANK", help="How the fields of a slide are chosen; auto is likeness."),
+]
+GeojsonOption = Annotated[
+    Path | None,
+    typer.Option("--geojson", envvar="DRAGONFLY_GEOJSON", help="Write where it looked, for QuPath."),
+]
+OverlayOption = Annotated[
+    Path | None,
+    typer.Option("--overlay", envvar="DRAGONFLY_OVERLAY", help="Draw where it looked, as a PNG."),
+]
+
+
 @dataclass(frozen=True)
 class OpenOptions:
     """How an input is opened."""
@@ -248,6 +317,16 @@ class LookOptions:
     slices: SliceOption = None
     montage: MontageOption = None
     budget: BudgetOption = None
+    region: RegionOption = None
+    center: CenterOption = None
+    fov: FovOption = None
+    roi: RoiOption = None
+    roi_class: RoiClassOption = None
+    mpp: MppOption = None
+    level: LevelOption = None
+    rank: RankOption = Rank.auto
+    time_limit: TimeLimitOption = None
+    bounds_offset: BoundsOffsetOption = True
 
     def __post_init__(self) -> None:
         """What cannot be understood is told before any file is opened. Raises UsageError."""
@@ -303,3 +382,11 @@ class PrintOptions:
     @property
     def format(self) -> Format:
         return Format.json if self.json else self.output_format
+
+
+@dataclass(frozen=True)
+class EvidenceOptions:
+    """Files that show where the model looked."""
+
+    geojson: GeojsonOption = None
+    overlay: OverlayOption = None

@@ -5,8 +5,10 @@ are looked at in ``fields``, what is said of them in ``engine``.
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 from dragonfly_cli.calibration.fitting import Fit
@@ -29,7 +31,8 @@ from dragonfly_med.generation import Sampling
 class Request:
     """What is asked of every image, and how the answers about its fields become one.
 
-    ``settings`` are all options as they were given; they go into the record.
+    ``settings`` are all options as they were given; they go into the record. After ``deadline`` (of
+    ``time.monotonic``) no field is begun, if there is one to answer from.
     """
 
     questions: list[Question]
@@ -39,6 +42,11 @@ class Request:
     control: Control = Control.none
     settings: dict[str, Any] = field(default_factory=dict)
     calibration: dict[str, Fit] = field(default_factory=dict)
+    deadline: float | None = None
+
+    @property
+    def is_late(self) -> bool:
+        return self.deadline is not None and monotonic() > self.deadline
 
 
 def prepare(
@@ -66,6 +74,27 @@ def _storable(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
+@dataclass(frozen=True)
+class ReadAhead:
+    """What of a source was read before its turn: its facts, and the pixels of its first fields, by their ids."""
+
+    facts: dict[str, Any]
+    looks: dict[int, Look] = field(default_factory=dict)
+
+    def look(self, model: Model, source: Source, field: Field) -> Look:
+        """The pixels of a field, read now if they were not before; they are given away, so that none are kept."""
+        return self.looks.pop(field.id, None) or look_at(model, source, field)
+
+
+def read_ahead(model: Model, source: Source, fields: list[Field]) -> ReadAhead:
+    """Reads ``fields``, which may be the first of many; one that cannot be read is left for its turn."""
+    read = ReadAhead(source_record(source))
+    for each in fields:
+        with suppress(InputError):
+            read.looks[each.id] = look_at(model, source, each)
+    return read
+
+
 def _say_nothing(piece: str) -> None:
     """Where answers are not shown as they come."""
 
@@ -76,15 +105,16 @@ def answer_source(
     fields: list[Field],
     request: Request,
     on_text: Callable[[str], None] = _say_nothing,
+    read: ReadAhead | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Yields one record per question, in their order; ``on_text`` is called with the answer, in pieces as they come.
 
-    The pixels of every field are read once, and the network reads them once. Raises DragonflyError for an image that
-    cannot be read.
+    The pixels of every field are read once, here or in ``read``, and the network reads them once. Raises DragonflyError
+    for an image that cannot be read.
     """
-    facts = source_record(source)
+    read = read or read_ahead(model, source, [])
     asked = [Asked(question) for question in request.questions]
-    readable = _readable(model, source, fields, request.control)
+    readable = _readable(model, source, fields, request, read)
     looks, following = next(readable), next(readable, None)
     while following:
         for one in asked:
@@ -96,7 +126,7 @@ def answer_source(
         combined = one.combined(request)
         if not streams:
             on_text(combined.text)
-        yield answer_record(source, facts, combined, model.identity, request.settings)
+        yield answer_record(source, read.facts, combined, model.identity, request.settings)
 
 
 @dataclass
@@ -135,19 +165,27 @@ def _calibrated(told: Answer, calibration: dict[str, Fit]) -> dict[str, float] |
 
 def make_looks(model: Model, source: Source, field: Field, control: Control) -> list[Look]:
     """The field as it is, and where there is a control, the field with nothing to be seen."""
-    look = look_at(model, source, field)
+    return _with_control(model, look_at(model, source, field), control)
+
+
+def _with_control(model: Model, look: Look, control: Control) -> list[Look]:
     return [look] if control is Control.none else [look, controlled(model, look, control)]
 
 
-def _readable(model: Model, source: Source, fields: list[Field], control: Control) -> Iterator[list[Look]]:
+def _readable(
+    model: Model, source: Source, fields: list[Field], request: Request, read: ReadAhead
+) -> Iterator[list[Look]]:
     """Every field that can be read, at least one; of several the others are left out, which the source then warns of.
 
     Raises InputError when none can be read.
     """
     unread: list[int] = []
-    for each in fields:
+    for number, each in enumerate(fields):
+        if request.is_late and number > len(unread):
+            source.warnings.append(f"--time-limit: {len(fields) - number} fields were not looked at")
+            break
         try:
-            yield make_looks(model, source, each, control)
+            yield _with_control(model, read.look(model, source, each), request.control)
         except InputError:
             unread.append(each.frame)
             if len(unread) == len(fields):

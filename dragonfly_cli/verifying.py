@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_type_hints
 from dragonfly_cli.engine.checkpoints import Checkpoint, find_checkpoint
 from dragonfly_cli.engine.questions import Question
 from dragonfly_cli.errors import InputError, ModelError, NoInputError, ProblemError
-from dragonfly_cli.fields import Field
+from dragonfly_cli.fields import Field, arranged
 from dragonfly_cli.geometry import Box
-from dragonfly_cli.options import AnswerOptions, Control, OpenOptions
+from dragonfly_cli.options import AnswerOptions, Control, LookOptions, OpenOptions
 from dragonfly_cli.output.record import SCHEMA_VERSION, source_record
 from dragonfly_cli.readers import open_source
 
@@ -97,14 +97,14 @@ def compare_all(records: list[Record], image: Path | None) -> Iterator[Compariso
 
     for record, checkpoint in zip(records, checkpoints, strict=True):
         settings = record["settings"]
-        opening = options_from(OpenOptions, settings)
+        opening, looking = options_from(OpenOptions, settings), options_from(LookOptions, settings)
         answering = replace(options_from(AnswerOptions, settings), control=Control.none)
-        with closing(open_source(image or Path(record["image"]), opening)) as source:
+        with closing(arranged(open_source(image or Path(record["image"]), opening), looking)) as source:
             _refuse_another_image(record, source_record(source), source.path)
             from dragonfly_cli.pipeline import answer_source, as_request
 
             model = load(checkpoint, answering)
-            request = as_request(model, [question_from(record)], answering, asdict(opening))
+            request = as_request(model, [question_from(record)], answering, asdict(opening) | asdict(looking))
             (now,) = answer_source(model, source, fields_from(record), request)
         yield _compare(record, now)
 

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from dragonfly_cli.engine.checkpoints import find_checkpoint
+from dragonfly_cli.engine.checkpoints import canvas_of, find_checkpoint
 from dragonfly_cli.errors import ModelError
-from dragonfly_cli.fields import Field, arranged, field_view, plan_fields
+from dragonfly_cli.fields import Field, arranged, check_looking, field_view, plan_looks
 from dragonfly_cli.geometry import Box
 from dragonfly_cli.options import LookOptions, OpenOptions, Picture
 from dragonfly_cli.output.files import check_writable, write_whole
@@ -14,9 +14,11 @@ from dragonfly_cli.readers import Source, open_source
 def draw_view(image: Path, output: Path, what: Picture, model: str, opening: OpenOptions, looking: LookOptions) -> None:
     """Writes the picture as PNG; raises DragonflyError and writes nothing if it cannot be drawn."""
     check_writable(output)
+    check_looking(looking)
+    canvas_wh = canvas_of(find_checkpoint(model))
     source = arranged(open_source(image, opening), looking)
     try:
-        fields = plan_fields(source, looking)
+        fields = plan_looks(source, looking, canvas_wh).fields
         picture = _draw(source, fields, what, model)
     finally:
         source.close()
@@ -31,7 +33,8 @@ def _draw(source: Source, fields: list[Field], what: Picture, model: str):
         return pictures.display_picture(view)
     if what is Picture.fields:
         return pictures.fields_picture(source.view(Box(0, 0, *source.size_wh), fields[0].frame), fields)
-    return pictures.crops_picture(view, _plan(view.size, model))
+    views = [field_view(source, field) for field in fields]
+    return pictures.sheet_of([pictures.crops_picture(view, _plan(view.size, model)) for view in views])
 
 
 def _plan(size_wh: tuple[int, int], model: str):

@@ -31,6 +31,7 @@ def write_svs(
     pixels: np.ndarray | None = None,
     downsamples: tuple[int, ...] = (4,),
     mpp: float | None = 0.5,
+    power: int | None = None,
     quality: int = 90,
 ) -> Path:
     """A tiled JPEG slide that OpenSlide opens as ``aperio``; ``pixels`` is [height, width, 3] uint8.
@@ -40,6 +41,7 @@ def write_svs(
     base = Image.fromarray(tissue_like(size_wh) if pixels is None else pixels)
     width, height = base.size
     scale = "" if mpp is None else f"|AppMag = 20|MPP = {mpp}"
+    scale += "" if power is None else f"|AppMag = {power}"
     head = f"Aperio Image Library v12.0.0\r\n{width}x{height} [0,0 {width}x{height}] (256x256) JPEG/RGB Q={quality}"
     with tifffile.TiffWriter(path, bigtiff=width * height > 10**9) as tiff:
         _write_page(tiff, base, head + scale, quality, is_tiled=True)

@@ -22,7 +22,7 @@ QUESTION = "Is there a tumour?"
 
 @pytest.fixture
 def slide(tmp_path: Path) -> Path:
-    return write_svs(tmp_path / "slide.svs")
+    return write_svs(tmp_path / "slide.svs", (800, 560))
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_the_record_is_complete_and_in_level_0_pixels(slide: Path) -> None:
     record = dragonfly("ask", slide, QUESTION, "--json").json
     assert record["image"] == str(slide)
     assert record["source"]["kind"] == "slide"
-    assert (record["source"]["width"], record["source"]["height"]) == (2000, 1500)
+    assert (record["source"]["width"], record["source"]["height"]) == (800, 560)
     assert record["source"]["mpp"] == [0.5, 0.5]
     assert record["source"]["mpp_source"] == "file"
     assert len(record["source"]["sha256"]) == 64
@@ -56,11 +56,11 @@ def test_the_record_is_complete_and_in_level_0_pixels(slide: Path) -> None:
     assert record["answer"].lower() == max(record["probabilities"], key=record["probabilities"].get)
     (field,) = record["fields"]
     assert (field["role"], field["frame"]) == ("overview", 0)
-    assert field["box"] == {"x": 0, "y": 0, "width": 2000, "height": 1500}
+    assert field["box"] == {"x": 0, "y": 0, "width": 800, "height": 560}
     assert len(field["selected"]) == 12
     for box in field["selected"]:
-        assert 0 <= box["x"] < box["x"] + box["width"] <= 2000
-        assert 0 <= box["y"] < box["y"] + box["height"] <= 1500
+        assert 0 <= box["x"] < box["x"] + box["width"] <= 800
+        assert 0 <= box["y"] < box["y"] + box["height"] <= 560
     assert record["model"]["id"] == "demo"
     assert record["model"]["architecture"] == "dragonfly-v1"
     assert len(record["model"]["sha256"]) == 64
@@ -153,7 +153,7 @@ def test_caption_describes(photo: Path) -> None:
 
 def test_verbose_says_where_it_looked(slide: Path) -> None:
     outcome = dragonfly("ask", slide, QUESTION, "-v")
-    assert "looked at: overview, frame 0, 2000 x 1500 px from (0, 0)" in outcome.stderr
+    assert "looked at: overview, frame 0, 800 x 560 px from (0, 0)" in outcome.stderr
     assert "zoomed in on: " in outcome.stderr
 
 

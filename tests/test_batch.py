@@ -14,7 +14,6 @@ from make_files import write_dicom, write_png, write_svs
 from PIL import Image
 from run_dragonfly import dragonfly, expect_error
 
-from dragonfly_cli.batch.ledger import whole_rows
 from dragonfly_cli.output.table import COLUMNS, as_csv, failure_row, unguarded
 
 QUESTIONS = ("-q", "Is there a tumour?", "-q", 'What is it, "roughly"?')
@@ -111,18 +110,6 @@ def test_nothing_to_do_and_nowhere_to_write(study: Path, tmp_path: Path) -> None
 
 
 CELLS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=20)
-
-
-@given(st.lists(st.tuples(CELLS, CELLS), min_size=1, max_size=4), st.data())
-def test_a_torn_table_keeps_exactly_its_whole_rows(cells: list[tuple[str, str]], data: st.DataObject) -> None:
-    rows = [as_csv([failure_row(image, question, 4, "why")], header=False) for image, question in cells]
-    text = as_csv([], header=True) + "".join(rows)
-    cut = data.draw(st.integers(0, len(text)))
-    kept = whole_rows(text[:cut])
-    ends = [0]
-    for piece in [as_csv([], header=True), *rows]:
-        ends.append(ends[-1] + len(piece))
-    assert len(kept) == max(end for end in ends if end <= cut)
 
 
 @given(CELLS)

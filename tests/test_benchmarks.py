@@ -47,6 +47,23 @@ def test_loading_takes_no_more_memory_than_the_files_have() -> None:
     assert any(line.startswith("cold: ours") for line in lines)
 
 
+def test_the_dicom_benchmark_shows_what_pydicom_shows_and_opens_one_file() -> None:
+    """Its ratios depend on how busy the machine is; these two do not."""
+    lines = run("dicom.py", "--side", "300", "--slices", "12", "--rounds", "1").splitlines()
+    figures = dict(line.rsplit(": ", 1) for line in lines if ": " in line)
+    assert float(figures["display, largest difference in grey levels (target 1)"]) <= 1
+    (one_slice,) = (line for line in lines if line.startswith("one slice"))
+    assert one_slice.endswith("files opened (target 1): 1")
+    assert "index, rate beside dcmread alone (target 0.8)" in figures
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["stages", "resume"])
+def test_the_batch_benchmark_s_comparisons_work(what: str) -> None:
+    """Not one process per file or worker, which takes as long as it sounds."""
+    assert run("batch.py", what, "--images", "5").count("\n") == {"stages": 1, "resume": 3}[what]
+
+
 @pytest.mark.slow
 def test_a_second_question_costs_little() -> None:
     """Both are measured in turn on the same machine, and the target has room: 0.15, where 0.03 is usual."""

@@ -75,6 +75,15 @@ def test_reset_begins_anew(photo: Path) -> None:
     assert record["fields"][0]["role"] == "whole"
 
 
+def test_a_film_is_looked_at_under_another_window(tmp_path: Path) -> None:
+    film = np.random.default_rng(0).integers(0, 1024, (60, 80), np.uint16)
+    path = write_dicom(tmp_path / "film.dcm", film, window=(512, 1024), bits_stored=10)
+    first, second, third = saved(path, QUESTION, "/window 100,200", QUESTION, "/window nonsense", QUESTION)
+    assert [record["settings"]["window"] for record in (first, second, third)] == [None, "100,200", "100,200"]
+    assert first["probabilities"] != second["probabilities"]
+    assert dragonfly("verify", path.with_name("saved.json")).code == 0
+
+
 def test_frames(tmp_path: Path) -> None:
     clip = write_dicom(tmp_path / "clip.dcm", np.random.default_rng(0).integers(0, 255, (5, 60, 80), np.uint8))
     first, second = saved(clip, QUESTION, "/frame 4", QUESTION)

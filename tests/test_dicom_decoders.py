@@ -159,6 +159,16 @@ def test_half_a_stream_is_refused(tmp_path, name):
     assert not (tmp_path / "a.png").exists()
 
 
+def test_a_segment_that_is_too_long_does_no_harm(tmp_path):
+    """pylibjpeg-rle panics where a byte plane holds more than its frame, which is no Exception in Python."""
+    plane = bytes([257 - 128, 0]) * (SMOOTH_12.size // 128)  # 128 times a zero, as often as fits
+    stream = np.array([2, 64, 64 + len(plane) + 2] + [0] * 13, "<u4").tobytes() + plane + plane[:2] + plane
+    path = encoded(tmp_path / "a.dcm", SMOOTH_12, stream, RLELossless)
+    outcome = dragonfly("view", path, "--what", "display", "-o", tmp_path / "a.png")
+    assert (outcome.code, outcome.stderr) == (0, "")
+    assert not np.asarray(Image.open(tmp_path / "a.png")).any()
+
+
 def test_a_stream_of_another_size_is_refused(tmp_path):
     """Whatever the header says, memory is taken for what it says, not for what the stream claims."""
     path = encoded(tmp_path / "a.dcm", SMOOTH_8, jpeg_8(np.zeros((600, 600), np.uint8)), JPEGBaseline8Bit)
@@ -217,3 +227,18 @@ def test_values_in_the_upper_bits_of_a_word(tmp_path):
     assert np.array_equal(shown(path), expected)
     path = write_dicom(tmp_path / "c", SMOOTH_12 + 4096 * (noise % 8), bits_stored=12, window=(2048, 4096))
     assert np.array_equal(shown(path), expected)
+
+
+def test_a_high_bit_that_is_a_mistake_is_not_believed(tmp_path):
+    """The values stand in the low bits all the same: nothing is above them."""
+    expected = shown(write_dicom(tmp_path / "a", SMOOTH_12, bits_stored=12, window=(2048, 4096)))
+    path = write_dicom(tmp_path / "b", SMOOTH_12, bits_stored=12, window=(2048, 4096), HighBit=15)
+    assert np.array_equal(shown(path), expected)
+
+
+def test_a_decoder_that_fails_says_nothing(tmp_path, caplog, capfd):
+    """Neither by logging, which quotes what it was given, nor from C to the process's stderr."""
+    path = encoded(tmp_path / "a.dcm", SMOOTH_8, b"\xff\x4f\xff\x51" + bytes(60), JPEG2000Lossless)
+    with pytest.raises(InputError):
+        shown(path)
+    assert caplog.text + "".join(capfd.readouterr()) == ""

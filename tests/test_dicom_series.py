@@ -113,8 +113,21 @@ def test_a_series_is_chosen_by_number_or_uid(study: Path) -> None:
         assert heights(open_source(study, OpenOptions(series=wanted))) == [70]
     with pytest.raises(UsageError, match="no such series"):
         open_source(study, OpenOptions(series="9"))
+    with pytest.raises(UsageError, match="is one file"):
+        open_source(study / "other", OpenOptions(series="1"))
     with pytest.raises(UsageError, match="neither a number nor a UID"):
         OpenOptions(series="Smith")
+
+
+@pytest.mark.slow
+def test_the_record_holds_the_number_of_the_series_and_repeats_the_answer(study: Path, tmp_path: Path) -> None:
+    write_slice(study / "other", 70, "7.7")
+    record = tmp_path / "answer.json"
+    command = ("ask", study, "Is there a tumour?", "--series", "7.7", "--window", "101,50", "--json", "-o", record)
+    assert dragonfly(*command).code == 0
+    assert json.loads(record.read_text())["settings"]["series"] == "2"
+    assert "7.7" not in record.read_text()
+    assert dragonfly("verify", record).code == 0
 
 
 def test_copies_mixed_directions_gaps_and_broken_files_are_found_and_said(study: Path) -> None:
@@ -248,6 +261,9 @@ def test_a_dicomdir_names_its_series(study: Path, tmp_path: Path) -> None:
     files.write(tmp_path / "disc")
     assert heights(open_source(tmp_path / "disc" / "DICOMDIR")) == list(range(10, 101, 10))
     assert heights(open_source(tmp_path / "disc")) == list(range(10, 101, 10))
+    next(path for path in (tmp_path / "disc").rglob("IM*")).unlink()
+    source = open_source(tmp_path / "disc" / "DICOMDIR")
+    assert source.frames == 9 and "1 of 10 files could not be read" in " ".join(source.warnings)
 
 
 def test_a_dicomdir_may_not_name_files_elsewhere(study: Path) -> None:
@@ -275,6 +291,15 @@ def test_slices_are_asked_one_by_one_within_the_budget(study: Path) -> None:
     assert [field["frame"] for field in record["fields"]] == [2, 5, 8]
 
 
+def test_the_first_slice_may_be_the_broken_one(study: Path) -> None:
+    dataset = pydicom.dcmread(study / "IM9")
+    dataset.PixelData = b""
+    dataset.save_as(study / "IM9")
+    facts = dragonfly("info", study, "--json").json
+    assert (facts["frames"], facts["window"]["width"]) == (10, 101)
+
+
+@pytest.mark.slow
 def test_a_slice_that_cannot_be_read_is_left_out_unless_it_was_asked_for(study: Path) -> None:
     dataset = pydicom.dcmread(study / "IM4")
     dataset.PixelData = dataset.PixelData[:100]
@@ -293,7 +318,10 @@ def test_a_montage_shows_slices_in_reading_order(study: Path, tmp_path: Path) ->
     assert picture.shape == (64, 144)
     tiles = [round(float(picture[32 * row + 16, 48 * column + 24]) / 2.55) for row in (0, 1) for column in (0, 1, 2)]
     assert tiles == [50, 60, 70, 80, 90, 0]
-    record = dragonfly("ask", study, "Is there a tumour?", "--montage", "2x2", "--json").json
+    file = tmp_path / "answer.json"
+    assert dragonfly("ask", study, "Is there a tumour?", "--montage", "2x2", "--json", "-o", file).code == 0
+    record = json.loads(file.read_text())
+    assert dragonfly("verify", file).code == 0
     (field,) = record["fields"]
     assert field["box"] == {"x": 0, "y": 0, "width": 96, "height": 64}
     assert any("montage, 2 x 2, of frames 1, 3, 6, 8 of 10" in warning for warning in record["warnings"])
@@ -352,6 +380,7 @@ def test_a_batch_of_one_series_is_called_by_its_folder(study: Path, tmp_path: Pa
     assert rows[0]["p_yes"] == rows[1]["p_yes"]
 
 
+@pytest.mark.slow
 def test_nothing_of_the_patient_is_told(study: Path) -> None:
     uid = "1.2.826.0.1.3680043.8.498.4711"
     for path in list(study.iterdir()):

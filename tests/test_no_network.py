@@ -48,7 +48,7 @@ def model(tmp_path: Path) -> str:
 def study(tmp_path: Path) -> Path:
     folder = tmp_path / "study"
     folder.mkdir()
-    write_svs(folder / "slide.svs")
+    write_svs(folder / "slide.svs", (800, 560))
     Image.effect_noise((300, 200), 90).convert("RGB").save(folder / "photo.png")
     write_dicom(folder / "film.dcm", np.tile(np.arange(64, dtype=np.uint16), (64, 1)), window=(32, 64))
     return folder
@@ -68,6 +68,14 @@ def test_ask_caption_and_batch(model: str, study: Path, tmp_path: Path, no_socke
     assert dragonfly("caption", study / "photo.png", "-m", model, "--max-tokens", "3").code == 0
     outcome = dragonfly("batch", study, "-q", "Is it?", "-m", model, "-o", tmp_path / "answers.csv")
     assert outcome.code == 0, outcome.stderr
+    assert no_sockets == []
+
+
+def test_chat_and_verify(model: str, study: Path, tmp_path: Path, no_sockets: list[str]) -> None:
+    lines = "Is it?\nWhat is it?\n/save " + str(tmp_path / "saved.json")
+    outcome = dragonfly("chat", study / "photo.png", "-m", model, "--max-tokens", "3", stdin=lines)
+    assert outcome.code == 0, outcome.stderr
+    assert dragonfly("verify", tmp_path / "saved.json").code == 0
     assert no_sockets == []
 
 

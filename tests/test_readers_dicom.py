@@ -275,6 +275,7 @@ def test_segmentations_and_reports_are_named_and_refused(tmp_path):
     [
         ("1.2.840.10008.1.2.4.55", "gdcmconv"),
         ("1.2.840.10008.1.2.4.102", "gdcmconv"),
+        ("1.2.3.4", "gdcmconv"),
     ],
 )
 def test_an_undecodable_transfer_syntax_names_its_remedy(tmp_path, syntax, hint):

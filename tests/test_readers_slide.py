@@ -1,10 +1,12 @@
 """Slides: a planted square is where it should be at any box and size, overviews stay cheap, errors stay clean."""
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import openslide
 import pytest
+import tifffile
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from make_files import SHARED_DATA, write_svs
@@ -13,9 +15,10 @@ from PIL import Image
 from dragonfly_cli.errors import InputError
 from dragonfly_cli.geometry import Box
 from dragonfly_cli.options import OpenOptions
-from dragonfly_cli.readers import open_source
+from dragonfly_cli.readers import open_source, slide_openslide
+from dragonfly_cli.readers import pyramid as pyramid_module
 from dragonfly_cli.readers import slide as slide_module
-from dragonfly_cli.readers.slide import plan_blocks, plan_read, plan_strips
+from dragonfly_cli.readers.pyramid import plan_blocks, plan_read, plan_strips
 
 SLIDE_WH = (1200, 900)
 SQUARE = Box(512, 384, 160, 160)
@@ -112,7 +115,15 @@ def test_outside_the_slide_is_white(planted):
     assert image.getextrema() == ((255, 255),) * 3
 
 
-def test_an_overview_reads_no_level_0(planted, monkeypatch):
+@pytest.fixture
+def undirected(planted, monkeypatch):
+    """The planted slide through OpenSlide alone."""
+    monkeypatch.setattr(slide_openslide, "jpeg_levels", lambda *about: {})
+    return open_source(planted.path)
+
+
+def test_an_overview_reads_no_level_0(undirected, monkeypatch):
+    planted = undirected
     spy = LevelSpy(monkeypatch)
     planted.view(Box(0, 0, *SLIDE_WH)).resize((112, 84))
     assert set(spy.pixels) == {2}
@@ -126,9 +137,11 @@ def test_a_slide_of_one_level_is_read_in_blocks_and_looks_the_same(tmp_path, mon
     path = write_svs(tmp_path / "one.svs", (1500, 1100), downsamples=())
     view = open_source(path).view(Box(-40, 10, 1500, 1080))
     at_once = np.asarray(view.resize((40, 30))).astype(int)
-    monkeypatch.setattr(slide_module, "MAX_REGION_PIXELS", 20_000)
-    monkeypatch.setattr(slide_module, "BLOCK_SIDE_PX", 128)
+    monkeypatch.setattr(pyramid_module, "MAX_REGION_PIXELS", 20_000)
+    monkeypatch.setattr(pyramid_module, "BLOCK_SIDE_PX", 128)
+    monkeypatch.setattr(slide_openslide, "jpeg_levels", lambda *about: {})
     spy = LevelSpy(monkeypatch)
+    view = open_source(path).view(Box(-40, 10, 1500, 1080))
     in_blocks = np.asarray(view.resize((40, 30))).astype(int)
     assert spy.pixels == {0: 1500 * 1080}
     assert np.abs(in_blocks - at_once).mean() < 1.5 and np.abs(in_blocks - at_once).max() < 25
@@ -156,7 +169,7 @@ def test_blocks_tile_the_region(box, factors):
     blocks = [block for strip in plan_strips(box, factors) for block in plan_blocks(strip, factors[0])]
     assert sum(block.width * block.height for block in blocks) == box.width * box.height
     assert all((block.x - box.x) % factors[0] == 0 and (block.y - box.y) % factors[1] == 0 for block in blocks)
-    assert max(block.width * block.height for block in blocks) <= slide_module.BLOCK_SIDE_PX**2
+    assert max(block.width * block.height for block in blocks) <= pyramid_module.BLOCK_SIDE_PX**2
 
 
 @pytest.mark.parametrize(
@@ -165,7 +178,7 @@ def test_blocks_tile_the_region(box, factors):
 def test_strips_give_the_pixels_of_one_piece(planted, monkeypatch, box, size):
     in_one_piece = planted.view(box).resize(size)
     monkeypatch.setattr(slide_module, "KEPT_PIXELS", 0)
-    monkeypatch.setattr(slide_module, "BLOCK_SIDE_PX", 96)
+    monkeypatch.setattr(pyramid_module, "BLOCK_SIDE_PX", 96)
     assert planted.view(box).resize(size).tobytes() == in_one_piece.tobytes()
 
 
@@ -177,20 +190,76 @@ def test_label_and_macro_are_never_opened(planted, monkeypatch):
     open_source(planted.path).view(Box(0, 0, 100, 100)).resize((10, 10))
 
 
-def test_a_bad_tile_is_an_error_and_the_rest_stays_readable(tmp_path):
-    path = write_svs(tmp_path / "a.svs", (1024, 512), downsamples=())
-    with openslide.OpenSlide(path) as slide:
-        good = slide.read_region((0, 0), 0, (256, 256)).convert("RGB")
-    data = bytearray(path.read_bytes())
-    tile_starts = [at for at in range(len(data) - 4) if data[at : at + 4] == b"\xff\xd8\xff\xdb"]
-    starts = tile_starts or [at for at in range(len(data) - 3) if data[at : at + 3] == b"\xff\xd8\xff"]
-    data[starts[3] : starts[3] + 40] = b"\0" * 40
-    path.write_bytes(data)
+@pytest.fixture(params=["openslide", "direct"])
+def way(request, monkeypatch):
+    """Through OpenSlide alone, or with JPEG tiles decoded directly."""
+    if request.param == "openslide":
+        monkeypatch.setattr(slide_openslide, "jpeg_levels", lambda *about: {})
+    return request.param
+
+
+def spoil_tile(path, number):
+    """Overwrites the beginning of a tile of level 0, the tiles counted row by row."""
+    with tifffile.TiffFile(path) as tiff:
+        offset = tiff.pages[0].dataoffsets[number]
+    with path.open("r+b") as file:
+        file.seek(offset)
+        file.write(b"\0" * 40)
+
+
+def test_a_bad_tile_costs_that_tile(tmp_path, way):
+    path = write_svs(tmp_path / "a.svs", (1280, 1100), downsamples=())
+    sound = np.asarray(open_source(path).view(Box(0, 0, 1280, 1100)).resize((1280, 1100)))
+    spoil_tile(path, 7)  # column 2, row 1
     source = open_source(path)
-    with pytest.raises(InputError, match=r"a\.svs at level 0: a tile is damaged") as caught:
-        source.view(Box(0, 0, 1024, 512)).resize((1024, 512))
+    seen = np.asarray(source.view(Box(0, 0, 1280, 1100)).resize((1280, 1100)))
+    differs = np.nonzero((seen != sound).any(axis=-1))
+    assert (differs[0].min(), differs[0].max(), differs[1].min(), differs[1].max()) == (256, 511, 512, 767)
+    assert (seen[256:512, 512:768] == 255).all()
+    assert source.warnings == [
+        "these tiles of the slide are shown white, because they are damaged: level 0, column 2, row 1"
+    ]
+
+
+def test_a_slide_without_a_sound_tile_is_an_error(tmp_path, way):
+    path = write_svs(tmp_path / "a.svs", (500, 250), downsamples=())
+    spoil_tile(path, 0)
+    spoil_tile(path, 1)
+    with pytest.raises(InputError, match=r"a\.svs at level 0: tiles are damaged") as caught:
+        open_source(path).view(Box(0, 0, 500, 250)).resize((500, 250))
     assert caught.value.exit_code == 4 and caught.value.hint
-    assert source.view(Box(0, 0, 256, 256)).resize((256, 256)).tobytes() == good.tobytes()
+
+
+@pytest.mark.parametrize("box", [Box(0, 0, 1280, 1100), Box(-30, 700, 900, 800), Box(255, 255, 258, 300)])
+def test_direct_decoding_gives_openslide_s_pixels(tmp_path, monkeypatch, box):
+    rng = np.random.default_rng(3)
+    coarse = Image.fromarray(rng.integers(0, 256, (69, 80, 3), dtype=np.uint8))
+    path = write_svs(tmp_path / "a.svs", pixels=np.asarray(coarse.resize((1280, 1104))), downsamples=(4,))
+    spy = LevelSpy(monkeypatch)
+    sizes = [box.size_wh, (box.width // 4, box.height // 4), (100, 80)]
+    direct = [open_source(path).view(box).resize(size) for size in sizes]
+    assert not spy.pixels
+    monkeypatch.setattr(slide_openslide, "jpeg_levels", lambda *about: {})
+    openslides = [open_source(path).view(box).resize(size) for size in sizes]
+    assert spy.pixels
+    assert [image.tobytes() for image in direct] == [image.tobytes() for image in openslides]
+
+
+def test_a_slide_that_changes_while_it_is_read_is_told(tmp_path):
+    path = write_svs(tmp_path / "a.svs", (600, 500))
+    source = open_source(path)
+    with path.open("r+b") as file:
+        file.truncate(path.stat().st_size // 2)
+    with pytest.raises(InputError, match="changed while it was read"):
+        source.view(Box(0, 0, 600, 500)).resize((100, 80))
+
+
+def test_many_threads_see_the_same_pixels(planted):
+    boxes = [Box(x, y, 300, 200) for x in range(0, 900, 150) for y in range(0, 600, 150)]
+    alone = [planted.view(box).resize((150, 100)).tobytes() for box in boxes]
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(lambda box: planted.view(box).resize((150, 100)).tobytes(), boxes * 3))
+    assert together == alone * 3
 
 
 def test_a_slide_has_one_frame(planted):

@@ -39,9 +39,11 @@ def loaded_after(more: str) -> set[str]:
         None,
         ["--help"],
         ["ask", "--help"],
+        ["batch", "--help"],
         ["model", "--help"],
-        ["finetune", "--help"],
         ["model", "list"],
+        ["template", "list"],
+        ["finetune", "--help"],
         ["--version"],
     ],
 )
@@ -63,3 +65,13 @@ except SystemExit:
     pass
 """
     assert not loaded_after(run) & {"torch", "transformers"}
+
+
+def test_contradictory_options_are_told_without_importing_torch() -> None:
+    run = """
+try:
+    dragonfly_cli.main.app(["ask", "nowhere.svs", "Is it?", "--options", "a,b", "--scale", "1-5"])
+except SystemExit:
+    pass
+"""
+    assert not loaded_after(run) & {"torch", "transformers", "numpy"}

@@ -59,6 +59,13 @@ def test_every_frame_that_was_looked_at_is_looked_at_again(tmp_path: Path) -> No
     assert report[0]["largest_difference"] < 1e-4
 
 
+def test_a_montage_is_put_together_again(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (4, 40, 50), np.uint8)
+    file = record_of(write_dicom(tmp_path / "clip.dcm", pixels), QUESTION, "--montage", "2x2")
+    assert json.loads(file.read_text())["fields"][0]["box"]["width"] > 50
+    assert dragonfly("verify", file).code == 0
+
+
 def test_answers_are_the_same_to_the_last_digit_when_asked_again(photo: Path) -> None:
     first, again = (dragonfly("ask", photo, QUESTION, "What is it?", "--json").json for _ in range(2))
     for one, other in zip(first, again, strict=True):

@@ -45,7 +45,8 @@ def test_display_is_the_film_after_window_and_inversion(tmp_path: Path) -> None:
 
 def test_fields_are_boxes_on_a_thumbnail(tmp_path: Path) -> None:
     path = write_svs(tmp_path / "slide.svs", (3000, 1500))
-    assert dragonfly("view", path, "--what", "fields", "-o", tmp_path / "fields.png").code == 0
+    whole = ["--region", "0,0,100%,100%"]
+    assert dragonfly("view", path, "--what", "fields", *whole, "-o", tmp_path / "fields.png").code == 0
     picture = Image.open(tmp_path / "fields.png").convert("RGB")
     assert picture.size == (1024, 512)
     assert picture.getpixel((0, 256)) == picture.getpixel((1023, 256)) == (0, 120, 255)

@@ -1,5 +1,5 @@
-"""Folder runs: every image below the sources times every question, into a CSV that survives being killed."""
+"""Folder runs: every image below the sources times every question, into a table that survives being killed.
 
-from dragonfly_cli.batch.run import run_batch
-
-__all__ = ["run_batch"]
+``items`` says what is asked of what, ``ledger`` what is done, ``run`` is the loop; ``worker`` answers in this process,
+``processes`` in several, ``on_ray`` on several machines; ``merge`` makes one table of shards.
+"""

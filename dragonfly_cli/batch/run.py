@@ -1,164 +1,180 @@
-"""The loop of a folder run: find images, answer, append rows; one bad file is one failed row per question."""
+"""The loop of a folder run: what is left of the items goes to workers, what comes back goes into the ledger.
 
-import sys
-from collections.abc import Iterable, Iterator
-from contextlib import closing
-from dataclasses import asdict, replace
+One bad file is one failed row per question. Every result passes through ``_Loop.take``, with its full record.
+"""
+
+import signal
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from types import FrameType
+from typing import Any, Self
 
 from dragonfly_cli import __version__
-from dragonfly_cli.batch.ledger import Key, Ledger
+from dragonfly_cli.batch.items import Item, digest, find_items, read_shard, select, shard_of, with_controls
+from dragonfly_cli.batch.job import Job, check_work_options, workforce
+from dragonfly_cli.batch.ledger import Ledger, Outputs
+from dragonfly_cli.batch.options import BatchOptions, StopOptions
+from dragonfly_cli.batch.progress import Progress
+from dragonfly_cli.batch.result import Key, Result
 from dragonfly_cli.engine.checkpoints import Checkpoint, find_checkpoint
 from dragonfly_cli.engine.questions import Question
-from dragonfly_cli.errors import DragonflyError, NoInputError, UsageError
-from dragonfly_cli.fields import arranged, plan_fields, spread
-from dragonfly_cli.options import AnswerOptions, Control, LookOptions, OpenOptions
-from dragonfly_cli.output.files import storable
+from dragonfly_cli.errors import StoppedError, UsageError
+from dragonfly_cli.fields import check_looking
 from dragonfly_cli.output.notices import HARDLY
-from dragonfly_cli.output.table import answer_row, failure_row
 from dragonfly_cli.output.terminal import say, say_notices
-from dragonfly_cli.readers.inputs import Input, list_inputs
 
-if TYPE_CHECKING:  # these import torch, which is not needed to tell that no image was found
-    from dragonfly_cli.engine.model import Model
-    from dragonfly_cli.pipeline import Request
-
-_BUG_CODE = 1
+FAILED_CODE = 8
+_INTERRUPTED_CODE = 130
 
 
-def run_batch(
-    sources: list[Path],
-    questions: list[Question],
-    output: Path,
-    opening: OpenOptions,
-    looking: LookOptions,
-    answering: AnswerOptions,
-    control_sample: int | None = None,
-) -> int:
-    """Answers every question about every image below ``sources``; returns the number of failed rows.
+def run_batch(sources: list[Path], questions: list[Question], options: BatchOptions) -> int:
+    """Answers every question about every image below ``sources``; returns the exit code.
 
-    Continues the run that ``output`` holds, if it was made with the same settings. With ``control_sample`` only so many
-    images, spread evenly over the run, are asked about a second time with nothing to be seen.
+    Continues the run that the output holds, if it was made with the same settings.
 
     Raises:
+        UsageError: options contradict each other, or a question does not fit the model.
         NoInputError: there is no image.
-        OutputError: the CSV cannot be written, or belongs to another run.
+        OutputError: the table cannot be written, belongs to another run, or is being written by one.
+        StoppedError: so many images failed that the run was to be stopped.
     """
-    if opening.series is not None:
+    outputs = Outputs.of(options.files)
+    outputs.check()
+    check_work_options(options.working)
+    check_looking(options.looking)
+    shard = read_shard(options.selecting.shard)
+    if options.opening.series is not None:
         raise UsageError("--series chooses one series, and batch goes through all", "leave it out")
-    images = find_images(sources)
-    checkpoint = find_checkpoint(answering.model)
-    options = asdict(opening) | asdict(looking) | asdict(answering) | {"control_sample": control_sample}
-    book = Ledger(output, _run_settings(sources, questions, options, checkpoint))
-    book.refuse_other_run()  # told before the model is loaded
-    from dragonfly_cli.pipeline import prepare
+    every = select(find_items(sources, questions, options), options.selecting, options.answering.seed)
+    every = with_controls(every, options.selecting.control_sample)
+    items = shard_of(every, shard)
+    checkpoint = find_checkpoint(options.answering.model)
+    settings = _settings(sources, questions, options, checkpoint)
+    if shard.count > 1:
+        settings |= {"shard": str(shard), "images": len(every), "images_sha256": digest(every)}
+    ledger = Ledger(outputs, settings, is_shard=shard.count > 1)
+    ledger.refuse_other_run()
+    job = Job(checkpoint, _asked(items), options.answering)
+    if options.stopping.dry_run:
+        from dragonfly_cli.batch.plan import show_plan
 
-    model, request = prepare(checkpoint, questions, answering, asdict(opening) | asdict(looking))
-    say_notices(checkpoint)
-    requests = _requests(images, request, control_sample)
-    distances: list[float] = []
-    with book as ledger:
-        left = [image for image in images if any(_key(image, q) not in ledger.finished.keys for q in questions)]
-        if len(left) < len(images):
-            say(f"note: continuing {output}: {len(images) - len(left)} of {len(images)} images are done")
-        for image in _with_progress(left):
-            for rows in _image_rows(model, image, requests[image], opening, looking, ledger.finished.keys):
-                ledger.add(rows)
-                distances += [float(row["control_distance"]) for row in rows if row["control_distance"]]
-        failed = ledger.close_with_failures()
-    counts = f"images: {len(images)}, questions: {len(questions)}, failed rows: {failed}"
-    say(f"note: {counts}; answers are in {output}")
-    if distances:
-        say(f"note: {control_summary(distances)}")
-    return failed
+        show_plan(items, ledger, job)
+        return 0
+    with ledger.lock():
+        ledger.refuse_other_run()  # once more, as another may have been here a moment ago
+        return _run(items, ledger, job, options)
 
 
-def find_images(sources: list[Path]) -> list[Input]:
-    """Every image below the sources, each once, in the order of the sources and of paths within them."""
-    images = list({image.name: image for source in sources for image in list_inputs(source)}.values())
-    if not images:
-        raise NoInputError(f"no image below {', '.join(map(str, sources))}", "check the folders")
-    return images
-
-
-def control_summary(distances: list[float]) -> str:
-    """What is to be known of the answers that were asked for again with nothing to be seen."""
-    hardly = sum(distance < HARDLY for distance in distances)
-    return (
-        f"control: without the picture {len(distances)} answers are {fmean(distances):.2f} apart on average (0 is the "
-        f"same, 1 the farthest); {hardly} of them hardly change"
-    )
-
-
-def _requests(images: list[Input], request: "Request", control_sample: int | None) -> dict[Input, "Request"]:
-    """What is asked of each image: with a sample, only of some of them again with nothing to be seen."""
-    if control_sample is None:
-        return dict.fromkeys(images, request)
-    kind = Control.blank if request.control is Control.none else request.control
-    sampled = {images[place] for place in spread(len(images), control_sample)}
-    return {image: replace(request, control=kind if image in sampled else Control.none) for image in images}
-
-
-def _image_rows(
-    model: "Model",
-    image: Input,
-    request: "Request",
-    opening: OpenOptions,
-    looking: LookOptions,
-    finished: frozenset[Key],
-) -> Iterator[list[dict[str, str]]]:
-    """Yields the rows of one image as they are answered, leaving out those that an earlier run has finished.
-
-    All questions are asked again, so that the rows are those of a run that was not cut off, to the last digit.
-    """
-    from dragonfly_cli.pipeline import answer_source
-
-    left = [question for question in request.questions if _key(image, question) not in finished]
+def _run(items: list[Item], ledger: Ledger, job: Job, options: BatchOptions) -> int:
+    held = ledger.open() if ledger.exists else {}
+    retry = options.stopping.retry_failed
+    done = frozenset(key for key, result in held.items() if not (retry and result.failed))
+    left = [item for item in items if not done.issuperset(item.keys)]
+    if ledger.exists:
+        say(f"note: continuing {ledger.path}: {len(items) - len(left)} of {len(items)} images are done")
+    say_notices(job.checkpoint)
+    loop = _Loop(ledger, done, options.stopping)
     try:
-        with closing(arranged(image.open(opening), looking)) as source:
-            fields = plan_fields(source, looking)
-            records = answer_source(model, source, fields, request)
-            for question, record in zip(request.questions, records, strict=True):
-                if question in left:
-                    yield [answer_row(record | {"image": image.name})]
-                    left.remove(question)
-    except DragonflyError as error:
-        yield _failed(image, left, error.exit_code, error.message)
-    except Exception as error:  # a bug met in one image must not cost the night; the error code tells it
-        why = f"{image.name}: this is a bug in dragonfly ({type(error).__name__}); ask about this image with --debug"
-        yield _failed(image, left, _BUG_CODE, why)
+        with FirstInterrupt() as stop:
+            if left:
+                with workforce(job, options.working, lambda: stop.asked) as workers:
+                    ledger.open()  # not before the model is there, so that an error leaves nothing behind
+                    loop.take(workers.answers(left), len(left))
+            numbers = {key: number for number, key in enumerate(key for item in items for key in item.keys)}
+            failed = ledger.finish(numbers)
+    finally:
+        ledger.close()
+    questions = len({question.text for item in items for question in item.questions})
+    say(f"note: images: {len(items)}, questions: {questions}, failed rows: {failed}; answers are in {ledger.path}")
+    if told := loop.control_summary():
+        say(f"note: {told}")
+    if stop.asked:
+        return _INTERRUPTED_CODE
+    if loop.gave_up:
+        raise StoppedError(
+            f"stopped, as {loop.failed_images} failed of the images asked about",
+            "the same command goes on behind them; --retry-failed asks them again",
+        )
+    return FAILED_CODE if failed else 0
 
 
-def _failed(image: Input, questions: list[Question], code: int, why: str) -> list[dict[str, str]]:
-    say(f"error: {why}")
-    return [failure_row(image.name, question.text, code, why) for question in questions]
+class _Loop:
+    """Takes results from workers into the ledger until there are no more, or too many have failed."""
+
+    def __init__(self, ledger: Ledger, done: frozenset[Key], options: StopOptions) -> None:
+        self._ledger = ledger
+        self._done = done
+        self._most_failures = 1 if options.fail_fast else options.max_errors
+        self._distances: list[float] = []
+        self.failed_images = 0
+        self.gave_up = False
+
+    def take(self, answers: Iterable[list[Result]], images: int) -> None:
+        with Progress(images) as progress:
+            for results in answers:
+                new = [result for result in results if result.key not in self._done]
+                self._ledger.add(new)
+                self._distances += [result.control_distance for result in new if result.control_distance is not None]
+                failures = [result.error for result in new if result.failed]
+                for why in dict.fromkeys(failures):
+                    say(f"error: {why}")
+                progress.advance(failed=bool(failures))
+                self.failed_images += bool(failures)
+                if self._most_failures and self.failed_images >= self._most_failures:
+                    self.gave_up = True
+                    return
+
+    def control_summary(self) -> str:
+        """What is to be known of the answers that were asked for again with nothing to be seen; empty without any."""
+        if not self._distances:
+            return ""
+        hardly = sum(distance < HARDLY for distance in self._distances)
+        return (
+            f"control: without the picture {len(self._distances)} answers are {fmean(self._distances):.2f} apart on "
+            f"average (0 is the same, 1 the farthest); {hardly} of them hardly change"
+        )
 
 
-def _key(image: Input, question: Question) -> Key:
-    return storable(image.name), storable(question.text or "")
+class FirstInterrupt:
+    """The first Ctrl-C asks for an end after the image in hand, the second one ends."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def __enter__(self) -> Self:
+        self._before = signal.signal(signal.SIGINT, self._ask)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGINT, self._before)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+        with suppress(RuntimeError):  # it came in the middle of another line
+            say("note: ending after the image in hand; Ctrl-C again ends now")
 
 
-def _run_settings(
-    sources: list[Path], questions: list[Question], options: dict[str, Any], checkpoint: Checkpoint
+def _asked(items: list[Item]) -> list[Question]:
+    """Every question of the run, once."""
+    return list({question.text: question for item in items for question in item.questions}.values())
+
+
+def _settings(
+    sources: list[Path], questions: list[Question], options: BatchOptions, checkpoint: Checkpoint
 ) -> dict[str, Any]:
+    """What decides which rows there are and what they say; goes into ``run.json``."""
+    chosen = asdict(options.selecting) | asdict(options.opening) | asdict(options.looking) | asdict(options.answering)
     return {
         "sources": [str(source) for source in sources],
         "questions": [question.text for question in questions],
         "forms": [[question.kind, list(question.options), question.schema, question.system] for question in questions],
-        **options,
+        **chosen,
         "model": checkpoint.id,
         "model_sha256": checkpoint.sha256(),
         "versions": {"dragonfly-cli": __version__},
     }
-
-
-def _with_progress(images: list[Input]) -> Iterable[Input]:
-    """The images, with a progress bar on stderr if that is a terminal."""
-    if not sys.stderr.isatty():
-        return images
-    from rich.console import Console
-    from rich.progress import track
-
-    return track(images, description="images", console=Console(stderr=True), transient=True)

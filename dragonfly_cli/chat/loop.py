@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING
 from dragonfly_cli.chat.commands import Quit, run_command, where
 from dragonfly_cli.engine.checkpoints import find_checkpoint
 from dragonfly_cli.errors import DragonflyError, InputError
-from dragonfly_cli.fields import Field, plan_fields
+from dragonfly_cli.fields import Field, arranged, plan_fields
 from dragonfly_cli.options import AnswerOptions, LookOptions, OpenOptions
 from dragonfly_cli.output.notices import DEMO_WARNING
 from dragonfly_cli.output.terminal import certainty, say, say_notices, show
 from dragonfly_cli.readers import Source, open_source
+from dragonfly_cli.readers.source import spatial_order
 
 if TYPE_CHECKING:  # imports torch
     from dragonfly_cli.chat.session import Session
@@ -29,13 +30,13 @@ _PROMPT = "> "
 def run_chat(image: Path, opening: OpenOptions, looking: LookOptions, answering: AnswerOptions) -> None:
     """Answers until the lines end or ``/quit``; raises DragonflyError if image or model cannot be opened."""
     checkpoint = find_checkpoint(answering.model)
-    source = open_source(image, opening)  # before torch is imported: a bad path is told at once
+    source = arranged(open_source(image, opening), looking)  # before torch is imported: a bad path is told at once
     from dragonfly_cli.chat.session import Session
     from dragonfly_cli.engine.model import load_model
 
     field = one_field(source, looking)
     model = load_model(checkpoint, answering.device, answering.quant, answering.attn)
-    with closing(Session(source, field, model, opening, answering)) as session:
+    with closing(Session(source, field, model, opening, looking, answering)) as session:
         say_notices(checkpoint)
         say(f"note: {where(session)}; /help shows the commands")
         with suppress(Quit):
@@ -44,9 +45,10 @@ def run_chat(image: Path, opening: OpenOptions, looking: LookOptions, answering:
 
 
 def one_field(source: Source, looking: LookOptions) -> Field:
-    """What is looked at first: of several frames the middle one, unless another was asked for."""
-    if source.frames > 1 and looking.frame is None:
-        looking = replace(looking, frame=source.frames // 2)
+    """What is looked at first: of several frames the middle one, unless others were asked for."""
+    if source.frames > 1 and looking.frame is None and looking.slices is None:
+        order = spatial_order(source)
+        looking = replace(looking, frame=order[len(order) // 2])
     return plan_fields(source, looking)[0]
 
 

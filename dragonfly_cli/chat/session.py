@@ -1,7 +1,7 @@
 """An open image, where the model looks in it, and what was said so far. Nothing is printed or read from a user here."""
 
 from collections.abc import Callable
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ from dragonfly_cli.engine.answering import Look
 from dragonfly_cli.engine.model import Model
 from dragonfly_cli.engine.questions import as_question
 from dragonfly_cli.errors import UsageError
-from dragonfly_cli.fields import Field, plan_fields
+from dragonfly_cli.fields import Field, arranged, plan_fields
 from dragonfly_cli.geometry import Box
 from dragonfly_cli.options import AnswerOptions, LookOptions, OpenOptions
 from dragonfly_cli.output.files import check_writable, write_text
@@ -27,14 +27,21 @@ class Session:
     """
 
     def __init__(
-        self, source: Source, field: Field, model: Model, opening: OpenOptions, answering: AnswerOptions
+        self,
+        source: Source,
+        field: Field,
+        model: Model,
+        opening: OpenOptions,
+        looking: LookOptions,
+        answering: AnswerOptions,
     ) -> None:
-        """``source`` was opened with ``opening``; ``field`` is what is looked at first."""
+        """``source`` was opened with ``opening`` and arranged with ``looking``; ``field`` is looked at first."""
         self.source = source
         self.records: list[dict[str, Any]] = []
         self._model = model
         self._options = answering
         self._opening = self._opening_at_first = opening
+        self._looking = looking
         self._first_field = field
         self._turns: list[tuple[str, str]] = []
         self.look_at(field)
@@ -74,12 +81,9 @@ class Session:
 
     def open_with_window(self, window: str) -> None:
         """Opens the file again under another grey level window; raises UsageError where there is no such thing."""
-        if "window" not in {field.name for field in fields(OpenOptions)} or self.source.kind != "dicom":
-            raise UsageError(
-                "only a DICOM image can be shown under another window", "/help shows what can be done here"
-            )
-        changed: dict[str, Any] = {"window": window}
-        self._open(replace(self._opening, **changed))
+        if self.source.kind != "dicom":
+            raise UsageError("only a DICOM image can be shown under another window", "/help shows what can be done")
+        self._open(replace(self._opening, window=window))
         self.look_at(self.field)
 
     def reset(self) -> None:
@@ -96,7 +100,7 @@ class Session:
         A question that was interrupted is not part of the conversation.
         """
         question = replace(as_question(text), earlier=tuple(self._turns))
-        request = as_request(self._model, [question], self._options, asdict(self._opening))
+        request = as_request(self._model, [question], self._options, asdict(self._opening) | asdict(self._looking))
         if self._looks is None:
             self._looks = make_looks(self._model, self.source, self.field, request.control)
             self._facts = source_record(self.source)
@@ -118,7 +122,7 @@ class Session:
         write_text(file, as_json(self.records))
 
     def _open(self, opening: OpenOptions) -> None:
-        source = open_source(self.source.path, opening)
+        source = arranged(open_source(self.source.path, opening), self._looking)
         self.source.close()
         self.source, self._opening = source, opening
 

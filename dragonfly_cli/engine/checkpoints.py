@@ -79,6 +79,17 @@ def find_checkpoint(model: str) -> Checkpoint:
     )
 
 
+def canvas_of(checkpoint: Checkpoint) -> tuple[int, int]:
+    """(width, height) in pixels of the model's high view, from its configuration alone; raises ModelError."""
+    from dragonfly_med.encoders import high_canvas_wh
+    from dragonfly_med.errors import CheckpointError
+
+    try:
+        return high_canvas_wh(checkpoint.folder)
+    except CheckpointError as error:
+        raise ModelError(f"model {checkpoint.id}: {error}", "give the folder of a Dragonfly checkpoint") from error
+
+
 def _stored_id(model: str) -> str | None:
     return stored_id(model) if is_name(model) else None
 

@@ -26,6 +26,8 @@ from dragonfly_med.quantized_loading import open_in_4_bit
 if TYPE_CHECKING:
     from llguidance import LLTokenizer
 
+_LANDSCAPE_WH = (6000, 4000)
+
 
 @dataclass(frozen=True)
 class ModelIdentity:
@@ -47,6 +49,11 @@ class Model:
     processor: DragonflyProcessor
     identity: ModelIdentity
     option_ids: dict[str, list[int]]  # token ids that mean yes, and no
+
+    @property
+    def canvas_wh(self) -> tuple[int, int]:
+        """(width, height) in pixels of the high view of a landscape picture."""
+        return self.processor.plan(_LANDSCAPE_WH).canvas_sizes[-1]
 
     @property
     def device(self) -> torch.device:

@@ -5,43 +5,94 @@ at, each a field. How a field is cut into crops is not decided here: that belong
 (``dragonfly_med.views``).
 """
 
-from dataclasses import dataclass
-from typing import Literal
-
 from dragonfly_cli.errors import UsageError
+from dragonfly_cli.fields.field import Field, LookPlan, Role
 from dragonfly_cli.fields.frames import parse_montage, pick, spread
+from dragonfly_cli.fields.regions import centered_box, parse_center, parse_fov, parse_region, region_box
 from dragonfly_cli.geometry import Box
 from dragonfly_cli.options import LookOptions
 from dragonfly_cli.readers.source import Source, View, spatial_order
 
-Role = Literal["overview", "zoom", "region", "slice", "whole"]
+__all__ = [
+    "Field",
+    "LookPlan",
+    "Role",
+    "arranged",
+    "check_looking",
+    "field_mpp",
+    "field_view",
+    "plan_fields",
+    "plan_looks",
+    "spread",
+]
 
 _NOTHING_SAID = LookOptions()
+PUBLISHED_V1_CANVAS_WH = (1344, 896)
 FRAMES_LOOKED_AT = 8
 
 
-@dataclass(frozen=True)
-class Field:
-    """A box of one frame, in level-0 pixels, that the model is shown in one go."""
-
-    id: int
-    role: Role
-    frame: int
-    box: Box
+def check_looking(looking: LookOptions) -> None:
+    """Raises UsageError for options that cannot be understood or contradict each other; opens nothing."""
+    for region in looking.region or ():
+        parse_region(region)
+    if looking.center:
+        parse_center(looking.center)
+    if looking.fov:
+        parse_fov(looking.fov)
+    for option, value in (("--mpp", looking.mpp), ("--time-limit", looking.time_limit)):
+        if value is not None and not 0 < value < float("inf"):
+            raise UsageError(f"{option} must be above 0, not {value:g}", "leave it out for the default")
+    if looking.fov and not looking.center:
+        raise UsageError("--fov says how wide the field at --center is, and there is none", "give --center X,Y")
+    if looking.roi_class and not looking.roi:
+        raise UsageError("--roi-class chooses outlines of --roi, and there is none", "give --roi FILE.geojson")
+    if looking.mpp is not None and looking.level is not None:
+        raise UsageError("--mpp and --level both say the scale", "give one of them")
 
 
 def plan_fields(source: Source, looking: LookOptions = _NOTHING_SAID) -> list[Field]:
-    """The fields to look at, one after the other; their ids count from 0.
+    """``plan_looks`` for the published network, without a search."""
+    return plan_looks(source, looking).fields
 
-    One frame is one field; of several, those that ``looking`` names, or some that are spread evenly over the volume,
-    ``looking.budget`` of them at most. Raises UsageError if there is no such frame or slice, counted from 0.
+
+def plan_looks(
+    source: Source,
+    looking: LookOptions = _NOTHING_SAID,
+    canvas_wh: tuple[int, int] = PUBLISHED_V1_CANVAS_WH,
+) -> LookPlan:
+    """The fields to look at, for a network whose high view has ``canvas_wh`` pixels.
+
+    Of several frames those that ``looking`` names, or some that are spread evenly over the volume, ``looking.budget``
+    of them at most; named regions are looked at in each of them. A slide is searched (see ``slide_plan``).
+    Raises UsageError for what this source does not have, such as a frame or slice, counted from 0.
     """
+    check_looking(looking)
+    if source.kind == "slide":
+        if looking.frame is not None:
+            _check_frame(source, looking.frame)
+            return LookPlan([Field(0, "whole", looking.frame, Box(0, 0, *source.size_wh))])
+        from dragonfly_cli.fields.slide_plan import plan_slide
+
+        return plan_slide(source, looking, canvas_wh)
+    _refuse_what_slides_have(source, looking)
+    is_one = source.frames == 1 and looking.frame is None and looking.slices is None
+    frames = [0] if is_one or looking.montage else _frames_to_look_at(source, looking, FRAMES_LOOKED_AT)
     whole = Box(0, 0, *source.size_wh)
-    if looking.montage is None and (source.frames > 1 or looking.frame is not None or looking.slices is not None):
-        frames = _frames_to_look_at(source, looking, FRAMES_LOOKED_AT)
-        role: Role = "slice" if source.frames > 1 else "whole"
-        return [Field(number, role, frame, whole) for number, frame in enumerate(frames)]
-    return [Field(0, "overview" if source.kind == "slide" else "whole", 0, whole)]
+    boxes = [region_box(source, region) for region in looking.region or ()]
+    if looking.center:
+        boxes.append(centered_box(source, looking.center, looking.fov, canvas_wh))
+    role: Role = "region" if boxes else "slice" if source.frames > 1 else "whole"
+    places = [(frame, box) for frame in frames for box in boxes or [whole]]
+    return LookPlan([Field(number, role, frame, box) for number, (frame, box) in enumerate(places)])
+
+
+def _refuse_what_slides_have(source: Source, looking: LookOptions) -> None:
+    for option, value in (("--mpp", looking.mpp), ("--level", looking.level), ("--roi", looking.roi)):
+        if value is not None:
+            raise UsageError(
+                f"{option}: {source.path} is no slide, and is looked at as it is",
+                "--region chooses a part of any image",
+            )
 
 
 def arranged(source: Source, looking: LookOptions) -> Source:

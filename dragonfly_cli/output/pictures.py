@@ -12,6 +12,7 @@ from dragonfly_med.crops import draw_canvases
 from dragonfly_med.views import ViewPlan
 
 _GAP_PX = 4
+_FIELD_GAP_PX = 10 * _GAP_PX
 _GAP_COLOUR = (255, 255, 255)
 _BOX_COLOUR = (0, 120, 255)
 _THUMBNAIL_SIDE_PX = 1024
@@ -32,6 +33,17 @@ def crops_picture(view: View, plan: ViewPlan) -> Image.Image:
     picture.paste(top, (0, 0))
     picture.paste(high, (0, top.height + 3 * _GAP_PX))
     return picture
+
+
+def sheet_of(pictures: list[Image.Image]) -> Image.Image:
+    """Pictures one below the other, those of several fields with a wider gap between them."""
+    height = sum(picture.height for picture in pictures) + _FIELD_GAP_PX * (len(pictures) - 1)
+    sheet = Image.new("RGB", (max(picture.width for picture in pictures), height), _GAP_COLOUR)
+    y = 0
+    for picture in pictures:
+        sheet.paste(picture, (0, y))
+        y += picture.height + _FIELD_GAP_PX
+    return sheet
 
 
 def display_picture(view: View) -> Image.Image:

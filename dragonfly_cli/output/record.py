@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from dragonfly_cli import __version__
 from dragonfly_cli.engine.checkpoints import DEMO
 from dragonfly_cli.fields import field_mpp
+from dragonfly_cli.geometry import Box
 from dragonfly_cli.output.control_characters import escaped
 from dragonfly_cli.output.notices import DEMO_WARNING, NOTICE
 from dragonfly_cli.readers.fingerprint import fingerprint, fingerprint_of_many
@@ -71,12 +72,17 @@ def answer_record(
         "model": asdict(model),
         "prompt": answered.prompt,
         "seed": settings["seed"],
-        "settings": settings | _question_settings(question),
+        "settings": settings | _series_setting(source, settings) | _question_settings(question),
         "versions": _versions(),
         "timing": {name: round(seconds, 4) for name, seconds in asdict(answered.timing).items()},
         "warnings": [*demo, *source.warnings, *answered.warnings],
         "notice": NOTICE,
     }
+
+
+def _series_setting(source: Source, settings: dict[str, Any]) -> dict[str, Any]:
+    """The number of the series that was looked at, in place of a UID that may stand in the options."""
+    return {"series": str(source.details()["series_shown"])} if settings.get("series") else {}
 
 
 def _question_settings(question: "Question") -> dict[str, Any]:
@@ -114,10 +120,24 @@ def _field_record(source: Source, answered: "FieldAnswer") -> dict[str, Any]:
         "role": field.role,
         "frame": field.frame,
         "box": field.box.as_dict(),
+        "box_um": _in_microns(source, field.box),
         "mpp": field_mpp(source, field, answered.plan.canvas_sizes[-1]),
         "answer": answered.text,
         "probabilities": answered.probabilities,
         "selected": [box.as_dict() for box in answered.selected],
+        "selected_um": None if source.mpp is None else [_in_microns(source, box) for box in answered.selected],
+    }
+
+
+def _in_microns(source: Source, box: Box) -> dict[str, float] | None:
+    if source.mpp is None:
+        return None
+    x, y = source.mpp
+    return {
+        "x": round(box.x * x, 3),
+        "y": round(box.y * y, 3),
+        "width": round(box.width * x, 3),
+        "height": round(box.height * y, 3),
     }
 
 

@@ -28,6 +28,7 @@ COLUMNS = (
     "abstained",
     "calibrated_yes",
     "control_distance",
+    "row_options",
 )
 
 # A spreadsheet takes a cell that begins with one of = + - @ tab for a formula. A cell that looks guarded already gets
@@ -59,10 +60,11 @@ def answer_row(record: dict[str, Any]) -> dict[str, str]:
         "abstained": "yes" if record["abstained"] else "no",
         "calibrated_yes": _number(calibrated.get("yes")),
         "control_distance": _number(control.get("distance")),
+        "row_options": record.get("row_options", ""),
     }
 
 
-def failure_row(image: str, question: str | None, error_code: int, error: str) -> dict[str, str]:
+def failure_row(image: str, question: str | None, error_code: int, error: str, row_options: str = "") -> dict[str, str]:
     """The row of an image or question that could not be answered."""
     row = dict.fromkeys(COLUMNS, "")
     return row | {
@@ -71,6 +73,7 @@ def failure_row(image: str, question: str | None, error_code: int, error: str) -
         "status": "failed",
         "error_code": str(error_code),
         "error": error,
+        "row_options": row_options,
     }
 
 

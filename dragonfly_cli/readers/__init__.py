@@ -20,6 +20,7 @@ __all__ = ["Source", "View", "holds_series", "list_images", "open_source"]
 _AS_THE_FILE_SAYS = OpenOptions()
 _DICOM = "dragonfly_cli.readers.dicom"
 TIFF_MAGICS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+ZIP_MAGIC = b"PK\x03\x04"
 RASTER_MAGICS = (
     b"\x89PNG\r\n\x1a\n",
     b"\xff\xd8\xff",  # JPEG
@@ -56,10 +57,14 @@ def open_source(path: str | os.PathLike[str], options: OpenOptions = _AS_THE_FIL
         raise UsageError(
             f"--slide-mpp must be above 0, not {options.slide_mpp}", "give microns per pixel, such as 0.25"
         )
+    if path.is_dir():
+        path = _slide_in(path) or path
     head = b"" if path.is_dir() else _read_head(path)
     reader = next(row for row in READERS if row.recognises(path, head))
-    if (options.window or options.series) and not reader.module.startswith(_DICOM):
-        raise UsageError(f"--window and --series are for DICOM, which {path} is not", "leave them out")
+    if options.window and not reader.module.startswith(_DICOM):
+        raise UsageError(f"--window is for DICOM, which {path} is not", "leave it out")
+    if options.series and reader.opener != "VolumeSource":
+        raise UsageError(f"--series is for a folder or an archive, and {path} is one file", "leave it out")
     opener = getattr(import_module(reader.module), reader.opener)
     return opener(path, options)
 
@@ -97,6 +102,23 @@ def _read_head(path: Path) -> bytes:
     return head
 
 
+def _slide_in(folder: Path) -> Path | None:
+    """The first file of a DICOM slide that lies in ``folder``; OpenSlide finds the others by itself."""
+    try:
+        files = sorted(entry for entry in folder.iterdir() if entry.is_file() and not entry.name.startswith("."))
+    except OSError:
+        return None
+    return next((file for file in files if _holds_slide(file)), None)
+
+
+def _holds_slide(path: Path) -> bool:
+    try:
+        head = _read_head(path)
+    except (InputError, NoInputError):
+        return False
+    return is_dicom(head) and sop_class(head) == WSI_SOP_CLASS
+
+
 def _suffix(path: Path) -> str:
     return path.suffix.lower()
 
@@ -104,6 +126,8 @@ def _suffix(path: Path) -> str:
 def _is_slide(path: Path, head: bytes) -> bool:
     if is_dicom(head) or not head:
         return sop_class(head) == WSI_SOP_CLASS
+    if head.startswith(ZIP_MAGIC):
+        return import_module("dragonfly_cli.readers.slide_dicom").is_zipped_slide(path)
     if head.startswith(TIFF_MAGICS) or _suffix(path) in SLIDE_SUFFIXES:
         return import_module("dragonfly_cli.readers.slide").is_known(path)
     return False

@@ -42,9 +42,35 @@ def list_inputs(source: Path) -> list[Input]:
             first_of.setdefault(stack[0], []).append(Input(name, partial(_open_stack, folder, stack)))
             taken.update(stack)
     inputs: list[Input] = []
+    taken |= _other_levels(images)
     for image in images:
         inputs += first_of.get(image, [] if image in taken else [_single(image)])
     return inputs
+
+
+def _other_levels(images: list[Path]) -> set[Path]:
+    """Files of DICOM slides but for the first of each slide, which opens the others with it."""
+    seen: set[tuple[Path, str]] = set()
+    others: set[Path] = set()
+    for image in images:
+        if not _is_of_slide(image):
+            continue
+        series = image.parent, _series_uid(image)
+        if series in seen:
+            others.add(image)
+        seen.add(series)
+    return others
+
+
+def _series_uid(file: Path) -> str:
+    """What the files of a slide have in common; the file's own name where it cannot be read."""
+    import pydicom
+
+    try:
+        header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=["SeriesInstanceUID"])
+        return str(header.SeriesInstanceUID)
+    except (pydicom.errors.InvalidDicomError, OSError, AttributeError, ValueError):
+        return file.name
 
 
 def _single(image: Path) -> Input:
@@ -103,9 +129,18 @@ def _files(paths: Iterable[Path | None]) -> tuple[Path, ...]:
 
 
 def _is_slice(file: Path) -> bool:
+    head = _head(file)
+    return is_dicom(head) and sop_class(head) != WSI_SOP_CLASS
+
+
+def _is_of_slide(file: Path) -> bool:
+    head = _head(file)
+    return is_dicom(head) and sop_class(head) == WSI_SOP_CLASS
+
+
+def _head(file: Path) -> bytes:
     try:
         with file.open("rb") as stream:
-            head = stream.read(HEAD_BYTES)
+            return stream.read(HEAD_BYTES)
     except OSError:
-        return False
-    return is_dicom(head) and sop_class(head) != WSI_SOP_CLASS
+        return b""

@@ -13,7 +13,7 @@ from PIL import Image
 from dragonfly_cli.geometry import Box
 
 SourceKind = Literal["slide", "dicom", "raster"]
-MppSource = Literal["file", "option", "none"]
+MppSource = Literal["file", "resolution", "objective", "option", "none"]
 
 
 class View(Protocol):

@@ -9,35 +9,14 @@ Source: the config files of togethercomputer/Llama-3-8B-Dragonfly-v1 and Llama-3
 need a network.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
 from transformers import CLIPVisionConfig, LlamaConfig, PreTrainedConfig
 
+from dragonfly_med.encoders import architecture_of, encoder_shape
 from dragonfly_med.errors import CheckpointError
 from dragonfly_med.views import Architecture
-
-_CLIP_BY_HUB_ID: dict[str, dict[str, Any]] = {
-    "openai/clip-vit-base-patch32": {
-        "hidden_size": 768,
-        "intermediate_size": 3072,
-        "num_hidden_layers": 12,
-        "num_attention_heads": 12,
-        "image_size": 224,
-        "patch_size": 32,
-        "projection_dim": 512,
-    },
-    "openai/clip-vit-large-patch14-336": {
-        "hidden_size": 1024,
-        "intermediate_size": 4096,
-        "num_hidden_layers": 24,
-        "num_attention_heads": 16,
-        "image_size": 336,
-        "patch_size": 14,
-        "projection_dim": 768,
-    },
-}
 
 _LLAMA_3_8B: dict[str, Any] = {
     "hidden_size": 4096,
@@ -56,9 +35,6 @@ _LLAMA_3_8B: dict[str, Any] = {
 # Llama 3 keeps its special tokens in one block that begins with <|begin_of_text|>. Their names changed between 3.0
 # and 3.1, their places did not.
 _END_OF_TEXT, _IMAGE, _NEWLINE, _END_OF_TURN = 1, 2, 3, 9
-
-# A v1 crop is 7 x 7 patches and a v2 crop 24 x 24, which is also what makes v2's pooling necessary.
-_LARGEST_V1_PATCH_GRID = 12
 
 
 class DragonflyConfig(PreTrainedConfig):
@@ -90,11 +66,13 @@ class DragonflyConfig(PreTrainedConfig):
         **kwargs: Any,
     ) -> None:
         if vision_config is None:
-            vision_config = _encoder_shape(image_encoder, Path(str(kwargs.get("name_or_path", ""))))
+            vision_config = encoder_shape(image_encoder, Path(str(kwargs.get("name_or_path", ""))))
         self.text_config = _as_config(LlamaConfig, _LLAMA_3_8B if text_config is None else text_config)
         self.vision_config = _as_config(CLIPVisionConfig, vision_config)
         self.image_encoder = image_encoder
-        self.architecture: Architecture = architecture or _architecture_of(self.vision_config)
+        self.architecture: Architecture = architecture or architecture_of(
+            self.vision_config.image_size, self.vision_config.patch_size
+        )
         bos = bos_token_id if bos_token_id is not None else self.text_config.bos_token_id
         kwargs["eos_token_id"] = bos + _END_OF_TEXT
         kwargs.setdefault("tie_word_embeddings", False)
@@ -143,24 +121,6 @@ def _as_config(kind: Any, settings: Any) -> Any:
     return kind(**_without_null_rope(settings)) if isinstance(settings, dict) else settings
 
 
-def _encoder_shape(image_encoder: str, checkpoint: Path) -> dict[str, Any]:
-    if image_encoder in _CLIP_BY_HUB_ID:
-        return _CLIP_BY_HUB_ID[image_encoder]
-    file = checkpoint / image_encoder / "config.json"
-    if not file.is_file():
-        raise CheckpointError(
-            f"unknown vision encoder {image_encoder!r}: it is neither {' nor '.join(_CLIP_BY_HUB_ID)}, "
-            f"and the checkpoint has no {image_encoder}/config.json"
-        )
-    shape = json.loads(file.read_text(encoding="utf-8"))
-    return shape.get("vision_config", shape)  # a whole CLIP nests its vision half
-
-
 def _without_null_rope(settings: dict[str, Any]) -> dict[str, Any]:
     """Without ``rope_scaling: null``, which every published file has and transformers now warns about."""
     return {key: value for key, value in settings.items() if not (key == "rope_scaling" and value is None)}
-
-
-def _architecture_of(vision: CLIPVisionConfig) -> Architecture:
-    grid = vision.image_size // vision.patch_size
-    return "dragonfly-v1" if grid <= _LARGEST_V1_PATCH_GRID else "dragonfly-v2"

@@ -8,15 +8,16 @@ import os
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache, partial
 from pathlib import Path, PurePosixPath
 
 import pydicom
 
 from dragonfly_cli.errors import InputError
-from dragonfly_cli.readers.dicom.header import quiet_pydicom
-from dragonfly_cli.readers.dicom.places import Place, in_memory, on_disk
+from dragonfly_cli.readers.dicom.failures import in_own_words
+from dragonfly_cli.readers.dicom.places import Place, in_memory, missing, on_disk
 from dragonfly_cli.readers.dicom.signature import (
     DICOMDIR_SOP_CLASS,
     HEAD_BYTES,
@@ -64,32 +65,35 @@ def folder_places(folder: Path) -> list[Place]:
 
 
 def dicomdir_places(path: Path) -> list[Place]:
-    """The files that a DICOMDIR names, as far as they lie in its folder."""
-    try:
-        with quiet_pydicom():
-            records = pydicom.dcmread(path).DirectoryRecordSequence or []
-            named = [record.get("ReferencedFileID") for record in records]
-            parts = [[name] if isinstance(name, str) else list(name) for name in named if name]
-    except Exception:  # pydicom raises almost anything for a broken directory, and may quote it
-        raise InputError(f"cannot read the DICOMDIR {path}: it is damaged", "give the folder instead") from None
-    files = [file for names in parts if (file := _inside(path.parent, names))]
-    return [on_disk(file) for file in dict.fromkeys(files) if _is_slice(_head_of(file))]
+    """The files that a DICOMDIR names; those that do not lie in its folder cannot be read."""
+    with in_own_words(str(path), "its directory is damaged"):
+        records = pydicom.dcmread(path).DirectoryRecordSequence or []
+        named = [record.get("ReferencedFileID") for record in records]
+        parts = [[name] if isinstance(name, str) else list(name) for name in named if name]
+    places = {str(PurePosixPath(*names)): _inside(path.parent, names) for names in parts}
+    return [
+        on_disk(file) if file else missing(f"{path}:{name}")
+        for name, file in places.items()
+        if file is None or _is_slice(_head_of(file))
+    ]
 
 
 def zip_places(path: Path) -> list[Place]:
     archive = zipfile.ZipFile(path)  # kept open by the places that refer to it
     members = [member for member in archive.infolist() if not member.is_dir()]
-    _check_sizes(path, (member.file_size for member in members))
+    sizes = [member.file_size for member in members]
+    _check_sizes(path, len(sizes), max(sizes, default=0), sum(sizes))
 
     def head_of(member: zipfile.ZipInfo) -> bytes:
         with archive.open(member) as stream:
             return stream.read(HEAD_BYTES)
 
-    def loader(member: zipfile.ZipInfo) -> Callable[[], bytes]:
-        return lambda: archive.read(member)
+    @lru_cache(maxsize=1)  # the frames of one member are asked for one after the other
+    def read(member: zipfile.ZipInfo) -> bytes:
+        return archive.read(member)
 
     slices = sorted((member for member in members if _is_slice(head_of(member))), key=lambda member: member.filename)
-    return [_member(path, member.filename, loader(member)) for member in slices]
+    return [_member(path, member.filename, partial(read, member)) for member in slices]
 
 
 def tar_places(path: Path) -> list[Place]:
@@ -101,11 +105,13 @@ def tar_places(path: Path) -> list[Place]:
         if stream and _is_slice(stream.read(HEAD_BYTES)):
             slices.append(member)
 
-    def loader(member: tarfile.TarInfo) -> Callable[[], bytes]:
+    @lru_cache(maxsize=1)
+    def read(member: tarfile.TarInfo) -> bytes:
         stream = archive.extractfile(member)
-        return lambda: (stream.seek(0), stream.read())[1] if stream else b""
+        return stream.read() if stream else b""
 
-    return [_member(path, member.name, loader(member)) for member in sorted(slices, key=lambda member: member.name)]
+    slices.sort(key=lambda member: member.name)
+    return [_member(path, member.name, partial(read, member)) for member in slices]
 
 
 def _member(path: Path, name: str, load: Callable[[], bytes]) -> Place:
@@ -117,16 +123,15 @@ def _member(path: Path, name: str, load: Callable[[], bytes]) -> Place:
 
 
 def _within_limits(path: Path, archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    seen: list[int] = []
-    for member in archive:
-        seen.append(member.size)
-        _check_sizes(path, seen)
+    total = 0
+    for number, member in enumerate(archive, 1):
+        total += member.size
+        _check_sizes(path, number, member.size, total)
         yield member
 
 
-def _check_sizes(path: Path, sizes: Iterable[int]) -> None:
-    sizes = list(sizes)
-    if len(sizes) > MAX_MEMBERS or max(sizes, default=0) > MAX_MEMBER_BYTES or sum(sizes) > MAX_TOTAL_BYTES:
+def _check_sizes(path: Path, members: int, largest: int, total: int) -> None:
+    if members > MAX_MEMBERS or largest > MAX_MEMBER_BYTES or total > MAX_TOTAL_BYTES:
         limits = f"{MAX_MEMBERS} files, {MAX_MEMBER_BYTES // 2**30} GiB a file or {MAX_TOTAL_BYTES // 2**30} GiB in all"
         raise InputError(f"cannot open the archive {path}: unpacked it holds more than {limits}", ARCHIVE_HINT)
 

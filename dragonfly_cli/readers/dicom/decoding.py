@@ -8,10 +8,8 @@ quote an element. Non-goals: what the values look like (``display``).
 import contextlib
 import math
 import os
-import struct
 import sys
 import threading
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +17,6 @@ from typing import Any
 import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, get_frame
-from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.pixels import get_decoder, pixel_array
 from pydicom.uid import (
     UID,
@@ -28,18 +25,20 @@ from pydicom.uid import (
     JPEGExtended12Bit,
     JPEGLSTransferSyntaxes,
     JPEGTransferSyntaxes,
+    UncompressedTransferSyntaxes,
 )
 
 from dragonfly_cli.errors import InputError
 from dragonfly_cli.readers.dicom import header as header_of
 from dragonfly_cli.readers.dicom import jpeg, jpeg_plugin
 from dragonfly_cli.readers.dicom.display import Array
+from dragonfly_cli.readers.dicom.failures import COPY_HINT, READ_ERRORS, quiet_pydicom
 from dragonfly_cli.readers.dicom.places import Place
 
+DICOM_ROOT = "1.2.840.10008."  # a UID that begins so is the standard's own and names nobody
 PIXEL_KEYWORDS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 MAX_FRAME_PIXELS = 250_000_000  # 500 MB of 16 bits; the largest films and photographs have a tenth of it
 FRAGMENT_BYTES = 8  # the smallest that a frame can take in encapsulated pixel data
-COPY_HINT = "copy or export the file again"
 CONVERT_HINT = "convert it to Explicit VR Little Endian, for example with `gdcmconv --raw IN OUT`"
 _IMAGECODECS = "needs libjpeg-turbo: pip install imagecodecs"
 _CHARLS = "JPEG-LS needs CharLS: pip install pyjpegls"
@@ -59,24 +58,7 @@ CODECS = {  # what to install for the compressed transfer syntaxes that pydicom 
     "1.2.840.10008.1.2.5": "RLE needs pylibjpeg: pip install pylibjpeg pylibjpeg-rle",
 }
 DEEPEST_BITS = {JPEGExtended12Bit: 12}  # GDCM and Pillow count as decoders of its 8-bit form
-READ_ERRORS = (  # what pydicom and its plug-ins raise for files of all kinds of brokenness
-    AttributeError,
-    ValueError,
-    TypeError,
-    KeyError,
-    IndexError,
-    OSError,
-    EOFError,
-    RuntimeError,  # with NotImplementedError and RecursionError
-    OverflowError,
-    ZeroDivisionError,
-    AssertionError,
-    SyntaxError,  # Pillow's word for a broken stream
-    InvalidDicomError,
-    BytesLengthException,
-    struct.error,
-    zlib.error,
-)
+PLUGINS = (jpeg_plugin.NAME, "pylibjpeg", "pyjpegls", "pydicom", "pillow")  # in the order in which they are tried
 
 _stderr_lock = threading.Lock()
 jpeg_plugin.register()
@@ -86,8 +68,12 @@ jpeg_plugin.register()
 def quiet_decoders() -> Iterator[None]:
     """Hold back what C libraries (OpenJPEG, GDCM) print to the process's stderr about a broken stream."""
     with _stderr_lock:
-        sys.stderr.flush()
-        kept = os.dup(2)
+        try:
+            sys.stderr.flush()
+            kept = os.dup(2)
+        except (OSError, AttributeError):  # there is no stderr that could be written to
+            yield
+            return
         nowhere = os.open(os.devnull, os.O_WRONLY)
         try:
             os.dup2(nowhere, 2)
@@ -122,6 +108,11 @@ class PixelFacts:
     def is_gray(self) -> bool:
         """Whether a sample is a grey value; old files may leave the photometric interpretation out."""
         return self.samples == 1 and self.photometric != "PALETTE COLOR"
+
+    @property
+    def is_compressed(self) -> bool:
+        """Whether frames are encapsulated; so are those of transfer syntaxes that nobody here knows."""
+        return self.syntax not in UncompressedTransferSyntaxes
 
     @property
     def frame_bits(self) -> int:
@@ -170,8 +161,7 @@ def _check_facts(facts: PixelFacts, label: str) -> None:
             f"cannot show {label}: it declares {shape}, more than {MAX_FRAME_PIXELS // 10**6} million pixels a frame",
             "a whole slide must be a slide file; otherwise the header is damaged",
         )
-    is_compressed = facts.syntax.is_encapsulated if not facts.syntax.is_private else False
-    wanted = facts.frames * FRAGMENT_BYTES if is_compressed else math.ceil(facts.frames * facts.frame_bits / 8)
+    wanted = facts.frames * FRAGMENT_BYTES if facts.is_compressed else math.ceil(facts.frames * facts.frame_bits / 8)
     if facts.length < wanted:
         raise InputError(f"cannot show {label}: it declares {shape}, but its pixel data is cut short", COPY_HINT)
 
@@ -186,9 +176,9 @@ class FrameReader:
 
     def read(self, frame: int) -> Array:
         """[rows, columns] or [rows, columns, 3] (RGB) in the machine's byte order. Raises InputError."""
-        with header_of.quiet_pydicom():
+        with quiet_pydicom():
             try:
-                if self._facts.syntax.is_encapsulated:
+                if self._facts.is_compressed:
                     with quiet_decoders():
                         stored = self._decode(frame)
                 else:
@@ -245,10 +235,7 @@ class FrameReader:
         else:
             with self._place.opener() as file:
                 stored = pixel_array(file, **how)
-        if not facts.spare_low_bits:
-            return stored
-        unused = facts.allocated - facts.bits - facts.spare_low_bits
-        return stored << unused >> (unused + facts.spare_low_bits)
+        return _from_upper_bits(stored, facts) if facts.spare_low_bits else stored
 
     def _unpacked(self, frame: int) -> Array:
         """Samples that are packed without regard to bytes, lowest bit first (PS3.5, 8.1.1 and annex D)."""
@@ -276,7 +263,10 @@ class FrameReader:
 
     def _undecodable(self) -> InputError:
         label, syntax = self._place.label, self._facts.syntax
-        name = header_of.known_name(syntax) or "an unknown transfer syntax"
+        is_standard = syntax.startswith("1.2.840.10008.")
+        name = header_of.known_name(syntax) or (
+            f"transfer syntax {syntax}" if is_standard else "a private transfer syntax"
+        )
         if not can_decode(syntax, self._facts.bits):
             if syntax in CODECS:
                 return InputError(f"cannot decode {label}: no decoder for {name} is installed", CODECS[syntax])
@@ -284,17 +274,41 @@ class FrameReader:
         return InputError(f"cannot decode {label}: its pixel data ({name}) is damaged or incomplete", COPY_HINT)
 
 
+def _from_upper_bits(stored: Array, facts: PixelFacts) -> Array:
+    """The values of words whose high bit is not the uppermost of those stored.
+
+    Where no word has anything above its lower ``bits``, the high bit in the header is a mistake.
+    """
+    above = facts.allocated - facts.bits
+    low = stored << above >> above  # keeps the sign
+    if np.array_equal(low, stored):
+        return stored
+    return stored << (above - facts.spare_low_bits) >> above
+
+
 def _decoded(one: Dataset, syntax: UID) -> Array:
     """The only frame of ``one``, by the first plug-in that can; raises what the last of them raises.
 
-    GDCM comes last and only alone: where a stream breaks its rules it may end the process.
+    GDCM is used only where there is no other: when a stream breaks its rules it may end the process.
     """
     decoder = get_decoder(syntax)
-    plugins = sorted(set(decoder.available_plugins) - {"gdcm"}, key=lambda name: (name != jpeg_plugin.NAME, name))
+    plugins = [name for name in PLUGINS if name in decoder.available_plugins] or [""]
     for plugin in plugins[:-1]:
-        with contextlib.suppress(*READ_ERRORS):
+        with contextlib.suppress(*READ_ERRORS), _panics_as_errors():
             return decoder.as_array(one, index=0, decoding_plugin=plugin)[0]
-    return decoder.as_array(one, index=0, decoding_plugin=plugins[-1] if plugins else "")[0]
+    with _panics_as_errors():
+        return decoder.as_array(one, index=0, decoding_plugin=plugins[-1])[0]
+
+
+@contextlib.contextmanager
+def _panics_as_errors() -> Iterator[None]:
+    """pylibjpeg-rle is written in Rust, whose panics are no Exception and would end a whole run."""
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__module__ == "pyo3_runtime":
+            raise ValueError("the decoder panicked") from None
+        raise
 
 
 def can_decode(syntax: UID, bits: int = 8) -> bool:

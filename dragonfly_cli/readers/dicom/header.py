@@ -4,13 +4,10 @@ Everything is looked up in the functional groups of multi-frame objects first, t
 No value that could identify a patient is read here. Non-goals: arithmetic on pixels (``display``).
 """
 
-import logging
 import math
 import re
-import warnings
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -36,19 +33,6 @@ META_BYTES = 4096
 MAX_INFLATED_BYTES = 2**30
 FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
 COLORS = ("Red", "Green", "Blue")
-
-
-@contextmanager
-def quiet_pydicom() -> Iterator[None]:
-    """Hold back pydicom's warnings and log lines: they quote element values, which may be a patient's."""
-    logger = logging.getLogger("pydicom")
-    before, logger.disabled = logger.disabled, True
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.disabled = before
 
 
 def read_header(place: Place) -> Dataset:
@@ -126,8 +110,12 @@ def is_empty(header: Dataset, keyword: str) -> bool:
 
 
 def code_of(header: Dataset, keyword: str) -> str | None:
-    value = str(header.get(keyword) or "")
-    return value if CODE.fullmatch(value) else None
+    return as_code(str(header.get(keyword) or ""))
+
+
+def as_code(text: str) -> str | None:
+    """``text`` if it has the shape of a code; None for anything that a person may have typed."""
+    return text.strip() if CODE.fullmatch(text) else None
 
 
 def pixel_elements(header: Dataset) -> Dataset:

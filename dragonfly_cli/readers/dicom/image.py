@@ -19,17 +19,17 @@ from dragonfly_cli.readers.dicom import header as header_of
 from dragonfly_cli.readers.dicom.choices import CT_DEFAULT, Window, WindowChoice
 from dragonfly_cli.readers.dicom.color import to_srgb
 from dragonfly_cli.readers.dicom.decoding import (
-    COPY_HINT,
     MAX_FRAME_PIXELS,
     PIXEL_KEYWORDS,
-    READ_ERRORS,
     FrameReader,
     PixelFacts,
     pixel_facts,
 )
 from dragonfly_cli.readers.dicom.display import Array, GrayWay, LookupTable, Voi
-from dragonfly_cli.readers.dicom.index import frames_in
+from dragonfly_cli.readers.dicom.failures import COPY_HINT, READ_ERRORS, in_own_words, quiet_pydicom
+from dragonfly_cli.readers.dicom.index import Vector, frames_in
 from dragonfly_cli.readers.dicom.places import Place
+from dragonfly_cli.readers.dicom.series import plane_of
 
 NOT_PICTURES = ("Segmentation Storage", "Label Map Segmentation Storage", "RT Dose Storage")
 NOT_PICTURE_MODALITIES = ("SEG", "RTDOSE")
@@ -55,45 +55,31 @@ class DicomImage:
 
     def __init__(self, place: Place, choice: WindowChoice | None = None) -> None:
         self._place = place
+        self._choice = choice
         self.label = place.label
         self.warnings: list[str] = []
-        with header_of.quiet_pydicom():
-            try:
-                self.header = header_of.read_header(place)
-                _check_is_picture(self.header, place.label)
-                self.facts: PixelFacts = pixel_facts(self.header, place.label)
-                self.shape = self._shape()
-                self.used = self._promised()
-            except MemoryError:
-                raise InputError(f"cannot read {place.label}: out of memory", "close other programs") from None
-            except READ_ERRORS:
-                why = "its header is damaged or incomplete"
-                raise InputError(f"cannot read the DICOM file {place.label}: {why}", COPY_HINT) from None
-        self._choice = choice
+        with in_own_words(place.label, "its header is damaged or incomplete"):
+            self.header = header_of.read_header(place)
+            _check_is_picture(self.header, place.label)
+            self.facts: PixelFacts = pixel_facts(self.header, place.label)
+            self._read_facts()
+            self._check_choice()
         self._frames = FrameReader(place, self.header, self.facts)
-        self._check_choice()
-        if str(self.header.get("BurnedInAnnotation", "")).strip().upper() == "YES":
-            self.warnings.append(BURNED_IN)
 
     def frame(self, frame: int) -> Image.Image:
         """A frame as it is shown: 8-bit RGB, square pixels. Raises InputError, UsageError for the window."""
         if not 0 <= frame < self.facts.frames:
             raise InputError(f"{self.label} has no frame {frame}", f"it has {self.facts.frames}, counted from 0")
         stored = self._frames.read(frame)
-        with header_of.quiet_pydicom():
-            try:
-                image = Image.fromarray(self._display(stored, frame)).convert("RGB")
-                image = self._in_srgb(image)
-            except READ_ERRORS:
-                why = "its header does not fit its pixels"
-                raise InputError(f"cannot show {self.label}: {why}", COPY_HINT) from None
+        with in_own_words(self.label, "its header does not fit its pixels"):
+            image = self._in_srgb(Image.fromarray(self._display(stored, frame)).convert("RGB"))
         if image.size == self.shape.shown_wh:
             return image
         return image.resize(self.shape.shown_wh, Image.Resampling.BICUBIC)
 
     def spatial_order(self) -> Sequence[int]:
         """The numbers of the frames by their position along the normal, if every frame has one."""
-        with header_of.quiet_pydicom():
+        with quiet_pydicom():
             try:
                 frames = frames_in(self.header, self._place, self.facts.frames)
             except READ_ERRORS:
@@ -104,25 +90,38 @@ class DicomImage:
 
     def details(self) -> dict[str, Any]:
         """Technical facts only: an allow-list."""
-        spacing = header_of.spacing_of(self.header)
-        return {
-            "modality": header_of.code_of(self.header, "Modality"),
-            "photometric_interpretation": header_of.code_of(self.header, "PhotometricInterpretation"),
+        return self._told | {"window": _described(self.used)}
+
+    def _read_facts(self) -> None:
+        """Everything that the header tells of all frames; it may raise whatever pydicom raises."""
+        header = self.header
+        self.shape = self._shape()
+        self.used = self._promised()
+        spacing = header_of.spacing_of(header)
+        self.mpp = None if spacing is None else self._mpp(spacing)
+        if str(header.get("BurnedInAnnotation", "")).strip().upper() == "YES":
+            self.warnings.append(BURNED_IN)
+        self._told = {
+            "modality": header_of.code_of(header, "Modality"),
+            "photometric_interpretation": header_of.code_of(header, "PhotometricInterpretation"),
             "transfer_syntax": header_of.known_name(self.facts.syntax),
             "bits_stored": self.facts.bits,
             "frames": self.facts.frames,
             "stored_size": list(self.shape.stored_wh),
             "pixel_spacing_mm": None if spacing is None else list(spacing),  # as the file has it: row, column
-            "window": _described(self.used),
-            "windows": [_described(window) for window in header_of.voi_of(self.header, 0)[1]],
+            "orientation": plane_of(self._orientation()),
+            "window": None,
+            "windows": [_described(window) for window in header_of.voi_of(header, 0)[1]],
         }
 
-    @property
-    def mpp(self) -> tuple[float, float] | None:
-        """Microns per shown pixel along x and y; None when the file gives no Pixel Spacing."""
-        spacing = header_of.spacing_of(self.header)
-        if spacing is None:
-            return None
+    def _orientation(self) -> Vector | None:
+        """The directions of rows and columns in the first frame."""
+        group, keyword = "PlaneOrientationSequence", "ImageOrientationPatient"
+        numbers = tuple(map(float, header_of.frame_element(self.header, 0, group, keyword) or ()))
+        return numbers if len(numbers) == 6 and any(numbers) else None
+
+    def _mpp(self, spacing: tuple[float, float]) -> tuple[float, float]:
+        """Microns per shown pixel along x and y, from millimetres between rows and between columns."""
         (stored_w, stored_h), (shown_w, shown_h) = self.shape.stored_wh, self.shape.shown_wh
         return 1000 * spacing[1] * stored_w / shown_w, 1000 * spacing[0] * stored_h / shown_h
 

@@ -13,9 +13,8 @@ from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_partial
 
-from dragonfly_cli.errors import InputError
 from dragonfly_cli.readers.dicom import header as header_of
-from dragonfly_cli.readers.dicom.decoding import READ_ERRORS
+from dragonfly_cli.readers.dicom.failures import in_own_words
 from dragonfly_cli.readers.dicom.places import Place
 
 HEAD_BYTES = 2**16  # holds the header of nearly every single-frame file
@@ -55,18 +54,13 @@ class Slice:
 
 def slices_of(place: Place) -> list[Slice]:
     """The frames of one file, none when it holds no picture. Raises InputError when it cannot be read."""
-    with header_of.quiet_pydicom():
-        try:
-            header = _partial_header(place)
-            frames = _whole(header, "NumberOfFrames") or 1
-            if frames > 1:
-                with place.opener() as file:
-                    header = pydicom.dcmread(file, stop_before_pixels=True, force=True)
-            return frames_in(header, place, frames)
-        except READ_ERRORS:
-            raise InputError(
-                f"cannot read the DICOM file {place.label}: its header is damaged", "copy it again"
-            ) from None
+    with in_own_words(place.label, "its header is damaged or incomplete"):
+        header = _partial_header(place)
+        frames = _whole(header, "NumberOfFrames") or 1
+        if frames > 1:
+            with place.opener() as file:
+                header = pydicom.dcmread(file, stop_before_pixels=True, force=True)
+        return frames_in(header, place, frames)
 
 
 def frames_in(header: Dataset, place: Place, frames: int) -> list[Slice]:
@@ -110,7 +104,7 @@ def _common_facts(header: Dataset, place: Place) -> dict[str, Any]:
         "place": place,
         "series": series,
         "instance_uid": _text(header, "SOPInstanceUID"),
-        "modality": header_of.code_of(header, "Modality"),
+        "modality": header_of.as_code(_text(header, "Modality")),
         "size_wh": (_short(header, "Columns"), _short(header, "Rows")),
         "number": _whole(header, "InstanceNumber"),
         "is_localizer": bool(image_type & LOCALIZER_WORDS),

@@ -15,10 +15,6 @@ class Place:
     opener: Callable[[], BinaryIO]
     path: Path | None = None  # None in an archive
 
-    @property
-    def is_on_disk(self) -> bool:
-        return self.path is not None
-
 
 def on_disk(path: Path) -> Place:
     return Place(str(path), lambda: path.open("rb"), path)
@@ -27,3 +23,12 @@ def on_disk(path: Path) -> Place:
 def in_memory(label: str, load: Callable[[], bytes]) -> Place:
     """A file whose bytes are got by ``load`` each time that they are asked for."""
     return Place(label, lambda: BytesIO(load()))
+
+
+def missing(label: str) -> Place:
+    """A file that is named somewhere and not there: opening it raises FileNotFoundError."""
+
+    def fail() -> BinaryIO:
+        raise FileNotFoundError(label)
+
+    return Place(label, fail)

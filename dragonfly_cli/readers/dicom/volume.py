@@ -5,6 +5,7 @@ slices are grouped (``series``) and shown (``image``), and which of them are loo
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from dragonfly_cli.readers.dicom.collection import places_in
 from dragonfly_cli.readers.dicom.image import DicomImage
 from dragonfly_cli.readers.dicom.index import Slice, slices_of
 from dragonfly_cli.readers.dicom.places import Place
-from dragonfly_cli.readers.dicom.series import Series, choose, group, plane_of
+from dragonfly_cli.readers.dicom.series import Series, choose, group
 from dragonfly_cli.readers.raster import crop
 from dragonfly_cli.readers.source import MppSource, SourceKind
 
@@ -63,9 +64,9 @@ class VolumeSource:
         self.warnings = [*choice_notes, *notes, *self.series.notes]
         self._images: dict[str, DicomImage] = {}
         self._shown: tuple[int, Image.Image] | None = None
-        first = self._first_readable()
-        self.size_wh = first.shape.shown_wh
-        self.mpp = (options.slide_mpp, options.slide_mpp) if options.slide_mpp else first.mpp
+        self._last: DicomImage = self._first_readable()
+        self.size_wh = self._last.shape.shown_wh
+        self.mpp = (options.slide_mpp, options.slide_mpp) if options.slide_mpp else self._last.mpp
         self.mpp_source: MppSource = "option" if options.slide_mpp else "file" if self.mpp else "none"
 
     @property
@@ -85,16 +86,15 @@ class VolumeSource:
             raise InputError(f"{self.path} has no slice {frame}", f"it has {self.frames}, counted from 0")
         if self._shown is None or self._shown[0] != frame:
             shown = self.series.slices[frame]
-            image = self._image(shown.place).frame(shown.frame)
+            self._last = self._image(shown.place)
+            image = self._last.frame(shown.frame)
             self._shown = frame, image if image.size == self.size_wh else image.resize(self.size_wh)
         return crop(self._shown[1], box)
 
     def details(self) -> dict[str, Any]:
         """Technical facts of the series that is shown, and a list of all that are there."""
-        facts = self._image(self.series.slices[self._shown[0] if self._shown else 0].place).details()
-        return facts | {
+        return self._last.details() | {
             "frames": self.frames,
-            "orientation": plane_of(self.series.first.orientation),
             "spacing_mm": self.series.facts()["spacing_mm"],
             "series_shown": self.series.number,
             "series": [each.facts() for each in self._every_series],
@@ -114,10 +114,7 @@ class VolumeSource:
         return self._images[place.label]
 
     def _first_readable(self) -> DicomImage:
-        for number, each in enumerate(self.series.slices):
-            try:
+        for each in self.series.slices[:-1]:
+            with suppress(InputError):
                 return self._image(each.place)
-            except InputError:
-                if number + 1 == len(self.series.slices):
-                    raise
-        raise InputError(f"cannot open {self.path}: its series is empty", "give another --series")
+        return self._image(self.series.slices[-1].place)

@@ -1,0 +1,220 @@
+"""Does the zoom search find a small lesion? Rankings beside exhaustive search and beside the thumbnail alone.
+
+    python benchmarks/slide_search.py [--slides 6] [--side 12288] [--budget 8] [--lesion tumour] [--model demo]
+    python benchmarks/slide_search.py --tiles FOLDER --lesion-tiles FOLDER
+
+Slides are mosaics (``mosaic_slide.py``) of benign tissue; half of them hold one lesion at a random place. The question
+is asked of every field of the grid once - that is exhaustive search - and each ranking then chooses ``budget`` fields,
+the overview among them, from glances of its own. Printed for each way:
+
+    sensitivity, specificity   of the answer at P(yes) > 0.5, by the default rule of aggregation and by the maximum
+    auc                        of that P(yes) over the slides: independent of the threshold
+    reached                    slides with a lesion, of which a chosen field shows a part
+    hit                        slides with a lesion, of which the field with the highest P(yes) shows a part
+    crops                      encoded crops, glances among them, as a share of exhaustive search's
+
+With --rank-only nothing but glances is encoded, and only ``reached`` and ``crops`` are printed: much faster, for more
+slides. Needs tifffile and imagecodecs (the ``test`` extra).
+"""
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # measure this checkout, whatever is installed
+
+from benchmarks.mosaic_slide import generated_pictures, pictures_of, plan_mosaic, write_mosaic
+from dragonfly_cli.engine.aggregation import aggregate
+from dragonfly_cli.engine.answering import FieldAnswer, answer, look_at
+from dragonfly_cli.engine.checkpoints import find_checkpoint
+from dragonfly_cli.engine.model import Model, load_model
+from dragonfly_cli.engine.questions import Question, as_question
+from dragonfly_cli.fields import Field, plan_looks
+from dragonfly_cli.fields.slide_plan import zoom_fields
+from dragonfly_cli.geometry import Box
+from dragonfly_cli.options import Aggregate, LookOptions, OpenOptions, Rank
+from dragonfly_cli.readers import open_source
+from dragonfly_cli.searching import Chooser
+from dragonfly_med.generation import Sampling
+
+RANKINGS = (Rank.spread, Rank.likeness, Rank.contrast, Rank.yes)
+WAYS = ("exhaustive", "thumbnail", *RANKINGS)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one way said of one slide."""
+
+    answers: list[FieldAnswer]
+    crops: float
+    lesion: Box | None
+
+    def p_yes(self, rule: Aggregate) -> float:
+        told = aggregate(self.answers, rule).probabilities
+        assert told is not None
+        return told["yes"]
+
+    @property
+    def reached(self) -> bool:
+        return any(self._shows_lesion(each) for each in self.answers)
+
+    @property
+    def hit(self) -> bool:
+        return self._shows_lesion(max(self.answers, key=_yes))
+
+    def _shows_lesion(self, each: FieldAnswer) -> bool:
+        return self.lesion is not None and each.field.role == "zoom" and each.field.box.meets(self.lesion)
+
+
+def _yes(each: FieldAnswer) -> float:
+    assert each.probabilities is not None
+    return each.probabilities["yes"]
+
+
+def measure(model: Model, path: Path, lesion: Box | None, question: Question, budget: int) -> dict[str, Outcome]:
+    """Every way on one slide."""
+    source = open_source(path, OpenOptions())
+    plan = plan_looks(source, LookOptions(budget=budget), model.canvas_wh)
+    assert plan.search is not None
+    overview = plan.fields[0]
+    said: dict[Box, FieldAnswer] = {}
+
+    def ask(field: Field) -> FieldAnswer:
+        if field.box not in said:
+            said[field.box] = answer(model, look_at(model, source, field), question, Sampling())
+        return said[field.box]
+
+    grid = plan.search.grid
+    every = zoom_fields(source, [grid.box(cell) for cell in grid.cells()], 1)
+    crops_each = ask(overview).plan.crop_count
+    all_crops = crops_each * (1 + len(every))
+    outcomes = {
+        "exhaustive": Outcome([ask(field) for field in [overview, *every]], 1.0, lesion),
+        "thumbnail": Outcome([ask(overview)], crops_each / all_crops, lesion),
+    }
+    for rank in RANKINGS:
+        chooser = Chooser(model, source, plan.fields[:1], plan.search)
+        fields = chooser.fields(question, rank)
+        crops = crops_each * len(fields) + chooser.glances
+        outcomes[rank] = Outcome([ask(field) for field in fields], crops / all_crops, lesion)
+    source.close()
+    return outcomes
+
+
+def measure_ranks(
+    model: Model, path: Path, lesion: Box | None, question: Question, budget: int
+) -> dict[str, tuple[bool, float]]:
+    """For each ranking, whether a chosen field shows the lesion, and the share of exhaustive search's crops."""
+    source = open_source(path, OpenOptions())
+    plan = plan_looks(source, LookOptions(budget=budget), model.canvas_wh)
+    assert plan.search is not None
+    crops_each = model.processor.plan(model.canvas_wh).crop_count
+    all_crops = crops_each * (1 + len(plan.search.grid.cells()))
+    results = {}
+    for rank in RANKINGS:
+        chooser = Chooser(model, source, plan.fields[:1], plan.search)
+        zooms = [field for field in chooser.fields(question, rank) if field.role == "zoom"]
+        reached = lesion is not None and any(field.box.meets(lesion) for field in zooms)
+        results[str(rank)] = reached, (crops_each * budget + chooser.glances) / all_crops
+    source.close()
+    return results
+
+
+def rank_slides(model: Model, question: Question, options: argparse.Namespace) -> None:
+    """Slides with a lesion only, because only they can be reached."""
+    results: dict[str, list[tuple[bool, float]]] = {str(rank): [] for rank in RANKINGS}
+    for number in range(options.slides):
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "slide.svs"
+            lesion = write_slide(path, options, 2 * number + 1)
+            for rank, result in measure_ranks(model, path, lesion, question, options.budget).items():
+                results[rank].append(result)
+    print(f"{question.text} {options.slides} slides of {options.side} px, budget {options.budget}")
+    for rank, each in results.items():
+        reached, crops = zip(*each, strict=True)
+        print(f"{rank:<10} reached {np.mean(reached):.2f} crops {np.mean(crops):.3f}", flush=True)
+
+
+def report(way: str, outcomes: list[Outcome]) -> str:
+    """One line of figures for one way over all slides."""
+    with_lesion = [each for each in outcomes if each.lesion]
+    parts = [f"{way:<10}"]
+    for name, rule in (("default", Aggregate.auto), ("max", Aggregate.max)):
+        ill = [each.p_yes(rule) for each in with_lesion]
+        well = [each.p_yes(rule) for each in outcomes if not each.lesion]
+        parts.append(
+            f"{name}: sensitivity {np.mean(np.array(ill) > 0.5):.2f} specificity {np.mean(np.array(well) <= 0.5):.2f} "
+            f"auc {_auc(ill, well):.2f} |"
+        )
+    parts.append(f"reached {_share(with_lesion, lambda each: each.reached):.2f}")
+    parts.append(f"hit {_share(with_lesion, lambda each: each.hit):.2f}")
+    parts.append(f"crops {np.mean([each.crops for each in outcomes]):.3f}")
+    return " ".join(parts)
+
+
+def _share(outcomes: list[Outcome], holds: Callable[[Outcome], bool]) -> float:
+    return float(np.mean([holds(each) for each in outcomes]))
+
+
+def _auc(ill: list[float], well: list[float]) -> float:
+    pairs = [(a > b) + 0.5 * (a == b) for a in ill for b in well]
+    return float(np.mean(pairs))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--slides", type=int, default=6, help="half of them with a lesion")
+    parser.add_argument("--side", type=int, default=12288, help="pixels")
+    parser.add_argument("--budget", type=int, default=8, help="fields, the overview among them")
+    parser.add_argument("--lesion", choices=["tumour", "necrosis"], default="tumour")
+    parser.add_argument("--lesion-cells", type=int, default=1, help="side of the lesion in cells of 512 px")
+    parser.add_argument("--question", default=None, help="the default names the lesion")
+    parser.add_argument("--model", default="demo")
+    parser.add_argument("--rank-only", action="store_true", help="glances alone, on slides with a lesion")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--tiles", type=Path, help="folder of pictures of healthy tissue instead of generated ones")
+    parser.add_argument("--lesion-tiles", type=Path, help="folder of pictures of the lesion; goes with --tiles")
+    options = parser.parse_args()
+    names = {"tumour": "Is there a tumour?", "necrosis": "Is there necrosis?"}
+    question = as_question(options.question or names[options.lesion])
+    model = load_model(find_checkpoint(options.model))
+    if options.rank_only:
+        rank_slides(model, question, options)
+        return
+    outcomes: dict[str, list[Outcome]] = {way: [] for way in WAYS}
+    for number in range(options.slides):
+        started = time.perf_counter()
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "slide.svs"
+            lesion = write_slide(path, options, number)
+            for way, outcome in measure(model, path, lesion, question, options.budget).items():
+                outcomes[way].append(outcome)
+        print(f"slide {number}: {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
+    print(f"{question.text} {options.slides} slides of {options.side} px, budget {options.budget}")
+    for way in WAYS:
+        print(report(way, outcomes[way]))
+
+
+def write_slide(path: Path, options: argparse.Namespace, number: int) -> Box | None:
+    """Slides of odd numbers have a lesion, whose box is returned."""
+    seed = options.seed + number
+    if options.tiles:
+        healthy, ill = pictures_of(options.tiles), pictures_of(options.lesion_tiles)
+    else:
+        healthy, ill = generated_pictures(options.lesion, seed, 0.5)
+    has_lesion = number % 2 == 1
+    mosaic = plan_mosaic(
+        options.side, seed, (healthy, ill if has_lesion else healthy), lesion_cells=options.lesion_cells
+    )
+    write_mosaic(path, mosaic)
+    return Box(*mosaic.lesion_box) if has_lesion else None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""A table that says what is asked of what: CSV, JSON lines or Parquet with a column ``image``.
+
+Beside it ``question``, and any option that says how an image is opened or where in it the model looks (``frame``,
+``slide-mpp`` ...), under its name on the command line; an empty cell leaves it to the command. The ``failed.csv`` of
+a run is such a table: the columns of results are passed over, and ``row_options`` is taken apart again.
+"""
+
+import csv
+import json
+import re
+import shlex
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dragonfly_cli.batch.parquet import read_rows
+from dragonfly_cli.errors import InputError, UsageError
+from dragonfly_cli.option_groups import option_names
+from dragonfly_cli.options import LookOptions, OpenOptions
+from dragonfly_cli.output.table import COLUMNS, unguarded
+from dragonfly_cli.output.terminal import say
+
+ROW_GROUPS = (OpenOptions, LookOptions)
+SUFFIXES = frozenset((".csv", ".tsv", ".jsonl", ".ndjson", ".parquet"))
+
+_DELIMITERS = ",;\t"
+_ESCAPED_BYTE = re.compile(r"\\udc([89a-f][0-9a-f])")
+
+
+@dataclass(frozen=True)
+class ManifestRow:
+    """``options`` are those that the row has of its own, as text by field name; ``where`` is for messages."""
+
+    image: Path
+    question: str | None
+    options: dict[str, str]
+    where: str
+
+
+def read_manifest(path: Path) -> list[ManifestRow]:
+    """All rows, in their order.
+
+    Raises:
+        InputError: it cannot be read, has no column ``image`` or a row without one, or a name means two files.
+        UsageError: Parquet is not installed.
+    """
+    try:
+        rows = list(_READERS.get(path.suffix.lower(), _csv_rows)(path))
+    except (OSError, ValueError, csv.Error) as error:
+        why = getattr(error, "strerror", None) or "it is not what its suffix says"
+        raise InputError(f"cannot read the manifest {path}: {why}", "check the file") from error
+    options = option_names(ROW_GROUPS)
+    known = {"image", "question", *options, *COLUMNS}
+    unknown = sorted({name for row in rows for name in row} - known)
+    if unknown:
+        say(f"note: {path}: columns that are not used: {', '.join(unknown)}")
+    return [_manifest_row(path, number, row, options) for number, row in enumerate(rows, start=1)]
+
+
+def _manifest_row(path: Path, number: int, row: Mapping[str, str], options: Mapping[str, str]) -> ManifestRow:
+    where = f"{path}, row {number}"
+    if not row.get("image"):
+        raise InputError(f"{where}: there is no image", "name the column with the paths `image`, and fill every row")
+    own = dict(_taken_apart(row.get("row_options", ""), where, options))
+    own |= {options[name]: text for name, text in row.items() if name in options and text}
+    return ManifestRow(_found(row["image"], path, where), row.get("question") or None, own, where)
+
+
+def _taken_apart(row_options: str, where: str, options: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    for part in shlex.split(row_options):
+        name, equals, text = part.partition("=")
+        if not equals or name not in options:
+            raise UsageError(f"{where}: row_options has {part}", "write name=value, with the name of an option")
+        yield options[name], text
+
+
+def _found(text: str, manifest: Path, where: str) -> Path:
+    """The path as seen from the current folder, as a run writes it, or else from the manifest's."""
+    image = Path(_ESCAPED_BYTE.sub(lambda match: chr(0xDC00 + int(match[1], 16)), text))
+    here, beside = image.exists(), manifest.parent / image
+    if image.is_absolute() or beside == image or not beside.exists():
+        return image
+    if here and not beside.samefile(image):
+        raise InputError(
+            f"{where}: {image} is one file seen from this folder and another seen from {manifest.parent}",
+            "write absolute paths",
+        )
+    return image if here else beside
+
+
+def _csv_rows(path: Path) -> Iterator[dict[str, str]]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        header = file.readline()
+        file.seek(0)
+        delimiter = max(_DELIMITERS, key=header.count)
+        for row in csv.DictReader(file, delimiter=delimiter, strict=True):
+            yield _named((name, unguarded(cell)) for name, cell in row.items() if name and cell is not None)
+
+
+def _json_rows(path: Path) -> Iterator[dict[str, str]]:
+    with path.open(encoding="utf-8") as file:
+        for line in filter(str.strip, file):
+            row = json.loads(line)
+            if not isinstance(row, dict):
+                raise ValueError("a line is not an object")
+            yield _named((name, _as_text(value)) for name, value in row.items())
+
+
+def _parquet_rows(path: Path) -> Iterator[dict[str, str]]:
+    for row in read_rows(path):
+        yield _named((name, _as_text(value)) for name, value in row.items())
+
+
+def _named(cells: Iterable[tuple[str, str]]) -> dict[str, str]:
+    return {name.strip().lower().replace("-", "_"): cell for name, cell in cells}
+
+
+def _as_text(value: Any) -> str:
+    """As it would be written on the command line; a list is joined by commas, a box say."""
+    if value is None:
+        return ""
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+_READERS = {".jsonl": _json_rows, ".ndjson": _json_rows, ".parquet": _parquet_rows}

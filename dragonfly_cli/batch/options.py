@@ -1,0 +1,133 @@
+"""The options of ``batch`` alone. Nothing heavy is imported."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dragonfly_cli.options import AnswerOptions, ControlSampleOption, FormOptions, LookOptions, OpenOptions
+
+
+class TableFormat(StrEnum):
+    """What the rows of a run are written as."""
+
+    csv = "csv"
+    jsonl = "jsonl"
+    parquet = "parquet"
+
+
+class Engine(StrEnum):
+    """Who answers: this machine, or the machines of a Ray cluster."""
+
+    local = "local"
+    ray = "ray"
+
+
+OutputFileOption = Annotated[
+    Path, typer.Option("--output", "-o", envvar="DRAGONFLY_OUTPUT", help="The table to write, its format by suffix.")
+]
+TableFormatOption = Annotated[
+    TableFormat | None,
+    typer.Option("--format", "-f", envvar="DRAGONFLY_FORMAT", help="csv, jsonl or parquet, whatever the suffix says."),
+]
+RecordsOption = Annotated[
+    Path | None,
+    typer.Option("--records", envvar="DRAGONFLY_RECORDS", help="Write the full records here too, one JSON a line."),
+]
+LimitOption = Annotated[
+    int | None, typer.Option("--limit", envvar="DRAGONFLY_LIMIT", min=1, help="Only the first N images.")
+]
+SampleOption = Annotated[
+    int | None,
+    typer.Option("--sample", envvar="DRAGONFLY_SAMPLE", min=1, help="Only N images, drawn by chance with --seed."),
+]
+ShardOption = Annotated[
+    str | None,
+    typer.Option(
+        "--shard", envvar="DRAGONFLY_SHARD", help="I/N: the I-th of N parts; slurm: as SLURM_ARRAY_TASK_ID says."
+    ),
+]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", envvar="DRAGONFLY_DRY_RUN", help="Only say what would run; write nothing.")
+]
+RetryFailedOption = Annotated[
+    bool, typer.Option("--retry-failed", envvar="DRAGONFLY_RETRY_FAILED", help="Ask again what an earlier run failed.")
+]
+FailFastOption = Annotated[
+    bool, typer.Option("--fail-fast", envvar="DRAGONFLY_FAIL_FAST", help="Stop at the first image that fails.")
+]
+MaxErrorsOption = Annotated[
+    int | None,
+    typer.Option("--max-errors", envvar="DRAGONFLY_MAX_ERRORS", min=1, help="Stop when N images have failed."),
+]
+EngineOption = Annotated[
+    Engine, typer.Option("--engine", envvar="DRAGONFLY_ENGINE", help="local, or ray for several machines.")
+]
+WorkersOption = Annotated[
+    int | None,
+    typer.Option("--workers", envvar="DRAGONFLY_WORKERS", min=1, help="Processes that answer, one GPU each."),
+]
+AddressOption = Annotated[
+    str | None,
+    typer.Option("--address", envvar="DRAGONFLY_ADDRESS", help="The Ray cluster; without it one is started here."),
+]
+
+
+@dataclass(frozen=True)
+class TableOptions:
+    """The table that is written."""
+
+    output: OutputFileOption
+    table_format: TableFormatOption = None
+
+
+@dataclass(frozen=True)
+class FileOptions(TableOptions):
+    """What is written, and where."""
+
+    records: RecordsOption = None
+
+
+@dataclass(frozen=True)
+class SelectOptions:
+    """Which of the images below the sources are asked about, and which a second time with nothing to be seen."""
+
+    limit: LimitOption = None
+    sample: SampleOption = None
+    shard: ShardOption = None
+    control_sample: ControlSampleOption = None
+
+
+@dataclass(frozen=True)
+class StopOptions:
+    """How far a run goes, and what it takes up again."""
+
+    dry_run: DryRunOption = False
+    retry_failed: RetryFailedOption = False
+    fail_fast: FailFastOption = False
+    max_errors: MaxErrorsOption = None
+
+
+@dataclass(frozen=True)
+class WorkOptions:
+    """Who answers."""
+
+    engine: EngineOption = Engine.local
+    workers: WorkersOption = None
+    address: AddressOption = None
+
+
+@dataclass(frozen=True)
+class BatchOptions:
+    """All options of one run, as ``batch`` was given them."""
+
+    files: FileOptions
+    form: FormOptions
+    opening: OpenOptions
+    looking: LookOptions
+    answering: AnswerOptions
+    selecting: SelectOptions
+    stopping: StopOptions
+    working: WorkOptions

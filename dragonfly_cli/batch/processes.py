@@ -1,0 +1,194 @@
+"""Several workers on one machine, each a process with its own model; with GPUs, each has its own.
+
+Work is handed out by need. A process that dies - killed for memory, or by a decoder that crashed - is replaced, and
+what it had is asked again. Results go back to the one process that writes.
+"""
+
+import os
+import signal
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import replace
+from multiprocessing import get_context
+from multiprocessing.connection import Connection, wait
+from typing import Any, Self
+
+from dragonfly_cli.batch.handout import Handout
+from dragonfly_cli.batch.items import Item
+from dragonfly_cli.batch.job import IMAGES_AHEAD, Job, Stopped, lost
+from dragonfly_cli.batch.result import Result
+from dragonfly_cli.errors import DeviceError, DragonflyError
+
+_LOOK_UP_S = 0.5  # how soon a wish to stop is seen while nothing arrives
+_END_S = 10  # how long a process may take to end by itself
+
+
+class _Process:
+    """A process and this end of its pipe: items go out; readiness, results or an error come back."""
+
+    def __init__(self, job: Job, number: int, threads: int) -> None:
+        spawning = get_context("spawn")  # a fork of a process with threads, as torch's are, may hang
+        self.connection, theirs = spawning.Pipe()
+        self.number = number
+        self.ready = False
+        self.error: DragonflyError | None = None
+        self._process = spawning.Process(target=_serve, args=(theirs, job, number, threads), daemon=True)
+        self._process.start()
+        theirs.close()
+
+    def send(self, item: Item | None) -> None:
+        with suppress(OSError):  # that it is gone is seen by what it sends: nothing
+            self.connection.send(item)
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def end(self) -> None:
+        self.send(None)
+        self._process.join(_END_S)
+        self._process.kill()
+        self._process.join()
+        self.connection.close()
+
+
+class Processes:
+    """``count`` workers; use it in a ``with``."""
+
+    def __init__(self, job: Job, count: int, stopped: Stopped) -> None:
+        self._job = job
+        self._count = count
+        self._stopped = stopped
+        self._processes: dict[Connection, _Process] = {}
+
+    def __enter__(self) -> Self:
+        """Waits until one is ready; raises the error of one that cannot begin."""
+        try:
+            for number in range(self._count):
+                self._start(number)
+            while not any(process.ready for process in self._processes.values()):
+                for connection, message in self._messages():
+                    if message is None:
+                        self._replace(connection)
+                    else:
+                        self._welcome(connection, message)
+        except BaseException:
+            self._kill()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            self._kill()
+        for process in self._processes.values():
+            process.end()
+
+    def answers(self, items: Iterable[Item]) -> Iterator[list[Result]]:
+        handout = Handout(items, IMAGES_AHEAD + 1)
+        while True:
+            if self._stopped():
+                handout.stop()
+                for process in self._processes.values():
+                    process.send(None)
+            self._hand_out(handout)
+            if not handout.outstanding and not handout.waits_for_a_worker:
+                return
+            for connection, message in self._messages():
+                if isinstance(message, tuple):
+                    place, results = message
+                    handout.done(connection, place)
+                    yield results
+                elif message is None:
+                    yield from (lost(item) for item in handout.lost(connection))
+                    self._replace(connection)
+                else:
+                    self._welcome(connection, message)
+
+    def _hand_out(self, handout: Handout) -> None:
+        busy = True
+        while busy:  # one each in turn, so that few items are spread over all
+            busy = False
+            for connection, process in self._processes.items():
+                if process.ready and (item := handout.next_for(connection)) is not None:
+                    process.send(item)
+                    busy = True
+
+    def _messages(self) -> Iterator[tuple[Connection, Any]]:
+        """What has arrived, within a moment; None from a process that has ended."""
+        arrived = wait(list(self._processes), _LOOK_UP_S)
+        for connection in [each for each in self._processes if each in arrived]:
+            try:
+                yield connection, connection.recv()
+            except (EOFError, OSError):
+                yield connection, None
+
+    def _start(self, number: int) -> None:
+        process = _Process(self._job, number, max(1, _cores() // self._count))
+        self._processes[process.connection] = process
+
+    def _welcome(self, connection: Connection, message: bool | DragonflyError) -> None:
+        if isinstance(message, DragonflyError):
+            self._processes[connection].error = message
+        else:
+            self._processes[connection].ready = True
+
+    def _replace(self, connection: Connection) -> None:
+        """Starts another one for one that has ended; raises the error of the last of those that could not begin."""
+        gone = self._processes.pop(connection)
+        gone.end()
+        if gone.ready and not self._stopped():
+            self._start(gone.number)
+        elif not gone.ready and not self._processes:
+            raise gone.error or DeviceError(
+                "the worker processes ended while they loaded the model", "give fewer --workers"
+            )
+
+    def _kill(self) -> None:
+        for process in self._processes.values():
+            process.kill()
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _serve(connection: Connection, job: Job, number: int, threads: int) -> None:
+    """The worker's process: answers what comes through the pipe until None comes, or its other end is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal; the writer decides
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))  # before torch is imported
+    from dragonfly_cli.batch.worker import Worker
+
+    with suppress(OSError):  # the writer is gone
+        try:
+            worker = Worker(replace(job, answering=replace(job.answering, device=own_device(job, number))))
+        except DragonflyError as error:
+            connection.send(error)
+            return
+        connection.send(True)
+        inbox = _Inbox(connection)
+        for item, results in worker.answers(inbox.take, lambda: inbox.closed):
+            connection.send((item.place, results))
+
+
+class _Inbox:
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self.closed = False
+
+    def take(self, wait: bool) -> Item | None:
+        if self.closed or not (wait or self._connection.poll()):
+            return None
+        try:
+            item: Item | None = self._connection.recv()
+        except (EOFError, OSError):
+            item = None
+        self.closed = item is None
+        return item
+
+
+def own_device(job: Job, number: int) -> str:
+    """Where GPUs are to be taken and none is named, the worker's own one."""
+    import torch
+
+    gpus = torch.cuda.device_count()
+    wish = job.answering.device
+    return f"cuda:{number % gpus}" if wish in ("auto", "cuda") and gpus else wish

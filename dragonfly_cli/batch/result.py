@@ -1,0 +1,48 @@
+"""One row of a run: which item and question it is about, and the record of the answer or why there is none."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from dragonfly_cli.output.files import storable
+from dragonfly_cli.output.record import SCHEMA_VERSION
+from dragonfly_cli.output.table import answer_row, failure_row
+
+Key = tuple[str, str, str]  # image path, question and row options, as they stand in the table
+
+
+def key_of(image: object, question: str | None, row_options: str) -> Key:
+    return storable(str(image)), storable(question or ""), storable(row_options)
+
+
+@dataclass(frozen=True)
+class Result:
+    """``record`` is that of an answer, with ``error_code`` None; a failure has none, and says why."""
+
+    key: Key
+    record: dict[str, Any] | None = None
+    error_code: int | None = None
+    error: str = ""
+
+    @property
+    def failed(self) -> bool:
+        return self.error_code is not None
+
+    @property
+    def control_distance(self) -> float | None:
+        """How far the answer is from the one without the picture, where that was asked for."""
+        control = self.record and self.record["control"]
+        return control["distance"] if control else None
+
+    def as_row(self) -> dict[str, str]:
+        image, question, row_options = self.key
+        if self.record is None:
+            return failure_row(image, question, self.error_code or 0, self.error, row_options)
+        return answer_row(self.record | {"row_options": row_options})
+
+    def as_record(self) -> dict[str, Any]:
+        image, question, row_options = self.key
+        beside = {"row_options": row_options, "status": "failed" if self.failed else "ok"}
+        if self.record is not None:
+            return self.record | beside
+        asked = {"schema_version": SCHEMA_VERSION, "image": image, "question": question or None}
+        return asked | beside | {"error_code": self.error_code, "error": self.error}

@@ -1,0 +1,215 @@
+"""A file of rows that grows by appending and is never read wrongly after a kill: CSV, or JSON lines.
+
+What was synced stays; a torn last row is cut off when the file is opened again. While a run goes on, rows stand in
+the order in which they were finished, and one that was asked again stands twice, of which the last one counts.
+``put_in_order`` then writes the file anew, in a fixed order and each row once, and moves it in place in one step: a
+kill before the move leaves the old file, from which the next run comes to the same end.
+"""
+
+import csv
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from dragonfly_cli.batch.result import Key, Result, key_of
+from dragonfly_cli.errors import OutputError
+from dragonfly_cli.output.files import storable, write_whole
+from dragonfly_cli.output.table import COLUMNS, as_csv, unguarded
+
+
+class RowFormat(Protocol):
+    header: bytes
+
+    def encoded(self, result: Result) -> bytes:
+        """A row with its end of line."""
+
+    def decoded(self, row: bytes) -> Result:
+        """The result without its record; raises ValueError for what is not a row."""
+
+    def is_whole(self, row: bytes) -> bool:
+        """Whether a row ends at the end of these lines."""
+
+
+class CsvRows:
+    header = as_csv([], header=True).encode()
+
+    def encoded(self, result: Result) -> bytes:
+        return as_csv([result.as_row()], header=False).encode()
+
+    def decoded(self, row: bytes) -> Result:
+        (cells,) = csv.reader([row.decode()], strict=True)
+        named = dict(zip(COLUMNS, map(unguarded, cells), strict=True))
+        key = key_of(named["image"], named["question"], named["row_options"])
+        if named["status"] == "failed":
+            return Result(key, None, int(named["error_code"]), named["error"])
+        return Result(key)
+
+    def is_whole(self, row: bytes) -> bool:
+        return row.count(b'"') % 2 == 0  # else its last end of line stands inside quotes
+
+
+class JsonRows:
+    header = b""
+
+    def encoded(self, result: Result) -> bytes:
+        return (storable(json.dumps(result.as_record(), ensure_ascii=False)) + "\n").encode()
+
+    def decoded(self, row: bytes) -> Result:
+        record = json.loads(row)
+        key = key_of(record["image"], record["question"], record["row_options"])
+        if record["status"] == "failed":
+            return Result(key, None, record["error_code"], record["error"])
+        return Result(key)
+
+    def is_whole(self, row: bytes) -> bool:
+        return True
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where in the file a row stands, in bytes."""
+
+    key: Key
+    start: int
+    end: int
+
+
+class RowFile:
+    """Call ``open`` before anything else and ``close`` at the end; ``append`` has the rows on disk when it returns."""
+
+    def __init__(self, path: Path, rows: RowFormat) -> None:
+        self.path = path
+        self._rows = rows
+        self._places: list[_Place] = []
+
+    def read(self) -> dict[Key, Result]:
+        """What the file holds of every key, without records; nothing if there is no file. Changes nothing.
+
+        Raises OutputError if it is not a table of this program.
+        """
+        held: dict[Key, Result] = {}
+        self._places = []
+        if not self.path.exists():
+            return held
+        with self.path.open("rb") as file:
+            head = file.read(len(self._rows.header))
+            if not self._rows.header.startswith(head):
+                raise _foreign(self.path)
+            for start, row in _whole_rows(file, self._rows):
+                result = self._decoded(row)
+                held[result.key] = result
+                self._places.append(_Place(result.key, start, start + len(row)))
+        return held
+
+    def open(self) -> dict[Key, Result]:
+        """Starts the file, or reads and repairs what is there; what it holds, as ``read``.
+
+        Raises OutputError if it cannot be written either.
+        """
+        try:
+            held = self.read()
+            self._file = self.path.open("ab")
+            end = self._places[-1].end if self._places else len(self._rows.header)
+            if self._file.tell() < end:
+                end = 0
+            self._file.truncate(end)
+            self._file.seek(end)
+            if end == 0:
+                self._write(self._rows.header)
+        except OSError as error:
+            raise unwritable(self.path, error) from error
+        return held
+
+    def rows(self) -> Iterator[tuple[Key, bytes]]:
+        """Every row that was read, as it stands in the file."""
+        with self.path.open("rb") as file:
+            for place in self._places:
+                yield place.key, _piece(file, place)
+
+    def append(self, results: Iterable[Result]) -> None:
+        """Raises OutputError if the disk refuses; what was written before stays."""
+        try:
+            at = self._file.tell()
+            pieces = [(result.key, self._rows.encoded(result)) for result in results]
+            self._write(b"".join(piece for _, piece in pieces))
+        except OSError as error:
+            raise unwritable(self.path, error) from error
+        for key, piece in pieces:
+            self._places.append(_Place(key, at, at + len(piece)))
+            at += len(piece)
+
+    def put_in_order(self, numbers: Mapping[Key, int]) -> None:
+        """Each row once and by its number; a row without one (its image has gone) stays behind the one before it.
+
+        Closes the file.
+        """
+        self.close()
+        ordered = _in_order(self._places, numbers)
+        if ordered != self._places:
+            write_whole(self.path, lambda part: self._copy(ordered, part))
+
+    def close(self) -> None:
+        with suppress(OSError):  # of what a full disk refused before, and was told
+            self._file.close()
+
+    def _write(self, data: bytes) -> None:
+        self._file.write(data)
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def _decoded(self, row: bytes) -> Result:
+        try:
+            return self._rows.decoded(row)
+        except (ValueError, KeyError, TypeError, csv.Error) as error:
+            raise _foreign(self.path) from error
+
+    def _copy(self, places: list[_Place], part: Path) -> None:
+        with self.path.open("rb") as old, part.open("wb") as new:
+            new.write(self._rows.header)
+            new.writelines(_piece(old, place) for place in places)
+            new.flush()
+            os.fsync(new.fileno())
+
+
+def _whole_rows(lines: Iterable[bytes], rows: RowFormat) -> Iterator[tuple[int, bytes]]:
+    """Where each whole row begins, and the row; what is torn at the end is left out."""
+    at = len(rows.header)
+    row = b""
+    for line in lines:
+        row += line
+        if line.endswith(b"\n") and rows.is_whole(row):
+            yield at, row
+            at += len(row)
+            row = b""
+
+
+def _piece(file: BinaryIO, place: _Place) -> bytes:
+    file.seek(place.start)
+    return file.read(place.end - place.start)
+
+
+def _in_order(places: list[_Place], numbers: Mapping[Key, int]) -> list[_Place]:
+    last = {place.key: place for place in places}
+    number = -1
+    numbered = []
+    for place in places:
+        number = numbers.get(place.key, number)
+        if last[place.key] is place:
+            numbered.append((number, place))
+    return [place for _, place in sorted(numbered, key=lambda each: each[0])]
+
+
+def unwritable(path: Path, error: OSError) -> OutputError:
+    return OutputError(
+        f"cannot write {path}: {error.strerror or 'the disk refused'}", "make room and run the same command again"
+    )
+
+
+def _foreign(path: Path) -> OutputError:
+    return OutputError(
+        f"cannot continue {path}: it is not a table of this version of dragonfly", "choose another --output"
+    )

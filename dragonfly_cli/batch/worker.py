@@ -1,0 +1,112 @@
+"""Answers items, one after the other, with one loaded model, while the next images are read in threads.
+
+Reading and view building release the interpreter, so they run beside the network. How far ahead is bounded: a few
+images, and of each the first few fields; the others are read when their turn comes. Images go to the network one at
+a time and in order, because a product over several samples may differ from that over one in its last digits, and a
+row must not depend on its neighbours.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from dragonfly_cli.batch.items import Item
+from dragonfly_cli.batch.job import IMAGES_AHEAD, Job
+from dragonfly_cli.batch.result import Result
+from dragonfly_cli.errors import DragonflyError
+from dragonfly_cli.fields import LookPlan, plan_looks
+from dragonfly_cli.pipeline import ReadAhead, Request, as_request, prepare, read_ahead
+from dragonfly_cli.readers import Source
+from dragonfly_cli.searching import answer_planned
+
+_FIELDS_AHEAD = 4
+_BUG_CODE = 1
+
+# Gives the next item, or None where there is none; with True it waits until it knows.
+Take = Callable[[bool], Item | None]
+
+
+@dataclass(frozen=True)
+class _Open:
+    """An image that has been opened and read ahead."""
+
+    source: Source
+    plan: LookPlan
+    read: ReadAhead
+
+
+class Worker:
+    """A loaded model; raises what ``pipeline.prepare`` raises."""
+
+    def __init__(self, job: Job) -> None:
+        self.model, self._request = prepare(job.checkpoint, job.questions, job.answering, {})
+        self._job = job
+
+    def answers(self, take: Take, stopped: Callable[[], bool] = lambda: False) -> Iterator[tuple[Item, list[Result]]]:
+        """Yields the results of every item, in the order in which they were taken.
+
+        After ``stopped`` says so no other item is begun.
+        """
+        waiting: deque[tuple[Item, Future[_Open]]] = deque()
+        pool = ThreadPoolExecutor(IMAGES_AHEAD, "reader")
+        try:
+            while True:
+                while len(waiting) <= IMAGES_AHEAD and (item := take(not waiting)) is not None:
+                    waiting.append((item, pool.submit(self.read, item)))
+                if not waiting or stopped():
+                    return
+                item, reading = waiting.popleft()
+                yield item, self.answer(item, reading.result)
+        finally:
+            for _, reading in waiting:
+                reading.add_done_callback(_close)
+            pool.shutdown(cancel_futures=True)
+
+    def read(self, item: Item) -> _Open:
+        """Opens an image and reads its first fields; raises what opening and reading raise."""
+        source = item.open()
+        try:
+            plan = plan_looks(source, item.looking, self.model.canvas_wh)
+            return _Open(source, plan, read_ahead(self.model, source, plan.certain[:_FIELDS_AHEAD]))
+        except BaseException:
+            source.close()
+            raise
+
+    def answer(self, item: Item, read: Callable[[], _Open]) -> list[Result]:
+        """The results of all questions of an item; those that an error left without an answer say so.
+
+        All questions are asked in one go, so that no answer depends on where an earlier run was cut off.
+        """
+        results: list[Result] = []
+        try:
+            for result in self._answered(item, read()):
+                results.append(result)  # one by one, so that those before an error are kept
+        except DragonflyError as error:
+            results += item.failures(error.exit_code, error.message, but=len(results))
+        except Exception as error:  # a bug met in one image must not cost the night; the error code tells it
+            why = (
+                f"{item.image}: this is a bug in dragonfly ({type(error).__name__}); ask about this image with --debug"
+            )
+            results += item.failures(_BUG_CODE, why, but=len(results))
+        return results
+
+    def _answered(self, item: Item, opened: _Open) -> Iterator[Result]:
+        try:
+            records = answer_planned(self.model, opened.source, opened.plan, self._request_for(item), read=opened.read)
+            for question, record in zip(item.questions, records, strict=True):
+                yield Result(item.key(question), record | {"image": item.image})
+        finally:
+            opened.source.close()
+
+    def _request_for(self, item: Item) -> Request:
+        """With the calibration that was there when the run began."""
+        settings = asdict(item.opening) | asdict(item.looking)
+        request = as_request(self.model, list(item.questions), self._job.answering, settings)
+        return replace(request, control=item.control, calibration=self._request.calibration)
+
+
+def _close(reading: "Future[Any]") -> None:
+    if not reading.cancelled() and reading.exception() is None:
+        reading.result().source.close()

@@ -1,0 +1,39 @@
+"""A field of view, and a plan of which are looked at."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from dragonfly_cli.geometry import Box
+
+if TYPE_CHECKING:  # these import numpy and scipy, which a plan of one field needs not
+    from dragonfly_cli.fields.search import ZoomSearch
+    from dragonfly_cli.fields.tissue import Tissue
+
+Role = Literal["overview", "zoom", "region", "slice", "whole"]
+
+
+@dataclass(frozen=True)
+class Field:
+    """A box of one frame, in level-0 pixels, that the model is shown in one go."""
+
+    id: int
+    role: Role
+    frame: int
+    box: Box
+
+
+@dataclass(frozen=True)
+class LookPlan:
+    """The fields to look at, one after the other; their ids count from 0.
+
+    With ``search``, those of role ``zoom`` are spread evenly, and a model may choose better ones.
+    """
+
+    fields: list[Field]
+    search: "ZoomSearch | None" = None
+    tissue: "Tissue | None" = None
+
+    @property
+    def certain(self) -> list[Field]:
+        """The fields that no search replaces."""
+        return [field for field in self.fields if self.search is None or field.role != "zoom"]

@@ -1,0 +1,96 @@
+"""Candidate fields: a grid over the tissue at the scale that is to be looked at, and coarser cells made of its cells.
+
+A cell of power 0 is a field; one of power 1 is four of them, and so on. Pure geometry.
+"""
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from dragonfly_cli.geometry import Box
+
+SMALLEST_SHARE = 0.2  # a field with less tissue is glass
+
+Cell = tuple[int, int]  # column and row
+
+
+class Area(Protocol):
+    """What a grid lies over: tissue, or the part of it within an outline."""
+
+    @property
+    def bounds(self) -> Box: ...
+
+    def share(self, box: Box) -> float:
+        """How much of ``box`` belongs to it, 0 to 1."""
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """Cells of ``field_wh`` level-0 pixels over ``bounds``, centred on it."""
+
+    area: Area
+    bounds: Box
+    field_wh: tuple[int, int]
+    _known: dict[int, dict[Cell, float]] = field(default_factory=dict, init=False, repr=False)  # by power
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(columns, rows) of power 0."""
+        width, height = self.field_wh
+        return -(-self.bounds.width // width), -(-self.bounds.height // height)
+
+    def box(self, cell: Cell, power: int = 0) -> Box:
+        """A cell in level-0 pixels; it may reach beyond the slide, where there is white."""
+        width, height = (side << power for side in self.field_wh)
+        columns, rows = self.shape
+        left = self.bounds.x + (self.bounds.width - columns * self.field_wh[0]) // 2
+        top = self.bounds.y + (self.bounds.height - rows * self.field_wh[1]) // 2
+        return Box(left + cell[0] * width, top + cell[1] * height, width, height)
+
+    def cells(self, power: int = 0) -> dict[Cell, float]:
+        """The cells that belong to the area, row by row, and how much of each does."""
+        if power not in self._known:
+            self._known[power] = self._coarser(power) if power else self._finest()
+        return self._known[power]
+
+    def children(self, cell: Cell, power: int) -> list[Cell]:
+        """The cells of ``power - 1`` that a cell is made of, those of the area."""
+        column, row = cell
+        finer = self.cells(power - 1)
+        return [child for child in _quarters(column, row) if child in finer]
+
+    def _coarser(self, power: int) -> dict[Cell, float]:
+        shares: dict[Cell, float] = {}
+        for (column, row), share in self.cells(power - 1).items():
+            cell = column // 2, row // 2
+            shares[cell] = shares.get(cell, 0.0) + share / 4
+        return shares
+
+    def _finest(self) -> dict[Cell, float]:
+        columns, rows = self.shape
+        every = {
+            (column, row): self.area.share(self.box((column, row))) for row in range(rows) for column in range(columns)
+        }
+        enough = {cell: share for cell, share in every.items() if share >= SMALLEST_SHARE}
+        return enough or {cell: share for cell, share in every.items() if share > 0}
+
+
+def _quarters(column: int, row: int) -> list[Cell]:
+    return [(2 * column + right, 2 * row + down) for down in (0, 1) for right in (0, 1)]
+
+
+def spread_cells(cells: dict[Cell, float], most: int) -> list[Cell]:
+    """At most ``most`` cells, far apart from each other: the fullest first, then always the one farthest from all."""
+    left = list(cells)
+    if not left:
+        return []
+    chosen = [max(left, key=cells.__getitem__)]
+    distance = {cell: _squared(cell, chosen[0]) for cell in left}
+    while len(chosen) < min(most, len(left)):
+        farthest = max(left, key=lambda cell: (distance[cell], cells[cell]))
+        chosen.append(farthest)
+        distance = {cell: min(known, _squared(cell, farthest)) for cell, known in distance.items()}
+    return chosen
+
+
+def _squared(one: Cell, other: Cell) -> int:
+    return (one[0] - other[0]) ** 2 + (one[1] - other[1]) ** 2

@@ -1,0 +1,152 @@
+"""Where a slide has tissue: a mask on a thumbnail, from Otsu's thresholds on saturation and brightness.
+
+Small objects are dropped and small holes filled, by area in square microns. Ink of a pen is left out and reported.
+Source: N. Otsu, "A threshold selection method from gray-level histograms" (1979).
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from PIL import Image
+from scipy import ndimage
+
+from dragonfly_cli.geometry import Box
+from dragonfly_cli.readers.source import Source
+
+THUMBNAIL_SIDE_PX = 1024
+# Glass is nearly white and colourless. The thresholds may not leave these ranges, so that a slide that is all tissue
+# is not split into dark and pale tissue, nor one that is all glass into two kinds of noise.
+SATURATION_RANGE = (14, 40)
+LUMA_RANGE = (150, 215)
+SMALLEST_OBJECT_UM2 = 20_000.0  # a disc of 160 microns
+LARGEST_FILLED_HOLE_UM2 = 60_000.0
+_SMALLEST_OBJECT_SHARE = 5e-4  # of the thumbnail, where there is no scale
+_REPORTED_INK_SHARE = 0.01
+_MOST_INK_SHARE = 0.3  # more of that colour than this is a stain
+
+
+@dataclass(frozen=True)
+class Tissue:
+    """A mask [rows, columns] over the whole frame; ``found`` is False when it had to be all of it."""
+
+    mask: np.ndarray
+    size_wh: tuple[int, int]  # of the frame, in level-0 pixels
+    found: bool
+    ink_share: float = 0.0
+
+    @property
+    def pixel_wh(self) -> tuple[float, float]:
+        """Level-0 pixels per pixel of the mask."""
+        rows, columns = self.mask.shape
+        return self.size_wh[0] / columns, self.size_wh[1] / rows
+
+    @property
+    def bounds(self) -> Box:
+        """The smallest box with all of the tissue, in level-0 pixels."""
+        rows, columns = np.nonzero(self.mask.any(axis=1))[0], np.nonzero(self.mask.any(axis=0))[0]
+        width, height = self.pixel_wh
+        left, top = int(columns[0] * width), int(rows[0] * height)
+        right = min(self.size_wh[0], int(np.ceil((columns[-1] + 1) * width)))
+        bottom = min(self.size_wh[1], int(np.ceil((rows[-1] + 1) * height)))
+        return Box(left, top, right - left, bottom - top)
+
+    def share(self, box: Box) -> float:
+        """How much of ``box`` is tissue, 0 to 1; what lies beyond the frame is none."""
+        width, height = self.pixel_wh
+        left, top, right, bottom = box.corners
+        area = self._sum_to(right / width, bottom / height) - self._sum_to(left / width, bottom / height)
+        area += self._sum_to(left / width, top / height) - self._sum_to(right / width, top / height)
+        return float(area * width * height / (box.width * box.height))
+
+    def _sum_to(self, x: float, y: float) -> float:
+        """The mask's area left of and above a point, in its pixels; linear between them."""
+        sums = self._sums
+        rows, columns = self.mask.shape
+        x, y = min(max(x, 0.0), columns), min(max(y, 0.0), rows)
+        column, row = min(int(x), columns - 1), min(int(y), rows - 1)
+        dx, dy = x - column, y - row
+        upper = sums[row, column] * (1 - dx) + sums[row, column + 1] * dx
+        lower = sums[row + 1, column] * (1 - dx) + sums[row + 1, column + 1] * dx
+        return float(upper * (1 - dy) + lower * dy)
+
+    @cached_property
+    def _sums(self) -> np.ndarray:
+        return np.pad(self.mask.astype(np.float64).cumsum(axis=0).cumsum(axis=1), ((1, 0), (1, 0)))
+
+
+def find_tissue(source: Source) -> Tissue:
+    """The tissue of a slide's only frame; all of it where none stands out. Says what it met in ``source.warnings``."""
+    thumbnail = source.view(Box(0, 0, *source.size_wh)).resize(_thumbnail_wh(source.size_wh))
+    pixels = np.asarray(thumbnail)
+    rows, columns = pixels.shape[:2]
+    pixel_um2 = None
+    if source.mpp is not None:
+        pixel_um2 = source.size_wh[0] * source.mpp[0] / columns * source.size_wh[1] * source.mpp[1] / rows
+    tissue = Tissue(*mask_of(pixels, pixel_um2, source.size_wh))
+    if not tissue.found:
+        source.warnings.append("tissue: fallback: none stood out from the glass, so all of the slide was taken for it")
+    if tissue.ink_share > _REPORTED_INK_SHARE:
+        source.warnings.append(f"pen marks were left out of the search: {tissue.ink_share:.0%} of what is not glass")
+    return tissue
+
+
+def mask_of(
+    pixels: np.ndarray, pixel_um2: float | None, size_wh: tuple[int, int]
+) -> tuple[np.ndarray, tuple[int, int], bool, float]:
+    """The fields of ``Tissue`` for a picture, [rows, columns, 3] uint8."""
+    stained = _stands_out(pixels)
+    ink = _ink(pixels) & stained
+    ink_share = float(ink.sum() / max(1, stained.sum()))
+    if ink_share > _MOST_INK_SHARE:
+        ink, ink_share = np.zeros_like(ink), 0.0
+    smallest = SMALLEST_OBJECT_UM2 / pixel_um2 if pixel_um2 else _SMALLEST_OBJECT_SHARE * stained.size
+    largest_hole = LARGEST_FILLED_HOLE_UM2 / SMALLEST_OBJECT_UM2 * smallest
+    mask = _without_small(ndimage.binary_closing(stained & ~ink, iterations=1) | (stained & ~ink), smallest)
+    mask = ~_without_small(~mask, largest_hole) & ~ink
+    found = bool(mask.any())
+    return (mask if found else np.ones_like(mask)), size_wh, found, ink_share
+
+
+def otsu(values: np.ndarray) -> int:
+    """The threshold of 8-bit values that parts them into the two most distinct classes; the upper one is above it."""
+    counts = np.bincount(values.ravel(), minlength=256).astype(np.float64)
+    below = counts.cumsum()
+    above = below[-1] - below
+    mass = (counts * np.arange(256)).cumsum()
+    with np.errstate(divide="ignore", invalid="ignore"):
+        between = below * above * (mass / below - (mass[-1] - mass) / above) ** 2
+    return int(np.nan_to_num(between).argmax())
+
+
+def _stands_out(pixels: np.ndarray) -> np.ndarray:
+    saturation, luma = _saturation(pixels), np.asarray(Image.fromarray(pixels).convert("L"))
+    coloured = saturation > np.clip(otsu(saturation), *SATURATION_RANGE)
+    return (coloured & (luma < 250)) | (luma < np.clip(otsu(luma), *LUMA_RANGE))
+
+
+def _saturation(pixels: np.ndarray) -> np.ndarray:
+    """Greatest less smallest of the three colours: unlike HSV's it calls black colourless."""
+    return pixels.max(axis=-1) - pixels.min(axis=-1)
+
+
+def _ink(pixels: np.ndarray) -> np.ndarray:
+    """Black, and strong blue, cyan and green, which haematoxylin and eosin do not give."""
+    red, green, blue = (pixels[..., channel].astype(np.int16) for channel in range(3))
+    black = pixels.max(axis=-1) < 60
+    greenish = (green - red > 40) & (green > blue - 30)
+    bluish = (blue - red > 90) & (green - red > 25)
+    return black | greenish | bluish
+
+
+def _without_small(mask: np.ndarray, smallest_px: float) -> np.ndarray:
+    """``mask`` less its connected pieces below ``smallest_px``."""
+    labels, _ = ndimage.label(mask)
+    kept = np.bincount(labels.ravel()) >= smallest_px
+    kept[0] = False
+    return kept[labels]
+
+
+def _thumbnail_wh(size_wh: tuple[int, int]) -> tuple[int, int]:
+    scale = min(1.0, THUMBNAIL_SIDE_PX / max(size_wh))
+    return max(1, round(size_wh[0] * scale)), max(1, round(size_wh[1] * scale))

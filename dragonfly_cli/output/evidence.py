@@ -1,0 +1,39 @@
+"""``--geojson`` and ``--overlay``: files that show where the model looked, refused early, written whole."""
+
+from pathlib import Path
+from typing import Any
+
+from dragonfly_cli.errors import UsageError
+from dragonfly_cli.fields import LookPlan
+from dragonfly_cli.options import EvidenceOptions, LookOptions
+from dragonfly_cli.output.files import check_writable, write_text, write_whole
+from dragonfly_cli.output.terminal import say
+from dragonfly_cli.readers import Source
+
+
+def check_evidence(evidence: EvidenceOptions, output: Path | None) -> None:
+    """Raises OutputError or UsageError for files that cannot be written, before any work is done."""
+    paths = [path for path in (output, evidence.geojson, evidence.overlay) if path is not None]
+    for path in paths:
+        check_writable(path)
+    if len({path.absolute() for path in paths}) < len(paths):
+        raise UsageError("two outputs have the same name", "give --output, --geojson and --overlay names of their own")
+
+
+def write_evidence(
+    evidence: EvidenceOptions, looking: LookOptions, source: Source, plan: LookPlan, records: list[dict[str, Any]]
+) -> None:
+    """Writes what was asked for about the answers to one image."""
+    if evidence.geojson:
+        from dragonfly_cli.fields.slide_plan import bounds_origin
+        from dragonfly_cli.output.geojson import as_geojson
+
+        offset_xy = bounds_origin(source, looking)
+        if offset_xy != (0, 0):
+            say(f"note: {evidence.geojson} counts from ({offset_xy[0]}, {offset_xy[1]}), as QuPath does on this slide")
+        write_text(evidence.geojson, as_geojson(records, offset_xy))
+    if evidence.overlay:
+        from dragonfly_cli.output.overlay import overlay_picture
+
+        picture = overlay_picture(source, records, plan.tissue.mask if plan.tissue and plan.tissue.found else None)
+        write_whole(evidence.overlay, lambda part: picture.save(part, format="PNG"))

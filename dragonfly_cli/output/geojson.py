@@ -1,0 +1,81 @@
+"""Where the model looked as GeoJSON that QuPath opens: fields as annotations, the crops it zoomed in on as detections.
+
+Coordinates are level-0 pixels, less the corner of the slide's scanned part where QuPath counts from it; the file says
+how much that is. Source: RFC 7946; QuPath's GeoJSON (``objectType``, ``classification``, ``measurements``).
+"""
+
+import json
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from dragonfly_cli.output.notices import NOTICE
+from dragonfly_cli.output.votes import Colour, colour, support, verdict
+
+_CROP_COLOUR: Colour = (230, 170, 0)
+_NAMES = uuid.UUID("6d1f1b6e-6d0c-5e0b-9d3c-2f1f6f0a4d10")  # ids are the same each time the same is asked
+
+
+def as_geojson(records: list[dict[str, Any]], offset_xy: tuple[int, int]) -> str:
+    """The fields of all answers about one image; ``offset_xy`` is taken off every coordinate."""
+    features = [feature for record in records for feature in _features(record, len(records) > 1, offset_xy)]
+    about = {
+        "image": records[0]["image"],
+        "questions": [record["question"] for record in records],
+        "answers": [record["answer"] for record in records],
+        "model": records[0]["model"]["id"],
+        "offset": {"x": offset_xy[0], "y": offset_xy[1]},
+        "notice": NOTICE,
+    }
+    return (
+        json.dumps({"type": "FeatureCollection", "features": features, "dragonfly": about}, ensure_ascii=False) + "\n"
+    )
+
+
+@dataclass(frozen=True)
+class _Mark:
+    """What QuPath shows of a box."""
+
+    kind: Literal["annotation", "detection"]
+    name: str
+    label: str
+    colour: Colour
+    measurements: dict[str, float]
+
+
+def _features(record: dict[str, Any], says_question: bool, offset_xy: tuple[int, int]) -> Iterator[dict[str, Any]]:
+    asked = record["question"] or "caption"
+    for field in record["fields"]:
+        yield _feature(asked, field["box"], offset_xy, _field_mark(record, field, asked if says_question else None))
+        for number, box in enumerate(field["selected"]):
+            crop = _Mark("detection", f"crop {number} of field {field['id']}", "zoomed in on", _CROP_COLOUR, {})
+            yield _feature(asked, box, offset_xy, crop)
+
+
+def _field_mark(record: dict[str, Any], field: dict[str, Any], question: str | None) -> _Mark:
+    measurements = {f"p_{option}": value for option, value in (field["probabilities"] or {}).items()}
+    if field["mpp"] is not None:
+        measurements["mpp"] = field["mpp"]
+    measurements["support"] = support(record, field)
+    label = f"{question}: {field['answer']}" if question else field["answer"]
+    name = f"{field['role']} {field['id']}: {verdict(field)}"
+    return _Mark("annotation", name, label, colour(record, field), measurements)
+
+
+def _feature(asked: str, box: dict[str, int], offset_xy: tuple[int, int], mark: _Mark) -> dict[str, Any]:
+    left, top = box["x"] - offset_xy[0], box["y"] - offset_xy[1]
+    right, bottom = left + box["width"], top + box["height"]
+    ring = [[left, top], [right, top], [right, bottom], [left, bottom], [left, top]]
+    return {
+        "type": "Feature",
+        "id": str(uuid.uuid5(_NAMES, "\n".join([asked, mark.name, json.dumps(box)]))),
+        "geometry": {"type": "Polygon", "coordinates": [ring]},
+        "properties": {
+            "objectType": mark.kind,
+            "name": mark.name,
+            "classification": {"name": mark.label, "color": list(mark.colour)},
+            "isLocked": True,
+            "measurements": mark.measurements,
+        },
+    }

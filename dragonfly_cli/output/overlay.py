@@ -1,0 +1,172 @@
+"""A picture of where the model looked: the whole image with tissue and fields on it, the best fields enlarged beside.
+
+Fields have the colour of what they say (``votes``). One panel per question, one below the other.
+"""
+
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from dragonfly_cli.geometry import Box
+from dragonfly_cli.output.votes import AGREES_COLOUR, NO_COLOUR, YES_COLOUR, Colour, colour, support, verdict
+from dragonfly_cli.readers.source import Source
+
+_MAP_SIDE_PX = 1100
+_BEST_FIELDS = 3
+_BEST_WIDTH_PX = 440
+_MARGIN_PX = 24
+_LINE_PX = 4
+_INK: Colour = (30, 30, 30)
+_PALE: Colour = (110, 110, 110)
+_PAPER: Colour = (255, 255, 255)
+_TISSUE: Colour = (20, 150, 60)
+_ROUND = (1, 2, 5)  # a scale bar is one of these times a power of ten
+
+
+def overlay_picture(source: Source, records: list[dict[str, Any]], mask: np.ndarray | None) -> Image.Image:
+    """``mask`` is the tissue over the whole frame, [rows, columns], or None where none was looked for."""
+    panels = [_panel(source, record, mask) for record in records]
+    picture = Image.new("RGB", (max(panel.width for panel in panels), sum(panel.height for panel in panels)), _PAPER)
+    y = 0
+    for panel in panels:
+        picture.paste(panel, (0, y))
+        y += panel.height
+    return picture
+
+
+def _panel(source: Source, record: dict[str, Any], mask: np.ndarray | None) -> Image.Image:
+    ranked = sorted(record["fields"], key=lambda field: support(record, field), reverse=True)
+    best = [field for field in ranked if field["role"] != "overview"][:_BEST_FIELDS] or ranked[:1]
+    plan = _map(source, record, mask, best)
+    insets = [_inset(source, record, field) for field in best]
+    height = max(plan.height, sum(inset.height + _MARGIN_PX for inset in insets) - _MARGIN_PX)
+    head = 84
+    size = plan.width + 3 * _MARGIN_PX + _BEST_WIDTH_PX, height + head + _MARGIN_PX
+    panel = Image.new("RGB", size, _PAPER)
+    _write_head(panel, record)
+    panel.paste(plan, (_MARGIN_PX, head))
+    y = head
+    for inset in insets:
+        panel.paste(inset, (plan.width + 2 * _MARGIN_PX, y))
+        y += inset.height + _MARGIN_PX
+    return panel
+
+
+def _write_head(panel: Image.Image, record: dict[str, Any]) -> None:
+    draw = ImageDraw.Draw(panel)
+    said = record["probabilities"]
+    sure = f"  (p = {max(said.values()):.2f})" if said else ""
+    title = f"{record['question'] or 'Description'}  {record['answer']}{sure}"
+    rule = f", combined by {record['aggregate']}" if record["aggregate"] else ""
+    looked = f"{len(record['fields'])} field{'s' * (len(record['fields']) != 1)} looked at{rule}"
+    model = f"model {record['model']['id']}, {record['notice']}"
+    width = panel.width - 2 * _MARGIN_PX
+    draw.text((_MARGIN_PX, 16), _shortened(title, _font(26), width), _INK, _font(26))
+    draw.text((_MARGIN_PX, 52), _shortened(f"{looked}; {model}", _font(16), width), _PALE, _font(16))
+
+
+def _map(source: Source, record: dict[str, Any], mask: np.ndarray | None, best: list[dict[str, Any]]) -> Image.Image:
+    """The frame of the best field, with the fields on it."""
+    frame = best[0]["frame"]
+    scale = _MAP_SIDE_PX / max(source.size_wh)
+    size_wh = max(1, round(source.size_wh[0] * scale)), max(1, round(source.size_wh[1] * scale))
+    picture = source.view(Box(0, 0, *source.size_wh), frame).resize(size_wh).convert("RGB")
+    if mask is not None:
+        picture.paste(_TISSUE, mask=_edge_of(mask, size_wh))
+    draw = ImageDraw.Draw(picture)
+    fields = [field for field in record["fields"] if field["frame"] == frame]
+    for field in sorted(fields, key=lambda field: (field["role"] != "overview", support(record, field))):
+        left, top, right, bottom = (round(edge * scale) for edge in _corners(field["box"]))
+        box = left, top, max(left + 4, right - 1), max(top + 4, bottom - 1)
+        draw.rectangle(box, outline=colour(record, field), width=2 if field["role"] == "overview" else _LINE_PX)
+    for field in best:
+        _tag(draw, field, colour(record, field), scale)
+    _draw_scale_bar(picture, source, scale)
+    _draw_legend(picture, record, mask is not None)
+    return picture
+
+
+def _tag(draw: ImageDraw.ImageDraw, field: dict[str, Any], rgb: Colour, scale: float) -> None:
+    """The field's number, on a plate at its upper left corner."""
+    font = _font(16)
+    x, y = max(0, round(field["box"]["x"] * scale)), max(0, round(field["box"]["y"] * scale) - 20)
+    draw.rectangle((x, y, x + draw.textlength(str(field["id"]), font) + 8, y + 20), rgb)
+    draw.text((x + 4, y + 1), str(field["id"]), _PAPER, font)
+
+
+def _inset(source: Source, record: dict[str, Any], field: dict[str, Any]) -> Image.Image:
+    box = field["box"]
+    height = max(40, min(_BEST_WIDTH_PX, round(_BEST_WIDTH_PX * box["height"] / box["width"])))
+    width = min(_BEST_WIDTH_PX, max(40, round(height * box["width"] / box["height"])))
+    view = source.view(Box(box["x"], box["y"], box["width"], box["height"]), field["frame"])
+    inset = Image.new("RGB", (_BEST_WIDTH_PX, height + 26), _PAPER)
+    picture = view.resize((width, height)).convert("RGB")
+    _draw_scale_bar(picture, source, width / box["width"])
+    inset.paste(picture, (0, 26))
+    draw = ImageDraw.Draw(inset)
+    draw.rectangle((0, 26, width - 1, height + 25), outline=colour(record, field), width=_LINE_PX)
+    mpp = "" if field["mpp"] is None else f", {field['mpp']:.2g} um per pixel"
+    text = f"{field['role']} {field['id']}: {verdict(field)}{mpp}"
+    draw.text((0, 2), _shortened(text, _font(16), _BEST_WIDTH_PX), _INK, _font(16))
+    return inset
+
+
+def _draw_scale_bar(picture: Image.Image, source: Source, scale: float) -> None:
+    """A bar of a round length, about a fifth of the width; in pixels where the image has no scale."""
+    mpp = source.mpp[0] if source.mpp else 1.0
+    length = round_length(picture.width / 5 / scale * mpp)
+    bar = round(length / mpp * scale)
+    text = f"{length:g} px" if source.mpp is None else f"{length / 1000:g} mm" if length >= 1000 else f"{length:g} um"
+    draw, font = ImageDraw.Draw(picture), _font(14)
+    plate = max(bar, round(draw.textlength(text, font))) + 16
+    x, y = 10, picture.height - 46
+    draw.rectangle((x, y, x + plate, y + 36), _PAPER)
+    draw.text((x + 8, y + 3), text, _INK, font)
+    draw.rectangle((x + 8, y + 25, x + 8 + bar, y + 29), _INK)
+
+
+def round_length(wanted: float) -> float:
+    """The largest of 1, 2 and 5 times a power of ten that is not above ``wanted``."""
+    power = 10.0 ** np.floor(np.log10(wanted))
+    return float(max(step * power for step in _ROUND if step * power <= wanted * (1 + 1e-9)))
+
+
+def _draw_legend(picture: Image.Image, record: dict[str, Any], has_tissue: bool) -> None:
+    is_yes_no = "yes" in (record["probabilities"] or {})
+    entries = [("says yes", YES_COLOUR), ("says no", NO_COLOUR)] if is_yes_no else [("says so", AGREES_COLOUR)]
+    entries += [("tissue", _TISSUE)] if has_tissue else []
+    draw, font = ImageDraw.Draw(picture), _font(14)
+    width = 100
+    x, y = picture.width - width - 10, picture.height - 20 * len(entries) - 20
+    draw.rectangle((x, y, x + width, y + 20 * len(entries) + 10), _PAPER)
+    for number, (text, rgb) in enumerate(entries):
+        draw.rectangle((x + 8, y + 9 + 20 * number, x + 22, y + 21 + 20 * number), rgb)
+        draw.text((x + 30, y + 6 + 20 * number), text, _INK, font)
+
+
+def _edge_of(mask: np.ndarray, size_wh: tuple[int, int]) -> Image.Image:
+    """A line two pixels wide along the edge of a mask, as a picture of ``size_wh``."""
+    large = np.asarray(Image.fromarray(mask.astype(np.uint8) * 255).resize(size_wh, Image.Resampling.BILINEAR)) > 127
+    padded = np.pad(large, 2)
+    eroded = large.copy()
+    for dx, dy in ((-2, 0), (2, 0), (0, -2), (0, 2)):
+        eroded &= padded[2 + dy : 2 + dy + large.shape[0], 2 + dx : 2 + dx + large.shape[1]]
+    return Image.fromarray((large & ~eroded).astype(np.uint8) * 255)
+
+
+def _corners(box: dict[str, int]) -> tuple[int, int, int, int]:
+    return box["x"], box["y"], box["x"] + box["width"], box["y"] + box["height"]
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size)
+
+
+def _shortened(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
+    text = " ".join(text.split())
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(text + "…") > width:
+        text = text[:-1]
+    return text + "…"

@@ -1,0 +1,39 @@
+"""What each field of a record says for the answer, as a number and as a colour; shared by GeoJSON and overlay."""
+
+from typing import Any
+
+Colour = tuple[int, int, int]
+
+YES_COLOUR: Colour = (200, 30, 45)
+NO_COLOUR: Colour = (40, 100, 180)
+_BETWEEN: Colour = (150, 150, 150)
+AGREES_COLOUR: Colour = (0, 130, 120)
+
+
+def support(record: dict[str, Any], field: dict[str, Any]) -> float:
+    """P(yes) of a yes/no question, else the field's probability of the answer, else 1 where it is the same answer."""
+    said = field["probabilities"]
+    if said is None:
+        return float(field["answer"] == record["answer"])
+    return said["yes"] if "yes" in said else said.get(record["answer"], 0.0)
+
+
+def colour(record: dict[str, Any], field: dict[str, Any]) -> Colour:
+    """Red for yes, blue for no, grey where they are even; for other questions green as the field agrees."""
+    value = support(record, field)
+    if field["probabilities"] is None or "yes" not in field["probabilities"]:
+        return _mixed(_BETWEEN, AGREES_COLOUR, value)
+    if value >= 0.5:
+        return _mixed(_BETWEEN, YES_COLOUR, 2 * value - 1)
+    return _mixed(_BETWEEN, NO_COLOUR, 1 - 2 * value)
+
+
+def verdict(field: dict[str, Any]) -> str:
+    """``Yes 0.97``, or the answer alone where there is no probability."""
+    said = field["probabilities"]
+    return field["answer"] if said is None else f"{field['answer']} {max(said.values()):.2f}"
+
+
+def _mixed(one: Colour, other: Colour, share: float) -> Colour:
+    red, green, blue = (round(a + (b - a) * share) for a, b in zip(one, other, strict=True))
+    return red, green, blue

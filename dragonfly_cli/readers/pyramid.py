@@ -1,0 +1,115 @@
+"""What a slide's file gives - levels, and any block of one - and which of its pixels a view needs.
+
+``Pyramid`` is what the readers of single formats satisfy (``slide_openslide``, ``slide_tiff``, ``slide_dicom``).
+The rest is geometry and touches no pixel.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from PIL import Image
+
+from dragonfly_cli.geometry import Box
+from dragonfly_cli.readers.source import MppSource
+
+BLOCK_SIDE_PX = 1024  # a block is 4 MB as RGBA
+MAX_REGION_PIXELS = 24_000_000  # 72 MB as RGB; a larger region is averaged down as it is read
+REDUCING_GAP = 3  # what a block is box-averaged to is still this many times finer than the output
+LEVEL_TOLERANCE = 1.01  # downsamples are not exact: 4.0003 serves where 4 is asked for
+WHITE = "#ffffff"
+
+
+class TileError(Exception):
+    """Pixels of a block are damaged or missing; the others can still be read."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Microns per level-0 pixel along x and y, and where that comes from; ``mpp`` is None when nothing says it."""
+
+    mpp: tuple[float, float] | None
+    source: MppSource
+
+
+class Pyramid(Protocol):
+    """One slide's levels, level 0 the finest. ``read`` may be called from several threads."""
+
+    format: str
+    level_sizes: tuple[tuple[int, int], ...]
+    downsamples: tuple[float, ...]
+    tile_sizes: tuple[tuple[int, int], ...]
+    background: str  # where nothing was scanned
+    scale: Scale
+    icc_profile: bytes | None
+
+    def read(self, level: int, block: Box) -> Image.Image:
+        """The block, in pixels of the level, as RGB on the background; raises TileError."""
+
+    def details(self) -> dict[str, Any]:
+        """Technical facts that only this format has; no patient data."""
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class ReadPlan:
+    """What to read for one view: pixels of one level, and where in them the view lies."""
+
+    level: int
+    downsample: float
+    region: Box  # in pixels of the level
+    box: tuple[float, float, float, float]  # left, top, right, bottom of the view inside the region
+    reduce_xy: tuple[int, int]  # average so many pixels of the level into one before resizing
+
+
+def plan_read(downsamples: tuple[float, ...], box: Box, size_wh: tuple[int, int]) -> ReadPlan:
+    """The coarsest level that is no coarser than the output, and its whole pixels that cover ``box``."""
+    wanted = min(box.width / size_wh[0], box.height / size_wh[1]) * LEVEL_TOLERANCE
+    level = max((i for i, scale in enumerate(downsamples) if scale <= wanted), key=downsamples.__getitem__, default=0)
+    scale = downsamples[level]
+    left, top, right, bottom = (edge / scale for edge in box.corners)
+    x, y = math.floor(left + 1e-6), math.floor(top + 1e-6)
+    region = Box(x, y, max(1, math.ceil(right - 1e-6) - x), max(1, math.ceil(bottom - 1e-6) - y))
+    inside = (
+        max(0.0, left - x),
+        max(0.0, top - y),
+        min(right - x, region.width),
+        min(bottom - y, region.height),
+    )
+    return ReadPlan(level, scale, region, inside, _plan_reduction(region, size_wh))
+
+
+def plan_strips(region: Box, reduce_xy: tuple[int, int]) -> Iterator[Box]:
+    """``region`` cut into strips of its full width, whose origins fall on whole reduced pixels."""
+    step = max(1, BLOCK_SIDE_PX // reduce_xy[1]) * reduce_xy[1]
+    for y in range(0, region.height, step):
+        yield Box(region.x, region.y + y, region.width, min(step, region.height - y))
+
+
+def plan_blocks(strip: Box, reduce_x: int) -> Iterator[Box]:
+    """A strip cut into blocks whose origins fall on whole reduced pixels."""
+    step = max(1, BLOCK_SIDE_PX // reduce_x) * reduce_x
+    for x in range(0, strip.width, step):
+        yield Box(strip.x + x, strip.y, min(step, strip.width - x), strip.height)
+
+
+def plan_tiles(block: Box, tile_wh: tuple[int, int]) -> Iterator[tuple[tuple[int, int], Box]]:
+    """(column, row) of every tile that ``block`` touches, and the part of it that lies in the block."""
+    width, height = tile_wh
+    left, top, right, bottom = block.corners
+    for row in range(top // height, -(-bottom // height)):
+        for column in range(left // width, -(-right // width)):
+            x, y = max(left, column * width), max(top, row * height)
+            yield (
+                (column, row),
+                Box(x, y, min(right, (column + 1) * width) - x, min(bottom, (row + 1) * height) - y),
+            )
+
+
+def _plan_reduction(region: Box, size_wh: tuple[int, int]) -> tuple[int, int]:
+    """How far to average: until the region fits, but never below ``REDUCING_GAP`` times the output."""
+    enough = math.ceil(math.sqrt(region.width * region.height / MAX_REGION_PIXELS))
+    x, y = (pixels // (REDUCING_GAP * out) for pixels, out in zip(region.size_wh, size_wh, strict=True))
+    return max(1, min(x, enough)), max(1, min(y, enough))

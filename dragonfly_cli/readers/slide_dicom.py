@@ -1,0 +1,103 @@
+"""DICOM whole slides that OpenSlide refuses, or that lie in a zip, through wsidicom.
+
+A zip is read where it lies: nothing of it is unpacked to disk. Label and overview images are never opened.
+"""
+
+import warnings
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from dragonfly_cli.errors import InputError
+from dragonfly_cli.geometry import Box
+from dragonfly_cli.readers.dicom.signature import HEAD_BYTES, WSI_SOP_CLASS, is_dicom, sop_class
+from dragonfly_cli.readers.pyramid import WHITE, Scale, TileError
+from dragonfly_cli.readers.slide_tiles import intersection
+
+
+def is_zipped_slide(path: Path) -> bool:
+    """Whether a zip holds a file of a DICOM whole slide."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(_is_of_slide(archive, name) for name in _entries(archive))
+    except (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError):  # the last two: encrypted
+        return False
+
+
+def _is_of_slide(archive: zipfile.ZipFile, name: str) -> bool:
+    with archive.open(name) as entry:
+        head = entry.read(HEAD_BYTES)
+    return is_dicom(head) and sop_class(head) == WSI_SOP_CLASS
+
+
+class WsidicomPyramid:
+    """See ``Pyramid``; ``path`` is a file of the slide, whose neighbours belong to it, or a zip. Raises InputError."""
+
+    background = WHITE
+    format = "dicom"
+    icc_profile: bytes | None = None
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._slide = self._open()
+        levels = sorted(self._slide.levels, key=lambda level: level.level)
+        self._numbers = [level.level for level in levels]
+        self.level_sizes = tuple((level.size.width, level.size.height) for level in levels)
+        width = self.level_sizes[0][0]
+        self.downsamples = tuple(width / level_width for level_width, _ in self.level_sizes)
+        self.tile_sizes = tuple((level.tile_size.width, level.tile_size.height) for level in levels)
+        mpp = levels[0].mpp
+        self.scale = Scale((mpp.width, mpp.height), "file") if mpp.width > 0 and mpp.height > 0 else Scale(None, "none")
+
+    def read(self, level: int, block: Box) -> Image.Image:
+        canvas = Image.new("RGB", block.size_wh, WHITE)
+        inside = intersection(block, Box(0, 0, *self.level_sizes[level]))
+        if inside is None:
+            return canvas
+        try:
+            pixels = self._slide.read_region((inside.x, inside.y), self._numbers[level], inside.size_wh, threads=1)
+        except Exception:
+            # decoders, pydicom and wsidicom each raise what they like; whichever it is, the pixels are not there
+            raise TileError(f"level {level}") from None
+        canvas.paste(pixels.convert("RGB"), (inside.x - block.x, inside.y - block.y))
+        return canvas
+
+    def details(self) -> dict[str, Any]:
+        return {"objective_power": None, "bounds": None, "quickhash": None}
+
+    def close(self) -> None:
+        self._slide.close()
+
+    def _open(self) -> Any:
+        from wsidicom import WsiDicom
+
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # pydicom's may quote a patient's name
+                return WsiDicom.open(list(self._files()))
+        except InputError:
+            raise
+        except Exception as error:
+            raise InputError(
+                f"cannot open {self._path}: it holds no DICOM whole slide that can be read ({type(error).__name__})",
+                "copy or export it again, with all files that belong to it",
+            ) from None
+
+    def _files(self) -> Iterator[Any]:
+        if not zipfile.is_zipfile(self._path):
+            yield from sorted(entry for entry in self._path.parent.iterdir() if entry.is_file())
+            return
+        from upath import UPath
+
+        with zipfile.ZipFile(self._path) as archive:
+            for name in filter(lambda name: _is_of_slide(archive, name), _entries(archive)):
+                yield UPath(f"zip://{name}", fo=str(self._path))
+
+
+def _entries(archive: zipfile.ZipFile) -> list[str]:
+    """The files of a zip, without hidden ones and those that macOS adds."""
+    names = (entry.filename for entry in archive.infolist() if not entry.is_dir())
+    return [name for name in names if not any(part.startswith((".", "__MACOSX")) for part in name.split("/"))]

@@ -1,0 +1,126 @@
+"""A slide's levels through OpenSlide: every format it reads, DICOM included.
+
+Label and macro images are never opened: they may show a patient's name. JPEG tiles are decoded directly where that
+gives the same pixels (``slide_tiles``).
+"""
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import openslide
+from PIL import Image
+
+from dragonfly_cli.errors import InputError
+from dragonfly_cli.geometry import Box
+from dragonfly_cli.readers.pyramid import TileError
+from dragonfly_cli.readers.slide_scale import positive_number, scale_of
+from dragonfly_cli.readers.slide_tiles import SegmentedPage, jpeg_levels
+
+OPEN_ERRORS = (openslide.OpenSlideError, OSError, ValueError, RuntimeError)
+_UNTOLD_TILE_PX = 256
+
+
+def is_known(path: Path) -> bool:
+    """Whether OpenSlide takes the file for one of its formats."""
+    try:
+        return openslide.OpenSlide.detect_format(path) is not None
+    except OPEN_ERRORS:
+        return False
+
+
+class OpenSlidePyramid:
+    """See ``Pyramid``. Raises InputError where OpenSlide refuses the file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._handle = self._open()
+        properties = self._handle.properties
+        self.format: str = properties[openslide.PROPERTY_NAME_VENDOR]
+        self.level_sizes: tuple[tuple[int, int], ...] = self._handle.level_dimensions
+        self.downsamples: tuple[float, ...] = self._handle.level_downsamples
+        self.tile_sizes = tuple(self._tile_size(level) for level in range(len(self.level_sizes)))
+        self.background = "#" + properties.get(openslide.PROPERTY_NAME_BACKGROUND_COLOR, "ffffff")
+        self.scale = scale_of(properties)
+        self.icc_profile = self._profile()
+        self._direct: dict[int, SegmentedPage] = jpeg_levels(path, self.format, self.level_sizes, self.downsamples)
+
+    def read(self, level: int, block: Box) -> Image.Image:
+        if direct := self._direct.get(level):
+            return direct.read(block)
+        handle = self._handle
+        try:
+            return self._read(handle, level, block)
+        except OPEN_ERRORS:
+            self._replace(handle)
+        with self._open() as unspoilt:
+            try:
+                return self._read(unspoilt, level, block)
+            except OPEN_ERRORS:
+                raise TileError(f"level {level}") from None
+
+    def details(self) -> dict[str, Any]:
+        properties = self._handle.properties
+        return {
+            "objective_power": positive_number(properties.get(openslide.PROPERTY_NAME_OBJECTIVE_POWER)),
+            "bounds": self._bounds(),
+            "quickhash": properties.get(openslide.PROPERTY_NAME_QUICKHASH1),
+        }
+
+    def close(self) -> None:
+        for level in self._direct.values():
+            level.close()
+        self._handle.close()
+
+    def _open(self) -> openslide.OpenSlide:
+        try:
+            return openslide.OpenSlide(self._path)
+        except OPEN_ERRORS:
+            raise InputError(
+                f"cannot open the slide {self._path}: OpenSlide finds it damaged or of an unsupported kind",
+                "copy or export it again, with all files that belong to it",
+            ) from None
+
+    def _replace(self, spoilt: openslide.OpenSlide) -> None:
+        """After one bad tile OpenSlide answers every later call on the handle with the same error.
+
+        The old handle is not closed here, because another thread may be reading from it; it closes when the last
+        one lets go of it.
+        """
+        with self._lock:
+            if self._handle is spoilt:
+                self._handle = self._open()
+
+    def _read(self, handle: openslide.OpenSlide, level: int, block: Box) -> Image.Image:
+        scale = self.downsamples[level]
+        origin = round(block.x * scale), round(block.y * scale)
+        return _flattened(handle.read_region(origin, level, block.size_wh), self.background)
+
+    def _tile_size(self, level: int) -> tuple[int, int]:
+        properties = self._handle.properties
+        sides = (properties.get(f"openslide.level[{level}].tile-{side}") for side in ("width", "height"))
+        width, height = (int(positive_number(side) or _UNTOLD_TILE_PX) for side in sides)
+        return width, height
+
+    def _profile(self) -> bytes | None:
+        try:
+            profile = self._handle.color_profile
+        except OPEN_ERRORS:
+            return None
+        return None if profile is None else profile.tobytes()
+
+    def _bounds(self) -> dict[str, int] | None:
+        """The scanned part of level 0, in the formats that tell it."""
+        names = ("x", "y", "width", "height")
+        edges = [self._handle.properties.get(f"openslide.bounds-{name}", "") for name in names]
+        return dict(zip(names, map(int, edges), strict=True)) if all(edges) else None
+
+
+def _flattened(rgba: Image.Image, background: str) -> Image.Image:
+    alpha = rgba.getchannel("A")
+    if alpha.getextrema() == (255, 255):
+        return rgba.convert("RGB")
+    canvas = Image.new("RGB", rgba.size, background)
+    canvas.paste(rgba.convert("RGB"), mask=alpha)
+    return canvas

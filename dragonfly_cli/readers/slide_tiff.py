@@ -1,0 +1,131 @@
+"""Plain large TIFF and OME-TIFF as a slide of one or more levels, through tifffile.
+
+For files that OpenSlide does not take, or takes for a single level because their pyramid is kept in sub-images.
+Non-goals: channels of fluorescence, focal planes and time points; the first of them is shown.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+from PIL import Image
+
+from dragonfly_cli.errors import InputError
+from dragonfly_cli.geometry import Box
+from dragonfly_cli.readers.pyramid import WHITE, Scale
+from dragonfly_cli.readers.slide_scale import PLAUSIBLE_MPP, scale_of
+from dragonfly_cli.readers.slide_tiles import DECODE_ERRORS, SegmentedPage
+
+SMALLEST_PIXELS = 25_000_000  # a smaller TIFF is opened as the picture it is
+LARGEST_SEGMENT_PIXELS = 200_000_000  # 600 MB as RGB: a strip is decoded in one piece
+_SAME_SHAPE = 0.05  # a level may differ by so much from the shape of level 0; a thumbnail of something else by more
+_OME_UNITS = {"nm": 1e-3, "µm": 1.0, "um": 1.0, "mm": 1e3}  # to microns
+
+
+def is_known(path: Path, opens_elsewhere: bool) -> bool:
+    """Whether this reader should show the file: it is large, or has levels that OpenSlide would not find."""
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            levels = _levels(tiff)
+            width, height = levels[0].imagewidth, levels[0].imagelength
+            if opens_elsewhere:
+                return tiff.is_ome and len(levels) > 1
+            return len(levels) > 1 or width * height > SMALLEST_PIXELS
+    except (*DECODE_ERRORS, tifffile.TiffFileError, KeyError, AttributeError):
+        return False
+
+
+class TiffPyramid:
+    """See ``Pyramid``. Raises InputError for pixels that are no picture, or cannot be read in pieces."""
+
+    background = WHITE
+
+    def __init__(self, path: Path) -> None:
+        try:
+            with tifffile.TiffFile(path) as tiff:
+                pages = _levels(tiff)
+                for page in pages:
+                    _check(path, page)
+                self.format = "ome-tiff" if tiff.is_ome else "tiff"
+                self.scale = _ome_scale(tiff) or scale_of(_resolution(pages[0]))
+                self.icc_profile: bytes | None = pages[0].iccprofile
+                self._levels = [SegmentedPage(path, page) for page in pages]
+        except (*DECODE_ERRORS, tifffile.TiffFileError, KeyError) as error:
+            raise InputError(f"cannot open {path}: the TIFF is damaged", "copy or export the file again") from error
+        self.level_sizes = tuple(level.size_wh for level in self._levels)
+        width = self.level_sizes[0][0]
+        self.downsamples = tuple(width / level_width for level_width, _ in self.level_sizes)
+        self.tile_sizes = tuple(level.segment_wh for level in self._levels)
+
+    def read(self, level: int, block: Box) -> Image.Image:
+        return self._levels[level].read(block)
+
+    def details(self) -> dict[str, Any]:
+        return {"objective_power": None, "bounds": None, "quickhash": None}
+
+    def close(self) -> None:
+        for level in self._levels:
+            level.close()
+
+
+def _levels(tiff: tifffile.TiffFile) -> list[Any]:
+    """The pages that show the same picture, large to small: of a series with levels, else of a series of pages."""
+    largest = max(tiff.series, key=lambda series: series.keyframe.imagewidth * series.keyframe.imagelength)
+    if len(largest.levels) > 1:
+        pages = [level.keyframe for level in largest.levels]
+    else:
+        pages = [series.keyframe for series in tiff.series]
+    base = max(pages, key=lambda page: page.imagewidth)
+    shape = base.imagewidth / base.imagelength
+    alike = {
+        page.imagewidth: page.aspage()
+        for page in pages
+        if abs(page.imagewidth / page.imagelength / shape - 1) < _SAME_SHAPE
+    }
+    return [alike[width] for width in sorted(alike, reverse=True)]
+
+
+def _check(path: Path, page: Any) -> None:
+    samples_beside = page.planarconfig == 1 or page.samplesperpixel == 1
+    if page.dtype not in (np.uint8, np.uint16) or page.samplesperpixel > 4 or not samples_beside:
+        raise InputError(
+            f"cannot open {path}: {page.samplesperpixel} samples of {page.dtype} are no grey or colour picture",
+            "export it as an RGB TIFF of 8 bits",
+        )
+    rows = page.tilelength if page.is_tiled else min(page.rowsperstrip, page.imagelength)
+    columns = page.tilewidth if page.is_tiled else page.imagewidth
+    if rows * columns > LARGEST_SEGMENT_PIXELS:
+        raise InputError(
+            f"cannot open {path}: it is stored in pieces of {rows * columns // 10**6} million pixels",
+            "save it as a tiled TIFF",
+        )
+
+
+def _resolution(page: Any) -> dict[str, str]:
+    """TIFF resolution under OpenSlide's property names."""
+    found: dict[str, str] = {}
+    for name in ("XResolution", "YResolution"):
+        if tag := page.tags.get(name):
+            numerator, denominator = tag.value
+            found[f"tiff.{name}"] = str(numerator / denominator if denominator else 0)
+    unit = page.tags.get("ResolutionUnit")
+    found["tiff.ResolutionUnit"] = {2: "inch", 3: "centimeter"}.get(unit.value if unit else 2, "")
+    return found
+
+
+def _ome_scale(tiff: tifffile.TiffFile) -> Scale | None:
+    """PhysicalSizeX and Y of an OME header, whose unit is microns where it is not said."""
+    if not tiff.ome_metadata:
+        return None
+    pixels = tifffile.xml2dict(tiff.ome_metadata)["OME"]["Image"]
+    pixels = (pixels[0] if isinstance(pixels, list) else pixels)["Pixels"]
+    sizes = []
+    for axis in "XY":
+        size, unit = pixels.get(f"PhysicalSize{axis}"), pixels.get(f"PhysicalSize{axis}Unit", "µm")
+        if size is None or unit not in _OME_UNITS:
+            return None
+        sizes.append(float(size) * _OME_UNITS[unit])
+    if not all(PLAUSIBLE_MPP[0] <= size <= PLAUSIBLE_MPP[1] for size in sizes):
+        return None
+    return Scale((sizes[0], sizes[1]), "file")

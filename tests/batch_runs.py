@@ -1,0 +1,67 @@
+"""What the tests of ``batch`` have in common: a small study, and tables without what differs from run to run."""
+
+import csv
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+from make_files import write_dicom, write_png
+
+from dragonfly_cli.batch.items import Item
+from dragonfly_cli.options import LookOptions, OpenOptions
+from dragonfly_cli.readers import Source
+from dragonfly_cli.readers.inputs import Input
+
+# A tiny network with the published shape: what it says does not matter here, and it says it ten times as fast.
+TINY = Path(__file__).parent / "golden" / "v1" / "checkpoint"
+QUESTIONS = ("-q", "Is there a tumour?", "-q", 'What is it, "roughly"?', "--max-tokens", "3", "-m", str(TINY))
+_SECONDS = re.compile(rb",\d+\.\d{3},")  # the only cell with three decimals
+_TIMING = re.compile(rb'"timing": \{[^}]*\}')
+
+
+def write_study(folder: Path, images: int = 4) -> Path:
+    """Pictures of different colours, a film of three frames, and a broken slide in the middle."""
+    folder.mkdir()
+    for number in range(images):
+        write_png(folder / f"{number:03}.png", (60 + number, 40), f"rgb({number * 50 % 256}, 80, 200)")
+    write_dicom(folder / "film.dcm", np.random.default_rng(0).integers(0, 200, (3, 40, 50), np.uint8))
+    (folder / "001-broken.svs").write_bytes(b"II*\0 and then nothing")
+    return folder
+
+
+def items_named(count: int) -> list[Item]:
+    """Items of images that are not there."""
+
+    def never(options: OpenOptions) -> Source:
+        raise AssertionError("it was opened")
+
+    return [Item(Input(f"{number}.png", never), (), OpenOptions(), LookOptions()) for number in range(count)]
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return [{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)]
+
+
+def bytes_of(path: Path) -> bytes:
+    """The file, but for how long things took."""
+    return _TIMING.sub(b'"timing": {}', _SECONDS.sub(b",0.000,", path.read_bytes()))
+
+
+def start(*arguments: str | Path) -> "subprocess.Popen[str]":
+    """``dragonfly ARGUMENTS...`` in a process of its own, with stderr to read from."""
+    command = [sys.executable, "-m", "dragonfly_cli", *map(str, arguments)]
+    quiet = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=quiet)
+
+
+def wait_for(process: "subprocess.Popen[str]", words: str) -> None:
+    """Reads stderr until a line has ``words``."""
+    assert process.stderr is not None
+    for line in process.stderr:
+        if words in line:
+            return
+    raise AssertionError(f"{words!r} was never said")

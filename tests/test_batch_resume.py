@@ -1,0 +1,207 @@
+"""Nothing is lost: killed, interrupted, refused by the disk, a run ends with the rows of one left alone."""
+
+import os
+import resource
+import shutil
+import signal
+import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from batch_runs import QUESTIONS, bytes_of, rows_of, start, wait_for, write_study
+from run_dragonfly import dragonfly, expect_error
+
+from dragonfly_cli.batch.run_lock import RunLock
+
+
+@dataclass(frozen=True)
+class Undisturbed:
+    """A finished run, with records beside its table."""
+
+    study: Path
+    table: Path
+
+    @property
+    def records(self) -> Path:
+        return self.table.with_suffix(".jsonl")
+
+    def again(self, table: Path, *more: str):
+        return dragonfly(*self.call(table), *more)
+
+    def call(self, table: Path) -> tuple[str | Path, ...]:
+        return ("batch", self.study, *QUESTIONS, "-o", table, "--records", table.with_suffix(".jsonl"))
+
+    def equals(self, table: Path) -> bool:
+        """Byte for byte, but for the seconds, in table, records and list of failures."""
+        names = ("answers.csv", "answers.jsonl", "failed.csv")
+        return all(bytes_of(self.table.with_name(name)) == bytes_of(table.with_name(name)) for name in names)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    run = Undisturbed(write_study(folder / "study"), folder / "answers.csv")
+    outcome = run.again(run.table)
+    assert outcome.code == 8, outcome.stderr
+    assert len(rows_of(run.table)) == 12
+    return run
+
+
+@pytest.fixture
+def table(undisturbed: Undisturbed, tmp_path: Path) -> Path:
+    """A copy of the finished run, to be damaged."""
+    for file in undisturbed.table.parent.iterdir():
+        if file.is_file():
+            shutil.copy(file, tmp_path)
+    return tmp_path / "answers.csv"
+
+
+@pytest.mark.slow
+def test_cut_off_at_many_points_it_ends_the_same(undisturbed: Undisturbed, table: Path) -> None:
+    whole, records = table.read_bytes(), table.with_suffix(".jsonl").read_bytes()
+    table.with_name("failed.csv").unlink()
+    header = whole.index(b"\n") + 1
+    for cut in (0, 7, header, *range(header + 11, len(whole), len(whole) // 7), len(whole) - 1):
+        table.write_bytes(whole[:cut])
+        # a record is written before its row, so that it is at least as far
+        table.with_suffix(".jsonl").write_bytes(records[: min(len(records), len(records) * cut // len(whole) + 2000)])
+        assert undisturbed.again(table).code == 8
+        assert undisturbed.equals(table), cut
+
+
+@pytest.mark.slow
+def test_interrupted_then_killed_it_ends_the_same(tmp_path: Path) -> None:
+    many = write_study(tmp_path / "study", images=20)
+    call = ("batch", many, *QUESTIONS, "-o", tmp_path / "answers.csv")
+    first = start(*call)
+    wait_for(first, "001-broken")
+    first.send_signal(signal.SIGINT)
+    wait_for(first, "note: ending after the image in hand")
+    assert first.wait() == 130
+    after_interrupt = rows_of(tmp_path / "answers.csv")
+    assert 4 <= len(after_interrupt) < 44
+    assert len(after_interrupt) % 2 == 0  # the image in hand was finished
+
+    second = start(*call, "--retry-failed")
+    wait_for(second, "001-broken")
+    second.kill()
+    second.wait()
+    assert rows_of(tmp_path / "answers.csv")[: len(after_interrupt)] == after_interrupt
+    assert dragonfly(*call).code == 8
+    (tmp_path / "straight").mkdir()
+    assert dragonfly(*call[:-1], tmp_path / "straight" / "answers.csv").code == 8
+    assert bytes_of(tmp_path / "answers.csv") == bytes_of(tmp_path / "straight" / "answers.csv")
+
+
+def test_a_finished_run_is_not_run_again(undisturbed: Undisturbed, table: Path) -> None:
+    before = table.read_bytes()
+    outcome = undisturbed.again(table)
+    assert outcome.code == 8  # it is still true that some failed
+    assert "6 of 6 images are done" in outcome.stderr
+    assert table.read_bytes() == before
+
+
+def test_two_runs_on_one_output_are_refused(undisturbed: Undisturbed, table: Path) -> None:
+    before = table.read_bytes()
+    with RunLock(table):
+        outcome = undisturbed.again(table)
+        expect_error(outcome, 7, "answers.csv", "another run", f"process {os.getpid()}", socket.gethostname())
+    assert table.read_bytes() == before
+    assert undisturbed.again(table).code == 8
+
+
+@contextmanager
+def files_limited_to(size_bytes: int) -> Iterator[None]:
+    """A disk that refuses: no file may grow beyond that size."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_is_told_and_made_good_later(undisturbed: Undisturbed, tmp_path: Path) -> None:
+    table = tmp_path / "answers.csv"
+    size = undisturbed.records.stat().st_size
+    with files_limited_to(size // 2):
+        outcome = undisturbed.again(table)
+    assert outcome.code == 7
+    assert "error: cannot write" in outcome.stderr
+    assert "answers.jsonl" in outcome.stderr
+    assert 0 < len(rows_of(table)) < 12
+    assert undisturbed.again(table).code == 8
+    assert undisturbed.equals(table)
+
+
+@contextmanager
+def as_one_who_may_not_write_everywhere() -> Iterator[None]:
+    if os.getuid() != 0:
+        yield
+        return
+    nobody = 65534
+    os.setresuid(nobody, nobody, 0)
+    try:
+        yield
+    finally:
+        os.setresuid(0, 0, 0)
+
+
+def test_a_folder_that_may_not_be_written_to(undisturbed: Undisturbed) -> None:
+    with tempfile.TemporaryDirectory() as closed:
+        Path(closed).chmod(0o555)
+        with as_one_who_may_not_write_everywhere():
+            outcome = undisturbed.again(Path(closed, "answers.csv"))
+    expect_error(outcome, 7, "answers.csv", "permission denied")
+
+
+def test_images_that_vanish_are_failed_rows_and_keep_what_was_said(undisturbed: Undisturbed, table: Path) -> None:
+    before = bytes_of(table)
+    (undisturbed.study / "002.png").rename(undisturbed.study.parent / "gone.png")
+    try:
+        assert undisturbed.again(table).code == 8
+    finally:
+        (undisturbed.study.parent / "gone.png").rename(undisturbed.study / "002.png")
+    assert bytes_of(table) == before
+    listed = f"{undisturbed.study}/000.png\n{undisturbed.study}/never.png\n".encode()
+    outcome = dragonfly("batch", "-", *QUESTIONS, "-o", table.with_name("listed.csv"), stdin=listed)
+    assert outcome.code == 8
+    assert [row["error_code"] for row in rows_of(table.with_name("listed.csv"))] == ["", "", "3", "3"]
+    assert bytes_of(table) == before  # a second table in the folder has its own companions
+    assert table.with_name("listed.run.json").exists()
+
+
+def test_failed_images_are_asked_again_when_told_to(undisturbed: Undisturbed, table: Path) -> None:
+    broken = undisturbed.study / "001-broken.svs"
+    content = broken.read_bytes()
+    shutil.copy(undisturbed.study / "003.png", broken)
+    try:
+        assert undisturbed.again(table).code == 8
+        assert undisturbed.equals(table)  # failed is an answer too, unless
+        assert undisturbed.again(table, "--retry-failed").code == 0
+    finally:
+        broken.write_bytes(content)
+    rows = rows_of(table)
+    assert [row["status"] for row in rows] == ["ok"] * 12
+    assert [row["image"] for row in rows] == [row["image"] for row in rows_of(undisturbed.table)]
+    assert not table.with_name("failed.csv").exists()
+
+
+def test_failures_stop_a_run_that_was_told_so(undisturbed: Undisturbed, tmp_path: Path) -> None:
+    table = tmp_path / "answers.csv"
+    outcome = undisturbed.again(table, "--fail-fast")
+    assert outcome.code == 8
+    assert "error: stopped" in outcome.stderr
+    assert [Path(row["image"]).name for row in rows_of(table)] == ["000.png"] * 2 + ["001-broken.svs"] * 2
+    assert undisturbed.again(table, "--max-errors", "1").code == 8  # it goes on behind the one that failed
+    assert undisturbed.equals(table)
+
+
+def test_another_table_s_settings_are_not_taken_for_its_own(undisturbed: Undisturbed, table: Path) -> None:
+    expect_error(undisturbed.again(table, "--limit", "2"), 7, "answers.csv", "limit")
+    table.with_name("answers.jsonl").write_text("this is not a record\n")
+    expect_error(undisturbed.again(table), 7, "answers.jsonl", "not a table")

@@ -1,0 +1,202 @@
+"""What a batch is about: folders, globs, lists, manifests with options of their own; which of it, in which order."""
+
+import json
+from pathlib import Path
+
+import pytest
+from batch_runs import QUESTIONS, TINY, items_named, rows_of, write_study
+from hypothesis import given
+from hypothesis import strategies as st
+from make_files import write_png
+from run_dragonfly import dragonfly, expect_error
+
+from dragonfly_cli.batch.items import Item, Shard, find_items, read_shard, select, shard_of
+from dragonfly_cli.batch.options import BatchOptions, FileOptions, SelectOptions, StopOptions, WorkOptions
+from dragonfly_cli.engine.questions import as_question
+from dragonfly_cli.errors import InputError, UsageError
+from dragonfly_cli.options import AnswerOptions, FormOptions, LookOptions, OpenOptions
+
+ASKED = [as_question("Is it?")]
+
+
+def found(*sources: Path) -> list[Item]:
+    chosen = FormOptions(), OpenOptions(), LookOptions(budget=2), AnswerOptions()
+    options = BatchOptions(FileOptions(Path("unused.csv")), *chosen, SelectOptions(), StopOptions(), WorkOptions())
+    return find_items(list(sources), ASKED, options)
+
+
+def names(items: list[Item]) -> list[str]:
+    return [Path(item.image).name for item in items]
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    return write_study(tmp_path / "study")
+
+
+def test_sources_are_taken_in_order_and_each_image_once(study: Path) -> None:
+    assert names(found(study)) == ["000.png", "001-broken.svs", "001.png", "002.png", "003.png", "film.dcm"]
+    assert names(found(study / "*2.png", study / "film.dcm", study))[:3] == ["002.png", "film.dcm", "000.png"]
+    assert names(found(study.parent / "**" / "00[12].png")) == ["001.png", "002.png"]
+
+
+def test_some_of_them_are_chosen_and_stay_in_order(study: Path) -> None:
+    items = found(study)
+    drawn = select(items, SelectOptions(sample=3), seed=1)
+    assert drawn == select(items, SelectOptions(sample=3), seed=1)
+    assert [item for item in items if item in drawn] == drawn
+    assert any(select(items, SelectOptions(sample=3), seed) != drawn for seed in range(2, 12))
+    assert select(items, SelectOptions(limit=2), 0) == items[:2]
+    assert select(items, SelectOptions(sample=100), 0) == items
+
+
+@given(st.integers(0, 40), st.integers(1, 12))
+def test_every_image_is_in_exactly_one_shard(images: int, count: int) -> None:
+    items = items_named(images)
+    shards = [shard_of(items, Shard(index, count)) for index in range(count)]
+    assert sorted(names([item for shard in shards for item in shard])) == sorted(names(items))
+    assert max(map(len, shards)) - min(map(len, shards)) <= 1
+
+
+def test_shards_are_given_or_taken_from_a_job_array() -> None:
+    assert read_shard(None) == Shard(0, 1)
+    assert read_shard("2/3") == Shard(1, 3)
+    task = {"ID": "12", "MIN": "10", "MAX": "13", "COUNT": "4"}
+    array = {f"SLURM_ARRAY_TASK_{name}": value for name, value in task.items()}
+    assert read_shard("slurm", array) == Shard(2, 4)
+    for wrong in ("0/3", "4/3", "2", "a/b", "-1/2", "1/0"):
+        with pytest.raises(UsageError, match="--shard"):
+            read_shard(wrong)
+    for environment in ({}, array | {"SLURM_ARRAY_TASK_COUNT": "2"}):  # not an array; one with gaps
+        with pytest.raises(UsageError, match="slurm"):
+            read_shard("slurm", environment)
+
+
+MANIFEST = """image,Question,frame,slide-mpp,patient
+study/film.dcm,Is there a tumour?,2,,A
+study/film.dcm,Is there a tumour?,0,0.5,B
+study/film.dcm,,,,C
+study/000.png,Is it?,,,D
+study/000.png,Is it?,,,E
+"""
+
+
+def check_manifest(manifest: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    items = found(manifest)
+    assert names(items) == ["film.dcm", "film.dcm", "film.dcm", "000.png"]
+    assert [item.looking for item in items] == [LookOptions(frame=frame, budget=2) for frame in (2, 0, None, None)]
+    assert [item.opening.slide_mpp for item in items] == [None, 0.5, None, None]
+    assert [item.row_options for item in items] == ["frame=2", "frame=0 slide_mpp=0.5", "", ""]
+    assert [item.questions[0].text for item in items] == ["Is there a tumour?"] * 2 + ["Is it?"] * 2
+    assert all(Path(item.image).exists() for item in items)
+    said = capsys.readouterr().err
+    assert "columns that are not used: patient" in said
+    assert "A" not in said.split("patient")[1]
+
+
+def test_a_manifest_sets_questions_and_options_by_row(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    manifest = study.parent / "list.csv"
+    manifest.write_text("\ufeff" + MANIFEST, encoding="utf-8")
+    check_manifest(manifest, capsys)
+    manifest.write_text(MANIFEST.replace(",", ";"))
+    check_manifest(manifest, capsys)
+    rows = [line.split(",") for line in MANIFEST.splitlines()]
+    lines = [dict(zip(rows[0], [cell or None for cell in row], strict=True)) for row in rows[1:]]
+    lines[0]["frame"] = 2  # type: ignore[assignment]
+    json_lines = study.parent / "list.jsonl"
+    json_lines.write_text("\n".join(map(json.dumps, lines)))
+    check_manifest(json_lines, capsys)
+
+
+def test_a_manifest_may_be_parquet(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    rows = [line.split(",") for line in MANIFEST.splitlines()]
+    table = pyarrow.Table.from_pylist([dict(zip(rows[0], [c or None for c in row], strict=True)) for row in rows[1:]])
+    parquet.write_table(table, study.parent / "list.parquet")
+    check_manifest(study.parent / "list.parquet", capsys)
+
+
+def test_what_is_wrong_with_a_manifest_is_told_before_anything_runs(study: Path, tmp_path: Path) -> None:
+    manifest, output = tmp_path / "list.csv", tmp_path / "answers.csv"
+
+    def told(text: str, code: int, *words: str) -> None:
+        manifest.write_text(text)
+        expect_error(dragonfly("batch", manifest, *QUESTIONS, "-o", output), code, "list.csv", *words)
+
+    told("image,frame\nstudy/film.dcm,third\n", 2, "row 1", "--frame", "third")
+    told("image,frame\nstudy/film.dcm,-1\n", 2, "row 1", "--frame")
+    told("picture\nstudy/film.dcm\n", 4, "row 1", "no image")
+    told("image,row_options\nstudy/film.dcm,colour=red\n", 2, "row 1", "colour=red")
+    told('image,question\n"study/film', 4, "list.csv")
+    assert not output.exists()
+    (tmp_path / "list.parquet").write_text("not parquet")
+    expect_error(dragonfly("batch", tmp_path / "list.parquet", *QUESTIONS, "-o", output), 4, "list.parquet")
+
+
+def test_a_name_that_means_two_files_is_refused(study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_png(tmp_path / "000.png")
+    (study / "list.csv").write_text("image\n000.png\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r"000\.png"):
+        found(study / "list.csv")
+    (tmp_path / "000.png").unlink()
+    assert Path(found(study / "list.csv")[0].image).samefile(study / "000.png")
+
+
+def test_rows_of_a_manifest_are_answered_as_it_says_and_its_failures_are_the_next_one(tmp_path: Path) -> None:
+    study = write_study(tmp_path / "study")
+    (tmp_path / "list.csv").write_text("image,frame\nstudy/film.dcm,2\nstudy/film.dcm,0\nstudy/film.dcm,7\n")
+    output = tmp_path / "answers.jsonl"
+    outcome = dragonfly("batch", tmp_path / "list.csv", "-q", "Is it?", "-m", TINY, "-o", output)
+    assert outcome.code == 8
+    records = [json.loads(line) for line in output.read_text().splitlines()]
+    assert [record["row_options"] for record in records] == ["frame=2", "frame=0", "frame=7"]
+    assert [[field["frame"] for field in record.get("fields", [])] for record in records] == [[2], [0], []]
+    assert [record["status"] for record in records] == ["ok", "ok", "failed"]
+    assert records[2]["error_code"] == 2
+
+    (tmp_path / "more").mkdir()
+    again = dragonfly("batch", tmp_path / "failed.csv", "-m", TINY, "-o", tmp_path / "more" / "answers.csv")
+    assert again.code == 8
+    (row,) = rows_of(tmp_path / "more" / "answers.csv")
+    assert (row["image"], row["question"]) == (str(study / "film.dcm"), "Is it?")
+    assert (row["row_options"], row["error_code"]) == ("frame=7", "2")
+
+
+def test_a_dry_run_tells_what_would_run_and_writes_nothing(study: Path, tmp_path: Path) -> None:
+    outcome = dragonfly("batch", study, *QUESTIONS, "-o", tmp_path / "answers.csv", "--dry-run")
+    assert outcome.code == 0
+    lines = outcome.stdout.splitlines()
+    assert lines[:4] == [
+        "images: 6, of which done: 0",
+        "cannot be read: 1",
+        "rows to write: 12",
+        "fields to look at: 7",
+    ]
+    assert lines[4].startswith("time: about ")
+    assert lines[5].startswith("memory: ")
+    assert "error: " in outcome.stderr and "001-broken.svs" in outcome.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["study"]
+
+
+def test_a_table_may_be_parquet(study: Path, tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    call = ("batch", study, *QUESTIONS, "-o", tmp_path / "answers.parquet")
+    assert dragonfly(*call, "--limit", "2").code == 8
+    rows = parquet.read_table(tmp_path / "answers.parquet").to_pylist()
+    assert [row["status"] for row in rows] == ["ok", "ok", "failed", "failed"]
+    assert 0 < rows[0]["p_yes"] < 1
+    assert rows[2]["error_code"] == 4 and rows[2]["p_yes"] is None
+    assert [row["image"] for row in rows] == [row["image"] for row in rows_of(tmp_path / "answers.csv")]
+
+
+def test_outputs_that_cannot_be_are_refused(study: Path, tmp_path: Path) -> None:
+    expect_error(dragonfly("batch", study, "-o", "-"), 2, "--output -")
+    csv = tmp_path / "a.csv"
+    expect_error(dragonfly("batch", study, "-o", csv, "-f", "parquet"), 2, "a.csv")
+    expect_error(dragonfly("batch", study, "-o", csv, "--records", csv), 2, "a.csv")
+    expect_error(dragonfly("batch", study, "-o", csv, "--address", "auto"), 2, "--address")
+    expect_error(dragonfly("batch", study, "-o", csv, "--records", tmp_path / "no" / "a.jsonl"), 7, "a.jsonl")
+    assert [path.name for path in tmp_path.iterdir()] == ["study"]

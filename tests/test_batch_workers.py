@@ -1,0 +1,168 @@
+"""However many answer, the rows are those of one: processes, shards that are merged, machines of a Ray cluster."""
+
+import multiprocessing
+import os
+import shutil
+import signal
+import threading
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from batch_runs import QUESTIONS, TINY, bytes_of, items_named, rows_of, write_study
+from hypothesis import given
+from hypothesis import strategies as st
+from run_dragonfly import dragonfly, expect_error
+
+from dragonfly_cli.batch.handout import TRIES, Handout
+from dragonfly_cli.batch.items import Item
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_study(tmp_path_factory.mktemp("data") / "study", images=12)
+
+
+@pytest.fixture(scope="module")
+def alone(study: Path) -> Path:
+    """The table of one worker in one process."""
+    table = study.parent / "alone.csv"
+    assert dragonfly("batch", study, *QUESTIONS, "-o", table).code == 8
+    return table
+
+
+def when_rows_appear(table: Path, act: Callable[[], None]) -> threading.Thread:
+    """Calls ``act`` as soon as the table has its first row."""
+
+    def watch() -> None:
+        while not (table.exists() and table.read_bytes().count(b"\n") > 1):
+            threading.Event().wait(0.02)
+        act()
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    return thread
+
+
+@pytest.mark.slow
+def test_two_processes_of_which_one_is_killed_write_the_rows_of_one(study: Path, alone: Path, tmp_path: Path) -> None:
+    table = tmp_path / "answers.csv"
+    killed: list[int | None] = []
+
+    def kill_one() -> None:
+        killed.append(multiprocessing.active_children()[0].pid)
+        os.kill(killed[0] or 0, signal.SIGKILL)
+
+    watching = when_rows_appear(table, kill_one)
+    outcome = dragonfly("batch", study, *QUESTIONS, "-o", table, "--workers", "2")
+    watching.join()
+    assert outcome.code == 8
+    assert len(killed) == 1
+    assert bytes_of(table) == bytes_of(alone)
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.slow
+def test_what_keeps_workers_from_beginning_is_told_and_nothing_is_left(study: Path, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    call = ("batch", study, *QUESTIONS, "-o", tmp_path / "a.csv", "-m", tmp_path / "model")
+    for workers in ("1", "2"):
+        expect_error(dragonfly(*call, "--workers", workers), 5, "model")
+        assert not (tmp_path / "a.csv").exists()
+        assert not (tmp_path / "run.json").exists()
+
+
+@pytest.fixture
+def shards(study: Path, tmp_path: Path) -> list[Path]:
+    tables = [tmp_path / f"part{number}.csv" for number in (1, 2, 3)]
+    for number, table in enumerate(tables, start=1):
+        dragonfly("batch", study, *QUESTIONS, "-o", table, "--shard", f"{number}/3")
+    return tables
+
+
+@pytest.mark.slow
+def test_merged_shards_are_the_table_of_one_run(study: Path, alone: Path, shards: list[Path], tmp_path: Path) -> None:
+    images = [row["image"] for table in shards for row in rows_of(table)]
+    assert Counter(images) == Counter(row["image"] for row in rows_of(alone))
+    whole = tmp_path / "whole" / "answers.csv"
+    whole.parent.mkdir()
+    assert dragonfly("merge", shards[2], shards[0], shards[1], "-o", whole).code == 8
+    assert bytes_of(whole) == bytes_of(alone)
+    assert bytes_of(whole.with_name("failed.csv")) == bytes_of(alone.with_name("failed.csv"))
+    continued = dragonfly("batch", study, *QUESTIONS, "-o", whole)
+    assert continued.code == 8
+    assert "14 of 14 images are done" in continued.stderr
+
+    expect_error(dragonfly("merge", *shards, "-o", whole), 7, "answers.csv", "already")
+    expect_error(dragonfly("merge", *shards[:2], "-o", tmp_path / "x.csv"), 2, "1/3, 2/3")
+    expect_error(dragonfly("merge", *shards, shards[0], "-o", tmp_path / "x.csv"), 2, "1/3, 1/3")
+    expect_error(dragonfly("merge", *shards[:2], alone, "-o", tmp_path / "x.csv"), 4, "alone.csv")
+    expect_error(dragonfly("merge", *shards, "-o", tmp_path / "x.jsonl"), 2, "x.jsonl")
+    dragonfly("batch", study, "-q", "Another?", "-m", TINY, "-o", tmp_path / "other.csv", "--shard", "3/3")
+    expect_error(dragonfly("merge", *shards[:2], tmp_path / "other.csv", "-o", tmp_path / "x.csv"), 4, "other.csv")
+    dragonfly("batch", study, *QUESTIONS, "-o", tmp_path / "half.csv", "--shard", "2/3", "--fail-fast")
+    parts = shards[0], tmp_path / "half.csv", shards[2]
+    expect_error(dragonfly("merge", *parts, "-o", tmp_path / "x.csv"), 4, "half.csv", "not finished")
+    assert not (tmp_path / "x.csv").exists()
+
+
+def test_a_shard_of_other_images_is_not_continued(study: Path, tmp_path: Path) -> None:
+    shutil.copytree(study, tmp_path / "study")
+    call = ("batch", tmp_path / "study", *QUESTIONS, "-o", tmp_path / "a.csv", "--shard", "1/9")
+    assert dragonfly(*call).code == 0
+    shutil.copy(study / "000.png", tmp_path / "study" / "0000.png")  # every image behind it moves to another shard
+    expect_error(dragonfly(*call), 7, "a.csv", "images")
+
+
+@pytest.mark.slow
+def test_a_ray_cluster_that_loses_a_machine_writes_the_rows_of_one(
+    study: Path, alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    soon = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "health_check_failure_threshold": 3}
+    head = {"num_cpus": 1, "num_gpus": 0, "include_dashboard": False, "_system_config": soon}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    table = tmp_path / "answers.csv"
+    try:
+        machines = [cluster.add_node(num_cpus=1, num_gpus=1) for _ in range(2)]
+        losing = when_rows_appear(table, lambda: cluster.remove_node(machines[0], allow_graceful=False))
+        call = ("batch", study, *QUESTIONS, "-o", table, "--engine", "ray", "--address", cluster.address)
+        outcome = dragonfly(*call)
+        losing.join()
+    finally:
+        cluster.shutdown()
+    assert outcome.code == 8, outcome.stderr
+    assert bytes_of(table) == bytes_of(alone)
+
+
+@given(st.data(), st.integers(0, 12), st.integers(1, 3), st.integers(1, 4))
+def test_every_item_is_done_once_or_given_up(data: st.DataObject, count: int, workers: int, depth: int) -> None:
+    items = items_named(count)
+    poison = data.draw(st.sets(st.sampled_from([item.image for item in items]))) if items else set()
+    handout = Handout(items, depth)
+    has: dict[int, list[Item]] = {worker: [] for worker in range(workers)}
+    done: list[Item] = []
+    given_up: list[Item] = []
+    while True:
+        for worker, mine in has.items():
+            while (item := handout.next_for(worker)) is not None:
+                mine.append(item)
+        if not handout.outstanding:
+            break
+        assert max(map(len, has.values())) <= depth
+        worker = data.draw(st.sampled_from([each for each, mine in has.items() if mine]))
+        first = has[worker].pop(0)
+        if first.image in poison:
+            given_up += handout.lost(worker)
+            has[worker] = []
+        else:
+            handout.done(worker, first.place)
+            done.append(first)
+    assert not handout.waits_for_a_worker
+    assert Counter(item.image for item in done + given_up) == Counter(item.image for item in items)
+    assert {item.image for item in given_up} == poison  # those who were only beside one are not given up
+    assert TRIES > 1

@@ -1,0 +1,300 @@
+"""Where of a slide is looked: tissue, regions, outlines, the grid and the search; geometry before pixels."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from make_files import tissue_like, write_png, write_svs
+from run_dragonfly import dragonfly, expect_error
+
+from dragonfly_cli.errors import UsageError
+from dragonfly_cli.fields import plan_looks
+from dragonfly_cli.fields.grid import Grid, spread_cells
+from dragonfly_cli.fields.search import GLANCES_PER_FIELD, ZoomSearch
+from dragonfly_cli.fields.tissue import Tissue, mask_of
+from dragonfly_cli.geometry import Box
+from dragonfly_cli.options import LookOptions
+from dragonfly_cli.readers import open_source
+
+CANVAS_WH = (672, 448)
+GLASS, PINK = (244, 244, 244), (205, 120, 170)
+
+
+def tissue_of(pixels, pixel_um2=100.0):
+    rows, columns = pixels.shape[:2]
+    return Tissue(*mask_of(pixels, pixel_um2, (columns * 10, rows * 10)))
+
+
+def painted(*boxes, size=(300, 400), colour=PINK):
+    pixels = np.full((*size, 3), GLASS, np.uint8)
+    for left, top, right, bottom in boxes:
+        pixels[top:bottom, left:right] = colour
+    return pixels
+
+
+def test_tissue_is_found_and_dust_and_holes_are_judged_by_their_area():
+    pixels = painted((100, 50, 300, 250))
+    pixels[140:150, 190:200] = GLASS  # a hole of 10,000 square microns: filled
+    pixels[10:15, 10:15] = PINK  # dust of 2,500 square microns: dropped
+    tissue = tissue_of(pixels)
+    assert tissue.found
+    assert tissue.bounds == Box(1000, 500, 2000, 2000)
+    assert tissue.share(Box(1000, 500, 2000, 2000)) == pytest.approx(1)
+    assert tissue.share(Box(0, 0, 900, 3000)) == 0
+    assert tissue.share(Box(0, 500, 2000, 2000)) == pytest.approx(0.5)
+
+
+def test_a_large_hole_stays_a_hole():
+    pixels = painted((100, 50, 300, 250))
+    pixels[120:180, 170:230] = GLASS  # 360,000 square microns
+    assert tissue_of(pixels).share(Box(1750, 1250, 500, 500)) == 0
+
+
+@pytest.mark.parametrize("noise", [0, 6])
+def test_glass_alone_falls_back_to_everything(noise):
+    pixels = painted()
+    pixels = (pixels + np.random.default_rng(0).integers(-noise, noise + 1, pixels.shape)).clip(0, 255).astype(np.uint8)
+    tissue = tissue_of(pixels)
+    assert not tissue.found and tissue.bounds == Box(0, 0, 4000, 3000)
+
+
+def test_a_slide_full_of_tissue_is_not_split():
+    rng = np.random.default_rng(0)
+    dark, pale = np.array([150, 70, 150]), np.array([225, 170, 205])
+    pixels = np.where(rng.random((300, 400, 1)) < 0.5, dark, pale).astype(np.uint8)
+    assert tissue_of(pixels).mask.mean() > 0.99
+
+
+@pytest.mark.parametrize("ink", [(20, 140, 60), (30, 90, 200), (15, 15, 15)])
+def test_ink_is_left_out_and_reported(ink):
+    pixels = painted((100, 50, 300, 250))
+    pixels[260:280, 50:350] = ink
+    tissue = tissue_of(pixels)
+    assert tissue.ink_share > 0.05
+    assert tissue.bounds == Box(1000, 500, 2000, 2000)
+
+
+class Everywhere:
+    """An area without an end."""
+
+    def __init__(self, bounds):
+        self.bounds = bounds
+
+    def share(self, box):
+        return 1.0
+
+
+grids = st.builds(
+    lambda width, height, field_w, field_h: Grid(
+        Everywhere(Box(7, 5, width, height)), Box(7, 5, width, height), (field_w, field_h)
+    ),
+    *(st.integers(100, 60_000),) * 2,
+    st.integers(2000, 5000),
+    st.integers(1500, 4000),
+)
+
+
+@given(grids)
+def test_the_cells_cover_the_bounds_without_overlap(grid):
+    boxes = [grid.box(cell) for cell in grid.cells()]
+    left, top = min(box.x for box in boxes), min(box.y for box in boxes)
+    right, bottom = max(box.x + box.width for box in boxes), max(box.y + box.height for box in boxes)
+    assert left <= grid.bounds.x and top <= grid.bounds.y
+    assert right >= grid.bounds.x + grid.bounds.width and bottom >= grid.bounds.y + grid.bounds.height
+    assert len(set(boxes)) == len(boxes) == (right - left) * (bottom - top) // (boxes[0].width * boxes[0].height)
+
+
+@given(grids, st.integers(1, 3))
+def test_a_coarse_cell_is_made_of_its_children(grid, power):
+    children = [child for cell in grid.cells(power) for child in grid.children(cell, power)]
+    assert sorted(children) == sorted(grid.cells(power - 1))
+    for cell in grid.cells(power):
+        outer = grid.box(cell, power)
+        for child in grid.children(cell, power):
+            inner = grid.box(child, power - 1)
+            assert outer.x <= inner.x and inner.x + inner.width <= outer.x + outer.width
+            assert outer.y <= inner.y and inner.y + inner.height <= outer.y + outer.height
+
+
+@given(st.integers(1, 20), st.integers(1, 20), st.integers(1, 30))
+def test_spread_cells_are_distinct_and_far_apart(columns, rows, most):
+    cells = dict.fromkeys(((column, row) for column in range(columns) for row in range(rows)), 1.0)
+    chosen = spread_cells(cells, most)
+    assert len(set(chosen)) == len(chosen) == min(most, columns * rows)
+    if len(chosen) == 4 and columns > 8 and rows > 8:
+        assert min(math.dist(a, b) for a in chosen for b in chosen if a != b) > 4
+
+
+@given(grids, st.integers(1, 12), st.randoms(use_true_random=False))
+def test_a_search_finds_the_best_place_with_few_glances(grid, fields, random):
+    cell = random.choice(sorted(grid.cells()))
+    lesion = grid.box(cell)
+    glanced = []
+
+    def worth(boxes):
+        glanced.extend(boxes)
+        return [float(box.meets(lesion)) for box in boxes]
+
+    found = ZoomSearch(grid, fields).best(worth)
+    assert len(set(found)) == len(found) == min(fields, len(grid.cells()))
+    assert lesion in found
+    assert len(glanced) <= 2 * fields * GLANCES_PER_FIELD
+
+
+def test_a_search_that_is_late_still_gives_its_fields():
+    grid = Grid(Everywhere(Box(0, 0, 20_000, 20_000)), Box(0, 0, 20_000, 20_000), (1000, 1000))
+    glanced = []
+    found = ZoomSearch(grid, 5, deadline=0.0).best(lambda boxes: [glanced.append(box) or 0.0 for box in boxes])
+    assert len(set(found)) == 5 and len(glanced) <= 2 * 32  # one round at each of two scales
+
+
+@pytest.fixture(scope="module")
+def slide(tmp_path_factory) -> Path:
+    """4000 x 3000 px at 0.5 microns per pixel, tissue in the middle."""
+    return write_svs(tmp_path_factory.mktemp("slides") / "slide.svs", (4000, 3000))
+
+
+def plan(path, **looking):
+    return plan_looks(open_source(path), LookOptions(**looking), CANVAS_WH)
+
+
+def test_a_slide_is_an_overview_of_its_tissue_and_zoomed_in_fields(slide):
+    planned = plan(slide)
+    overview, *zooms = planned.fields
+    assert overview.role == "overview" and abs(overview.box.x - 400) < 30 and abs(overview.box.width - 3200) < 60
+    assert len(zooms) == 11 and {field.role for field in zooms} == {"zoom"}
+    assert {field.box.size_wh for field in zooms} == {CANVAS_WH}  # 0.5 microns per pixel
+    assert all(planned.tissue.share(field.box) >= 0.2 for field in zooms)
+    assert len(plan(slide, budget=4).fields) == 4 and len(plan(slide, budget=1).fields) == 1
+
+
+@pytest.mark.parametrize(
+    ("looking", "size"), [({"mpp": 1.0}, (1344, 896)), ({"level": 1}, (2688, 1792)), ({"mpp": 0.1}, CANVAS_WH)]
+)
+def test_the_scale_that_was_asked_for_decides_the_size_of_a_field(slide, looking, size):
+    assert {field.box.size_wh for field in plan(slide, **looking).fields if field.role == "zoom"} == {size}
+
+
+def test_a_slide_that_fits_one_field_is_one_field(tmp_path):
+    path = write_svs(tmp_path / "small.svs", (600, 400), downsamples=())
+    assert [(field.role, field.box) for field in plan(path).fields] == [("overview", Box(0, 0, 600, 400))]
+
+
+def test_without_a_scale_fields_are_pixels_of_level_0(tmp_path):
+    path = write_svs(tmp_path / "a.svs", (2000, 1500), mpp=None)
+    assert plan(path).fields[1].box.size_wh == CANVAS_WH
+    with pytest.raises(UsageError, match="microns per pixel"):
+        plan(path, mpp=None, region=["0,0,500um,500um"])
+
+
+def test_regions_in_pixels_microns_and_percent_are_the_same_box(slide):
+    for region in ("1000,600,800,300", "500um,300um,400um,150µm", "25%,20%,20%,10%", "0.5mm, 600px,400 um ,10%"):
+        (field,) = plan(slide, region=[region]).fields
+        assert (field.role, field.box) == ("region", Box(1000, 600, 800, 300))
+
+
+def test_a_centre_is_the_middle_of_its_field(slide):
+    assert plan(slide, center="2000,1500").fields[0].box == Box(1664, 1276, 672, 448)
+    assert plan(slide, center="50%,50%", fov="500um").fields[0].box == Box(1500, 1000, 1000, 1000)
+
+
+def test_a_region_with_a_scale_is_searched(slide):
+    first, *zooms = plan(slide, region=["1000,500,2000,1500"], mpp=0.5).fields
+    assert first.box == Box(1000, 500, 2000, 1500) and len(zooms) == 11
+    assert all(field.box.meets(first.box) for field in zooms)
+
+
+def test_a_region_that_reaches_beyond_the_slide_is_cut_and_told(slide):
+    source = open_source(slide)
+    (field,) = plan_looks(source, LookOptions(region=["3500,2500,1000,1000"]), CANVAS_WH).fields
+    assert field.box == Box(3500, 2500, 500, 500) and "beyond the image" in source.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--region", "1,2,3"], "X,Y,W,H"),
+        (["--region", "1,2,3,4furlongs"], "furlongs"),
+        (["--region", "9000,0,10,10"], "outside"),
+        (["--region", "0,0,0,10"], "less than a pixel"),
+        (["--center", "1"], "X,Y"),
+        (["--fov", "500um"], "--center"),
+        (["--mpp", "0"], "above 0"),
+        (["--mpp", "1", "--level", "0"], "--level"),
+        (["--level", "7"], "2 levels"),
+        (["--time-limit", "-1"], "above 0"),
+        (["--roi-class", "Tumor"], "--roi"),
+    ],
+)
+def test_what_cannot_be_meant_is_told(slide, options, words):
+    expect_error(dragonfly("ask", slide, "Is there necrosis?", *options), 2, words)
+
+
+def test_a_picture_has_regions_but_no_scales(tmp_path):
+    path = write_png(tmp_path / "a.png", (400, 300))
+    source = open_source(path)
+    (field,) = plan_looks(source, LookOptions(region=["10,20,100,50"])).fields
+    assert (field.role, field.box) == ("region", Box(10, 20, 100, 50))
+    with pytest.raises(UsageError, match="no slide"):
+        plan_looks(source, LookOptions(mpp=0.5))
+
+
+def ring(left, top, right, bottom):
+    return [[left, top], [right, top], [right, bottom], [left, bottom], [left, top]]
+
+
+def feature(name, geometry, coordinates):
+    properties = {"objectType": "annotation", "classification": {"name": name, "color": [200, 0, 0]}}
+    return {"type": "Feature", "geometry": {"type": geometry, "coordinates": coordinates}, "properties": properties}
+
+
+@pytest.fixture
+def roi(tmp_path) -> Path:
+    features = [
+        feature("Tumor", "Polygon", [ring(800, 600, 3200, 2400), ring(1400, 900, 3000, 2300)]),
+        feature("Stroma", "MultiPolygon", [[ring(1000, 1000, 1200, 1200)], [ring(1300, 1000, 1500, 1200)]]),
+        feature("Tumor", "LineString", ring(0, 0, 10, 10)),
+    ]
+    path = tmp_path / "roi.geojson"
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    return path
+
+
+def test_an_outline_is_searched_and_its_hole_is_not(slide, roi):
+    first, *zooms = plan(slide, roi=roi, roi_class=["tumor"], budget=40).fields
+    assert (first.role, first.box) == ("region", Box(800, 600, 2400, 1800))
+    assert zooms and not any(
+        f.box.x >= 1400 and f.box.x + 672 <= 3000 and f.box.y >= 900 and f.box.y + 448 <= 2300 for f in zooms
+    )
+
+
+def test_an_outline_of_one_field_is_one_field(slide, roi):
+    assert [field.box for field in plan(slide, roi=roi, roi_class=["Stroma"]).fields] == [Box(1000, 1000, 500, 200)]
+
+
+def test_outlines_that_are_none_are_told(slide, roi, tmp_path):
+    expect_error(dragonfly("ask", slide, "Is it?", "--roi", roi, "--roi-class", "Fat"), 2, "class Fat")
+    expect_error(dragonfly("ask", slide, "Is it?", "--roi", tmp_path / "no.geojson"), 3, "no.geojson")
+    for name, text in (
+        ("text", "nothing"),
+        ("other", '{"a": 1}'),
+        ("bent", json.dumps(feature("x", "Polygon", [[1, 2]]))),
+    ):
+        path = tmp_path / f"{name}.geojson"
+        path.write_text(text)
+        expect_error(dragonfly("ask", slide, "Is it?", "--roi", path), 4, path.name)
+    far = tmp_path / "far.geojson"
+    far.write_text(json.dumps(feature("x", "Polygon", [ring(9000, 9000, 9100, 9100)])))
+    expect_error(dragonfly("ask", slide, "Is it?", "--roi", far), 2, "outside")
+
+
+def test_a_blurred_slide_is_told(tmp_path):
+    pixels = tissue_like((2000, 1500))
+    smooth = np.where(pixels < 240, np.uint8(150), pixels)
+    source = open_source(write_svs(tmp_path / "a.svs", pixels=smooth))
+    plan_looks(source, LookOptions(), CANVAS_WH)
+    assert any("out of focus" in warning for warning in source.warnings)

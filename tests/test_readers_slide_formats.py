@@ -1,0 +1,231 @@
+"""What else is a slide: plain and OME TIFF, DICOM in a folder or a zip; the scale and the colours that files tell."""
+
+import zipfile
+
+import numpy as np
+import pytest
+import tifffile
+from make_files import save_dicom, tissue_like, write_svs
+from PIL import ImageCms
+from pydicom.dataset import Dataset
+from pydicom.uid import generate_uid
+from run_dragonfly import dragonfly, expect_error
+
+from dragonfly_cli.geometry import Box
+from dragonfly_cli.options import OpenOptions
+from dragonfly_cli.readers import open_source, slide_tiff
+from dragonfly_cli.readers.inputs import list_inputs
+from dragonfly_cli.readers.slide_scale import scale_of
+
+APERIO_JPEG_2000 = 33005  # TIFF Compression
+WSI = "1.2.840.10008.5.1.4.1.1.77.1.6"
+
+
+@pytest.fixture(autouse=True)
+def small_is_large(monkeypatch):
+    monkeypatch.setattr(slide_tiff, "SMALLEST_PIXELS", 100_000)
+
+
+def whole(source, size):
+    return np.asarray(source.view(Box(0, 0, *source.size_wh)).resize(size)).astype(int)
+
+
+@pytest.mark.parametrize("layout", [{"rowsperstrip": 16}, {"tile": (128, 128)}, {"rowsperstrip": 500}])
+def test_a_large_plain_tiff_is_a_slide_of_one_level(tmp_path, layout):
+    pixels = tissue_like((600, 500))
+    path = tmp_path / "plain.tif"
+    tifffile.imwrite(
+        path,
+        pixels,
+        photometric="rgb",
+        resolution=(20_000, 20_000),
+        resolutionunit="CENTIMETER",
+        compression="zlib",
+        **layout,
+    )
+    source = open_source(path)
+    assert (source.kind, source.size_wh, source.mpp, source.mpp_source) == (
+        "slide",
+        (600, 500),
+        (0.5, 0.5),
+        "resolution",
+    )
+    assert np.array_equal(whole(source, (600, 500)), pixels)
+
+
+def test_a_pyramid_in_sub_images_is_found(tmp_path):
+    pixels = tissue_like((1024, 768))
+    path = tmp_path / "levels.ome.tif"
+    about = {"axes": "YXS", "PhysicalSizeX": 0.25, "PhysicalSizeY": 0.5, "PhysicalSizeXUnit": "µm"}
+    with tifffile.TiffWriter(path, ome=True) as tiff:
+        tiff.write(pixels, photometric="rgb", tile=(128, 128), subifds=2, metadata=about)
+        for factor in (2, 4):
+            tiff.write(pixels[::factor, ::factor], photometric="rgb", tile=(128, 128), subfiletype=1)
+    source = open_source(path)
+    assert (source.format, source.mpp, source.mpp_source) == ("ome-tiff", (0.25, 0.5), "file")
+    assert [level["width"] for level in source.details()["levels"]] == [1024, 512, 256]
+    assert np.array_equal(whole(source, (256, 192)), pixels[::4, ::4])
+
+
+@pytest.mark.parametrize("invert", [False, True])
+def test_grey_of_16_bits_is_shown_as_it_looks(tmp_path, invert):
+    values = np.linspace(0, 65535, 500 * 400).reshape(400, 500).astype(np.uint16)
+    path = tmp_path / "grey.tif"
+    photometric = "miniswhite" if invert else "minisblack"
+    tifffile.imwrite(path, values, photometric=photometric, rowsperstrip=50)
+    seen = whole(open_source(path), (500, 400))[..., 0]
+    expected = (values // 257).astype(int)
+    assert np.abs(seen - (255 - expected if invert else expected)).max() <= 1
+
+
+def test_a_tiff_that_is_no_picture_is_refused(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((400, 500), np.float32), rowsperstrip=50)
+    expect_error(dragonfly("info", tmp_path / "a.tif"), 4, "a.tif", "float32")
+
+
+def test_a_tiff_that_is_cut_short_is_refused(tmp_path):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, tissue_like((600, 500)), photometric="rgb", rowsperstrip=16)
+    path.write_bytes(path.read_bytes()[:2000])
+    expect_error(dragonfly("ask", path, "Is there necrosis?"), 4, "a.tif")
+
+
+def test_an_aperio_slide_in_jpeg_2000_is_read(tmp_path):
+    pixels = tissue_like((600, 500))
+    text = "Aperio Image Library v12.0.0\r\n600x500 [0,0 600x500] (256x256) J2K/KDU Q=70|MPP = 0.5"
+    with tifffile.TiffWriter(tmp_path / "a.svs") as tiff:
+        common = {"photometric": "rgb", "description": text, "metadata": None, "software": False}
+        tiff.write(pixels, tile=(256, 256), compression=APERIO_JPEG_2000, **common)
+        tiff.write(pixels[::4, ::4].copy(), rowsperstrip=16, **common)
+    source = open_source(tmp_path / "a.svs")
+    assert (source.format, source.mpp) == ("aperio", (0.5, 0.5))
+    assert np.array_equal(whole(source, (600, 500)), pixels)
+
+
+def write_dicom_slide(path, pixels, series, instance):
+    """One level of one frame; all levels of a slide have ``series`` in common."""
+    data = Dataset()
+    data.SOPClassUID, data.SOPInstanceUID = WSI, generate_uid(entropy_srcs=[series, str(instance)])
+    data.SeriesInstanceUID, data.StudyInstanceUID, data.FrameOfReferenceUID = series, series + ".1", series + ".2"
+    data.Modality, data.PatientName, data.PatientID = "SM", "Nobody^Secret", "ID-4711-SECRET"
+    data.ContainerIdentifier, data.SpecimenDescriptionSequence = "1", []
+    data.ImageType = ["ORIGINAL", "PRIMARY", "VOLUME", "NONE"]
+    data.Rows, data.Columns = pixels.shape[:2]
+    data.TotalPixelMatrixRows, data.TotalPixelMatrixColumns = pixels.shape[:2]
+    data.NumberOfFrames, data.SamplesPerPixel, data.PlanarConfiguration = 1, 3, 0
+    data.PhotometricInterpretation, data.DimensionOrganizationType = "RGB", "TILED_FULL"
+    data.BitsAllocated = data.BitsStored = 8
+    data.HighBit, data.PixelRepresentation = 7, 0
+    data.ImagedVolumeWidth, data.ImagedVolumeHeight, data.ImagedVolumeDepth = 0.128, 0.128, 0.001
+    data.TotalPixelMatrixFocalPlanes = data.NumberOfOpticalPaths = 1
+    data.ExtendedDepthOfField, data.FocusMethod, data.SpecimenLabelInImage = "NO", "AUTO", "NO"
+    spacing = Dataset()
+    spacing.PixelSpacing, spacing.SliceThickness = [0.128 / pixels.shape[0], 0.128 / pixels.shape[1]], 0.001
+    shared = Dataset()
+    shared.PixelMeasuresSequence = [spacing]
+    data.SharedFunctionalGroupsSequence = [shared]
+    optical = Dataset()
+    optical.OpticalPathIdentifier = "0"
+    data.OpticalPathSequence = [optical]
+    data.ImageOrientationSlide = [0, -1, 0, -1, 0, 0]
+    origin = Dataset()
+    origin.XOffsetInSlideCoordinateSystem = origin.YOffsetInSlideCoordinateSystem = 0
+    data.TotalPixelMatrixOriginSequence = [origin]
+    data.PixelData = pixels.tobytes()
+    return save_dicom(path, data)
+
+
+@pytest.fixture
+def dicom_slide(tmp_path):
+    """A folder with two levels, 256 and 64 pixels a side: red left, blue right."""
+    folder = tmp_path / "case"
+    folder.mkdir()
+    series = "1.2.826.0.1.3680043.8.498.1"
+    for number, side in enumerate((256, 64)):
+        pixels = np.zeros((side, side, 3), np.uint8)
+        pixels[:, : side // 2, 0] = pixels[:, side // 2 :, 2] = 200
+        write_dicom_slide(folder / f"level{number}.dcm", pixels, series, number)
+    (folder / "readme.txt").write_text("nothing")
+    return folder
+
+
+def test_a_dicom_slide_opens_from_its_folder_and_from_any_of_its_files(dicom_slide):
+    for path in (dicom_slide, dicom_slide / "level0.dcm", dicom_slide / "level1.dcm"):
+        source = open_source(path)
+        assert (source.kind, source.size_wh, source.mpp) == ("slide", (256, 256), (0.5, 0.5))
+        assert len(source.details()["levels"]) == 2
+        assert whole(source, (64, 64))[0, 0].tolist() == [200, 0, 0]
+        source.close()
+
+
+def test_a_dicom_slide_opens_from_a_zip_of_which_nothing_is_unpacked(dicom_slide, tmp_path):
+    with zipfile.ZipFile(tmp_path / "case.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for file in dicom_slide.iterdir():
+            archive.write(file, f"case/{file.name}")
+    source = open_source(tmp_path / "case.zip")
+    assert (source.kind, source.size_wh) == ("slide", (256, 256))
+    assert source.mpp == pytest.approx((0.5, 0.5))
+    seen = whole(source, (64, 64))
+    assert seen[0, 0].tolist() == [200, 0, 0] and seen[63, 63].tolist() == [0, 0, 200]
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_folder_run_takes_a_dicom_slide_once(dicom_slide):
+    (first,) = list_inputs(dicom_slide)
+    assert first.name == str(dicom_slide / "level0.dcm")
+    assert first.open(OpenOptions()).size_wh == (256, 256)
+
+
+def test_a_zip_without_a_slide_is_told(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("readme.txt", "nothing")
+    expect_error(dragonfly("info", tmp_path / "a.zip"), 4, "a.zip")
+
+
+@pytest.mark.parametrize(
+    ("properties", "mpp", "source"),
+    [
+        ({"openslide.mpp-x": "0.25", "openslide.mpp-y": "0.5"}, (0.25, 0.5), "file"),
+        ({"openslide.mpp-x": "0.25", "openslide.mpp-y": "nan"}, None, "none"),
+        ({"openslide.mpp-x": "0.25"}, None, "none"),
+        (
+            {"openslide.mpp-x": "0", "openslide.mpp-y": "0", "openslide.objective-power": "40"},
+            (0.25, 0.25),
+            "objective",
+        ),
+        (
+            {"tiff.XResolution": "20000", "tiff.YResolution": "40000", "tiff.ResolutionUnit": "centimeter"},
+            (0.5, 0.25),
+            "resolution",
+        ),
+        ({"tiff.XResolution": "72", "tiff.YResolution": "72", "tiff.ResolutionUnit": "inch"}, None, "none"),
+        ({"openslide.objective-power": "x"}, None, "none"),
+    ],
+)
+def test_the_scale_is_of_both_axes_and_says_where_it_comes_from(properties, mpp, source):
+    found = scale_of(properties)
+    assert (found.mpp and tuple(round(each, 6) for each in found.mpp), found.source) == (mpp, source)
+
+
+def swapping_profile():
+    """sRGB with red and blue exchanged, under another name."""
+    raw = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    raw = raw.replace("sRGB".encode("utf-16-be"), "swap".encode("utf-16-be"))
+    return raw.replace(b"rXYZ", b"????").replace(b"bXYZ", b"rXYZ").replace(b"????", b"bXYZ")
+
+
+def test_colours_are_converted_by_the_embedded_profile(tmp_path):
+    pixels = np.full((400, 500, 3), (180, 90, 140), np.uint8)
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="rgb", rowsperstrip=50, iccprofile=swapping_profile())
+    tifffile.imwrite(tmp_path / "b.tif", pixels, photometric="rgb", rowsperstrip=50)
+    plain, converted = (whole(open_source(tmp_path / name), (10, 10))[5, 5] for name in ("b.tif", "a.tif"))
+    assert plain.tolist() == [180, 90, 140]
+    assert np.abs(converted - [140, 90, 180]).max() <= 2
+    assert dragonfly("info", tmp_path / "a.tif", "--json").json["colour_profile"] == "converted to sRGB"
+
+
+def test_a_scale_from_the_objective_is_said_to_be_one(tmp_path):
+    path = write_svs(tmp_path / "a.svs", (300, 200), mpp=None, power=40, downsamples=())
+    facts = dragonfly("info", path, "--json").json
+    assert (facts["mpp"], facts["mpp_source"]) == ([0.25, 0.25], "objective")
+    assert "objective power" in facts["warnings"][0]
