@@ -108,6 +108,9 @@ def test_the_record_says_what_was_done_and_what_came_of_it(tuned: Path, folder: 
     assert len(settings["base"]["sha256"]) == len(settings["data"]["file"]) == 64
     assert settings["data"]["images"] == 10
     assert record["versions"]["torch"] == torch.__version__
+    used = record["training"]
+    assert (used["learning_rate"], used["batch"], used["accumulate"], used["processes"]) == (1e-3, 1, 1, 1)
+    assert (used["weight_decay"], used["clip"], used["warmup"]) == (0.1, 1.0, 0.01)
     before, after = record["metrics"]["before"], record["metrics"]["after"]
     assert after["loss"] < before["loss"] / 2
     assert (after["yes_no_answers"], after["yes_no_accuracy"], after["exact_match"]) == (2, 1.0, 1.0)

@@ -5,7 +5,7 @@ writes and speaks.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from time import perf_counter
 from typing import Any
 
@@ -70,47 +70,59 @@ def train_rows(
 ) -> None:
     """Trains, evaluates and writes; ``record`` is completed on the way."""
     started = perf_counter()
-    network, processor = open_for_training(checkpoint, tuning)
-    maker = SequenceMaker(processor, _teaching(tuning))
-    reader = PictureReader(processor, opening, None if RECIPES[tuning.recipe].encoder_learns else folder.features)
     try:
-        prepared = _prepare(network, processor, reader, maker, data, split, tuning)
+        network, processor = open_for_training(checkpoint, tuning)
+        cache = None if RECIPES[tuning.recipe].encoder_learns else folder.features
+        prepared = _prepare(network, processor, PictureReader(processor, opening, cache), data, split, tuning)
     except DragonflyError:
         folder.discard()
         raise
-    split = prepared.split
-    record["rows"] = {"train": len(split.train), "held_out": len(split.held_out), "split": split.by}
-    record["bad_rows"] = data.bad_lines()
     _tell_first([f"warning: left out {line}" for line in data.bad_lines()])
-    run = TrainingRun(
-        network, processor, prepared.train, prepared.held_out, _settings(tuning), folder.checkpoints, [Progress()]
-    )
     try:
-        before = run.score(prepared.held_out).summary()
-        trained = run.train()
-        record["metrics"] = {
-            "before": before,
-            "after": run.score(prepared.held_out).summary(),
-            "after_with_blank_pictures": run.score(prepared.blanked).summary(),
-        }
+        run = TrainingRun(
+            network, processor, prepared.train, prepared.held_out, _settings(tuning), folder.checkpoints, [Progress()]
+        )
+        metrics, trained = _trained_and_scored(run, prepared)
     except torch.OutOfMemoryError as error:
         raise out_of_memory(str(training_device(tuning))) from error
     if PartialState().is_main_process:
-        record |= {"history": trained.history, "seconds": round(perf_counter() - started, 1)}
+        done = {"metrics": metrics, "history": trained.history, "seconds": round(perf_counter() - started, 1)}
+        record |= _what_was_used(data, prepared.split, run) | done
         _write(folder, record, checkpoint, trained, tuning)
     PartialState().wait_for_everyone()
+
+
+def _trained_and_scored(run: TrainingRun, prepared: Prepared) -> tuple[dict[str, Any], Trained]:
+    before = run.score(prepared.held_out).summary()
+    trained = run.train()
+    metrics = {
+        "before": before,
+        "after": run.score(prepared.held_out).summary(),
+        "after_with_blank_pictures": run.score(prepared.blanked).summary(),
+    }
+    return metrics, trained
+
+
+def _what_was_used(data: Data, split: Split, run: TrainingRun) -> dict[str, Any]:
+    """For the record: which rows, and the settings with the recipe's own values in place."""
+    state = PartialState()
+    return {
+        "rows": {"train": len(split.train), "held_out": len(split.held_out), "split": split.by},
+        "bad_rows": data.bad_lines(),
+        "training": asdict(run.settings) | {"device": str(state.device), "processes": state.num_processes},
+    }
 
 
 def _prepare(
     network: DragonflyForCausalLM,
     processor: DragonflyProcessor,
     reader: PictureReader,
-    maker: SequenceMaker,
     data: Data,
     split: Split,
     tuning: TuneOptions,
 ) -> Prepared:
     """Looks at every row and every picture; raises InputError when too many cannot be used."""
+    maker = SequenceMaker(processor, _teaching(tuning))
     for row in list(data.rows):
         try:
             maker.packed([conversation_of(row)])

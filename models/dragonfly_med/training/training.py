@@ -182,8 +182,8 @@ class _Trainer(Trainer):
         return [name for name in super().get_decay_parameter_names(model) if "embed_tokens" not in name]
 
     def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> torch.Tensor:
-        total = torch.stack([batch["weights"].sum() for batch in batch_samples]).sum().to(device)
-        return self.accelerator.reduce(total, reduction="sum")
+        weights = sum((batch["weights"].sum() for batch in batch_samples), start=torch.zeros(()))
+        return self.accelerator.reduce(weights.to(device), reduction="sum")
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         summary = self.scores().summary()
