@@ -53,7 +53,7 @@ def test_later_turns_hold_the_conversation(photo: Path) -> None:
 
 
 def test_another_part_of_the_image_is_looked_at(photo: Path) -> None:
-    records = saved(photo, QUESTION, "/region 40,30,200,100", QUESTION, "/zoom 2", QUESTION, "/zoom 0.01", QUESTION)
+    records = saved(photo, QUESTION, "/region 10%,10%,50%,100", QUESTION, "/zoom 2", QUESTION, "/zoom 0.01", QUESTION)
     whole, part, closer, far = (record["fields"][0] for record in records)
     assert (part["role"], part["box"]) == ("region", {"x": 40, "y": 30, "width": 200, "height": 100})
     assert closer["box"] == {"x": 90, "y": 55, "width": 100, "height": 50}
@@ -94,9 +94,9 @@ def test_frames(tmp_path: Path) -> None:
 
 WRONG = {
     "/nonsense": "there is no /nonsense",
-    "/region 1,2,3": "no region",
-    "/region 0,0,0,10": "empty",
-    "/region 0,0,999,10": "not on the image",
+    "/region 1,2,3": "must be X,Y,W,H",
+    "/region 0,0,0,10": "less than a pixel",
+    "/region 900,0,10,10": "lies outside",
     "/zoom in": "no factor",
     "/zoom 0": "no factor",
     "/frame x": "no number",

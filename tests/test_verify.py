@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from make_files import write_dicom
+from make_files import write_dicom, write_svs
 from PIL import Image
 from run_dragonfly import dragonfly, expect_error
 
@@ -57,6 +57,13 @@ def test_every_frame_that_was_looked_at_is_looked_at_again(tmp_path: Path) -> No
     report = dragonfly("verify", file, "--json").json
     assert [each["same"] for each in report] == [True]
     assert report[0]["largest_difference"] < 1e-4
+
+
+def test_the_fields_of_a_slide_are_looked_at_again_without_a_search(tmp_path: Path) -> None:
+    file = record_of(write_svs(tmp_path / "slide.svs"), QUESTION, "--budget", "3")
+    assert len(json.loads(file.read_text())["fields"]) > 1
+    (compared,) = dragonfly("verify", file, "--json").json
+    assert compared["same"]
 
 
 def test_a_montage_is_put_together_again(tmp_path: Path) -> None:

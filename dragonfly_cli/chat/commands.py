@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dragonfly_cli.errors import UsageError
-from dragonfly_cli.geometry import Box
+from dragonfly_cli.fields.regions import region_box
 
 if TYPE_CHECKING:  # imports torch
     from dragonfly_cli.chat.session import Session
@@ -42,13 +42,7 @@ def where(session: "Session") -> str:
 
 
 def _region(session: "Session", rest: str) -> str:
-    numbers = [part.strip() for part in rest.split(",")]
-    if len(numbers) != 4 or not all(number.isdecimal() for number in numbers):
-        raise UsageError(f"/region {rest}: this is no region", "give X,Y,WIDTH,HEIGHT in pixels of the whole image")
-    x, y, width, height = map(int, numbers)
-    if not width or not height:
-        raise UsageError(f"/region {rest}: it is empty", "give X,Y,WIDTH,HEIGHT in pixels of the whole image")
-    session.look_at_box(Box(x, y, width, height))
+    session.look_at_box(region_box(session.source, rest))
     return where(session)
 
 
@@ -100,7 +94,7 @@ def _quit(session: "Session", rest: str) -> str:
 
 
 COMMANDS = {
-    "/region": Command("/region X,Y,W,H", "look at a part of the image, in pixels of the whole image", _region),
+    "/region": Command("/region X,Y,W,H", "look at a part of the image: level-0 pixels, or 500um, 25%", _region),
     "/zoom": Command("/zoom FACTOR", "look closer at the middle; below 1 from farther away", _zoom),
     "/frame": Command("/frame N", "look at another frame, counted from 0", _frame),
     "/window": Command("/window NAME", "DICOM: another grey level window", _window),

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from dragonfly_cli.chat.commands import Quit, run_command, where
 from dragonfly_cli.engine.checkpoints import find_checkpoint
 from dragonfly_cli.errors import DragonflyError, InputError
-from dragonfly_cli.fields import Field, arranged, plan_fields
+from dragonfly_cli.fields import Field, arranged, check_looking, plan_fields
 from dragonfly_cli.options import AnswerOptions, LookOptions, OpenOptions
 from dragonfly_cli.output.notices import DEMO_WARNING
 from dragonfly_cli.output.terminal import certainty, say, say_notices, show
@@ -29,6 +29,7 @@ _PROMPT = "> "
 
 def run_chat(image: Path, opening: OpenOptions, looking: LookOptions, answering: AnswerOptions) -> None:
     """Answers until the lines end or ``/quit``; raises DragonflyError if image or model cannot be opened."""
+    check_looking(looking)
     checkpoint = find_checkpoint(answering.model)
     source = arranged(open_source(image, opening), looking)  # before torch is imported: a bad path is told at once
     from dragonfly_cli.chat.session import Session

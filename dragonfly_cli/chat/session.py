@@ -55,14 +55,7 @@ class Session:
         self._looks: list[Look] | None = None
 
     def look_at_box(self, box: Box) -> None:
-        """Raises UsageError unless the box lies on the image."""
-        width, height = self.source.size_wh
-        left, top, right, bottom = box.corners
-        if left < 0 or top < 0 or right > width or bottom > height:
-            raise UsageError(
-                f"the region {left},{top},{box.width},{box.height} is not on the image",
-                f"the image is {width} x {height} pixels",
-            )
+        """A part of the frame that is looked at; ``box`` lies on the image."""
         self.look_at(Field(0, "region", self.field.frame, box))
 
     def look_closer(self, factor: float) -> None:
