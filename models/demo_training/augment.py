@@ -13,8 +13,11 @@ from demo_training.dataset import ImageRow
 CROP_SIDE_PX = 112
 PIXEL_MEAN = torch.tensor([0.48145466, 0.4578275, 0.40821073]).view(1, 3, 1, 1)  # CLIP's
 PIXEL_STD = torch.tensor([0.26862954, 0.26130258, 0.27577711]).view(1, 3, 1, 1)
-LOW, MIDDLE = 0.45, 0.35  # share of the views drawn; the rest are high ones
+LOW, MIDDLE = 0.5, 0.38  # share of the views drawn; the rest are high ones
 FLIPS = (Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.FLIP_TOP_BOTTOM, Image.Transpose.TRANSPOSE)
+BLURRED = 0.15  # share of crops whose sharpness is taken away, so that it does not tell the data sets apart
+TURNED = 0.4  # share of radiographs turned a little
+LARGEST_TURN_DEGREES = 8.0
 
 
 def random_box(size_wh: tuple[int, int], rng: np.random.Generator) -> tuple[float, float, float, float]:
@@ -23,7 +26,7 @@ def random_box(size_wh: tuple[int, int], rng: np.random.Generator) -> tuple[floa
     if kind < LOW:
         part = rng.uniform(0.75, 1.0, 2)
     elif kind < LOW + MIDDLE:
-        part = np.array([0.5, 0.5]) * rng.uniform(0.75, 1.4, 2)
+        part = np.array([0.5, 0.5]) * rng.uniform(0.75, 1.35, 2)
     else:
         part = rng.permutation([1 / 6, 1 / 4]) * rng.uniform(0.9, 1.8, 2)
     extent = part * size_wh
@@ -32,13 +35,16 @@ def random_box(size_wh: tuple[int, int], rng: np.random.Generator) -> tuple[floa
 
 
 def random_crop(picture: Image.Image, row: ImageRow, rng: np.random.Generator) -> np.ndarray:
-    """One crop, flipped and sometimes blurred: uint8 [side, side, 3]."""
+    """One crop, flipped, and sometimes turned or blurred: uint8 [side, side, 3]."""
     box = random_box(picture.size, rng)
-    if rng.random() < 0.25:  # so that sharpness does not tell the data sets apart
-        small = int(rng.integers(24, 96))
+    if rng.random() < BLURRED:
+        small = int(rng.integers(40, 96))
         picture = picture.resize((small, small), Image.Resampling.BICUBIC, box=box)
         box = (0, 0, small, small)
     crop = picture.resize((CROP_SIDE_PX, CROP_SIDE_PX), Image.Resampling.BICUBIC, box=box)
+    if not row.microscopic and rng.random() < TURNED:
+        angle = float(rng.uniform(-LARGEST_TURN_DEGREES, LARGEST_TURN_DEGREES))
+        crop = crop.rotate(angle, Image.Resampling.BILINEAR)
     for flip in FLIPS if row.microscopic else FLIPS[:1]:
         if rng.random() < 0.5:
             crop = crop.transpose(flip)
@@ -72,10 +78,10 @@ def jitter_colours(crops: torch.Tensor, microscopic: torch.Tensor, rng: torch.Ge
     def uniform(low: float, high: float, channels: int = 1) -> torch.Tensor:
         return torch.empty(count, channels, 1, 1).uniform_(low, high, generator=rng)
 
-    power = torch.where(stained, uniform(-0.35, 0.35, 3) + uniform(-0.3, 0.3), uniform(-0.5, 0.5)).exp()
+    power = torch.where(stained, uniform(-0.3, 0.3, 3) + uniform(-0.3, 0.3), uniform(-0.4, 0.4)).exp()
     crops = crops.clamp(1e-3, 1) ** power
     mean = crops.mean((1, 2, 3), keepdim=True)
-    crops = (crops - mean) * uniform(0.7, 1.3) + mean * uniform(0.8, 1.2)
+    crops = (crops - mean) * uniform(0.75, 1.3) + mean * uniform(0.85, 1.15)
     grey = crops.mean(1, keepdim=True)
     keep = torch.where(stained, uniform(0.5, 1.2), torch.ones_like(uniform(0, 1)))
     keep = keep * (uniform(0, 1) > 0.08)  # a few pictures lose their colour altogether
