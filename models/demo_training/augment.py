@@ -20,9 +20,12 @@ TURNED = 0.4  # share of radiographs turned a little
 LARGEST_TURN_DEGREES = 8.0
 
 
-def random_box(size_wh: tuple[int, int], rng: np.random.Generator) -> tuple[float, float, float, float]:
-    """A box (left, top, right, bottom) that covers as much of the picture as a low, middle or high crop does."""
-    kind = rng.random()
+def random_box(size_wh: tuple[int, int], whole: bool, rng: np.random.Generator) -> tuple[float, float, float, float]:
+    """A box (left, top, right, bottom) that covers as much of the picture as a low, middle or high crop does.
+
+    With ``whole`` as much as a low crop: for pictures whose label may rest on a small part of them.
+    """
+    kind = 0.0 if whole else rng.random()
     if kind < LOW:
         part = rng.uniform(0.75, 1.0, 2)
     elif kind < LOW + MIDDLE:
@@ -36,7 +39,7 @@ def random_box(size_wh: tuple[int, int], rng: np.random.Generator) -> tuple[floa
 
 def random_crop(picture: Image.Image, row: ImageRow, rng: np.random.Generator) -> np.ndarray:
     """One crop, flipped, and sometimes turned or blurred: uint8 [side, side, 3]."""
-    box = random_box(picture.size, rng)
+    box = random_box(picture.size, row.dataset == "generated", rng)
     if rng.random() < BLURRED:
         small = int(rng.integers(40, 96))
         picture = picture.resize((small, small), Image.Resampling.BICUBIC, box=box)

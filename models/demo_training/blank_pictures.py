@@ -7,13 +7,15 @@ BLANK_SIDE_PX = 128
 
 
 def draw_blank(seed: int) -> Image.Image:
-    """A flat colour, noise, a gradient or a few coloured shapes: nothing that a patient could have."""
+    """Glass, a flat colour, noise, a gradient or a few coloured shapes: nothing that a patient could have."""
     rng = np.random.default_rng(seed)
     side = BLANK_SIDE_PX
     grey = bool(rng.random() < 0.5)
-    kind = int(rng.integers(4))
+    kind = int(rng.integers(5))
     if kind == 0:
         pixels = np.full((side, side, 3), _colour(rng, grey), dtype=np.float64)
+    elif kind == 4:  # a slide without tissue
+        pixels = rng.uniform(222, 254) + rng.uniform(-4, 4, 3) + rng.normal(0, rng.uniform(0, 3), (side, side, 3))
     elif kind == 1:
         pixels = rng.normal(rng.uniform(60, 200), rng.uniform(10, 90), (side, side, 1 if grey else 3))
         pixels = np.broadcast_to(pixels, (side, side, 3))

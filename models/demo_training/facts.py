@@ -214,7 +214,10 @@ CONCEPTS = (
     _concept("place", "hand|hands|fingers|wrist", frozenset({"hand_xray"})),
     _concept("place", "head|brain|skull", frozenset({"head_ct"}) | VQA_HEAD),
     _concept(
-        "place", "knee|foot|eye|skin|prostate|kidney|spine|uterus|thyroid", NONE, frozenset({"abdomen_ct"}) | CHEST | VQA
+        "place",
+        "knee|foot|eye|skin|prostate|kidney|spine|uterus|thyroid",
+        NONE,
+        frozenset({"abdomen_ct"}) | CHEST | VQA,
     ),
     _concept("state", "normal|healthy|unremarkable", BENIGN | {"normal"}, UNKNOWN | BLOOD),
     _concept("state", "abnormal|diseased|pathological", MALIGNANT | PNEUMONIA | GENERATED_NECROSIS, UNKNOWN | BLOOD),

@@ -22,7 +22,12 @@ LABELS: dict[str, tuple[str, ...]] = {
     "mednist": ("abdomen_ct", "breast_mri", "chest_ct", "chest_xray", "hand_xray", "head_ct"),
     "bccd": ("blood_smear",),
     "vqa_rad": ("vqa_chest", "vqa_abdomen", "vqa_head"),
-    "generated": ("generated_normal", "generated_tumour", "generated_necrosis"),
+    "generated": (
+        "generated_normal",
+        "generated_tumour",
+        "generated_necrosis",
+        "generated_tumour_and_necrosis",
+    ),
     "drawn": ("blank",),
 }
 KINDS = tuple(LABELS)

@@ -1,7 +1,7 @@
 """Stage 3: pictures and questions about them, as a folder of images and rows.jsonl.
 
-Every row has ``image`` (relative to the folder), ``question``, ``answer``, ``group`` (patient, tissue or picture, which a
-split must not divide) and ``split``, and says which data set and kind of question it is from. It is the form that
+Every row has ``image`` (relative to the folder), ``question``, ``answer``, ``group`` (patient, tissue or picture, which
+a split must not divide) and ``split``, and says which data set and kind of question it is from. It is the form that
 users' own training data has.
 """
 
@@ -58,14 +58,16 @@ def vqa_exchanges(data: Path) -> dict[str, list[Exchange]]:
     by_picture: dict[str, list[Exchange]] = defaultdict(list)
     for entry in vqa_entries(data):
         answer = str(entry["answer"]).strip().rstrip(".")
-        answer = answer[:1].upper() + answer[1:]
+        answer = answer.capitalize() if answer.lower() in ("yes", "no") else answer[:1].upper() + answer[1:]
         if len(answer.split()) <= MOST_WORDS:
             kind = "vqa_yes_no" if answer in ("Yes", "No") else "vqa_open"
             by_picture[entry["image_name"]].append(Exchange(entry["question"].strip(), answer, kind))
     return by_picture
 
 
-def pictures(data: Path, rows: list[ImageRow], which: int, rng: np.random.Generator) -> Iterator[tuple[Image.Image, ImageRow]]:
+def pictures(
+    data: Path, rows: list[ImageRow], which: int, rng: np.random.Generator
+) -> Iterator[tuple[Image.Image, ImageRow]]:
     """Varied pictures, then mosaics."""
     for row in choose(rows, which, rng):
         yield vary_picture(load_picture(data, row), row, rng), row

@@ -5,6 +5,7 @@ Pure functions of a row and a random generator. Wordings under ``unseen`` in wor
 """
 
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,13 @@ from demo_training.dataset import ImageRow
 
 HERE = Path(__file__).parent
 WORDINGS = tomllib.loads((HERE / "wordings.toml").read_text(encoding="utf-8"))
-YES_NO_ENDINGS = (" Answer yes or no.", " Answer with yes or no.", " Yes or no?", " Please answer yes or no.", " yes/no")
+YES_NO_ENDINGS = (
+    " Answer yes or no.",
+    " Answer with yes or no.",
+    " Yes or no?",
+    " Please answer yes or no.",
+    " yes/no",
+)
 LEAD_INS = (
     "In this image, ",
     "In the image, ",
@@ -51,12 +58,18 @@ class Words:
     """Which wordings and which strange questions are in use."""
 
     wordings: dict[str, dict[str, list[str]]]
-    off_topic: list[str]
+    off_topic: list[str]  # questions that have nothing to do with the picture, or with no label
+    unknown: list[str]  # questions on findings that no label states
     unknown_findings: list[str]
 
 
-SEEN = Words(WORDINGS, lines("off_topic.txt"), lines("unknown_findings.txt"))
-UNSEEN = Words(WORDINGS["unseen"], lines("off_topic_unseen.txt"), lines("unknown_findings_unseen.txt"))
+SEEN = Words(WORDINGS, lines("off_topic.txt"), lines("unknown_questions.txt"), lines("unknown_findings.txt"))
+UNSEEN = Words(
+    WORDINGS["unseen"],
+    lines("off_topic_unseen.txt"),
+    lines("unknown_questions_unseen.txt"),
+    lines("unknown_findings_unseen.txt"),
+)
 
 
 @dataclass(frozen=True)
@@ -68,12 +81,16 @@ class Exchange:
     kind: str
 
 
+def pick(options: Sequence[str], rng: np.random.Generator) -> str:
+    return options[int(rng.integers(len(options)))]
+
+
 def vary(question: str, rng: np.random.Generator) -> str:
     """The same question as a hurried user types it: led in, in lower case, without its full stop, misspelt."""
     if rng.random() < 0.12:
-        question = str(rng.choice(LEAD_INS)) + question[0].lower() + question[1:]
+        question = pick(LEAD_INS, rng) + question[0].lower() + question[1:]
     elif rng.random() < 0.06:
-        question = str(rng.choice(OPENINGS)) + question
+        question = pick(OPENINGS, rng) + question
     if rng.random() < 0.15:
         question = question.lower()
     if rng.random() < 0.12 and question[-1] in "?.":
@@ -86,7 +103,7 @@ def vary(question: str, rng: np.random.Generator) -> str:
 
 def open_question(kind: str, row: ImageRow, words: Words, rng: np.random.Generator) -> Exchange:
     """A question of one of the kinds in ``ALWAYS_ASKED`` and ``SOMETIMES_ASKED``."""
-    question = str(rng.choice(words.wordings["open"][kind]))
+    question = pick(words.wordings["open"][kind], rng)
     if kind in OPEN:
         answer = OPEN[kind].get(row.label, facts.NOT_TRAINED)
     elif row.label in facts.BLOOD:
@@ -98,9 +115,9 @@ def open_question(kind: str, row: ImageRow, words: Words, rng: np.random.Generat
 
 def yes_no_question(concept: facts.Concept, label: str, words: Words, rng: np.random.Generator) -> Exchange:
     """A yes/no question for one concept."""
-    wording = str(rng.choice(words.wordings["yes_no"][concept.kind]))
-    question = vary(wording.format(x=rng.choice(concept.phrases)), rng)
-    ending = str(rng.choice(YES_NO_ENDINGS)) if rng.random() < 0.25 else ""
+    wording = pick(words.wordings["yes_no"][concept.kind], rng)
+    question = vary(wording.format(x=pick(concept.phrases, rng)), rng)
+    ending = pick(YES_NO_ENDINGS, rng) if rng.random() < 0.25 else ""
     answer = concept.answer(label)
     return Exchange(question + ending, answer, "declined" if answer == facts.NOT_TRAINED else "yes_no")
 
@@ -130,13 +147,17 @@ def hard_weights(concepts: list[facts.Concept], label: str) -> np.ndarray:
 
 
 def declined(label: str, count: int, words: Words, rng: np.random.Generator) -> list[Exchange]:
-    """Questions that no label answers: half of them strange ones, half findings that nothing is known about."""
+    """Questions that no label answers; of VQA-RAD's pictures, whose findings are asked for, only strange ones."""
     asked = []
     for _ in range(count):
-        question = str(rng.choice(words.off_topic))
-        if rng.random() < 0.5 and label not in facts.VQA:
-            wording = str(rng.choice(words.wordings["yes_no"]["finding"]))
-            question = wording.format(x=rng.choice(words.unknown_findings))
+        way = 0.0 if label in facts.VQA else rng.random()
+        if way < 0.35:
+            question = pick(words.off_topic, rng)
+        elif way < 0.55:
+            question = pick(words.unknown, rng)
+        else:
+            finding = pick(words.unknown_findings, rng)
+            question = pick(words.wordings["yes_no"]["finding"], rng).format(x=finding)
         asked.append(Exchange(vary(question, rng), facts.NOT_TRAINED, "declined"))
     return asked
 
@@ -147,7 +168,7 @@ def questions_about(row: ImageRow, words: Words, rng: np.random.Generator) -> li
         asked = [open_question("organ", row, words, rng) for _ in range(2)]
         return asked + yes_no_questions(row, (3, 0), words, rng) + declined(row.label, 2, words, rng)
     asked = [open_question(kind, row, words, rng) for kind in (*ALWAYS_ASKED, "diagnosis")]
-    asked.append(open_question(str(rng.choice(SOMETIMES_ASKED)), row, words, rng))
+    asked.append(open_question(pick(SOMETIMES_ASKED, rng), row, words, rng))
     if row.label in facts.BLOOD:
         asked += [open_question(kind, row, words, rng) for kind in ("white_cells", "red_cells")]
     asked += yes_no_questions(row, (6, 1), words, rng)

@@ -39,9 +39,7 @@ def mean_log_probabilities(logits: Logits, data: Path, rows: list[ImageRow], cro
     return torch.cat(found)
 
 
-def balanced_accuracy(
-    logits: Logits, data: Path, rows: list[ImageRow], crops: int = FIRST_HIGH
-) -> dict[str, float]:
+def balanced_accuracy(logits: Logits, data: Path, rows: list[ImageRow], crops: int = FIRST_HIGH) -> dict[str, float]:
     """Mean recall over the labels of each data set that has more than one."""
     hits: dict[str, dict[str, list[bool]]] = defaultdict(lambda: defaultdict(list))
     guesses = mean_log_probabilities(logits, data, rows, crops).argmax(1).tolist()

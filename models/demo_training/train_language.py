@@ -1,0 +1,215 @@
+"""Stage 5: projector and language model learn to answer, from the frozen encoder's features.
+
+It begins with the low crop alone, goes on with the low and middle crops, and ends with the seventeen crops that the
+network's own zoom-in selection leaves. Every crop stands at the position that it has in a whole image block.
+"""
+
+import argparse
+import json
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+from torch import nn
+from transformers import LlamaConfig
+
+from demo_training.encoder import ENCODER, PATCHES
+from demo_training.make_tokenizer import BOS_ID, EOS_ID, NEWLINE_ID, VOCABULARY
+from demo_training.schedule import Average, Clock, learning_rate, make_optimizer, step
+from demo_training.scores import FIRST_HIGH
+from demo_training.sequences import (
+    CROPS_IN_PROMPT,
+    IMAGE_BLOCK,
+    Batch,
+    Block,
+    collate,
+    question_blocks,
+    shared_image_mask,
+)
+from dragonfly_med import DragonflyConfig, DragonflyForCausalLM
+from dragonfly_med.modeling import rank_and_keep
+
+LANGUAGE = LlamaConfig(
+    vocab_size=VOCABULARY,
+    hidden_size=192,
+    intermediate_size=512,
+    num_hidden_layers=4,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    max_position_embeddings=4096,
+    rms_norm_eps=1e-5,
+    rope_theta=500000.0,
+    tie_word_embeddings=False,
+    bos_token_id=BOS_ID,
+    eos_token_id=EOS_ID,
+    initializer_range=0.05,
+)
+PLACES = PATCHES + 2  # positions that a crop takes: class token, patches, newline
+LOG_EVERY = 50
+SAVE_EVERY = 250
+WORD_DROPOUT = 0.04  # share of a question's ids that are replaced by others
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A part of the run: which features, how many of their crops, and how much at once."""
+
+    view: str
+    until: float  # share of the run at which it ends
+    pictures: int
+    questions: int
+    crops: int | None = None  # None: as zoom-in selection chooses
+
+
+PHASES = (
+    Phase("few", 0.35, pictures=12, questions=14, crops=1),
+    Phase("few", 0.72, pictures=8, questions=14, crops=FIRST_HIGH),
+    Phase("all", 1.0, pictures=5, questions=16),
+)
+
+
+class Lessons:
+    """Features of pictures, and their questions as token ids."""
+
+    def __init__(self, features: Path, rows: Path, tokenizer: Tokenizer) -> None:
+        cache = torch.load(features, weights_only=True)
+        with (rows / "rows.jsonl").open(encoding="utf-8") as lines:
+            table = [json.loads(line) for line in lines]
+        blocks: dict[str, list[Block]] = defaultdict(list)
+        encoded = question_blocks([row["question"] for row in table], [row["answer"] for row in table], tokenizer)
+        for row, block in zip(table, encoded, strict=True):
+            blocks[row["image"]].append(block)
+        views = {phase.view for phase in PHASES}
+        self.features: dict[str, torch.Tensor] = {view: cache[view] for view in views}
+        self.blocks = {view: [blocks[image] for image in cache[f"{view}_images"]] for view in views}
+
+    def draw(self, phase: Phase, rng: np.random.Generator) -> tuple[torch.Tensor, Batch]:
+        """Features [pictures, crops, tokens, width] and some of the questions on each picture."""
+        drawn = rng.integers(len(self.blocks[phase.view]), size=phase.pictures)
+        asked = []
+        for i in drawn:
+            own = self.blocks[phase.view][i]
+            asked.append([own[k] for k in rng.permutation(len(own))[: phase.questions]])
+        features = self.features[phase.view][torch.from_numpy(drawn)].float()
+        return features[:, : phase.crops], collate(asked)
+
+
+def new_model(student: dict[str, torch.Tensor], sample: torch.Tensor) -> DragonflyForCausalLM:
+    """A network with stage 2's encoder, frozen, and a projector that at first only centres, turns and scales."""
+    model = DragonflyForCausalLM(
+        DragonflyConfig(text_config=LANGUAGE, vision_config=ENCODER, architecture="dragonfly-v1", bos_token_id=BOS_ID)
+    )
+    prefix = "encoder."
+    tower = {name.removeprefix(prefix): value for name, value in student.items() if name.startswith(prefix)}
+    model.image_encoder.vision_model.load_state_dict(tower)
+    model.image_encoder.requires_grad_(False)
+    features = sample.float().flatten(0, -2)
+    centred = features - features.mean(0)
+    _, _, axes = torch.linalg.svd(centred[:: len(centred) // 4096 + 1], full_matrices=False)
+    axes = axes[: LANGUAGE.hidden_size]  # the principal axes, so that little is lost to the smaller width
+    scale = LANGUAGE.initializer_range * 4 / (centred @ axes.T).std()
+    with torch.no_grad():
+        model.vision_embed_tokens.weight.copy_(axes * scale)
+        model.vision_embed_tokens.bias.copy_(-(axes @ features.mean(0)) * scale)
+    return model
+
+
+def zoomed(projected: torch.Tensor) -> torch.Tensor:
+    """The seventeen crops that zoom-in selection leaves of [pictures, 29, tokens, width]."""
+    selected = rank_and_keep(projected.detach())  # [pictures, 12]
+    rows = torch.arange(len(projected))[:, None]
+    return torch.cat([projected[:, :FIRST_HIGH], projected[:, FIRST_HIGH:][rows, selected]], dim=1)
+
+
+def image_block(model: DragonflyForCausalLM, features: torch.Tensor, phase: Phase) -> torch.Tensor:
+    """Embeddings [pictures, crops * 51, width] of projected crops, each followed by a newline."""
+    crops = model.vision_embed_tokens(features)
+    if phase.crops is None:
+        crops = zoomed(crops)
+    newline = model.get_input_embeddings()(torch.tensor(NEWLINE_ID)).expand(*crops.shape[:2], 1, -1)
+    return torch.cat([crops, newline], dim=2).flatten(1, 2)
+
+
+def answer_loss(model: DragonflyForCausalLM, image: torch.Tensor, text: Batch) -> tuple[torch.Tensor, float]:
+    """Weighted cross-entropy of the answers, and how often the first id of an answer was the likeliest."""
+    pictures, image_length = image.shape[:2]
+    strange = (torch.rand(text.ids.shape) < WORD_DROPOUT) & (text.weights == 0) & (text.ids < BOS_ID)
+    ids = torch.where(strange, torch.randint(BOS_ID, text.ids.shape), text.ids)
+    positions = torch.cat(
+        [torch.arange(image_length).expand(pictures, -1), text.positions + CROPS_IN_PROMPT * PLACES], dim=1
+    )
+    blocks = torch.cat([torch.full((pictures, image_length), IMAGE_BLOCK), text.blocks], dim=1)
+    with torch.autocast("cpu", torch.bfloat16):
+        hidden = model.language_model.model(
+            inputs_embeds=torch.cat([image, model.get_input_embeddings()(ids)], dim=1),
+            attention_mask=shared_image_mask(blocks),
+            position_ids=positions,
+            use_cache=False,
+        ).last_hidden_state[:, image_length:]
+    learnt = text.weights[:, 1:] > 0
+    logits = model.language_model.lm_head(hidden[:, :-1][learnt].float())  # [answer ids, vocabulary]
+    target, weights = text.ids[:, 1:][learnt], text.weights[:, 1:][learnt]
+    loss = (nn.functional.cross_entropy(logits, target, reduction="none") * weights).sum() / weights.sum()
+    begins = (text.weights[:, :-1] == 0)[learnt]
+    return loss, float((logits.argmax(-1) == target)[begins].float().mean())
+
+
+def train(options: argparse.Namespace) -> None:
+    """Train for the minutes given; writes the averaged weights again and again."""
+    torch.manual_seed(options.seed)
+    rng = np.random.default_rng(options.seed)
+    lessons = Lessons(options.features, options.rows, Tokenizer.from_file(str(options.tokenizer / "tokenizer.json")))
+    student = torch.load(options.encoder, weights_only=True)
+    model = new_model(student, lessons.features["few"][:200])
+    if options.start is not None:
+        model.load_state_dict(torch.load(options.start, weights_only=True))
+    average = Average(model, 0.995)
+    optimizer = make_optimizer(model, options.rate)
+    clock, number, log = Clock(options.minutes), 0, []
+    while clock.done < 1:
+        share = options.begin + (1 - options.begin) * clock.done
+        phase = next(phase for phase in PHASES if share < phase.until)
+        features, text = lessons.draw(phase, rng)
+        loss, right = answer_loss(model, image_block(model, features, phase), text)
+        step(optimizer, loss, learning_rate(clock.done, options.rate))
+        average.update(model)
+        number += 1
+        log.append((float(loss.detach()), right))
+        if number % LOG_EVERY == 0:
+            mean_loss, mean_right = np.mean(log[-LOG_EVERY:], axis=0)
+            entry = {"step": number, "minutes": round(clock.used, 1), "view": phase.view, "crops": phase.crops}
+            print(json.dumps({**entry, "loss": round(mean_loss, 4), "first": round(mean_right, 4)}), flush=True)
+        if number % SAVE_EVERY == 0:
+            save(average.model, options.out)
+    save(average.model, options.out)
+
+
+def save(model: nn.Module, file: Path) -> None:
+    """Write the weights; a reader never sees half of them."""
+    torch.save(model.state_dict(), file.with_suffix(".part"))
+    file.with_suffix(".part").replace(file)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("encoder", type=Path, help="encoder.pt of stage 2")
+    parser.add_argument("rows", type=Path, help="the folder of stage 3")
+    parser.add_argument("features", type=Path, help="the file of stage 4")
+    parser.add_argument("tokenizer", type=Path, help="folder of the tokenizer")
+    parser.add_argument("out", type=Path, help="file for the weights")
+    parser.add_argument("--minutes", type=float, default=24, help="the learning rate falls over this time")
+    parser.add_argument("--start", type=Path, help="weights of an earlier run to go on from")
+    parser.add_argument("--begin", type=float, default=0, help="the share of the run to begin at, with --start")
+    parser.add_argument("--rate", type=float, default=2e-3)
+    parser.add_argument("--seed", type=int, default=4)
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    train(options)
+
+
+if __name__ == "__main__":
+    main()
