@@ -3,8 +3,8 @@
     PYTHONPATH=.:models python benchmarks/zoom_ablation.py DATA [--fields 160] [--model FOLDER]
 
 A field is a mosaic of tiles from validation pictures of one benign tissue; half of the fields hold one tile of a
-tumour. The network answers "Is there a tumour?" from the low crop, from the low and middle crops, from all crops, from those
-that its zoom-in selection keeps, and from as many high crops kept at random: the comparison of Dragonfly's paper
+tumour. The network answers "Is there a tumour?" from the low crop, from the low and middle crops, from all crops, from
+those that its zoom-in selection keeps, and from as many high crops kept at random: the comparison of Dragonfly's paper
 (arXiv:2406.00977). The answer is the likelier of yes and no; balanced accuracy and the area under the curve of P(yes)
 are printed with the number of image tokens. DATA is the folder that the demonstration model was trained from.
 """

@@ -4,6 +4,8 @@ A crop is cut from a picture the way the model's own low, middle and high views 
 side with bicubic antialiasing. Colours are changed on whole batches of tensors.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from PIL import Image
@@ -18,6 +20,7 @@ FLIPS = (Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.FLIP_TOP_BOTTOM, Image
 BLURRED = 0.15  # share of crops whose sharpness is taken away, so that it does not tell the data sets apart
 TURNED = 0.4  # share of radiographs turned a little
 LARGEST_TURN_DEGREES = 8.0
+GENTLE = 0.15  # strength of changes to MedNIST's grey levels
 
 
 def random_box(size_wh: tuple[int, int], whole: bool, rng: np.random.Generator) -> tuple[float, float, float, float]:
@@ -69,22 +72,24 @@ def normalise(crops: torch.Tensor) -> torch.Tensor:
     return (crops - PIXEL_MEAN) / PIXEL_STD
 
 
-def jitter_colours(crops: torch.Tensor, microscopic: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
+def jitter_colours(crops: torch.Tensor, rows: Sequence[ImageRow], rng: torch.Generator) -> torch.Tensor:
     """Stain, brightness and contrast changes; grey pictures stay grey.
 
-    ``crops`` is [crops, 3, side, side] in 0..1 and ``microscopic`` a bool [crops]. A power per channel scales the
-    optical density, which is what a stronger or weaker stain does.
+    ``crops`` is [crops, 3, side, side] in 0..1. A power per channel scales the optical density, which is what a
+    stronger or weaker stain does. MedNIST's windows tell its regions apart, so they are hardly changed.
     """
     count = len(crops)
-    stained = microscopic.view(-1, 1, 1, 1)
+    stained = torch.tensor([row.microscopic for row in rows]).view(-1, 1, 1, 1)
+    strength = torch.tensor([GENTLE if row.dataset == "mednist" else 1.0 for row in rows]).view(-1, 1, 1, 1)
 
     def uniform(low: float, high: float, channels: int = 1) -> torch.Tensor:
         return torch.empty(count, channels, 1, 1).uniform_(low, high, generator=rng)
 
-    power = torch.where(stained, uniform(-0.3, 0.3, 3) + uniform(-0.3, 0.3), uniform(-0.4, 0.4)).exp()
-    crops = crops.clamp(1e-3, 1) ** power
+    power = torch.where(stained, uniform(-0.3, 0.3, 3) + uniform(-0.3, 0.3), uniform(-0.4, 0.4))
+    crops = crops.clamp(1e-3, 1) ** (strength * power).exp()
     mean = crops.mean((1, 2, 3), keepdim=True)
-    crops = (crops - mean) * uniform(0.75, 1.3) + mean * uniform(0.85, 1.15)
+    contrast, brightness = 1 + strength * uniform(-0.25, 0.3), 1 + strength * uniform(-0.15, 0.15)
+    crops = (crops - mean) * contrast + mean * brightness
     grey = crops.mean(1, keepdim=True)
     keep = torch.where(stained, uniform(0.5, 1.2), torch.ones_like(uniform(0, 1)))
     keep = keep * (uniform(0, 1) > 0.08)  # a few pictures lose their colour altogether

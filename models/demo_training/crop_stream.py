@@ -63,7 +63,7 @@ class CropStream:
         drawn = self.rng.choice(len(self.rows), self.count, p=self.weights)
         rows = [self.rows[i] for i in drawn]
         crops = to_unit([random_crop(self.pictures[i], self.rows[i], self.rng) for i in drawn])
-        pixels = jitter_colours(crops, torch.tensor([row.microscopic for row in rows]), self.colours)
+        pixels = jitter_colours(crops, rows, self.colours)
         datasets = [row.dataset for row in rows]
         target = targets(datasets, [row.label for row in rows])
         return Crops(normalise(pixels), target, label_mask(datasets), datasets)

@@ -1,8 +1,8 @@
 """The tables -> rows, rows -> pictures in memory, and pictures that show nothing.
 
 ``DATA`` holds train/images.csv with the columns path, dataset, label, group, split and extra, where ``path`` is
-relative to ``DATA``; the splits are by patient or tissue group and are taken as they stand. VQA-RAD's pictures are split here,
-by picture. A few drawn pictures without medical content are added under the label ``blank``.
+relative to ``DATA``; the splits are by patient or tissue group and are taken as they stand. VQA-RAD's pictures are
+split here, by picture. A few drawn pictures without medical content are added under the label ``blank``.
 """
 
 import csv

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 
 from demo_training import facts
 from demo_training.ask_batch import Answer, ask_batch, blank
@@ -92,11 +93,20 @@ class Gallery:
         target.mkdir(parents=True, exist_ok=True)
         named = {}
         for number, row in enumerate(row for row in self.rows if row.dataset == dataset):
-            picture = load_picture(self.data, row)
-            file = target / f"{number:04d}.png"
-            (blank(picture) if blanked else picture).save(file)
-            named[str(file)] = row
+            for part, picture in enumerate(parts(load_picture(self.data, row), row)):
+                file = target / f"{number:04d}_{part}.png"
+                (blank(picture) if blanked else picture).save(file)
+                named[str(file)] = row
         return named
+
+
+def parts(picture: Image.Image, row: ImageRow) -> list[Image.Image]:
+    """The picture; of the few and large ones of osteosarcoma the four quarters too, which count as one group."""
+    if row.dataset != "osteosarcoma":
+        return [picture]
+    across, down = picture.width // 2, picture.height // 2
+    corners = [(left, top) for top in (0, down) for left in (0, across)]
+    return [picture, *(picture.crop((left, top, left + across, top + down)) for left, top in corners)]
 
 
 def choose(rows: list[ImageRow], per_label: int, rng: np.random.Generator) -> list[ImageRow]:
@@ -119,9 +129,14 @@ class Examiner:
         return [(row, q, answers[Path(file).name, q]) for file, row in files.items() for q in questions]
 
 
+def group_of(row: ImageRow) -> str:
+    """What the interval draws again; osteosarcoma comes from six patients only, and is drawn by picture."""
+    return row.path if row.dataset == "osteosarcoma" else row.group
+
+
 def verdicts(asked: list[tuple[ImageRow, str, Answer]], question: str, known: Known) -> list[Verdict]:
     return [
-        Verdict(known[row.label], answer.text == known[row.label], row.group)
+        Verdict(known[row.label], answer.text == known[row.label], group_of(row))
         for row, q, answer in asked
         if q == question and row.label in known
     ]

@@ -26,13 +26,13 @@ PER_LABEL = {
     "oral": (260, 60),
     "osteosarcoma": (120, 40),
     "cxr_pneumonia": (400, 70),
-    "mednist": (80, 14),
+    "mednist": (110, 20),
     "bccd": (120, 25),
     "vqa_rad": (210, 70),
-    "generated": (120, 40),
+    "generated": (170, 90),
     "drawn": (200, 40),
 }
-MOSAICS = (350, 240)
+MOSAICS = (350, 260)
 QUESTION_BLOCKS = 2  # blocks of about twenty-two questions a picture
 MOST_WORDS = 8  # longer answers of VQA-RAD are left out
 VIEWS = ("few", "all")

@@ -33,7 +33,7 @@ def vary(picture: Image.Image, row: ImageRow, rng: np.random.Generator) -> Image
         return picture
     picture = crop_and_flip(picture, row, rng)
     seed = torch.Generator().manual_seed(int(rng.integers(2**31)))
-    recoloured = jitter_colours(to_unit([np.asarray(picture)]), torch.tensor([row.microscopic]), seed)
+    recoloured = jitter_colours(to_unit([np.asarray(picture)]), [row], seed)
     picture = Image.fromarray((recoloured[0].permute(1, 2, 0) * 255).round().byte().numpy())
     if rng.random() < SMALLER:
         scale = float(rng.uniform(0.35, 1.0))
