@@ -2,33 +2,21 @@
 
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from dragonfly_cli.engine.checkpoints import Checkpoint, find_checkpoint
 from dragonfly_cli.engine.questions import Question, as_question
-from dragonfly_cli.engine.settings import AnswerSettings
 from dragonfly_cli.errors import InputError, NoInputError, UsageError
-from dragonfly_cli.options import Format
+from dragonfly_cli.fields import Field, plan_fields
+from dragonfly_cli.options import AnswerOptions, Format, LookOptions, OpenOptions, PrintOptions
 from dragonfly_cli.output.files import check_writable, storable, write_text
 from dragonfly_cli.output.notices import DEMO_WARNING
 from dragonfly_cli.output.terminal import certainty, say, say_notices, show, where_it_looked
 from dragonfly_cli.readers import Source, open_source
 
 STDOUT = Path("-")
-
-
-@dataclass(frozen=True)
-class AskSettings:
-    """The options of ``ask`` and ``caption``."""
-
-    answers: AnswerSettings
-    frame: int | None
-    slide_mpp: float | None
-    format: Format
-    output: Path | None
-    verbose: bool
 
 
 def gather_questions(asked: list[str], file: Path | None) -> list[Question]:
@@ -41,20 +29,25 @@ def gather_questions(asked: list[str], file: Path | None) -> list[Question]:
     return [as_question(text) for text in texts]
 
 
-def ask_image(image: Path, questions: list[Question], settings: AskSettings) -> None:
-    """Answers the questions about one image, on stdout or into ``settings.output``."""
-    output = None if settings.output in (None, STDOUT) else settings.output
+def ask_image(
+    image: Path,
+    questions: list[Question],
+    opening: OpenOptions,
+    looking: LookOptions,
+    answering: AnswerOptions,
+    printing: PrintOptions,
+) -> None:
+    """Answers the questions about one image, on stdout or into ``printing.output``."""
+    output = None if printing.output in (None, STDOUT) else printing.output
     if output:
         check_writable(output)
-    checkpoint = find_checkpoint(settings.answers.model)
-    source = open_source(image, slide_mpp=settings.slide_mpp)  # before torch is imported: a bad path is told at once
-    try:
-        if settings.format is Format.text and output is None:
-            _print_text(_answers(source, checkpoint, questions, settings, show), settings)
+    checkpoint = find_checkpoint(answering.model)
+    with closing(open_source(image, opening)) as source:  # before torch is imported: a bad path is told at once
+        fields = plan_fields(source, looking)
+        if printing.format is Format.text and output is None:
+            _print_text(_answers(source, fields, checkpoint, questions, answering, show), printing.verbose)
             return
-        text = _formatted(list(_answers(source, checkpoint, questions, settings)), settings.format)
-    finally:
-        source.close()
+        text = _formatted(list(_answers(source, fields, checkpoint, questions, answering)), printing.format)
     if output:
         write_text(output, text)
     else:
@@ -63,17 +56,18 @@ def ask_image(image: Path, questions: list[Question], settings: AskSettings) -> 
 
 def _answers(
     source: Source,
+    fields: list[Field],
     checkpoint: Checkpoint,
     questions: list[Question],
-    settings: AskSettings,
+    answering: AnswerOptions,
     on_text: Callable[[str], None] = lambda piece: None,
 ) -> Iterator[dict[str, Any]]:
     from dragonfly_cli.pipeline import answer_source, prepare
 
-    model, request = prepare(checkpoint, questions, settings.answers, settings.frame)
+    model, request = prepare(checkpoint, questions, answering)
     say_notices(checkpoint)
     said = {DEMO_WARNING}
-    for record in answer_source(model, source, request, on_text):
+    for record in answer_source(model, source, fields, request, on_text):
         yield record
         for warning in record["warnings"]:
             if warning not in said:
@@ -81,11 +75,11 @@ def _answers(
         said.update(record["warnings"])
 
 
-def _print_text(records: Iterator[dict[str, Any]], settings: AskSettings) -> None:
+def _print_text(records: Iterator[dict[str, Any]], verbose: bool) -> None:
     """The answers have been streamed already; what follows each is how sure it is."""
     for record in records:
         show(certainty(record) + "\n")
-        if settings.verbose:
+        if verbose:
             for line in where_it_looked(record):
                 say(line)
 

@@ -13,28 +13,24 @@ import typer
 from dragonfly_cli import __version__
 from dragonfly_cli.funnel import ErrorFunnel
 from dragonfly_cli.model_commands import model_app
+from dragonfly_cli.option_groups import takes_option_groups
 from dragonfly_cli.options import (
+    AnswerOptions,
     Attention,
     AttentionOption,
     DebugOption,
     DeviceOption,
-    Format,
-    FormatOption,
-    FrameOption,
     ImageArgument,
     JsonOption,
-    MaxTokensOption,
+    LookOptions,
     ModelOption,
-    OutputOption,
+    OpenOptions,
     Picture,
+    PrintOptions,
     Quant,
     QuantOption,
     QuestionOption,
     QuestionsFileOption,
-    SeedOption,
-    SlideMppOption,
-    TemperatureOption,
-    VerboseOption,
 )
 
 app = typer.Typer(
@@ -64,125 +60,98 @@ def root(
 
 
 @app.command()
+@takes_option_groups
 def ask(
     image: ImageArgument,
     question: Annotated[list[str] | None, typer.Argument(metavar="QUESTION...", show_default=False)] = None,
     more: QuestionOption = None,
     questions_file: QuestionsFileOption = None,
-    model: ModelOption = "auto",
-    output: OutputOption = None,
-    output_format: FormatOption = Format.text,
-    json: JsonOption = False,
-    max_tokens: MaxTokensOption = 256,
-    temperature: TemperatureOption = 0.0,
-    seed: SeedOption = 0,
-    device: DeviceOption = "auto",
-    quant: QuantOption = Quant.auto,
-    attn: AttentionOption = Attention.auto,
-    frame: FrameOption = None,
-    slide_mpp: SlideMppOption = None,
-    verbose: VerboseOption = False,
+    *,
+    opening: OpenOptions,
+    looking: LookOptions,
+    answering: AnswerOptions,
+    printing: PrintOptions,
     debug: DebugOption = False,
 ) -> None:
     """Answer one or more questions about one image."""
-    from dragonfly_cli.asking import AskSettings, ask_image, gather_questions
-    from dragonfly_cli.engine.settings import AnswerSettings
+    from dragonfly_cli.asking import ask_image, gather_questions
 
     questions = gather_questions([*(question or []), *(more or [])], questions_file)
-    answers = AnswerSettings(model, device, max_tokens, temperature, seed, quant, attn)
-    settings = AskSettings(answers, frame, slide_mpp, _chosen(output_format, json), output, verbose)
-    ask_image(image, questions, settings)
+    ask_image(image, questions, opening, looking, answering, printing)
 
 
 @app.command()
+@takes_option_groups
 def caption(
     image: ImageArgument,
-    model: ModelOption = "auto",
-    output: OutputOption = None,
-    output_format: FormatOption = Format.text,
-    json: JsonOption = False,
-    max_tokens: MaxTokensOption = 256,
-    temperature: TemperatureOption = 0.0,
-    seed: SeedOption = 0,
-    device: DeviceOption = "auto",
-    quant: QuantOption = Quant.auto,
-    attn: AttentionOption = Attention.auto,
-    frame: FrameOption = None,
-    slide_mpp: SlideMppOption = None,
-    verbose: VerboseOption = False,
+    *,
+    opening: OpenOptions,
+    looking: LookOptions,
+    answering: AnswerOptions,
+    printing: PrintOptions,
     debug: DebugOption = False,
 ) -> None:
     """Describe an image."""
-    from dragonfly_cli.asking import AskSettings, ask_image
+    from dragonfly_cli.asking import ask_image
     from dragonfly_cli.engine.questions import caption_question
-    from dragonfly_cli.engine.settings import AnswerSettings
 
-    answers = AnswerSettings(model, device, max_tokens, temperature, seed, quant, attn)
-    settings = AskSettings(answers, frame, slide_mpp, _chosen(output_format, json), output, verbose)
-    ask_image(image, [caption_question()], settings)
+    ask_image(image, [caption_question()], opening, looking, answering, printing)
 
 
 @app.command()
+@takes_option_groups
 def batch(
     sources: Annotated[list[Path], typer.Argument(metavar="SOURCE...", help="Images, or folders of images.")],
     output: Annotated[Path, typer.Option("--output", "-o", envvar="DRAGONFLY_OUTPUT", help="The CSV to write.")],
     question: QuestionOption = None,
     questions_file: QuestionsFileOption = None,
-    model: ModelOption = "auto",
-    max_tokens: MaxTokensOption = 256,
-    temperature: TemperatureOption = 0.0,
-    seed: SeedOption = 0,
-    device: DeviceOption = "auto",
-    quant: QuantOption = Quant.auto,
-    attn: AttentionOption = Attention.auto,
-    slide_mpp: SlideMppOption = None,
+    *,
+    opening: OpenOptions,
+    looking: LookOptions,
+    answering: AnswerOptions,
     debug: DebugOption = False,
 ) -> None:
     """Ask every question about every image below the sources; without a question, caption them."""
     from dragonfly_cli.asking import gather_questions
     from dragonfly_cli.batch import run_batch
     from dragonfly_cli.engine.questions import caption_question
-    from dragonfly_cli.engine.settings import AnswerSettings
 
     asked = [*(question or [])]
     questions = gather_questions(asked, questions_file) if asked or questions_file else [caption_question()]
-    settings = AnswerSettings(model, device, max_tokens, temperature, seed, quant, attn)
-    if run_batch(sources, questions, output, settings, slide_mpp):
+    if run_batch(sources, questions, output, opening, looking, answering):
         raise typer.Exit(8)
 
 
 @app.command()
-def info(
-    image: ImageArgument,
-    json: JsonOption = False,
-    slide_mpp: SlideMppOption = None,
-    debug: DebugOption = False,
-) -> None:
+@takes_option_groups
+def info(image: ImageArgument, json: JsonOption = False, *, opening: OpenOptions, debug: DebugOption = False) -> None:
     """Show format, size, frames, levels, microns per pixel and window; no patient data."""
     from dragonfly_cli.output.record import as_json, source_info
     from dragonfly_cli.output.terminal import info_text, show
     from dragonfly_cli.readers import open_source
 
-    source = open_source(image, slide_mpp=slide_mpp)
+    source = open_source(image, opening)
     facts = source_info(source)
     source.close()
     show(as_json([facts]) if json else info_text(facts))
 
 
 @app.command()
+@takes_option_groups
 def view(
     image: ImageArgument,
     output: Annotated[Path, typer.Option("--output", "-o", envvar="DRAGONFLY_OUTPUT", help="The PNG to write.")],
     what: Annotated[Picture, typer.Option("--what", envvar="DRAGONFLY_WHAT", help="What to draw.")] = Picture.crops,
     model: ModelOption = "auto",
-    frame: FrameOption = None,
-    slide_mpp: SlideMppOption = None,
+    *,
+    opening: OpenOptions,
+    looking: LookOptions,
     debug: DebugOption = False,
 ) -> None:
     """Draw exactly what the model will see; no weights are loaded."""
     from dragonfly_cli.viewing import draw_view
 
-    draw_view(image, output, what, model, frame, slide_mpp)
+    draw_view(image, output, what, model, opening, looking)
 
 
 @app.command()
@@ -208,10 +177,6 @@ def doctor(
         show(as_report(findings))
     if worst(findings) is Status.problem:
         raise typer.Exit(9)
-
-
-def _chosen(output_format: Format, json: bool) -> Format:
-    return Format.json if json else output_format
 
 
 def _terminate(*_: Any) -> None:

@@ -1,5 +1,9 @@
-"""The options that mean the same in every command, each with its environment variable. Nothing heavy is imported."""
+"""The options that mean the same in every command, each with its environment variable. Nothing heavy is imported.
 
+Options that belong together form a group, a frozen dataclass, which is also what the code behind a command is given.
+"""
+
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -41,6 +45,17 @@ class Attention(StrEnum):
     sdpa = "sdpa"
     flash = "flash"
     eager = "eager"
+
+
+class Aggregate(StrEnum):
+    """How the answers about several fields become one."""
+
+    auto = "auto"
+    any = "any"
+    max = "max"
+    mean = "mean"
+    top3_mean = "top3-mean"
+    vote = "vote"
 
 
 class Keep(StrEnum):
@@ -109,3 +124,54 @@ DebugOption = Annotated[
         "--debug", envvar="DRAGONFLY_DEBUG", callback=_remember_debug, is_eager=True, help="Tracebacks of errors."
     ),
 ]
+BudgetOption = Annotated[
+    int | None,
+    typer.Option("--budget", envvar="DRAGONFLY_BUDGET", min=1, help="How many fields of view to look at, at most."),
+]
+AggregateOption = Annotated[
+    Aggregate,
+    typer.Option("--aggregate", envvar="DRAGONFLY_AGGREGATE", help="How the answers about several fields become one."),
+]
+
+
+@dataclass(frozen=True)
+class OpenOptions:
+    """How an input is opened."""
+
+    slide_mpp: SlideMppOption = None
+
+
+@dataclass(frozen=True)
+class LookOptions:
+    """Where in an input the model looks."""
+
+    frame: FrameOption = None
+    budget: BudgetOption = None
+
+
+@dataclass(frozen=True)
+class AnswerOptions:
+    """Which model answers, on what, and how its answers are drawn and combined."""
+
+    model: ModelOption = "auto"
+    device: DeviceOption = "auto"
+    max_tokens: MaxTokensOption = 256
+    temperature: TemperatureOption = 0.0
+    seed: SeedOption = 0
+    quant: QuantOption = Quant.auto
+    attn: AttentionOption = Attention.auto
+    aggregate: AggregateOption = Aggregate.auto
+
+
+@dataclass(frozen=True)
+class PrintOptions:
+    """How answers are printed, and where to."""
+
+    output: OutputOption = None
+    output_format: FormatOption = Format.text
+    json: JsonOption = False
+    verbose: VerboseOption = False
+
+    @property
+    def format(self) -> Format:
+        return Format.json if self.json else self.output_format

@@ -6,17 +6,17 @@ from dragonfly_cli.engine.checkpoints import find_checkpoint
 from dragonfly_cli.errors import ModelError
 from dragonfly_cli.fields import Field, field_view, plan_fields
 from dragonfly_cli.geometry import Box
-from dragonfly_cli.options import Picture
+from dragonfly_cli.options import LookOptions, OpenOptions, Picture
 from dragonfly_cli.output.files import check_writable, write_whole
 from dragonfly_cli.readers import Source, open_source
 
 
-def draw_view(image: Path, output: Path, what: Picture, model: str, frame: int | None, slide_mpp: float | None) -> None:
+def draw_view(image: Path, output: Path, what: Picture, model: str, opening: OpenOptions, looking: LookOptions) -> None:
     """Writes the picture as PNG; raises DragonflyError and writes nothing if it cannot be drawn."""
     check_writable(output)
-    source = open_source(image, slide_mpp=slide_mpp)
+    source = open_source(image, opening)
     try:
-        fields = plan_fields(source, frame)
+        fields = plan_fields(source, looking)
         picture = _draw(source, fields, what, model)
     finally:
         source.close()

@@ -13,6 +13,7 @@ from PIL import Image
 
 from dragonfly_cli.errors import InputError, NoInputError, UsageError
 from dragonfly_cli.geometry import Box
+from dragonfly_cli.options import OpenOptions
 from dragonfly_cli.readers import list_images, open_source
 from dragonfly_cli.readers.fingerprint import fingerprint
 
@@ -94,7 +95,7 @@ def test_a_file_without_read_permission_is_refused(tmp_path):
 @pytest.mark.parametrize("mpp", [0, -1, float("nan"), float("inf")])
 def test_an_impossible_scale_is_wrong_usage(tmp_path, mpp):
     with pytest.raises(UsageError):
-        open_source(write_png(tmp_path / "a.png"), slide_mpp=mpp)
+        open_source(write_png(tmp_path / "a.png"), OpenOptions(slide_mpp=mpp))
 
 
 @pytest.mark.parametrize("name", ["x.png", "x.svs", "x.dcm", "x"])

@@ -8,6 +8,7 @@ from PIL import Image
 
 from dragonfly_cli.errors import InputError
 from dragonfly_cli.geometry import Box
+from dragonfly_cli.options import OpenOptions
 from dragonfly_cli.readers import open_source
 
 
@@ -39,7 +40,7 @@ def test_the_whole_box_is_the_same_image_and_a_part_is_its_crop(tmp_path):
 def test_dots_per_inch_are_no_scale_and_the_option_is(tmp_path):
     path = save(tmp_path / "a.png", np.zeros((4, 4), np.uint8), dpi=(72, 72))
     assert open_source(path).mpp is None
-    source = open_source(path, slide_mpp=0.25)
+    source = open_source(path, OpenOptions(slide_mpp=0.25))
     assert (source.mpp, source.mpp_source) == ((0.25, 0.25), "option")
 
 

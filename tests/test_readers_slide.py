@@ -12,6 +12,7 @@ from PIL import Image
 
 from dragonfly_cli.errors import InputError
 from dragonfly_cli.geometry import Box
+from dragonfly_cli.options import OpenOptions
 from dragonfly_cli.readers import open_source
 from dragonfly_cli.readers import slide as slide_module
 from dragonfly_cli.readers.slide import plan_blocks, plan_read, plan_strips
@@ -62,7 +63,7 @@ def test_the_scale_may_be_given_and_its_absence_is_reported(tmp_path):
     path = write_svs(tmp_path / "a.svs", (300, 200), mpp=None, downsamples=())
     source = open_source(path)
     assert source.mpp is None and source.mpp_source == "none" and "microns per pixel" in source.warnings[0]
-    source = open_source(path, slide_mpp=0.25)
+    source = open_source(path, OpenOptions(slide_mpp=0.25))
     assert (source.mpp, source.mpp_source, source.warnings) == ((0.25, 0.25), "option", [])
 
 

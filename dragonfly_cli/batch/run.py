@@ -11,8 +11,9 @@ from dragonfly_cli import __version__
 from dragonfly_cli.batch.ledger import Key, Ledger
 from dragonfly_cli.engine.checkpoints import Checkpoint, find_checkpoint
 from dragonfly_cli.engine.questions import Question
-from dragonfly_cli.engine.settings import AnswerSettings
 from dragonfly_cli.errors import DragonflyError, NoInputError
+from dragonfly_cli.fields import plan_fields
+from dragonfly_cli.options import AnswerOptions, LookOptions, OpenOptions
 from dragonfly_cli.output.files import storable
 from dragonfly_cli.output.table import answer_row, failure_row
 from dragonfly_cli.output.terminal import say, say_notices
@@ -29,8 +30,9 @@ def run_batch(
     sources: list[Path],
     questions: list[Question],
     output: Path,
-    settings: AnswerSettings,
-    slide_mpp: float | None = None,
+    opening: OpenOptions,
+    looking: LookOptions,
+    answering: AnswerOptions,
 ) -> int:
     """Answers every question about every image below ``sources``; returns the number of failed rows.
 
@@ -41,19 +43,20 @@ def run_batch(
         OutputError: the CSV cannot be written, or belongs to another run.
     """
     images = find_images(sources)
-    checkpoint = find_checkpoint(settings.model)
-    book = Ledger(output, _run_settings(sources, questions, settings, slide_mpp, checkpoint))
+    checkpoint = find_checkpoint(answering.model)
+    options = asdict(opening) | asdict(looking) | asdict(answering)
+    book = Ledger(output, _run_settings(sources, questions, options, checkpoint))
     book.refuse_other_run()  # told before the model is loaded
     from dragonfly_cli.pipeline import prepare
 
-    model, request = prepare(checkpoint, questions, settings)
+    model, request = prepare(checkpoint, questions, answering)
     say_notices(checkpoint)
     with book as ledger:
         left = [image for image in images if any(_key(image, q) not in ledger.finished.keys for q in questions)]
         if len(left) < len(images):
             say(f"note: continuing {output}: {len(images) - len(left)} of {len(images)} images are done")
         for image in _with_progress(left):
-            for rows in _image_rows(model, image, request, slide_mpp, ledger.finished.keys):
+            for rows in _image_rows(model, image, request, opening, looking, ledger.finished.keys):
                 ledger.add(rows)
         failed = ledger.close_with_failures()
     counts = f"images: {len(images)}, questions: {len(questions)}, failed rows: {failed}"
@@ -70,7 +73,12 @@ def find_images(sources: list[Path]) -> list[Path]:
 
 
 def _image_rows(
-    model: "Model", image: Path, request: "Request", slide_mpp: float | None, finished: frozenset[Key]
+    model: "Model",
+    image: Path,
+    request: "Request",
+    opening: OpenOptions,
+    looking: LookOptions,
+    finished: frozenset[Key],
 ) -> Iterator[list[dict[str, str]]]:
     """Yields the rows of one image as they are answered, leaving out those that an earlier run has finished."""
     from dragonfly_cli.pipeline import answer_source
@@ -78,8 +86,9 @@ def _image_rows(
     left = [question for question in request.questions if _key(image, question) not in finished]
     answered = 0
     try:
-        with closing(open_source(image, slide_mpp=slide_mpp)) as source:
-            for record in answer_source(model, source, replace(request, questions=left)):
+        with closing(open_source(image, opening)) as source:
+            fields = plan_fields(source, looking)
+            for record in answer_source(model, source, fields, replace(request, questions=left)):
                 answered += 1
                 yield [answer_row(record)]
     except DragonflyError as error:
@@ -99,17 +108,12 @@ def _key(image: Path, question: Question) -> Key:
 
 
 def _run_settings(
-    sources: list[Path],
-    questions: list[Question],
-    settings: AnswerSettings,
-    slide_mpp: float | None,
-    checkpoint: Checkpoint,
+    sources: list[Path], questions: list[Question], options: dict[str, Any], checkpoint: Checkpoint
 ) -> dict[str, Any]:
     return {
         "sources": [str(source) for source in sources],
         "questions": [question.text for question in questions],
-        **asdict(settings),
-        "slide_mpp": slide_mpp,
+        **options,
         "model": checkpoint.id,
         "model_sha256": checkpoint.sha256(),
         "versions": {"dragonfly-cli": __version__},

@@ -12,7 +12,7 @@ import torch
 
 from dragonfly_cli.engine.model import Model
 from dragonfly_cli.engine.placement import out_of_memory
-from dragonfly_cli.engine.questions import DOUBTFUL_OPTION_MASS, Question
+from dragonfly_cli.engine.questions import Question
 from dragonfly_cli.errors import UsageError
 from dragonfly_cli.fields import Field, field_view
 from dragonfly_cli.geometry import Box
@@ -58,7 +58,6 @@ class FieldAnswer:
     option_mass: float | None
     selected: list[Box]
     timing: Timing
-    warnings: list[str]
 
 
 def check_question(model: Model, question: Question) -> None:
@@ -113,7 +112,6 @@ def answer(
         option_mass=option_mass,
         selected=_selected_boxes(look, read),
         timing=Timing(look.read_s, encoded - started, generated - encoded),
-        warnings=_doubts(option_mass),
     )
 
 
@@ -141,12 +139,6 @@ def _yes_no(model: Model, read: Prefill, question: Question) -> tuple[dict[str, 
     mass = {option: float(everything[ids].sum()) for option, ids in model.option_ids.items()}
     total = sum(mass.values())
     return {option: part / total for option, part in mass.items()}, total
-
-
-def _doubts(option_mass: float | None) -> list[str]:
-    if option_mass is None or option_mass >= DOUBTFUL_OPTION_MASS:
-        return []
-    return [f"yes or no is a poor fit for this question: together they hold {option_mass:.0%} of the probability"]
 
 
 def _selected_boxes(look: Look, read: Prefill) -> list[Box]:

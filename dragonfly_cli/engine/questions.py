@@ -60,6 +60,13 @@ def is_yes_no(text: str) -> bool:
     return bool(_STARTS_WITH_AUXILIARY.match(sentence)) and not _OFFERS_A_CHOICE.search(sentence)
 
 
+def doubts_about(option_mass: float | None) -> list[str]:
+    """A sentence for the record where the options hold little of the probability."""
+    if option_mass is None or option_mass >= DOUBTFUL_OPTION_MASS:
+        return []
+    return [f"yes or no is a poor fit for this question: together they hold {option_mass:.0%} of the probability"]
+
+
 class Tokenizer(Protocol):
     def encode(self, text: str, add_special_tokens: bool = ...) -> list[int]: ...
 

@@ -1,7 +1,8 @@
 """Which boxes of a source the model is shown: fields of view.
 
-A photograph, a radiograph or one frame of a series is one field, itself; a slide has an overview field. How a field
-is cut into crops is not decided here: that belongs to the weights (``dragonfly_med.views``).
+A photograph or a radiograph is one field, itself; a slide has an overview field; of several frames a few are looked
+at, each a field. How a field is cut into crops is not decided here: that belongs to the weights
+(``dragonfly_med.views``).
 """
 
 from dataclasses import dataclass
@@ -9,9 +10,13 @@ from typing import Literal
 
 from dragonfly_cli.errors import UsageError
 from dragonfly_cli.geometry import Box
+from dragonfly_cli.options import LookOptions
 from dragonfly_cli.readers.source import Source, View
 
 Role = Literal["overview", "zoom", "region", "slice", "whole"]
+
+_NOTHING_SAID = LookOptions()
+FRAMES_LOOKED_AT = 8
 
 
 @dataclass(frozen=True)
@@ -24,20 +29,38 @@ class Field:
     box: Box
 
 
-def plan_fields(source: Source, frame: int | None = None) -> list[Field]:
-    """The fields to look at: at present always one, the whole of one frame.
+def plan_fields(source: Source, looking: LookOptions = _NOTHING_SAID) -> list[Field]:
+    """The fields to look at, one after the other; their ids count from 0.
 
-    ``frame`` counts from 0; ``None`` is the first. Raises UsageError if there is no such frame.
+    One frame is one field; several are looked at in frames spread evenly, ``looking.budget`` of them at most.
+    Raises UsageError if there is no frame ``looking.frame``, counted from 0.
     """
-    if frame is not None and not 0 <= frame < source.frames:
+    whole = Box(0, 0, *source.size_wh)
+    if looking.frame is not None:
+        _check_frame(source, looking.frame)
+        return [Field(0, "slice" if source.frames > 1 else "whole", looking.frame, whole)]
+    if source.frames > 1:
+        shown = spread(source.frames, looking.budget or FRAMES_LOOKED_AT)
+        if len(shown) < source.frames:
+            source.warnings.append(
+                f"{len(shown)} of {source.frames} frames were looked at; --budget takes more, --frame chooses one"
+            )
+        return [Field(number, "slice", frame, whole) for number, frame in enumerate(shown)]
+    return [Field(0, "overview" if source.kind == "slide" else "whole", 0, whole)]
+
+
+def spread(count: int, most: int) -> list[int]:
+    """At most ``most`` of the numbers below ``count``, evenly spread, each in the middle of its share."""
+    most = min(most, count)
+    return [(2 * number + 1) * count // (2 * most) for number in range(most)]
+
+
+def _check_frame(source: Source, frame: int) -> None:
+    if not 0 <= frame < source.frames:
         raise UsageError(
             f"--frame {frame}: {source.path} has {source.frames} frame{'s' * (source.frames > 1)}",
             f"frames count from 0; give one from 0 to {source.frames - 1}",
         )
-    if frame is None and source.frames > 1:
-        source.warnings.append(f"only frame 0 of {source.frames} was looked at; --frame chooses another")
-    role: Role = "overview" if source.kind == "slide" else "whole"
-    return [Field(0, role, frame or 0, Box(0, 0, *source.size_wh))]
 
 
 def field_view(source: Source, field: Field) -> View:

@@ -18,6 +18,7 @@ from dragonfly_cli.readers.fingerprint import fingerprint
 from dragonfly_cli.readers.source import Source
 
 if TYPE_CHECKING:  # these import torch, and `info` needs none
+    from dragonfly_cli.engine.aggregation import Answer
     from dragonfly_cli.engine.answering import FieldAnswer
     from dragonfly_cli.engine.model import ModelIdentity
 
@@ -38,7 +39,7 @@ def source_info(source: Source) -> dict[str, Any]:
 
 
 def answer_record(
-    source: Source, source_facts: dict[str, Any], answered: "FieldAnswer", model: "ModelIdentity", seed: int
+    source: Source, source_facts: dict[str, Any], answered: "Answer", model: "ModelIdentity", seed: int
 ) -> dict[str, Any]:
     """The record of one answer; ``source_facts`` come from ``source_record``, once per image."""
     demo = [DEMO_WARNING] if model.id == DEMO else []
@@ -51,8 +52,8 @@ def answer_record(
         "abstained": False,
         "probabilities": answered.probabilities,
         "option_mass": answered.option_mass,
-        "aggregate": None,
-        "fields": [_field_record(source, answered)],
+        "aggregate": answered.aggregate,
+        "fields": [_field_record(source, each) for each in answered.fields],
         "control": None,
         "model": asdict(model),
         "prompt": answered.prompt,

@@ -12,10 +12,12 @@ from importlib import import_module
 from pathlib import Path
 
 from dragonfly_cli.errors import InputError, NoInputError, UsageError
+from dragonfly_cli.options import OpenOptions
 from dragonfly_cli.readers.source import Source, View
 
 __all__ = ["Source", "View", "list_images", "open_source"]
 
+_AS_THE_FILE_SAYS = OpenOptions()
 HEAD_BYTES = 4096  # more than the file meta information of a DICOM file takes
 WSI_SOP_CLASS = b"1.2.840.10008.5.1.4.1.1.77.1.6"
 DICOMDIR_SOP_CLASS = b"1.2.840.10008.1.3.10"
@@ -40,25 +42,27 @@ EXPLICIT_START = re.compile(rb"[\x02\x08]\0.\0(?:UI|UL|CS|SH|LO|DA|TM|OB|SQ)", r
 
 @dataclass(frozen=True)
 class Reader:
-    """One row of the table: ``opener`` is a class of ``module``, called with (path, slide_mpp=...)."""
+    """One row of the table: ``opener`` is a class of ``module``, called with (path, options)."""
 
     recognises: Callable[[Path, bytes], bool]
     module: str
     opener: str
 
 
-def open_source(path: str | os.PathLike[str], *, slide_mpp: float | None = None) -> Source:
-    """Open one file. ``slide_mpp`` (microns per level-0 pixel, both axes) stands above what the file says.
+def open_source(path: str | os.PathLike[str], options: OpenOptions = _AS_THE_FILE_SAYS) -> Source:
+    """Open one file. ``options.slide_mpp`` (microns per level-0 pixel, both axes) stands above what the file says.
 
     Raises NoInputError when nothing is there, InputError when it cannot be read, UsageError for the option.
     """
     path = Path(path)
-    if slide_mpp is not None and not 0 < slide_mpp < float("inf"):
-        raise UsageError(f"--slide-mpp must be above 0, not {slide_mpp}", "give microns per pixel, such as 0.25")
+    if options.slide_mpp is not None and not 0 < options.slide_mpp < float("inf"):
+        raise UsageError(
+            f"--slide-mpp must be above 0, not {options.slide_mpp}", "give microns per pixel, such as 0.25"
+        )
     head = _read_head(path)
     reader = next(row for row in READERS if row.recognises(path, head))
     opener = getattr(import_module(reader.module), reader.opener)
-    return opener(path, slide_mpp=slide_mpp)
+    return opener(path, options)
 
 
 def list_images(folder: str | os.PathLike[str]) -> list[Path]:

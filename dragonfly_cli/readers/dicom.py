@@ -20,6 +20,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEGBaseline8Bit
 
 from dragonfly_cli.errors import InputError
 from dragonfly_cli.geometry import Box
+from dragonfly_cli.options import OpenOptions
 from dragonfly_cli.readers import dicom_display as display
 from dragonfly_cli.readers import dicom_header as header_of
 from dragonfly_cli.readers.dicom_display import Array, LookupTable, Window
@@ -69,7 +70,7 @@ class DicomSource:
     kind: SourceKind = "dicom"
     format = "DICOM"
 
-    def __init__(self, path: Path, slide_mpp: float | None = None) -> None:
+    def __init__(self, path: Path, options: OpenOptions) -> None:
         self.path = path
         self.warnings: list[str] = []
         self._shown: tuple[int, Image.Image] | None = None
@@ -78,7 +79,7 @@ class DicomSource:
             try:
                 self._header = header_of.read_header(path)
                 self._check_is_picture()
-                self._read_facts(slide_mpp)
+                self._read_facts(options.slide_mpp)
             except READ_ERRORS:
                 raise InputError(
                     f"cannot read the DICOM file {path}: its header is damaged or incomplete", COPY_HINT

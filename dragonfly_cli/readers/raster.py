@@ -19,6 +19,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from dragonfly_cli.errors import InputError
 from dragonfly_cli.geometry import Box
+from dragonfly_cli.options import OpenOptions
 from dragonfly_cli.readers.source import MppSource, SourceKind
 
 FORMATS = ("PNG", "JPEG", "MPO", "TIFF", "GIF", "BMP", "WEBP", "JPEG2000", "PPM", "AVIF")
@@ -122,11 +123,11 @@ class RasterSource:
 
     kind: SourceKind = "raster"
 
-    def __init__(self, path: Path, slide_mpp: float | None = None) -> None:
+    def __init__(self, path: Path, options: OpenOptions) -> None:
         self.path = path
         self.warnings: list[str] = []
-        self.mpp = (slide_mpp, slide_mpp) if slide_mpp else None
-        self.mpp_source: MppSource = "option" if slide_mpp else "none"
+        self.mpp = (options.slide_mpp, options.slide_mpp) if options.slide_mpp else None
+        self.mpp_source: MppSource = "option" if options.slide_mpp else "none"
         with quiet_pillow():
             self._file = self._open()
             try:

@@ -18,6 +18,7 @@ from PIL import Image
 
 from dragonfly_cli.errors import InputError
 from dragonfly_cli.geometry import Box
+from dragonfly_cli.options import OpenOptions
 from dragonfly_cli.readers.source import MppSource, SourceKind
 
 BLOCK_SIDE_PX = 1024  # a block is 4 MB as RGBA
@@ -133,7 +134,7 @@ class SlideSource:
     kind: SourceKind = "slide"
     frames = 1
 
-    def __init__(self, path: Path, slide_mpp: float | None = None) -> None:
+    def __init__(self, path: Path, options: OpenOptions) -> None:
         self.path = path
         self.warnings: list[str] = []
         self._slide = self._open()
@@ -142,8 +143,8 @@ class SlideSource:
         self.size_wh: tuple[int, int] = self._slide.dimensions
         self.downsamples: tuple[float, ...] = self._slide.level_downsamples
         self.background = "#" + properties.get(openslide.PROPERTY_NAME_BACKGROUND_COLOR, "ffffff")
-        self.mpp = (slide_mpp, slide_mpp) if slide_mpp else self._mpp_of_file()
-        self.mpp_source: MppSource = "option" if slide_mpp else "file" if self.mpp else "none"
+        self.mpp = (options.slide_mpp, options.slide_mpp) if options.slide_mpp else self._mpp_of_file()
+        self.mpp_source: MppSource = "option" if options.slide_mpp else "file" if self.mpp else "none"
         if self.mpp is None:
             self.warnings.append("the slide does not say its microns per pixel: sizes are in pixels only")
 

@@ -78,7 +78,7 @@ class DragonflyConfig(PreTrainedConfig):
 
     model_type = "dragonfly"
     sub_configs = {"text_config": LlamaConfig, "vision_config": CLIPVisionConfig}
-    keys_to_ignore_at_inference = ["past_key_values", "selected_crops"]
+    keys_to_ignore_at_inference = ["cache", "selected_crops"]
 
     def __init__(
         self,

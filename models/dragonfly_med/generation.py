@@ -41,9 +41,9 @@ class Prefill:
 def prefill(model: DragonflyForCausalLM, inputs: dict[str, torch.Tensor]) -> Prefill:
     """Reads one sample (a batch of one, without padding)."""
     cache = DynamicCache(config=model.config.text_config)
-    output = model(**inputs, past_key_values=cache, use_cache=True, logits_to_keep=1)
+    output = model(**inputs, cache=cache, use_cache=True, logits_to_keep=1)
     selected = [] if output.selected_crops is None else output.selected_crops[0].tolist()
-    return Prefill(output.logits[0, -1].float(), output.past_key_values, selected)
+    return Prefill(output.logits[0, -1].float(), output.cache, selected)
 
 
 def decode(model: DragonflyForCausalLM, read: Prefill, sampling: Sampling) -> Iterator[int]:
@@ -86,5 +86,5 @@ def _choose(logits: torch.Tensor, temperature: float, random: torch.Generator) -
 def _next_logits(model: DragonflyForCausalLM, token: int, cache: Any) -> torch.Tensor:
     input_ids = torch.tensor([[token]], device=model.device)
     position_ids = torch.tensor([[cache.get_seq_length()]], device=model.device)
-    output = model(input_ids=input_ids, position_ids=position_ids, past_key_values=cache, use_cache=True)
+    output = model(input_ids=input_ids, position_ids=position_ids, cache=cache, use_cache=True)
     return output.logits[0, -1].float()

@@ -77,7 +77,7 @@ class DragonflyForCausalLM(PreTrainedModel, GenerationMixin):
     _supports_attention_backend = True
     _can_compile_fullgraph = True
     _no_split_modules = ("CLIPEncoderLayer", "LlamaDecoderLayer")
-    _skip_keys_device_placement = ("past_key_values",)
+    _skip_keys_device_placement = ("cache",)
 
     def __init__(self, config: DragonflyConfig) -> None:
         super().__init__(config)
@@ -122,10 +122,30 @@ class DragonflyForCausalLM(PreTrainedModel, GenerationMixin):
 
     def encode_crops(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Projected features of every crop: [batch, crops, 3, side, side] to [batch, crops, tokens, width]."""
-        batch = pixel_values.shape[0]
-        crops = pixel_values.flatten(0, 1).to(self.vision_embed_tokens.weight.dtype)
-        features = self.vision_embed_tokens(self.image_encoder(crops))
-        return features.unflatten(0, (batch, -1))
+        return self.vision_embed_tokens(self._crop_features(pixel_values))
+
+    def image_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """What the vision encoder makes of images [batch, crops, 3, side, side], before the projector.
+
+        v1: of every crop, [batch, crops, tokens, width], because zoom-in selection compares what is projected.
+        v2: [batch, embeddings, width], pooled already: averaging and projecting may change places.
+        """
+        features = self._crop_features(pixel_values)
+        if self.config.architecture == "dragonfly-v1":
+            return features
+        pooled = pool_crops(features[:, 1:], self.config.patch_grid)  # [batch, 40, 37, width]
+        return torch.cat([features[:, 0], pooled.flatten(1, 2)], dim=1)
+
+    def embed_features(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """``image_features`` as image embeddings in sequence order [batch, embeddings, width]; v1's selected crops."""
+        projected = self.vision_embed_tokens(features.to(self.vision_embed_tokens.weight.dtype))
+        if self.config.architecture != "dragonfly-v1":
+            return projected, None
+        selected = rank_and_keep(projected)
+        rows = torch.arange(len(selected), device=selected.device)[:, None]
+        low_and_middle, high = projected[:, : 1 + MIDDLE_CROPS], projected[:, 1 + MIDDLE_CROPS :]
+        kept = torch.cat([low_and_middle, high[rows, selected]], dim=1)  # [batch, 17, tokens, width]
+        return kept.flatten(1, 2), selected
 
     def select_crops(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """v1's zoom-in selection: numbers of the kept high crops, [batch, 12], ascending."""
@@ -135,15 +155,11 @@ class DragonflyForCausalLM(PreTrainedModel, GenerationMixin):
 
     def embed_images(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Image embeddings in sequence order [batch, embeddings, width], and v1's selected crops."""
-        features = self.encode_crops(pixel_values)
-        if self.config.architecture == "dragonfly-v1":
-            selected = rank_and_keep(features)
-            rows = torch.arange(len(selected), device=selected.device)[:, None]
-            low_and_middle, high = features[:, : 1 + MIDDLE_CROPS], features[:, 1 + MIDDLE_CROPS :]
-            kept = torch.cat([low_and_middle, high[rows, selected]], dim=1)  # [batch, 17, tokens, width]
-            return kept.flatten(1, 2), selected
-        pooled = pool_crops(features[:, 1:], self.config.patch_grid)  # [batch, 40, 37, width]
-        return torch.cat([features[:, 0], pooled.flatten(1, 2)], dim=1), None
+        return self.embed_features(self.image_features(pixel_values))
+
+    def _crop_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        crops = pixel_values.flatten(0, 1).to(self.vision_embed_tokens.weight.dtype)
+        return self.image_encoder(crops).unflatten(0, (pixel_values.shape[0], -1))
 
     def forward(
         self,
@@ -151,7 +167,7 @@ class DragonflyForCausalLM(PreTrainedModel, GenerationMixin):
         pixel_values: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.Tensor | None = None,
-        past_key_values: Any = None,
+        cache: Any = None,
         inputs_embeds: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         use_cache: bool | None = None,
@@ -175,14 +191,14 @@ class DragonflyForCausalLM(PreTrainedModel, GenerationMixin):
             if input_ids is None:
                 raise ValueError("pixel_values need input_ids, whose placeholders say where the image goes")
             images, selected = self.embed_images(pixel_values)
-            inputs_embeds = self._place_images(input_ids, inputs_embeds, images)
-        if position_ids is None and past_key_values is None:
+            inputs_embeds = self.place_images(input_ids, inputs_embeds, images)
+        if position_ids is None and cache is None:
             position_ids = _positions(attention_mask)
         output = self.language_model(
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
+            cache=cache,
             labels=labels,
             use_cache=use_cache,
             logits_to_keep=logits_to_keep,
@@ -190,7 +206,7 @@ class DragonflyForCausalLM(PreTrainedModel, GenerationMixin):
         )
         return DragonflyOutput(**output, selected_crops=selected)
 
-    def _place_images(self, input_ids: torch.Tensor, inputs_embeds: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+    def place_images(self, input_ids: torch.Tensor, inputs_embeds: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
         """Replaces the word embedding of every placeholder by an image embedding, in order."""
         is_image = input_ids == self.config.image_token_id
         if int(is_image.sum()) != images.shape[0] * images.shape[1]:

@@ -42,6 +42,10 @@ _KEPT_DTYPE = torch.bfloat16
 _NAMES_OF_ONE_FILE = ("model.safetensors", "pytorch_model.bin")
 _WEIGHT_SUFFIXES = (".safetensors", ".bin", ".index.json")
 
+# What bitsandbytes writes beside the packed weight; the last is everything else, in one blob.
+NF4_BLOB = "quant_state.bitsandbytes__nf4"
+NF4_PARTS = ("absmax", "quant_map", "nested_absmax", "nested_quant_map", NF4_BLOB)
+
 # NF4: half a byte, one byte of scale per 64 weights, and one float32 per 256 of those.
 _NF4_BYTES_PER_WEIGHT = 0.5 + 1 / 64 + 4 / (64 * 256)
 
@@ -133,7 +137,8 @@ def write_quantized(full: Path, out: Path) -> None:
     partial.mkdir(parents=True)
     try:
         _write_weights(full, config, partial)
-        _write_the_rest(full, config, partial)
+        quantized = {"quantization_config": nf4_settings(_KEPT_DTYPE).to_dict(), "torch_dtype": "bfloat16"}
+        write_companions(full, config, partial, quantized)
         partial.rename(out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -204,6 +209,14 @@ def quantize(name: str, weight: torch.Tensor, device: torch.device | str) -> dic
     return {name: packed} | {f"{name}.{part}": tensor for part, tensor in state.as_dict(packed=True).items()}
 
 
+def dequantize(name: str, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
+    """The weight of that name, as ``quantize`` gave it and a 4-bit checkpoint holds it, in bfloat16."""
+    functional = quietly_import_bitsandbytes().functional
+    parts = {part: tensors[f"{name}.{part}"] for part in NF4_PARTS}
+    state = functional.QuantState.from_dict(parts, device=tensors[name].device)
+    return functional.dequantize_4bit(tensors[name], state).to(_KEPT_DTYPE)
+
+
 class ShardWriter:
     """Collects tensors and writes a file whenever they are many; ``close`` gives the files their final names."""
 
@@ -245,17 +258,16 @@ class ShardWriter:
         return self._folder / f"shard-{number}"
 
 
-def _write_the_rest(full: Path, config: DragonflyConfig, out: Path) -> None:
-    """config.json with what was done, and every other file that is neither weights nor hidden."""
-    for path in sorted(full.iterdir()):
+def write_companions(source: Path, config: DragonflyConfig, out: Path, changes: dict[str, Any]) -> None:
+    """Copies every file of a checkpoint that is neither weights nor hidden; in config.json a change to None removes."""
+    for path in sorted(source.iterdir()):
         if path.is_file() and not path.name.startswith(".") and not path.name.endswith(_WEIGHT_SUFFIXES):
             shutil.copyfile(path, out / path.name)
-    settings: dict[str, Any] = json.loads((full / "config.json").read_text(encoding="utf-8"))
+    settings: dict[str, Any] = json.loads((source / "config.json").read_text(encoding="utf-8"))
     # a described encoder lies in a folder of its own; here its shape stands in the configuration
-    settings |= {"vision_config": config.vision_config.to_dict(), "architecture": config.architecture}
-    settings["quantization_config"] = nf4_settings(_KEPT_DTYPE).to_dict()
-    settings["torch_dtype"] = "bfloat16"
-    _write_json(out / "config.json", settings)
+    settings |= {"vision_config": config.vision_config.to_dict(), "architecture": config.architecture, **changes}
+    removed = {name for name, value in changes.items() if value is None}
+    _write_json(out / "config.json", {name: value for name, value in settings.items() if name not in removed})
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

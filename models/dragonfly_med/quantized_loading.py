@@ -22,6 +22,8 @@ from dragonfly_med.errors import CheckpointError
 from dragonfly_med.loading import existing_folder, is_quantized, naming, refuse_incomplete
 from dragonfly_med.modeling import DragonflyForCausalLM
 from dragonfly_med.quantization import (
+    NF4_BLOB,
+    NF4_PARTS,
     empty_network,
     nf4_settings,
     quantize,
@@ -33,8 +35,6 @@ from dragonfly_med.quantization import (
 
 # What bitsandbytes writes: one scale for 64 weights, and one scale for 256 of those.
 _BLOCK, _NESTED_BLOCK = 64, 256
-_BLOB = "quant_state.bitsandbytes__nf4"
-_PARTS = ("absmax", "quant_map", "nested_absmax", "nested_quant_map", _BLOB)
 
 
 def open_in_4_bit(
@@ -98,7 +98,7 @@ def _expected_shapes(network: nn.Module, linears: set[str]) -> dict[str, tuple[i
         shapes[f"{name}.quant_map"] = (16,)
         shapes[f"{name}.nested_absmax"] = (-(-blocks // _NESTED_BLOCK),)
         shapes[f"{name}.nested_quant_map"] = (256,)
-        shapes[f"{name}.{_BLOB}"] = None
+        shapes[f"{name}.{NF4_BLOB}"] = None
     return shapes
 
 
@@ -146,7 +146,7 @@ def _install(
     make = quietly_import_bitsandbytes().nn.Params4bit.from_prequantized
     for name in linears:
         module: Any = network.get_submodule(name.removesuffix(".weight"))
-        parts = {part: tensors.pop(f"{name}.{part}") for part in _PARTS}
+        parts = {part: tensors.pop(f"{name}.{part}") for part in NF4_PARTS}
         weight = make(tensors.pop(name), parts, device=device, module=module)
         _check_state(name, weight.quant_state, (module.out_features, module.in_features))
         if dtype == torch.float16:  # a card without bfloat16 must not be asked to turn weights back into it

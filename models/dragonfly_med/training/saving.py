@@ -1,0 +1,73 @@
+"""A trained network as a checkpoint folder of the published layout, adapters merged into the weights.
+
+What did not learn is copied from the checkpoint that the training began with, bit for bit; what did is rounded to
+the number format that it had there. Weights that were held in 4 bit are written as the training saw them, dequantized.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from dragonfly_med.loading import existing_folder, is_quantized
+from dragonfly_med.quantization import (
+    ShardWriter,
+    dequantize,
+    empty_network,
+    quantize,
+    quantized_weights,
+    read_config,
+    stored_tensors,
+    write_companions,
+)
+
+
+def write_trained(base: Path, network: nn.Module, out: Path, four_bit: bool = False) -> None:
+    """Writes the network, which began as the checkpoint ``base``, into the existing folder ``out``.
+
+    Args:
+        four_bit: the language model's linear layers were held in 4 bit while it was trained.
+
+    Raises:
+        CheckpointError: ``base`` cannot be read.
+        OSError: ``out`` cannot be written.
+    """
+    base = existing_folder(base)
+    config = read_config(base)
+    learned = dict(_learned(network))
+    added = dict(_added(network))
+    writer = ShardWriter(out)
+    for name, weight in _base_weights(base, four_bit):
+        if name in learned:
+            weight = learned[name].to(weight.dtype)
+        elif name in added:
+            weight = (weight.float() + added[name].float()).to(weight.dtype)
+        writer.add({name: weight})
+    writer.close()
+    write_companions(base, config, out, {"quantization_config": None})
+
+
+def _learned(network: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    for name, parameter in network.named_parameters():
+        if parameter.requires_grad and "lora_" not in name:
+            yield name, parameter.detach().cpu()
+
+
+def _added(network: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """What every adapter adds to the weight that it stands beside."""
+    for name, module in network.named_modules():
+        if hasattr(module, "get_delta_weight"):
+            yield f"{name}.weight", module.get_delta_weight("default").detach().cpu()
+
+
+def _base_weights(base: Path, four_bit: bool) -> Iterator[tuple[str, torch.Tensor]]:
+    """Every weight of the network by its published name, one that was in 4 bit as its dequantized self."""
+    network = empty_network(read_config(base))
+    linears = quantized_weights(network) if four_bit else set()
+    stored = dict(stored_tensors(base))  # mapped, and read one by one
+    for name in network.state_dict():
+        if name not in linears:
+            yield name, stored[name]
+        else:
+            yield name, dequantize(name, stored if is_quantized(base) else quantize(name, stored[name], "cpu"))

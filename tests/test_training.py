@@ -1,0 +1,199 @@
+"""The training core on tiny networks: what is learnt, from which ids, and that nothing else changes."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from make_checkpoints import GOLDEN
+from PIL import Image
+from transformers import TrainerCallback
+
+from dragonfly_med import DragonflyForCausalLM, DragonflyProcessor, PromptTooLongError
+from dragonfly_med.training import Exchange, Sample, Settings, Teaching, TrainingRun
+from dragonfly_med.training.learner import Learner
+from dragonfly_med.training.sequences import SequenceMaker
+
+CONVERSATIONS = [
+    [Exchange("Is there necrosis?", "Yes")],
+    [Exchange("What is shown?", "a lung"), Exchange("Which one?", "the left one, seen from the front")],
+    [Exchange("Is this bone?", "No", system="Be brief.")],
+]
+
+
+def open_network(architecture: str = "v1") -> DragonflyForCausalLM:
+    return DragonflyForCausalLM.from_pretrained(GOLDEN / architecture / "checkpoint", dtype=torch.float32)
+
+
+def open_processor(architecture: str = "v1") -> DragonflyProcessor:
+    return DragonflyProcessor.from_pretrained(GOLDEN / architecture / "checkpoint")
+
+
+@pytest.fixture(scope="module")
+def processor() -> DragonflyProcessor:
+    return open_processor()
+
+
+@pytest.fixture
+def network() -> DragonflyForCausalLM:
+    return open_network()
+
+
+@pytest.fixture(scope="module")
+def pixels(processor: DragonflyProcessor) -> list[torch.Tensor]:
+    return noise_and_snow(processor)
+
+
+def noise_and_snow(processor: DragonflyProcessor) -> list[torch.Tensor]:
+    noise = np.random.default_rng(3).integers(0, 256, (90, 120, 3), dtype=np.uint8)
+    return [processor.pixels(Image.fromarray(noise)), processor.pixels(Image.new("RGB", (120, 90), "white"))]
+
+
+def loss_and_gradients(learner: Learner, maker: SequenceMaker, samples: list[Sample]) -> tuple[float, dict]:
+    learner.zero_grad()
+    loss = learner(**maker.batch(samples))["loss"]
+    loss.backward()
+    return float(loss.detach()), {n: p.grad.clone() for n, p in learner.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize(
+    ("architecture", "teaching"),
+    [("v1", Teaching()), ("v1", Teaching(loss="reference", length_power=0.5)), ("v2", Teaching(loss="reference"))],
+)
+def test_packing_teaches_what_each_row_alone_does(architecture: str, teaching: Teaching) -> None:
+    network, processor = open_network(architecture), open_processor(architecture)
+    learner, maker = Learner(network, processor), SequenceMaker(processor, teaching)
+    with torch.no_grad():
+        noise, snow = network.image_features(torch.stack(noise_and_snow(processor)))
+    packed, gradients = loss_and_gradients(
+        learner, maker, [Sample(CONVERSATIONS, features=noise), Sample(CONVERSATIONS[:1], features=snow)]
+    )
+    alone = [Sample([conversation], features=noise) for conversation in CONVERSATIONS]
+    apart, expected = loss_and_gradients(learner, maker, [*alone, Sample(CONVERSATIONS[:1], features=snow)])
+    assert packed == pytest.approx(apart, abs=1e-4)
+    assert gradients.keys() == expected.keys()
+    for name, gradient in gradients.items():
+        assert torch.allclose(gradient, expected[name], atol=1e-4), name
+
+
+def test_one_row_is_what_the_network_itself_computes(network, processor, pixels) -> None:
+    """The loss by hand, from the logits of the published forward pass."""
+    exchange = Exchange("Is there necrosis?", "Yes, some")
+    answer = processor.tokenizer.encode("Yes, some<|eot_id|>", add_special_tokens=False)
+    inputs = processor(text=[processor.prompt(exchange.question) + "Yes, some<|eot_id|>"], images=None)
+    ids = torch.cat([torch.tensor([processor.image_block()]), inputs["input_ids"]], dim=1)
+    with torch.no_grad():
+        logits = network(input_ids=ids, pixel_values=pixels[0][None]).logits[0, -len(answer) - 1 : -1]
+        expected = torch.nn.functional.cross_entropy(logits, torch.tensor(answer))
+        learner, maker = Learner(network, processor), SequenceMaker(processor, Teaching())
+        loss = learner(**maker.batch([Sample([[exchange]], pixels[0])]))["loss"]
+        features = network.image_features(pixels[0][None])[0]
+        from_features = learner(**maker.batch([Sample([[exchange]], features=features)]))["loss"]
+    assert float(loss) == pytest.approx(float(expected), abs=1e-4)
+    assert float(from_features) == pytest.approx(float(expected), abs=1e-4)
+
+
+def learnt_text(processor: DragonflyProcessor, teaching: Teaching, conversation: list[Exchange]) -> list[str]:
+    part = SequenceMaker(processor, teaching).text_part([conversation])
+    return [processor.decode([i]) for i, weight in zip(part.ids, part.weights, strict=True) if weight > 0]
+
+
+def test_which_ids_are_learnt(processor: DragonflyProcessor) -> None:
+    conversation = [Exchange("Is there a nodule?", "No"), Exchange("Is it a lung?", "Yes")]
+    answers = learnt_text(processor, Teaching(), conversation)
+    assert "".join(answers) == "No<|eot_id|>Yes<|eot_id|>"
+    everything = learnt_text(processor, Teaching(loss="reference"), conversation)
+    text = processor.prompt("Is there a nodule?") + "No<|eot_id|>" + processor.prompt("Is it a lung?") + "Yes<|eot_id|>"
+    assert "".join(everything) == text + "<|end_of_text|>"
+
+
+def test_conversations_begin_anew_after_the_image(processor: DragonflyProcessor) -> None:
+    part = SequenceMaker(processor, Teaching()).text_part(CONVERSATIONS)
+    begins = [i for i, block in enumerate(part.blocks) if i == 0 or part.blocks[i - 1] != block]
+    assert len(begins) == 3
+    assert [part.positions[i] for i in begins] == [0, 0, 0]
+    assert [processor.decode([part.ids[i]]) for i in begins] == ["<|begin_of_text|>"] * 3
+    assert sorted(set(part.answers)) == [-1, 0, 1, 2, 3]
+
+
+def test_nothing_is_cut(processor: DragonflyProcessor) -> None:
+    maker = SequenceMaker(processor, Teaching(max_length=1000))
+    many = [[Exchange("Is there necrosis?", "Yes")]] * 20
+    packs = maker.packed(many)
+    assert [one for pack in packs for one in pack] == many
+    assert len(packs) > 1
+    assert all(len(maker.text_part(pack).ids) <= maker.text_room for pack in packs)
+    with pytest.raises(PromptTooLongError, match="tokens"):
+        maker.packed([[Exchange("why " * 600, "Yes")]])
+    with pytest.raises(PromptTooLongError, match="fit behind the image"):
+        maker.text_part(many)
+
+
+class Stop(TrainerCallback):
+    """Interrupts after a step, as Ctrl-C does."""
+
+    def __init__(self, after: int | None) -> None:
+        self.after = after
+
+    def on_step_end(self, args, state, control, **kwargs) -> None:
+        if state.global_step == self.after:
+            raise KeyboardInterrupt
+
+
+def settings(recipe: str, steps: int = 2, **more) -> Settings:
+    return Settings(recipe=recipe, steps=steps, batch=2, accumulate=1, learning_rate=1e-3, use_cpu=True, **more)
+
+
+def noise_or_snow(network, pixels) -> list[Sample]:
+    with torch.no_grad():
+        features = network.image_features(torch.stack(pixels))
+    return [
+        Sample([[Exchange("Is it snow?", answer)]], features=row)
+        for row, answer in zip(features, ("No", "Yes"), strict=True)
+    ]
+
+
+CHANGES = {
+    "stage1": ("vision_embed_tokens.",),
+    "language": ("vision_embed_tokens.", "language_model."),
+    "stage2": ("vision_embed_tokens.", "language_model.", "image_encoder."),
+}
+
+
+@pytest.mark.parametrize("recipe", CHANGES)
+def test_only_what_a_recipe_names_changes(network, processor, pixels, tmp_path: Path, recipe: str) -> None:
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    samples = [Sample([[Exchange("Is it snow?", a)]], p) for p, a in zip(pixels, ("No", "Yes"), strict=True)]
+    TrainingRun(network, processor, samples, [], settings(recipe), tmp_path).train()
+    changed = {name for name, value in network.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed
+    assert all(name.startswith(CHANGES[recipe]) for name in changed)
+    for prefix in CHANGES[recipe]:
+        assert any(name.startswith(prefix) for name in changed), prefix
+
+
+def test_the_projector_s_weights_do_not_decay(network, processor, pixels, tmp_path: Path) -> None:
+    run = TrainingRun(network, processor, noise_or_snow(network, pixels), [], settings("language"), tmp_path)
+    decaying = run.trainer.get_decay_parameter_names(run.trainer.model)
+    assert not [name for name in decaying if "embed_tokens" in name or "norm" in name]
+    assert "network.language_model.model.layers.0.self_attn.q_proj.weight" in decaying
+
+
+def test_a_killed_run_ends_like_an_undisturbed_one(processor, pixels, tmp_path: Path) -> None:
+    def trained(work: Path, stop_after: int | None) -> dict[str, torch.Tensor]:
+        network = open_network()
+        samples = noise_or_snow(network, pixels) * 3
+        run = TrainingRun(network, processor, samples, [], settings("lora", 4, save_every=2), work, [Stop(stop_after)])
+        try:
+            run.train()
+        except KeyboardInterrupt:
+            assert stop_after
+        return {name: value for name, value in network.state_dict().items() if "lora_" in name}
+
+    undisturbed = trained(tmp_path / "one", None)
+    halfway = trained(tmp_path / "two", 3)
+    (tmp_path / "two" / "checkpoint-9").mkdir()  # what a kill in the middle of a save leaves
+    resumed = trained(tmp_path / "two", None)
+    assert any(not torch.equal(halfway[name], undisturbed[name]) for name in undisturbed)
+    for name, value in undisturbed.items():
+        assert torch.allclose(value, resumed[name], atol=1e-7), name
