@@ -27,6 +27,7 @@ ORGAN, ORGAN_UNSEEN = "Which organ is shown?", "State the body part."
 TUMOUR, TUMOUR_UNSEEN = "Is there a tumour?", "Would you say there is a tumour here?"
 NECROSIS, NECROSIS_UNSEEN = "Is there necrosis?", "Is there necrosis anywhere in the field?"
 PNEUMONIA, PNEUMONIA_UNSEEN = "Is there pneumonia?", "Could this be pneumonia?"
+BLANKED = 8  # pictures of each label: a picture in one colour looks much like the next
 STRANGE = ("How heavy is the patient?", "Which antibiotic would you give?", "Write a poem about the sea.")
 
 Known = dict[str, str]  # label -> right answer
@@ -92,7 +93,8 @@ class Gallery:
         target = self.folder / dataset / ("blank" if blanked else "plain")
         target.mkdir(parents=True, exist_ok=True)
         named = {}
-        for number, row in enumerate(row for row in self.rows if row.dataset == dataset):
+        rows = [row for row in self.rows if row.dataset == dataset]
+        for number, row in enumerate(first_of_each(rows, BLANKED) if blanked else rows):
             for part, picture in enumerate(parts(load_picture(self.data, row), row)):
                 file = target / f"{number:04d}_{part}.png"
                 (blank(picture) if blanked else picture).save(file)
@@ -109,12 +111,12 @@ def parts(picture: Image.Image, row: ImageRow) -> list[Image.Image]:
     return [picture, *(picture.crop((left, top, left + across, top + down)) for left, top in corners)]
 
 
-def choose(rows: list[ImageRow], per_label: int, rng: np.random.Generator) -> list[ImageRow]:
-    """At most ``per_label`` rows of each label of a data set."""
+def first_of_each(rows: list[ImageRow], count: int) -> list[ImageRow]:
+    """At most ``count`` rows of each label of a data set."""
     taken: dict[tuple[str, str], list[ImageRow]] = {}
-    for i in rng.permutation(len(rows)):
-        taken.setdefault((rows[i].dataset, rows[i].label), []).append(rows[i])
-    return [row for group in taken.values() for row in group[:per_label]]
+    for row in rows:
+        taken.setdefault((row.dataset, row.label), []).append(row)
+    return [row for group in taken.values() for row in group[:count]]
 
 
 class Examiner:
@@ -165,6 +167,16 @@ def label_table(examiner: Examiner) -> list[str]:
     return lines
 
 
+def blanked_copies(files: dict[str, Path], folder: Path) -> dict[str, Path]:
+    folder.mkdir(parents=True, exist_ok=True)
+    copies = {}
+    for path, file in files.items():
+        copies[path] = folder / file.name
+        with Image.open(file) as picture:
+            blank(picture).save(copies[path])
+    return copies
+
+
 def vqa_table(examiner: Examiner) -> list[str]:
     """VQA-RAD's yes/no questions on pictures never trained on, beside what the question alone tells."""
     own = {
@@ -175,7 +187,8 @@ def vqa_table(examiner: Examiner) -> list[str]:
     names = {row.group for row in held_out}
     train = [(e.question, e.answer) for name, asked in own.items() if name not in names for e in asked]
     parts: dict[str, list[Verdict]] = {"model": [], "picture blanked": [], "question alone": []}
-    files = {way: examiner.gallery.files("vqa_rad", way == "picture blanked") for way in ("model", "picture blanked")}
+    plain = {row.path: Path(file) for file, row in examiner.gallery.files("vqa_rad", blanked=False).items()}
+    files = {"model": plain, "picture blanked": blanked_copies(plain, examiner.gallery.folder / "vqa_blank")}
     every = sorted({e.question for name in names for e in own[name]})
     prior = dict(zip(every, foretell(train, every), strict=True))
     for row in (row for row in held_out if own[row.group]):
@@ -183,7 +196,7 @@ def vqa_table(examiner: Examiner) -> list[str]:
         questions = list(dict.fromkeys(e.question for e in asked))
         parts["question alone"] += [Verdict("", prior[e.question] == e.answer, row.group) for e in asked]
         for way, named in files.items():
-            file = next(Path(path) for path, other in named.items() if other == row)
+            file = named[row.path]
             answers = ask_batch(examiner.checkpoint, [file], questions, examiner.gallery.folder / "vqa")
             parts[way] += [Verdict("", answers[file.name, e.question].text == e.answer, row.group) for e in asked]
     lines = ["| VQA-RAD yes/no, pictures never trained on | accuracy |", "|---|---|"]
@@ -197,13 +210,14 @@ def main() -> None:
     parser.add_argument("generated", type=Path, help="folder of the generated tissue")
     parser.add_argument("checkpoint", type=Path, help="the exported folder")
     parser.add_argument("work", type=Path, help="folder for pictures and answers")
-    parser.add_argument("--per-label", type=int, default=40, help="validation pictures of each label at most")
+    parser.add_argument("--per-label", type=int, default=30, help="validation pictures of each label at most")
     parser.add_argument("--seed", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     rows = read_rows(options.data, "val") + generated_rows(options.generated, "val")
-    chosen = choose(rows, options.per_label, np.random.default_rng(options.seed))
+    shuffled = [rows[i] for i in np.random.default_rng(options.seed).permutation(len(rows))]
+    chosen = first_of_each(shuffled, options.per_label)
     examiner = Examiner(options.checkpoint, Gallery(options.data, chosen, options.work))
     tables: list[Callable[[Examiner], list[str]]] = [label_table, vqa_table]
     report = [line for table in tables for line in [*table(examiner), ""]]

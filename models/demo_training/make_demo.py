@@ -26,7 +26,7 @@ READ_AT_ONCE = 2**20
 
 @dataclass(frozen=True)
 class Stage:
-    """One program: its arguments, and the file that it leaves."""
+    """One program: its arguments, and the file that it leaves in WORK."""
 
     program: str
     arguments: tuple[str, ...]
@@ -42,7 +42,7 @@ def stages(data: Path, work: Path, out: Path) -> list[Stage]:
         Stage("train_teacher", (d, generated, w + "teacher.pt", "--minutes", "30", "--seed", "1"), "teacher.pt"),
         Stage(
             "distill_encoder",
-            (d, generated, w + "teacher.pt", w + "encoder.pt", "--minutes", "21", "--seed", "2"),
+            (d, generated, w + "teacher.pt", w + "encoder.pt", "--minutes", "20", "--seed", "2"),
             "encoder.pt",
         ),
         Stage("make_rows", (d, generated, rows, "--seed", "3"), "rows/rows.jsonl"),
@@ -50,10 +50,16 @@ def stages(data: Path, work: Path, out: Path) -> list[Stage]:
         Stage("encode_features", (w + "encoder.pt", rows, w + "features.pt"), "features.pt"),
         Stage(
             "train_language",
-            (w + "encoder.pt", rows, w + "features.pt", w + "tokenizer", w + "language.pt", "--minutes", "22"),
+            (w + "encoder.pt", rows, w + "features.pt", w + "tokenizer", w + "language.pt", "--minutes", "12.5"),
             "language.pt",
         ),
-        Stage("export", (w + "language.pt", w + "tokenizer", str(out)), "exported"),
+        Stage("export", (w + "language.pt", w + "tokenizer", w + "unfinished"), "unfinished/model.safetensors"),
+        Stage(
+            "finish_language",
+            (w + "unfinished", w + "language.pt", rows, w + "features.pt", w + "core", w + "finished.pt"),
+            "finished.pt",
+        ),
+        Stage("export", (w + "finished.pt", w + "tokenizer", str(out)), "exported"),
     ]
 
 

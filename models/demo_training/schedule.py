@@ -40,7 +40,7 @@ def make_optimizer(model: nn.Module, peak: float, decay: float = 0.05) -> torch.
     matrices = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
     rest = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
     groups = [{"params": matrices, "weight_decay": decay}, {"params": rest, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=peak, betas=(0.9, 0.98))
+    return torch.optim.AdamW(groups, lr=peak, betas=(0.9, 0.98), fused=True)
 
 
 def step(optimizer: torch.optim.Optimizer, loss: torch.Tensor, rate: float) -> None:

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 from demo_training.make_tokenizer import BOS_ID, EOS_ID, EOT_ID
 
 CROPS_IN_PROMPT = 17
-IMAGE_BLOCK, PADDING_BLOCK = -1, -2
+PADDING_BLOCK = -1
 
 
 @dataclass(frozen=True)
@@ -69,15 +69,3 @@ def collate(pictures: Sequence[Sequence[Block]]) -> Batch:
             weights[row, place] = torch.tensor(block.weights)
             start = place.stop
     return Batch(ids, positions, numbers, weights)
-
-
-def shared_image_mask(blocks: torch.Tensor) -> torch.Tensor:
-    """Who sees whom: bool [pictures, 1, length, length] from block numbers [pictures, length].
-
-    A position sees what is before it in its own block and in the image block.
-    """
-    length = blocks.shape[1]
-    earlier = torch.ones(length, length, dtype=torch.bool).tril()
-    same = blocks[:, :, None] == blocks[:, None, :]
-    image = (blocks == IMAGE_BLOCK)[:, None, :]
-    return (earlier & (same | image))[:, None]

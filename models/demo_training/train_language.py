@@ -1,7 +1,7 @@
 """Stage 5: projector and language model learn to answer, from the frozen encoder's features.
 
-It begins with the low crop alone, goes on with the low and middle crops, and ends with the seventeen crops that the
-network's own zoom-in selection leaves. Every crop stands at the position that it has in a whole image block.
+It begins with the low crop alone and goes on with the low and middle crops, which is cheap; stage 6 adds the high ones.
+Every crop stands at the position that it has in a whole image block.
 """
 
 import argparse
@@ -22,15 +22,13 @@ from demo_training.schedule import Average, Clock, learning_rate, make_optimizer
 from demo_training.scores import FIRST_HIGH
 from demo_training.sequences import (
     CROPS_IN_PROMPT,
-    IMAGE_BLOCK,
     Batch,
     Block,
     collate,
     question_blocks,
-    shared_image_mask,
 )
 from dragonfly_med import DragonflyConfig, DragonflyForCausalLM
-from dragonfly_med.modeling import rank_and_keep
+from dragonfly_med.training.attention import PACKED_ATTENTION, text_mask
 
 LANGUAGE = LlamaConfig(
     vocab_size=VOCABULARY,
@@ -48,6 +46,7 @@ LANGUAGE = LlamaConfig(
     initializer_range=0.05,
 )
 PLACES = PATCHES + 2  # positions that a crop takes: class token, patches, newline
+VIEW = "few"
 LOG_EVERY = 50
 SAVE_EVERY = 250
 WORD_DROPOUT = 0.04  # share of a question's ids that are replaced by others
@@ -55,19 +54,17 @@ WORD_DROPOUT = 0.04  # share of a question's ids that are replaced by others
 
 @dataclass(frozen=True)
 class Phase:
-    """A part of the run: which features, how many of their crops, and how much at once."""
+    """A part of the run: how many crops of each picture are seen, and how much at once."""
 
-    view: str
     until: float  # share of the run at which it ends
     pictures: int
     questions: int
-    crops: int | None = None  # None: as zoom-in selection chooses
+    crops: int
 
 
 PHASES = (
-    Phase("few", 0.35, pictures=12, questions=14, crops=1),
-    Phase("few", 0.72, pictures=8, questions=14, crops=FIRST_HIGH),
-    Phase("all", 1.0, pictures=5, questions=16),
+    Phase(until=0.5, pictures=12, questions=14, crops=1),
+    Phase(until=1.0, pictures=8, questions=14, crops=FIRST_HIGH),
 )
 
 
@@ -82,19 +79,18 @@ class Lessons:
         encoded = question_blocks([row["question"] for row in table], [row["answer"] for row in table], tokenizer)
         for row, block in zip(table, encoded, strict=True):
             blocks[row["image"]].append(block)
-        views = {phase.view for phase in PHASES}
-        self.features: dict[str, torch.Tensor] = {view: cache[view] for view in views}
-        self.blocks = {view: [blocks[image] for image in cache[f"{view}_images"]] for view in views}
+        self.features: torch.Tensor = cache[VIEW]
+        self.blocks = [blocks[image] for image in cache[f"{VIEW}_images"]]
 
     def draw(self, phase: Phase, rng: np.random.Generator) -> tuple[torch.Tensor, Batch]:
         """Features [pictures, crops, tokens, width] and some of the questions on each picture."""
-        drawn = rng.integers(len(self.blocks[phase.view]), size=phase.pictures)
+        drawn = rng.integers(len(self.blocks), size=phase.pictures)
         asked = []
         for i in drawn:
-            own = self.blocks[phase.view][i]
+            own = self.blocks[i]
             asked.append([own[k] for k in rng.permutation(len(own))[: phase.questions]])
-        features = self.features[phase.view][torch.from_numpy(drawn)].float()
-        return features[:, : phase.crops], collate(asked)
+        features = self.features[torch.from_numpy(drawn), : phase.crops].float()
+        return features, collate(asked)
 
 
 def new_model(student: dict[str, torch.Tensor], sample: torch.Tensor) -> DragonflyForCausalLM:
@@ -106,6 +102,7 @@ def new_model(student: dict[str, torch.Tensor], sample: torch.Tensor) -> Dragonf
     tower = {name.removeprefix(prefix): value for name, value in student.items() if name.startswith(prefix)}
     model.image_encoder.vision_model.load_state_dict(tower)
     model.image_encoder.requires_grad_(False)
+    model.language_model.set_attn_implementation(PACKED_ATTENTION)
     features = sample.float().flatten(0, -2)
     centred = features - features.mean(0)
     _, _, axes = torch.linalg.svd(centred[:: len(centred) // 4096 + 1], full_matrices=False)
@@ -117,18 +114,9 @@ def new_model(student: dict[str, torch.Tensor], sample: torch.Tensor) -> Dragonf
     return model
 
 
-def zoomed(projected: torch.Tensor) -> torch.Tensor:
-    """The seventeen crops that zoom-in selection leaves of [pictures, 29, tokens, width]."""
-    selected = rank_and_keep(projected.detach())  # [pictures, 12]
-    rows = torch.arange(len(projected))[:, None]
-    return torch.cat([projected[:, :FIRST_HIGH], projected[:, FIRST_HIGH:][rows, selected]], dim=1)
-
-
-def image_block(model: DragonflyForCausalLM, features: torch.Tensor, phase: Phase) -> torch.Tensor:
+def image_block(model: DragonflyForCausalLM, features: torch.Tensor) -> torch.Tensor:
     """Embeddings [pictures, crops * 51, width] of projected crops, each followed by a newline."""
     crops = model.vision_embed_tokens(features)
-    if phase.crops is None:
-        crops = zoomed(crops)
     newline = model.get_input_embeddings()(torch.tensor(NEWLINE_ID)).expand(*crops.shape[:2], 1, -1)
     return torch.cat([crops, newline], dim=2).flatten(1, 2)
 
@@ -141,11 +129,10 @@ def answer_loss(model: DragonflyForCausalLM, image: torch.Tensor, text: Batch) -
     positions = torch.cat(
         [torch.arange(image_length).expand(pictures, -1), text.positions + CROPS_IN_PROMPT * PLACES], dim=1
     )
-    blocks = torch.cat([torch.full((pictures, image_length), IMAGE_BLOCK), text.blocks], dim=1)
     with torch.autocast("cpu", torch.bfloat16):
         hidden = model.language_model.model(
             inputs_embeds=torch.cat([image, model.get_input_embeddings()(ids)], dim=1),
-            attention_mask=shared_image_mask(blocks),
+            attention_mask=text_mask(text.blocks, image_length),
             position_ids=positions,
             use_cache=False,
         ).last_hidden_state[:, image_length:]
@@ -163,33 +150,30 @@ def train(options: argparse.Namespace) -> None:
     rng = np.random.default_rng(options.seed)
     lessons = Lessons(options.features, options.rows, Tokenizer.from_file(str(options.tokenizer / "tokenizer.json")))
     student = torch.load(options.encoder, weights_only=True)
-    model = new_model(student, lessons.features["few"][:200])
-    if options.start is not None:
-        model.load_state_dict(torch.load(options.start, weights_only=True))
+    model = new_model(student, lessons.features[:200])
     average = Average(model, 0.995)
     optimizer = make_optimizer(model, options.rate)
     clock, number, log = Clock(options.minutes), 0, []
     while clock.done < 1:
-        share = options.begin + (1 - options.begin) * clock.done
-        phase = next(phase for phase in PHASES if share < phase.until)
+        phase = next((phase for phase in PHASES if clock.done < phase.until), PHASES[-1])
         features, text = lessons.draw(phase, rng)
-        loss, right = answer_loss(model, image_block(model, features, phase), text)
+        loss, right = answer_loss(model, image_block(model, features), text)
         step(optimizer, loss, learning_rate(clock.done, options.rate))
         average.update(model)
         number += 1
         log.append((float(loss.detach()), right))
         if number % LOG_EVERY == 0:
             mean_loss, mean_right = np.mean(log[-LOG_EVERY:], axis=0)
-            entry = {"step": number, "minutes": round(clock.used, 1), "view": phase.view, "crops": phase.crops}
+            entry = {"step": number, "minutes": round(clock.used, 1), "crops": phase.crops}
             print(json.dumps({**entry, "loss": round(mean_loss, 4), "first": round(mean_right, 4)}), flush=True)
         if number % SAVE_EVERY == 0:
-            save(average.model, options.out)
-    save(average.model, options.out)
+            save(average.model.state_dict(), options.out)
+    save(average.model.state_dict(), options.out)
 
 
-def save(model: nn.Module, file: Path) -> None:
-    """Write the weights; a reader never sees half of them."""
-    torch.save(model.state_dict(), file.with_suffix(".part"))
+def save(weights: dict[str, torch.Tensor], file: Path) -> None:
+    """Write them; a reader never sees half of them."""
+    torch.save(weights, file.with_suffix(".part"))
     file.with_suffix(".part").replace(file)
 
 
@@ -201,8 +185,6 @@ def main() -> None:
     parser.add_argument("tokenizer", type=Path, help="folder of the tokenizer")
     parser.add_argument("out", type=Path, help="file for the weights")
     parser.add_argument("--minutes", type=float, default=24, help="the learning rate falls over this time")
-    parser.add_argument("--start", type=Path, help="weights of an earlier run to go on from")
-    parser.add_argument("--begin", type=float, default=0, help="the share of the run to begin at, with --start")
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=4)
     parser.add_argument("--threads", type=int, default=2)
