@@ -91,7 +91,9 @@ def main() -> None:
     rng = np.random.default_rng(options.seed)
     mosaics = Mosaics(options.data, read_rows(options.data, "val"), rng)
     reader, choices = Reader(options.model or find_checkpoint("demo").folder), ways(rng)
-    odd, scores, tokens = [], {name: [] for name in choices}, {}
+    odd: list[bool] = []
+    tokens: dict[str, int] = {}
+    scores: dict[str, list[float]] = {name: [] for name in choices}
     while len(odd) < options.fields:
         field, row = mosaics.draw(TILES, odd=len(odd) % 2 == 0)
         if row.label not in (MALIGNANT if len(odd) % 2 == 0 else BENIGN):

@@ -31,7 +31,7 @@ class Targets:
     """The teacher, frozen, with its features brought to zero mean and unit deviation."""
 
     def __init__(self, weights: Path, sample: list[Crops]) -> None:
-        self.teacher = Teacher().to(memory_format=torch.channels_last).eval()
+        self.teacher = Teacher().eval()
         self.teacher.load_state_dict(torch.load(weights, weights_only=True))
         features = torch.cat([self._features(crops.pixels)[:, ::7] for crops in sample]).flatten(0, 1)
         self.mean, self.deviation = features.mean(0), features.std(0) + 0.05 * features.std()
@@ -56,6 +56,10 @@ def opinion_loss(logits: torch.Tensor, opinion: torch.Tensor, crops: Crops, know
     return (each * known).mean()
 
 
+def mean(losses: list[torch.Tensor]) -> torch.Tensor:
+    return torch.stack(losses).mean()
+
+
 def distillation_loss(reading: Reading, crops: Crops, targets: Targets) -> dict[str, torch.Tensor]:
     """The three parts of the loss, weighted."""
     features, opinion = targets.of(crops)
@@ -63,8 +67,8 @@ def distillation_loss(reading: Reading, crops: Crops, targets: Targets) -> dict[
     both = (reading.logits, reading.mean_logits)
     return {
         "dense": DENSE_WEIGHT * nn.functional.smooth_l1_loss(reading.patches.float(), features),
-        "opinion": OPINION_WEIGHT * sum(opinion_loss(logits, opinion, crops, known) for logits in both) / 2,
-        "label": LABEL_WEIGHT * sum(label_loss(logits, crops.target, crops.mask) for logits in both) / 2,
+        "opinion": OPINION_WEIGHT * mean([opinion_loss(logits, opinion, crops, known) for logits in both]),
+        "label": LABEL_WEIGHT * mean([label_loss(logits, crops.target, crops.mask) for logits in both]),
     }
 
 

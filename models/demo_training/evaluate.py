@@ -27,8 +27,8 @@ ORGAN, ORGAN_UNSEEN = "Which organ is shown?", "State the body part."
 TUMOUR, TUMOUR_UNSEEN = "Is there a tumour?", "Would you say there is a tumour here?"
 NECROSIS, NECROSIS_UNSEEN = "Is there necrosis?", "Is there necrosis anywhere in the field?"
 PNEUMONIA, PNEUMONIA_UNSEEN = "Is there pneumonia?", "Could this be pneumonia?"
-BLANKED = 8  # pictures of each label: a picture in one colour looks much like the next
-STRANGE = ("How heavy is the patient?", "Which antibiotic would you give?", "Write a poem about the sea.")
+BLANKED = 4  # pictures of each label: a picture in one colour looks much like the next
+STRANGE = ("How heavy is the patient?", "Which antibiotic would you give?")
 
 Known = dict[str, str]  # label -> right answer
 
@@ -204,13 +204,17 @@ def vqa_table(examiner: Examiner) -> list[str]:
     return lines + [f"| {way}, {s.count} questions on {s.groups} pictures | {s} |" for way, s in scores.items()]
 
 
+TABLES: dict[str, Callable[[Examiner], list[str]]] = {"labels": label_table, "vqa_rad": vqa_table}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path, help="folder that holds train/images.csv and vqa/vqa_rad")
     parser.add_argument("generated", type=Path, help="folder of the generated tissue")
     parser.add_argument("checkpoint", type=Path, help="the exported folder")
     parser.add_argument("work", type=Path, help="folder for pictures and answers")
-    parser.add_argument("--per-label", type=int, default=30, help="validation pictures of each label at most")
+    parser.add_argument("table", choices=list(TABLES))
+    parser.add_argument("--per-label", type=int, default=12, help="validation pictures of each label at most")
     parser.add_argument("--seed", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
@@ -219,9 +223,8 @@ def main() -> None:
     shuffled = [rows[i] for i in np.random.default_rng(options.seed).permutation(len(rows))]
     chosen = first_of_each(shuffled, options.per_label)
     examiner = Examiner(options.checkpoint, Gallery(options.data, chosen, options.work))
-    tables: list[Callable[[Examiner], list[str]]] = [label_table, vqa_table]
-    report = [line for table in tables for line in [*table(examiner), ""]]
-    (options.work / "tables.md").write_text("\n".join(report), encoding="utf-8")
+    report = TABLES[options.table](examiner)
+    (options.work / f"{options.table}.md").write_text("\n".join(report) + "\n", encoding="utf-8")
     print("\n".join(report))
 
 

@@ -8,6 +8,7 @@ import argparse
 import json
 import time
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ LOG_EVERY = 20
 LEARNT = ("vision_embed_tokens.", "language_model.")
 
 
-class Lessons:
+class Lessons(Sequence[Sample]):
     """Pictures with some of their questions, drawn anew each time one is asked for."""
 
     def __init__(self, features: Path, rows: Path, seed: int) -> None:
@@ -42,7 +43,7 @@ class Lessons:
     def __len__(self) -> int:
         return len(self.exchanges)
 
-    def __getitem__(self, index: int) -> Sample:
+    def __getitem__(self, index: Any) -> Any:
         own = self.exchanges[index]
         chosen = self.rng.permutation(len(own))[:QUESTIONS]
         return Sample([[own[k]] for k in chosen], features=self.features[index].float())

@@ -22,17 +22,17 @@ from demo_training.variants import vary as vary_picture
 
 # Pictures of each label: (with low and middle crops only, with all crops).
 PER_LABEL = {
-    "lc25000": (240, 50),
-    "oral": (260, 60),
-    "osteosarcoma": (120, 40),
-    "cxr_pneumonia": (400, 70),
-    "mednist": (110, 20),
-    "bccd": (120, 25),
-    "vqa_rad": (210, 70),
-    "generated": (170, 90),
-    "drawn": (200, 40),
+    "lc25000": (240, 35),
+    "oral": (260, 42),
+    "osteosarcoma": (120, 28),
+    "cxr_pneumonia": (400, 50),
+    "mednist": (110, 14),
+    "bccd": (120, 18),
+    "vqa_rad": (210, 50),
+    "generated": (170, 64),
+    "drawn": (200, 28),
 }
-MOSAICS = (350, 260)
+MOSAICS = (350, 184)
 QUESTION_BLOCKS = 2  # blocks of about twenty-two questions a picture
 MOST_WORDS = 8  # longer answers of VQA-RAD are left out
 VIEWS = ("few", "all")

@@ -40,6 +40,9 @@ class Teacher(nn.Module):
         self.body = nn.Sequential(*layers)
         self.dropout = nn.Dropout(DROPOUT)
         self.head = nn.Linear(inputs, OUTPUTS)
+        for weight in self.body.parameters():  # the faster layout on a CPU
+            if weight.ndim == 4:
+                weight.data = weight.data.contiguous(memory_format=torch.channels_last)
 
     def features(self, crops: torch.Tensor) -> torch.Tensor:
         """[crops, 3, 112, 112] -> [crops, 49, width], row by row."""

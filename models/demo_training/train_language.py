@@ -151,11 +151,14 @@ def train(options: argparse.Namespace) -> None:
     lessons = Lessons(options.features, options.rows, Tokenizer.from_file(str(options.tokenizer / "tokenizer.json")))
     student = torch.load(options.encoder, weights_only=True)
     model = new_model(student, lessons.features[:200])
+    if options.start is not None:
+        model.load_state_dict(torch.load(options.start, weights_only=True))
     average = Average(model, 0.995)
     optimizer = make_optimizer(model, options.rate)
     clock, number, log = Clock(options.minutes), 0, []
     while clock.done < 1:
-        phase = next((phase for phase in PHASES if clock.done < phase.until), PHASES[-1])
+        share = options.begin + (1 - options.begin) * clock.done
+        phase = next((phase for phase in PHASES if share < phase.until), PHASES[-1])
         features, text = lessons.draw(phase, rng)
         loss, right = answer_loss(model, image_block(model, features), text)
         step(optimizer, loss, learning_rate(clock.done, options.rate))
@@ -185,6 +188,8 @@ def main() -> None:
     parser.add_argument("tokenizer", type=Path, help="folder of the tokenizer")
     parser.add_argument("out", type=Path, help="file for the weights")
     parser.add_argument("--minutes", type=float, default=24, help="the learning rate falls over this time")
+    parser.add_argument("--start", type=Path, help="weights of an earlier run to go on from")
+    parser.add_argument("--begin", type=float, default=0, help="share of the phases that is passed over, with --start")
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=4)
     parser.add_argument("--threads", type=int, default=2)

@@ -35,7 +35,7 @@ def train(options: argparse.Namespace) -> None:
     torch.manual_seed(options.seed)
     rng = torch.Generator().manual_seed(options.seed)
     watched = read_rows(options.data, "val") + generated_rows(options.generated, "val")
-    model = Teacher().to(memory_format=torch.channels_last).train()
+    model = Teacher().train()
     if options.start is not None:
         model.load_state_dict(torch.load(options.start, weights_only=True))
     average = Average(model, 0.998)
