@@ -34,7 +34,7 @@ class Stage:
 
 
 def stages(data: Path, work: Path, out: Path) -> list[Stage]:
-    """In order. Minutes and seeds are those of the shipped checkpoint."""
+    """In order, with the shipped checkpoint's minutes; its own stages 1, 5 and 6 were run in two parts each."""
     d, w = str(data), f"{work}/"
     rows, generated = w + "rows", w + "generated"
     return [
@@ -50,13 +50,22 @@ def stages(data: Path, work: Path, out: Path) -> list[Stage]:
         Stage("encode_features", (w + "encoder.pt", rows, w + "features.pt"), "features.pt"),
         Stage(
             "train_language",
-            (w + "encoder.pt", rows, w + "features.pt", w + "tokenizer", w + "language.pt", "--minutes", "12.5"),
+            (w + "encoder.pt", rows, w + "features.pt", w + "tokenizer", w + "language.pt", "--minutes", "20"),
             "language.pt",
         ),
         Stage("export", (w + "language.pt", w + "tokenizer", w + "unfinished"), "unfinished/model.safetensors"),
         Stage(
             "finish_language",
-            (w + "unfinished", w + "language.pt", rows, w + "features.pt", w + "core", w + "finished.pt"),
+            (
+                w + "unfinished",
+                w + "language.pt",
+                rows,
+                w + "features.pt",
+                w + "core",
+                w + "finished.pt",
+                "--steps",
+                "400",
+            ),
             "finished.pt",
         ),
         Stage("export", (w + "finished.pt", w + "tokenizer", str(out)), "exported"),
