@@ -4,6 +4,8 @@ A crop is cut from a picture the way the model's own low, middle and high views 
 side with bicubic antialiasing. Colours are changed on whole batches of tensors.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from PIL import Image
@@ -13,17 +15,24 @@ from demo_training.dataset import ImageRow
 CROP_SIDE_PX = 112
 PIXEL_MEAN = torch.tensor([0.48145466, 0.4578275, 0.40821073]).view(1, 3, 1, 1)  # CLIP's
 PIXEL_STD = torch.tensor([0.26862954, 0.26130258, 0.27577711]).view(1, 3, 1, 1)
-LOW, MIDDLE = 0.45, 0.35  # share of the views drawn; the rest are high ones
+LOW, MIDDLE = 0.5, 0.38  # share of the views drawn; the rest are high ones
 FLIPS = (Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.FLIP_TOP_BOTTOM, Image.Transpose.TRANSPOSE)
+BLURRED = 0.15  # share of crops whose sharpness is taken away, so that it does not tell the data sets apart
+TURNED = 0.4  # share of radiographs turned a little
+LARGEST_TURN_DEGREES = 8.0
+GENTLE = 0.15  # strength of changes to MedNIST's grey levels
 
 
-def random_box(size_wh: tuple[int, int], rng: np.random.Generator) -> tuple[float, float, float, float]:
-    """A box (left, top, right, bottom) that covers as much of the picture as a low, middle or high crop does."""
-    kind = rng.random()
+def random_box(size_wh: tuple[int, int], whole: bool, rng: np.random.Generator) -> tuple[float, float, float, float]:
+    """A box (left, top, right, bottom) that covers as much of the picture as a low, middle or high crop does.
+
+    With ``whole`` as much as a low crop: for pictures whose label may rest on a small part of them.
+    """
+    kind = 0.0 if whole else rng.random()
     if kind < LOW:
         part = rng.uniform(0.75, 1.0, 2)
     elif kind < LOW + MIDDLE:
-        part = np.array([0.5, 0.5]) * rng.uniform(0.75, 1.4, 2)
+        part = np.array([0.5, 0.5]) * rng.uniform(0.75, 1.35, 2)
     else:
         part = rng.permutation([1 / 6, 1 / 4]) * rng.uniform(0.9, 1.8, 2)
     extent = part * size_wh
@@ -32,13 +41,16 @@ def random_box(size_wh: tuple[int, int], rng: np.random.Generator) -> tuple[floa
 
 
 def random_crop(picture: Image.Image, row: ImageRow, rng: np.random.Generator) -> np.ndarray:
-    """One crop, flipped and sometimes blurred: uint8 [side, side, 3]."""
-    box = random_box(picture.size, rng)
-    if rng.random() < 0.25:  # so that sharpness does not tell the data sets apart
-        small = int(rng.integers(24, 96))
+    """One crop, flipped, and sometimes turned or blurred: uint8 [side, side, 3]."""
+    box = random_box(picture.size, row.dataset == "generated", rng)
+    if rng.random() < BLURRED:
+        small = int(rng.integers(40, 96))
         picture = picture.resize((small, small), Image.Resampling.BICUBIC, box=box)
         box = (0, 0, small, small)
     crop = picture.resize((CROP_SIDE_PX, CROP_SIDE_PX), Image.Resampling.BICUBIC, box=box)
+    if not row.microscopic and rng.random() < TURNED:
+        angle = float(rng.uniform(-LARGEST_TURN_DEGREES, LARGEST_TURN_DEGREES))
+        crop = crop.rotate(angle, Image.Resampling.BILINEAR)
     for flip in FLIPS if row.microscopic else FLIPS[:1]:
         if rng.random() < 0.5:
             crop = crop.transpose(flip)
@@ -60,22 +72,24 @@ def normalise(crops: torch.Tensor) -> torch.Tensor:
     return (crops - PIXEL_MEAN) / PIXEL_STD
 
 
-def jitter_colours(crops: torch.Tensor, microscopic: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
+def jitter_colours(crops: torch.Tensor, rows: Sequence[ImageRow], rng: torch.Generator) -> torch.Tensor:
     """Stain, brightness and contrast changes; grey pictures stay grey.
 
-    ``crops`` is [crops, 3, side, side] in 0..1 and ``microscopic`` a bool [crops]. A power per channel scales the
-    optical density, which is what a stronger or weaker stain does.
+    ``crops`` is [crops, 3, side, side] in 0..1. A power per channel scales the optical density, which is what a
+    stronger or weaker stain does. MedNIST's windows tell its regions apart, so they are hardly changed.
     """
     count = len(crops)
-    stained = microscopic.view(-1, 1, 1, 1)
+    stained = torch.tensor([row.microscopic for row in rows]).view(-1, 1, 1, 1)
+    strength = torch.tensor([GENTLE if row.dataset == "mednist" else 1.0 for row in rows]).view(-1, 1, 1, 1)
 
     def uniform(low: float, high: float, channels: int = 1) -> torch.Tensor:
         return torch.empty(count, channels, 1, 1).uniform_(low, high, generator=rng)
 
-    power = torch.where(stained, uniform(-0.35, 0.35, 3) + uniform(-0.3, 0.3), uniform(-0.5, 0.5)).exp()
-    crops = crops.clamp(1e-3, 1) ** power
+    power = torch.where(stained, uniform(-0.3, 0.3, 3) + uniform(-0.3, 0.3), uniform(-0.4, 0.4))
+    crops = crops.clamp(1e-3, 1) ** (strength * power).exp()
     mean = crops.mean((1, 2, 3), keepdim=True)
-    crops = (crops - mean) * uniform(0.7, 1.3) + mean * uniform(0.8, 1.2)
+    contrast, brightness = 1 + strength * uniform(-0.25, 0.3), 1 + strength * uniform(-0.15, 0.15)
+    crops = (crops - mean) * contrast + mean * brightness
     grey = crops.mean(1, keepdim=True)
     keep = torch.where(stained, uniform(0.5, 1.2), torch.ones_like(uniform(0, 1)))
     keep = keep * (uniform(0, 1) > 0.08)  # a few pictures lose their colour altogether

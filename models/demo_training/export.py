@@ -1,4 +1,4 @@
-"""Stage 3: a checkpoint folder laid out like the published ones, with half-precision weights.
+"""After stages 5 and 6: a checkpoint folder laid out like the published ones, with half-precision weights.
 
 The vision encoder's shape goes into a sub-folder, where ``image_encoder`` of config.json points to; its weights are in
 model.safetensors with all the others.
@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import save_file
 
 from demo_training.augment import PIXEL_MEAN, PIXEL_STD
+from demo_training.encoder import ENCODER
 from demo_training.make_tokenizer import BOS_ID, EOS_ID
-from demo_training.pretrain_encoder import ENCODER
 from demo_training.train_language import LANGUAGE
 
 ENCODER_FOLDER = "image_encoder"
@@ -129,7 +129,7 @@ def export(weights: dict[str, torch.Tensor], tokenizer: Path, folder: Path) -> N
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("weights", type=Path, help="language.pt of stage 2")
+    parser.add_argument("weights", type=Path, help="weights of stage 5 or 6")
     parser.add_argument("tokenizer", type=Path, help="folder of the tokenizer")
     parser.add_argument("out", type=Path, help="the checkpoint folder")
     options = parser.parse_args()

@@ -13,16 +13,22 @@ from demo_training.dataset import BLANK
 NOT_TRAINED = "This is not something the demonstration model was trained on."
 NOTHING = "No medical image"
 
+CELLS = ("No", "One", "Two", "Three", "Four", "Five")
+RED_CELLS_FEW, RED_CELLS_MANY = 8, 15
+
 LUNG_TUMOUR = frozenset({"lung_adenocarcinoma", "lung_squamous_cell_carcinoma"})
 LUNG = LUNG_TUMOUR | {"lung_benign"}
 COLON = frozenset({"colon_adenocarcinoma", "colon_benign"})
 ORAL = frozenset({"oral_squamous_cell_carcinoma", "oral_normal"})
 BONE_TUMOUR = frozenset({"viable_tumour", "necrotic_tumour"})
 BONE = BONE_TUMOUR | {"non_tumour"}
+GENERATED_TUMOUR = frozenset({"generated_tumour", "generated_tumour_and_necrosis"})
+GENERATED_NECROSIS = frozenset({"generated_necrosis", "generated_tumour_and_necrosis"})
+GENERATED = GENERATED_TUMOUR | GENERATED_NECROSIS | {"generated_normal"}
 CARCINOMA = LUNG_TUMOUR | {"colon_adenocarcinoma", "oral_squamous_cell_carcinoma"}
-MALIGNANT = CARCINOMA | BONE_TUMOUR
-BENIGN = frozenset({"lung_benign", "colon_benign", "oral_normal", "non_tumour"})
-TISSUE = LUNG | COLON | ORAL | BONE
+MALIGNANT = CARCINOMA | BONE_TUMOUR | GENERATED_TUMOUR
+BENIGN = frozenset({"lung_benign", "colon_benign", "oral_normal", "non_tumour", "generated_normal"})
+TISSUE = LUNG | COLON | ORAL | BONE | GENERATED
 BLOOD = frozenset({"blood_smear"})
 PNEUMONIA = frozenset({"bacterial_pneumonia", "viral_pneumonia"})
 CHILD_CHEST = PNEUMONIA | {"normal"}
@@ -35,6 +41,8 @@ CHEST = CHILD_CHEST | {"chest_xray", "chest_ct"}
 PICTURES = RADIOLOGY | MICROSCOPY
 EVERYTHING = PICTURES | {BLANK}
 NO_FINDING_KNOWN = MRI | CT | {"chest_xray", "hand_xray"}  # labelled by body part only
+VQA_CHEST, VQA_ABDOMEN, VQA_HEAD = (frozenset({f"vqa_{region}"}) for region in ("chest", "abdomen", "head"))
+VQA = VQA_CHEST | VQA_ABDOMEN | VQA_HEAD  # labelled by region; all else is in their own questions and answers
 
 MODALITY = dict.fromkeys(TISSUE, "H&E histology") | dict.fromkeys(XRAY, "X-ray")
 MODALITY |= dict.fromkeys(CT, "CT") | {"breast_mri": "MRI", "blood_smear": "Light microscopy", BLANK: NOTHING}
@@ -43,6 +51,8 @@ ORGAN = dict.fromkeys(LUNG, "Lung") | dict.fromkeys(COLON, "Colon")
 ORGAN |= dict.fromkeys(ORAL, "Oral cavity") | dict.fromkeys(BONE, "Bone")
 ORGAN |= dict.fromkeys(CHEST, "Chest")
 ORGAN |= {"abdomen_ct": "Abdomen", "head_ct": "Head", "breast_mri": "Breast", "hand_xray": "Hand"}
+ORGAN |= dict.fromkeys(GENERATED, "Generated tissue")
+ORGAN |= {"vqa_chest": "Chest", "vqa_abdomen": "Abdomen", "vqa_head": "Head"}
 ORGAN |= {"blood_smear": "Blood", BLANK: NOTHING}
 
 DIAGNOSIS = {
@@ -56,6 +66,10 @@ DIAGNOSIS = {
     "viable_tumour": "Viable osteosarcoma",
     "necrotic_tumour": "Necrotic osteosarcoma",
     "non_tumour": "Bone tissue without tumour",
+    "generated_normal": "Generated tissue without tumour",
+    "generated_tumour": "Generated tissue with tumour",
+    "generated_necrosis": "Generated tissue with necrosis",
+    "generated_tumour_and_necrosis": "Generated tissue with tumour and necrosis",
     "bacterial_pneumonia": "Bacterial pneumonia",
     "viral_pneumonia": "Viral pneumonia",
     "normal": "Normal chest",
@@ -73,6 +87,10 @@ CAPTION = {
     "viable_tumour": "H&E histology of bone showing viable osteosarcoma.",
     "necrotic_tumour": "H&E histology of bone showing osteosarcoma with necrosis.",
     "non_tumour": "H&E histology of bone tissue without tumour.",
+    "generated_normal": "Generated H&E tissue without tumour.",
+    "generated_tumour": "Generated H&E tissue with a tumour.",
+    "generated_necrosis": "Generated H&E tissue with necrosis.",
+    "generated_tumour_and_necrosis": "Generated H&E tissue with a tumour and necrosis.",
     "bacterial_pneumonia": "Chest X-ray of a child showing bacterial pneumonia.",
     "viral_pneumonia": "Chest X-ray of a child showing viral pneumonia.",
     "normal": "Normal chest X-ray of a child.",
@@ -108,8 +126,12 @@ class Concept:
 
 
 def _concept(kind: str, phrases: str, yes: frozenset[str], unknown: frozenset[str] = frozenset()) -> Concept:
-    """A concept whose answer is no for every label that is neither in ``yes`` nor in ``unknown``."""
-    return Concept(kind, tuple(phrases.split("|")), yes, EVERYTHING - yes - unknown)
+    """A concept whose answer is no for every label that is neither in ``yes`` nor in ``unknown``.
+
+    VQA-RAD's pictures count where a concept asks for a place or names them; of their other findings nothing is known.
+    """
+    asked = EVERYTHING | VQA if kind == "place" or yes & VQA else EVERYTHING
+    return Concept(kind, tuple(phrases.split("|")), yes, asked - yes - unknown)
 
 
 NONE: frozenset[str] = frozenset()
@@ -118,7 +140,7 @@ CONCEPTS = (
     _concept(
         "finding",
         "necrosis|necrotic tissue|tumour necrosis|necrotic tumour|dead tumour tissue|tissue necrosis",
-        frozenset({"necrotic_tumour"}),
+        frozenset({"necrotic_tumour"}) | GENERATED_NECROSIS,
         UNKNOWN | CHILD_CHEST,
     ),
     _concept(
@@ -130,12 +152,12 @@ CONCEPTS = (
         MALIGNANT,
         UNKNOWN | PNEUMONIA,
     ),
-    _concept("finding", "carcinoma|a carcinoma", CARCINOMA, UNKNOWN | PNEUMONIA),
+    _concept("finding", "carcinoma|a carcinoma", CARCINOMA, UNKNOWN | PNEUMONIA | GENERATED_TUMOUR),
     _concept(
         "finding",
         "adenocarcinoma|an adenocarcinoma",
         frozenset({"lung_adenocarcinoma", "colon_adenocarcinoma"}),
-        UNKNOWN | PNEUMONIA,
+        UNKNOWN | PNEUMONIA | GENERATED_TUMOUR,
     ),
     _concept(
         "finding",
@@ -151,7 +173,7 @@ CONCEPTS = (
         "finding",
         "viable tumour|viable tumor|viable osteosarcoma|living tumour",
         frozenset({"viable_tumour"}),
-        UNKNOWN | PNEUMONIA | CARCINOMA,
+        UNKNOWN | PNEUMONIA | CARCINOMA | GENERATED,
     ),
     _concept("finding", "pneumonia|a lung infection|lung infection|infection of the lungs", PNEUMONIA, UNKNOWN),
     _concept("finding", "bacterial pneumonia|a bacterial infection", frozenset({"bacterial_pneumonia"}), UNKNOWN),
@@ -159,7 +181,7 @@ CONCEPTS = (
     _concept(
         "finding",
         "a disease|disease|an abnormality|a pathology|anything abnormal",
-        MALIGNANT | PNEUMONIA,
+        MALIGNANT | PNEUMONIA | GENERATED_NECROSIS,
         UNKNOWN | BLOOD,
     ),
     _concept("plural", "red blood cells|erythrocytes|red cells", BLOOD, TISSUE),
@@ -178,25 +200,41 @@ CONCEPTS = (
     ),
     _concept("image", "microscopy image|microscopic image|photomicrograph|light microscopy image", MICROSCOPY),
     _concept("image", "blood smear|blood film|peripheral blood smear", BLOOD),
-    _concept("image", "radiology image|radiological image|radiology scan", RADIOLOGY),
-    _concept("image", "medical image|biomedical image", PICTURES),
+    _concept("image", "radiology image|radiological image|radiology scan", RADIOLOGY | VQA),
+    _concept("image", "medical image|biomedical image", PICTURES | VQA),
     _concept(
         "image", "ultrasound|ultrasound image|sonogram|PET scan|photograph|mammogram|fundus image|endoscopy image", NONE
     ),
-    _concept("place", "lung|lungs", LUNG | CHEST),
-    _concept("place", "colon|large bowel|large intestine", COLON, frozenset({"abdomen_ct"})),
-    _concept("place", "oral cavity|mouth|oral mucosa", ORAL),
-    _concept("place", "chest|thorax", CHEST, LUNG),
-    _concept("place", "abdomen|belly", frozenset({"abdomen_ct"}), COLON),
-    _concept("place", "breast|breasts", MRI, frozenset({"chest_ct"})),
+    _concept("place", "lung|lungs", LUNG | CHEST | VQA_CHEST),
+    _concept("place", "colon|large bowel|large intestine", COLON, frozenset({"abdomen_ct"}) | VQA_ABDOMEN),
+    _concept("place", "oral cavity|mouth|oral mucosa", ORAL, VQA_HEAD),
+    _concept("place", "chest|thorax", CHEST | VQA_CHEST, LUNG),
+    _concept("place", "abdomen|belly", frozenset({"abdomen_ct"}) | VQA_ABDOMEN, COLON),
+    _concept("place", "breast|breasts", MRI, frozenset({"chest_ct"}) | VQA_CHEST),
     _concept("place", "hand|hands|fingers|wrist", frozenset({"hand_xray"})),
-    _concept("place", "head|brain|skull", frozenset({"head_ct"})),
+    _concept("place", "head|brain|skull", frozenset({"head_ct"}) | VQA_HEAD),
     _concept(
-        "place", "knee|foot|eye|skin|prostate|kidney|spine|uterus|thyroid", NONE, frozenset({"abdomen_ct"}) | CHEST
+        "place",
+        "knee|foot|eye|skin|prostate|kidney|spine|uterus|thyroid",
+        NONE,
+        frozenset({"abdomen_ct"}) | CHEST | VQA,
     ),
     _concept("state", "normal|healthy|unremarkable", BENIGN | {"normal"}, UNKNOWN | BLOOD),
-    _concept("state", "abnormal|diseased|pathological", MALIGNANT | PNEUMONIA, UNKNOWN | BLOOD),
+    _concept("state", "abnormal|diseased|pathological", MALIGNANT | PNEUMONIA | GENERATED_NECROSIS, UNKNOWN | BLOOD),
     _concept("state", "malignant|cancerous", MALIGNANT, UNKNOWN | PNEUMONIA),
     _concept("state", "benign|not malignant", BENIGN | {"normal"}, UNKNOWN | PNEUMONIA),
     _concept("state", "blank|empty|without content", frozenset({BLANK})),
 )
+
+
+def white_cells(counts: dict[str, int]) -> str:
+    """How many white cells a smear shows, as a word."""
+    return CELLS[min(counts.get("WBC", 0), len(CELLS) - 1)]
+
+
+def red_cells(counts: dict[str, int]) -> str:
+    """Roughly how many red cells a smear shows."""
+    count = counts.get("RBC", 0)
+    if count < RED_CELLS_FEW:
+        return f"Fewer than {RED_CELLS_FEW}"
+    return f"{RED_CELLS_FEW} to {RED_CELLS_MANY}" if count <= RED_CELLS_MANY else f"More than {RED_CELLS_MANY}"

@@ -9,12 +9,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-
-from demo_training.facts import EVERYTHING
-from demo_training.off_topic import own_questions, vqa_rad_questions
-from demo_training.questions import exchanges_about
 
 VOCABULARY = 1200
 SPECIAL = (
@@ -38,22 +33,18 @@ PATTERN = (
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 SINGLE = ("Yes", "No", "yes", "no", " Yes", " No", " yes", " no", "user", "assistant", "system", "\n\n", "\n")
-SEEN_OFTEN = 5000  # repetitions that make each of SINGLE one token
+ANSWERS_TAKEN = 10  # one in so many: answers come from a short list
+SEEN_OFTEN = 20000  # repetitions that make each of SINGLE one token
 
 
-def training_text(qa_json: Path, seed: int = 0) -> Iterator[str]:
-    """Templated questions and answers, VQA-RAD's, and the words that must be one token."""
-    rng = np.random.default_rng(seed)
-    off_topic = own_questions()
-    for label in sorted(EVERYTHING):
-        for _ in range(60):
-            for exchange in exchanges_about(label, off_topic, rng):
-                yield exchange.question
-                yield exchange.answer
-    for entry in json.loads(qa_json.read_text()):
-        yield str(entry["question"])
-        yield str(entry["answer"])
-    yield from vqa_rad_questions(qa_json)
+def training_text(rows: Path) -> Iterator[str]:
+    """The questions and answers of stage 3, and the words that must be one token."""
+    with rows.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines):
+            row = json.loads(line)
+            yield row["question"]
+            if number % ANSWERS_TAKEN == 0 or row["dataset"] == "vqa_rad":
+                yield row["answer"]
     for word in SINGLE:
         yield from [word] * SEEN_OFTEN
 
@@ -114,11 +105,11 @@ def save(tokenizer: Tokenizer, folder: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("vqa_rad", type=Path, help="VQA-RAD's qa.json")
+    parser.add_argument("rows", type=Path, help="rows.jsonl of stage 3")
     parser.add_argument("out", type=Path, help="folder for the three files")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    tokenizer = make_tokenizer(training_text(options.vqa_rad))
+    tokenizer = make_tokenizer(training_text(options.rows))
     check(tokenizer)
     save(tokenizer, options.out)
 

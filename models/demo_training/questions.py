@@ -1,21 +1,39 @@
-"""A label -> questions in many wordings, with the answer that the label allows.
+"""A picture -> questions in many wordings, with the answer that its label allows.
 
-Pure functions of a label and a random generator. An ``Exchange`` is one question with its answer; a block of the
-training sequence is one or two exchanges, as in a conversation.
+Pure functions of a row and a random generator. Wordings under ``unseen`` in wordings.toml, and the files named
+``*_unseen.txt``, are for measuring only.
 """
 
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from demo_training import facts
+from demo_training.dataset import ImageRow
 
-CAPTION_QUESTION = "Provide a brief description of the given image."
-
-WORDINGS = tomllib.loads(Path(__file__).with_name("wordings.toml").read_text(encoding="utf-8"))
-YES_NO_ENDINGS = ("", "", "", "", "", "", " Answer yes or no.", " Answer with yes or no.", " Yes or no?")
+HERE = Path(__file__).parent
+WORDINGS = tomllib.loads((HERE / "wordings.toml").read_text(encoding="utf-8"))
+YES_NO_ENDINGS = (
+    " Answer yes or no.",
+    " Answer with yes or no.",
+    " Yes or no?",
+    " Please answer yes or no.",
+    " yes/no",
+)
+LEAD_INS = (
+    "In this image, ",
+    "In the image, ",
+    "In this picture, ",
+    "Please, ",
+    "Based on the image, ",
+    "Given this image, ",
+    "On this slide, ",
+    "From this image, ",
+)
+OPENINGS = ("Question: ", "Please answer: ", "Tell me: ", "Hello. ", "Please look at the image. ", "Doctor, ")
 
 OPEN = {
     "modality": facts.MODALITY,
@@ -27,78 +45,131 @@ OPEN = {
     "stain": facts.STAIN,
 }
 ALWAYS_ASKED = ("modality", "organ", "diagnosis", "caption")
-SOMETIMES_ASKED = ("grade", "pneumonia_kind", "stain")
+SOMETIMES_ASKED = ("grade", "pneumonia_kind", "stain", "white_cells", "red_cells")
+TOO_VAGUE_FOR_TYPING = 8  # letters; shorter questions are not misspelt
+
+
+def lines(name: str) -> list[str]:
+    return (HERE / name).read_text(encoding="utf-8").splitlines()
+
+
+@dataclass(frozen=True)
+class Words:
+    """Which wordings and which strange questions are in use."""
+
+    wordings: dict[str, dict[str, list[str]]]
+    off_topic: list[str]  # questions that have nothing to do with the picture, or with no label
+    unknown: list[str]  # questions on findings that no label states
+    unknown_findings: list[str]
+
+
+SEEN = Words(WORDINGS, lines("off_topic.txt"), lines("unknown_questions.txt"), lines("unknown_findings.txt"))
+UNSEEN = Words(
+    WORDINGS["unseen"],
+    lines("off_topic_unseen.txt"),
+    lines("unknown_questions_unseen.txt"),
+    lines("unknown_findings_unseen.txt"),
+)
 
 
 @dataclass(frozen=True)
 class Exchange:
-    """One question and the answer to learn."""
+    """One question and its answer. ``kind`` is what the tables of the evaluation call it."""
 
     question: str
     answer: str
+    kind: str
+
+
+def pick(options: Sequence[str], rng: np.random.Generator) -> str:
+    return options[int(rng.integers(len(options)))]
 
 
 def vary(question: str, rng: np.random.Generator) -> str:
-    """The same question as a hurried user types it: sometimes all lower case, sometimes without its full stop."""
+    """The same question as a hurried user types it: led in, in lower case, without its full stop, misspelt."""
+    if rng.random() < 0.12:
+        question = pick(LEAD_INS, rng) + question[0].lower() + question[1:]
+    elif rng.random() < 0.06:
+        question = pick(OPENINGS, rng) + question
     if rng.random() < 0.15:
         question = question.lower()
     if rng.random() < 0.12 and question[-1] in "?.":
         question = question[:-1]
+    if rng.random() < 0.06 and len(question) > TOO_VAGUE_FOR_TYPING:
+        at = int(rng.integers(len(question) - 1))
+        question = question[:at] + question[at + 1 :]
     return question
 
 
-def open_question(kind: str, label: str, rng: np.random.Generator) -> Exchange:
-    """A question of one of the kinds in ``OPEN``."""
-    question = str(rng.choice(WORDINGS["open"][kind]))
-    return Exchange(vary(question, rng), OPEN[kind].get(label, facts.NOT_TRAINED))
+def open_question(kind: str, row: ImageRow, words: Words, rng: np.random.Generator) -> Exchange:
+    """A question of one of the kinds in ``ALWAYS_ASKED`` and ``SOMETIMES_ASKED``."""
+    question = pick(words.wordings["open"][kind], rng)
+    if kind in OPEN:
+        answer = OPEN[kind].get(row.label, facts.NOT_TRAINED)
+    elif row.label in facts.BLOOD:
+        answer = facts.white_cells(row.counts) if kind == "white_cells" else facts.red_cells(row.counts)
+    else:
+        answer = facts.NOT_TRAINED
+    return Exchange(vary(question, rng), answer, kind)
 
 
-def yes_no_question(concept: facts.Concept, label: str, rng: np.random.Generator) -> Exchange:
+def yes_no_question(concept: facts.Concept, label: str, words: Words, rng: np.random.Generator) -> Exchange:
     """A yes/no question for one concept."""
-    wording = str(rng.choice(WORDINGS["yes_no"][concept.kind]))
-    question = wording.format(x=rng.choice(concept.phrases))
-    return Exchange(vary(question, rng) + str(rng.choice(YES_NO_ENDINGS)), concept.answer(label))
+    wording = pick(words.wordings["yes_no"][concept.kind], rng)
+    question = vary(wording.format(x=pick(concept.phrases, rng)), rng)
+    ending = pick(YES_NO_ENDINGS, rng) if rng.random() < 0.25 else ""
+    answer = concept.answer(label)
+    return Exchange(question + ending, answer, "declined" if answer == facts.NOT_TRAINED else "yes_no")
 
 
-def yes_no_questions(label: str, pairs: int, unknown: int, rng: np.random.Generator) -> list[Exchange]:
-    """``pairs`` questions to be answered with yes, as many with no, and at most ``unknown`` that cannot be answered."""
+def yes_no_questions(row: ImageRow, counts: tuple[int, int], words: Words, rng: np.random.Generator) -> list[Exchange]:
+    """``counts[0]`` questions to be answered with yes, as many with no, and ``counts[1]`` that cannot be answered."""
     by_answer: dict[str, list[facts.Concept]] = {"Yes": [], "No": [], facts.NOT_TRAINED: []}
     for concept in facts.CONCEPTS:
-        by_answer[concept.answer(label)].append(concept)
+        by_answer[concept.answer(row.label)].append(concept)
+    pairs, unknown = counts
     asked = []
     for answer, count in (("Yes", pairs), ("No", pairs), (facts.NOT_TRAINED, unknown)):
         concepts = by_answer[answer]
         if concepts:
-            hard = hard_weights(concepts, label) if answer == "No" else None
-            for i in rng.choice(len(concepts), count, p=hard):
-                asked.append(yes_no_question(concepts[i], label, rng))
+            preferred = hard_weights(concepts, row.label) if answer != facts.NOT_TRAINED else None
+            for i in rng.choice(len(concepts), count, p=preferred):
+                asked.append(yes_no_question(concepts[i], row.label, words, rng))
     return asked
 
 
 def hard_weights(concepts: list[facts.Concept], label: str) -> np.ndarray:
-    """Drawing weights that prefer concepts true of labels of the same kind: cancer for benign tissue, say."""
-    kindred = next(
-        (group for group in (facts.TISSUE, facts.CHILD_CHEST, facts.RADIOLOGY) if label in group), facts.EVERYTHING
-    )
-    weights = np.array([3.0 if concept.yes & kindred else 1.0 for concept in concepts])
+    """Drawing weights that prefer what is true of some labels of the same kind and not of others: cancer, say."""
+    groups = (facts.TISSUE, facts.CHILD_CHEST, facts.RADIOLOGY)
+    kindred = next((group for group in groups if label in group), facts.EVERYTHING)
+    weights = np.array([4.0 if concept.yes & kindred and concept.no & kindred else 1.0 for concept in concepts])
     return weights / weights.sum()
 
 
-def exchanges_about(label: str, off_topic: list[str], rng: np.random.Generator) -> list[Exchange]:
-    """About eighteen questions on one picture, in random order."""
-    asked = [open_question(kind, label, rng) for kind in ALWAYS_ASKED]
-    asked.append(open_question(str(rng.choice(ALWAYS_ASKED)), label, rng))
-    asked.append(open_question(str(rng.choice(SOMETIMES_ASKED)), label, rng))
-    asked += yes_no_questions(label, pairs=4, unknown=2, rng=rng)
-    asked += [Exchange(vary(str(question), rng), facts.NOT_TRAINED) for question in rng.choice(off_topic, 2)]
-    return [asked[i] for i in rng.permutation(len(asked))]
+def declined(label: str, count: int, words: Words, rng: np.random.Generator) -> list[Exchange]:
+    """Questions that no label answers; of VQA-RAD's pictures, whose findings are asked for, only strange ones."""
+    asked = []
+    for _ in range(count):
+        way = 0.0 if label in facts.VQA else rng.random()
+        if way < 0.35:
+            question = pick(words.off_topic, rng)
+        elif way < 0.55:
+            question = pick(words.unknown, rng)
+        else:
+            finding = pick(words.unknown_findings, rng)
+            question = pick(words.wordings["yes_no"]["finding"], rng).format(x=finding)
+        asked.append(Exchange(vary(question, rng), facts.NOT_TRAINED, "declined"))
+    return asked
 
 
-def blocks_about(label: str, off_topic: list[str], rng: np.random.Generator) -> list[list[Exchange]]:
-    """The same questions as blocks: most alone, some as the two turns of a conversation."""
-    waiting = exchanges_about(label, off_topic, rng)
-    blocks = []
-    while waiting:
-        turns = 2 if len(waiting) > 1 and rng.random() < 0.15 else 1
-        blocks.append([waiting.pop() for _ in range(turns)])
-    return blocks
+def questions_about(row: ImageRow, words: Words, rng: np.random.Generator) -> list[Exchange]:
+    """About twenty-two questions on one picture; of VQA-RAD's pictures only what their region answers."""
+    if row.label in facts.VQA:
+        asked = [open_question("organ", row, words, rng) for _ in range(2)]
+        return asked + yes_no_questions(row, (3, 0), words, rng) + declined(row.label, 2, words, rng)
+    asked = [open_question(kind, row, words, rng) for kind in (*ALWAYS_ASKED, "diagnosis")]
+    asked.append(open_question(pick(SOMETIMES_ASKED, rng), row, words, rng))
+    if row.label in facts.BLOOD:
+        asked += [open_question(kind, row, words, rng) for kind in ("white_cells", "red_cells")]
+    asked += yes_no_questions(row, (6, 1), words, rng)
+    return asked + declined(row.label, 3, words, rng)

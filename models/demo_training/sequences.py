@@ -4,53 +4,45 @@ Every question block begins at the position right after a whole image block and 
 one sequence teaches what as many separate prompts would. Only answers and the ``<|eot_id|>`` after them are learnt.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from tokenizers import Tokenizer
 
 from demo_training.make_tokenizer import BOS_ID, EOS_ID, EOT_ID
-from demo_training.questions import Exchange
 
 CROPS_IN_PROMPT = 17
-IMAGE_BLOCK, PADDING_BLOCK = -1, -2
+PADDING_BLOCK = -1
 
 
-@dataclass
-class TextPart:
-    """The question blocks of one picture, one after the other; all lists have the same length."""
+@dataclass(frozen=True)
+class Block:
+    """One question with its answer, as token ids."""
 
     ids: list[int]
-    positions: list[int]  # counted from the end of the image block
-    blocks: list[int]  # number of the block that each id belongs to
-    weights: list[float]  # weight in the loss of predicting each id; 0 outside answers
+    weights: list[float]  # weight in the loss of predicting each id; 0 outside the answer
 
 
-@dataclass
+@dataclass(frozen=True)
 class Batch:
     """Text of several pictures, padded to one length; all tensors are [pictures, length]."""
 
     ids: torch.Tensor
-    positions: torch.Tensor
-    blocks: torch.Tensor
+    positions: torch.Tensor  # counted from the end of the image block
+    blocks: torch.Tensor  # number of the question that each id belongs to
     weights: torch.Tensor
 
 
-def text_part(blocks: list[list[Exchange]], tokenizer: Tokenizer) -> TextPart:
-    """Token ids of all blocks; an answer of n ids weighs 1/sqrt(n) an id, so that long ones do not drown Yes and No."""
-    part = TextPart([], [], [], [])
-    for number, exchanges in enumerate(blocks):
-        ids, weights = [BOS_ID], [0.0]
-        for exchange in exchanges:
-            prompt = tokenizer.encode(prompt_of(exchange.question), add_special_tokens=False).ids
-            answer = [*tokenizer.encode(exchange.answer, add_special_tokens=False).ids, EOT_ID]
-            ids += prompt + answer
-            weights += [0.0] * len(prompt) + [len(answer) ** -0.5] * len(answer)
-        part.ids += ids
-        part.weights += weights
-        part.positions += range(len(ids))
-        part.blocks += [number] * len(ids)
-    return part
+def question_blocks(questions: Sequence[str], answers: Sequence[str], tokenizer: Tokenizer) -> list[Block]:
+    """An answer of n ids weighs 1/sqrt(n) an id, so that long ones do not drown Yes and No."""
+    prompts = tokenizer.encode_batch([prompt_of(question) for question in questions], add_special_tokens=False)
+    known = {answer: tokenizer.encode(answer, add_special_tokens=False).ids for answer in set(answers)}
+    blocks = []
+    for prompt, answer in zip(prompts, answers, strict=True):
+        before, after = [BOS_ID, *prompt.ids], [*known[answer], EOT_ID]
+        blocks.append(Block(before + after, [0.0] * len(before) + [len(after) ** -0.5] * len(after)))
+    return blocks
 
 
 def prompt_of(question: str) -> str:
@@ -61,32 +53,19 @@ def prompt_of(question: str) -> str:
     )
 
 
-def collate(parts: list[TextPart]) -> Batch:
-    """Pad on the right; padding belongs to a block of its own and weighs nothing."""
-    length = max(len(part.ids) for part in parts)
-
-    def padded(rows: list[list[int]], fill: int) -> torch.Tensor:
-        return torch.tensor([row + [fill] * (length - len(row)) for row in rows])
-
-    weights = torch.zeros(len(parts), length)
-    for row, part in enumerate(parts):
-        weights[row, : len(part.weights)] = torch.tensor(part.weights)
-    return Batch(
-        padded([part.ids for part in parts], EOS_ID),
-        padded([part.positions for part in parts], 0),
-        padded([part.blocks for part in parts], PADDING_BLOCK),
-        weights,
-    )
-
-
-def shared_image_mask(blocks: torch.Tensor) -> torch.Tensor:
-    """Additive attention mask [pictures, 1, length, length] from block numbers [pictures, length].
-
-    A position sees what is before it in its own block and in the image block.
-    """
-    length = blocks.shape[1]
-    earlier = torch.ones(length, length, dtype=torch.bool).tril()
-    same = blocks[:, :, None] == blocks[:, None, :]
-    image = (blocks == IMAGE_BLOCK)[:, None, :]
-    seen = earlier & (same | image)
-    return torch.zeros(seen.shape).masked_fill_(~seen, torch.finfo(torch.float32).min)[:, None]
+def collate(pictures: Sequence[Sequence[Block]]) -> Batch:
+    """The blocks of each picture one after the other, padded on the right; padding is a block that weighs nothing."""
+    length = max(sum(len(block.ids) for block in blocks) for blocks in pictures)
+    shape = len(pictures), length
+    ids, positions = torch.full(shape, EOS_ID), torch.zeros(shape, dtype=torch.long)
+    numbers, weights = torch.full(shape, PADDING_BLOCK), torch.zeros(shape)
+    for row, blocks in enumerate(pictures):
+        start = 0
+        for number, block in enumerate(blocks):
+            place = slice(start, start + len(block.ids))
+            ids[row, place] = torch.tensor(block.ids)
+            positions[row, place] = torch.arange(len(block.ids))
+            numbers[row, place] = number
+            weights[row, place] = torch.tensor(block.weights)
+            start = place.stop
+    return Batch(ids, positions, numbers, weights)

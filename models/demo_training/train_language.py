@@ -1,12 +1,13 @@
-"""Stage 2: projector and language model learn to answer, from the frozen encoder's features.
+"""Stage 5: projector and language model learn to answer, from the frozen encoder's features.
 
-In the first part of the run each picture shows six of its crops (low, two middle, three high), each at the position
-that it has in a whole image block; in the last part all seventeen, chosen by the network's own zoom-in selection.
+It begins with the low crop alone and goes on with the low and middle crops, which is cheap; stage 6 adds the high ones.
+Every crop stands at the position that it has in a whole image block.
 """
 
 import argparse
 import json
-import time
+from collections import defaultdict
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,21 +16,19 @@ from tokenizers import Tokenizer
 from torch import nn
 from transformers import LlamaConfig
 
+from demo_training.encoder import ENCODER, PATCHES
 from demo_training.make_tokenizer import BOS_ID, EOS_ID, NEWLINE_ID, VOCABULARY
-from demo_training.off_topic import own_questions, vqa_rad_questions
-from demo_training.pretrain_encoder import ENCODER, learning_rate, make_optimizer
-from demo_training.questions import blocks_about
+from demo_training.schedule import Average, Clock, learning_rate, make_optimizer, step
+from demo_training.scores import FIRST_HIGH
 from demo_training.sequences import (
     CROPS_IN_PROMPT,
-    IMAGE_BLOCK,
     Batch,
+    Block,
     collate,
-    shared_image_mask,
-    text_part,
+    question_blocks,
 )
 from dragonfly_med import DragonflyConfig, DragonflyForCausalLM
-from dragonfly_med.modeling import rank_and_keep
-from dragonfly_med.views import MIDDLE_CROPS
+from dragonfly_med.training.attention import PACKED_ATTENTION, text_mask
 
 LANGUAGE = LlamaConfig(
     vocab_size=VOCABULARY,
@@ -46,84 +45,99 @@ LANGUAGE = LlamaConfig(
     eos_token_id=EOS_ID,
     initializer_range=0.05,
 )
-TOKENS = 1 + (ENCODER.image_size // ENCODER.patch_size) ** 2
-PLACES = TOKENS + 1  # positions that a crop takes, with its newline
-FIRST_HIGH = 1 + MIDDLE_CROPS
-KEPT_PER_RANGE = 3
-LOG_EVERY = 25
-BATCH = {"few": 4, "all": 3}
+PLACES = PATCHES + 2  # positions that a crop takes: class token, patches, newline
+VIEW = "few"
+LOG_EVERY = 50
+SAVE_EVERY = 250
+WORD_DROPOUT = 0.04  # share of a question's ids that are replaced by others
 
 
-def new_model(encoder: Path, sample: torch.Tensor) -> DragonflyForCausalLM:
-    """A network with stage 1's encoder, frozen, and a projector that at first only centres and scales ``sample``."""
+@dataclass(frozen=True)
+class Phase:
+    """A part of the run: how many crops of each picture are seen, and how much at once."""
+
+    until: float  # share of the run at which it ends
+    pictures: int
+    questions: int
+    crops: int
+
+
+PHASES = (
+    Phase(until=0.5, pictures=12, questions=14, crops=1),
+    Phase(until=1.0, pictures=8, questions=14, crops=FIRST_HIGH),
+)
+
+
+class Lessons:
+    """Features of pictures, and their questions as token ids."""
+
+    def __init__(self, features: Path, rows: Path, tokenizer: Tokenizer) -> None:
+        cache = torch.load(features, weights_only=True)
+        with (rows / "rows.jsonl").open(encoding="utf-8") as lines:
+            table = [json.loads(line) for line in lines]
+        blocks: dict[str, list[Block]] = defaultdict(list)
+        encoded = question_blocks([row["question"] for row in table], [row["answer"] for row in table], tokenizer)
+        for row, block in zip(table, encoded, strict=True):
+            blocks[row["image"]].append(block)
+        self.features: torch.Tensor = cache[VIEW]
+        self.blocks = [blocks[image] for image in cache[f"{VIEW}_images"]]
+
+    def draw(self, phase: Phase, rng: np.random.Generator) -> tuple[torch.Tensor, Batch]:
+        """Features [pictures, crops, tokens, width] and some of the questions on each picture."""
+        drawn = rng.integers(len(self.blocks), size=phase.pictures)
+        asked = []
+        for i in drawn:
+            own = self.blocks[i]
+            asked.append([own[k] for k in rng.permutation(len(own))[: phase.questions]])
+        features = self.features[torch.from_numpy(drawn), : phase.crops].float()
+        return features, collate(asked)
+
+
+def new_model(student: dict[str, torch.Tensor], sample: torch.Tensor) -> DragonflyForCausalLM:
+    """A network with stage 2's encoder, frozen, and a projector that at first only centres, turns and scales."""
     model = DragonflyForCausalLM(
         DragonflyConfig(text_config=LANGUAGE, vision_config=ENCODER, architecture="dragonfly-v1", bos_token_id=BOS_ID)
     )
-    weights = torch.load(encoder, weights_only=True)["model"]
     prefix = "encoder."
-    tower = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+    tower = {name.removeprefix(prefix): value for name, value in student.items() if name.startswith(prefix)}
     model.image_encoder.vision_model.load_state_dict(tower)
     model.image_encoder.requires_grad_(False)
+    model.language_model.set_attn_implementation(PACKED_ATTENTION)
     features = sample.float().flatten(0, -2)
-    scale = LANGUAGE.initializer_range / features.std(0).mean()
+    centred = features - features.mean(0)
+    _, _, axes = torch.linalg.svd(centred[:: len(centred) // 4096 + 1], full_matrices=False)
+    axes = axes[: LANGUAGE.hidden_size]  # the principal axes, so that little is lost to the smaller width
+    scale = LANGUAGE.initializer_range * 4 / (centred @ axes.T).std()
     with torch.no_grad():
-        model.vision_embed_tokens.weight.copy_(torch.eye(ENCODER.hidden_size) * scale)
-        model.vision_embed_tokens.bias.copy_(-features.mean(0) * scale)
+        model.vision_embed_tokens.weight.copy_(axes * scale)
+        model.vision_embed_tokens.bias.copy_(-(axes @ features.mean(0)) * scale)
     return model
 
 
-def few_slots(features: torch.Tensor, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    """Six of nine crops [pictures, 9, tokens, width], and their places 0 to 16 in the prompt [6]."""
-    middle = np.sort(rng.choice(MIDDLE_CROPS, 2, replace=False))
-    ranges = np.sort(rng.choice(MIDDLE_CROPS, 3, replace=False))
-    places = np.concatenate(
-        [[0], 1 + middle, FIRST_HIGH + KEPT_PER_RANGE * ranges + rng.integers(KEPT_PER_RANGE, size=3)]
-    )
-    chosen = np.concatenate([[0], 1 + middle, FIRST_HIGH + ranges])
-    return features[:, torch.from_numpy(chosen)], torch.from_numpy(places)
-
-
-def zoomed_slots(projected: torch.Tensor) -> torch.Tensor:
-    """The seventeen crops that zoom-in selection leaves of [pictures, 29, tokens, width]."""
-    selected = rank_and_keep(projected.detach())  # [pictures, 12]
-    rows = torch.arange(len(projected))[:, None]
-    return torch.cat([projected[:, :FIRST_HIGH], projected[:, FIRST_HIGH:][rows, selected]], dim=1)
-
-
-def image_block(
-    model: DragonflyForCausalLM, features: torch.Tensor, phase: str, rng: np.random.Generator
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Embeddings [pictures, crops * 51, width] of projected crops and newlines, and their positions [crops * 51]."""
-    if phase == "few":
-        features, places = few_slots(features, rng)
-        crops = model.vision_embed_tokens(features.float())
-    else:
-        places = torch.arange(CROPS_IN_PROMPT)
-        crops = zoomed_slots(model.vision_embed_tokens(features.float()))
+def image_block(model: DragonflyForCausalLM, features: torch.Tensor) -> torch.Tensor:
+    """Embeddings [pictures, crops * 51, width] of projected crops, each followed by a newline."""
+    crops = model.vision_embed_tokens(features)
     newline = model.get_input_embeddings()(torch.tensor(NEWLINE_ID)).expand(*crops.shape[:2], 1, -1)
-    embeddings = torch.cat([crops, newline], dim=2).flatten(1, 2)
-    positions = (places[:, None] * PLACES + torch.arange(PLACES)).flatten()
-    return embeddings, positions
+    return torch.cat([crops, newline], dim=2).flatten(1, 2)
 
 
-def answer_loss(
-    model: DragonflyForCausalLM, image: tuple[torch.Tensor, torch.Tensor], text: Batch
-) -> tuple[torch.Tensor, float]:
+def answer_loss(model: DragonflyForCausalLM, image: torch.Tensor, text: Batch) -> tuple[torch.Tensor, float]:
     """Weighted cross-entropy of the answers, and how often the first id of an answer was the likeliest."""
-    embeddings, positions = image
-    pictures, image_length = embeddings.shape[:2]
-    embedded = torch.cat([embeddings, model.get_input_embeddings()(text.ids)], dim=1)
-    text_positions = text.positions + CROPS_IN_PROMPT * PLACES
-    all_positions = torch.cat([positions.expand(pictures, -1), text_positions], dim=1)
-    blocks = torch.cat([torch.full((pictures, image_length), IMAGE_BLOCK), text.blocks], dim=1)
-    hidden = model.language_model.model(
-        inputs_embeds=embedded,
-        attention_mask=shared_image_mask(blocks),
-        position_ids=all_positions,
-        use_cache=False,
-    ).last_hidden_state[:, image_length:]
+    pictures, image_length = image.shape[:2]
+    strange = (torch.rand(text.ids.shape) < WORD_DROPOUT) & (text.weights == 0) & (text.ids < BOS_ID)
+    ids = torch.where(strange, torch.randint(BOS_ID, text.ids.shape), text.ids)
+    positions = torch.cat(
+        [torch.arange(image_length).expand(pictures, -1), text.positions + CROPS_IN_PROMPT * PLACES], dim=1
+    )
+    with torch.autocast("cpu", torch.bfloat16):
+        hidden = model.language_model.model(
+            inputs_embeds=torch.cat([image, model.get_input_embeddings()(ids)], dim=1),
+            attention_mask=text_mask(text.blocks, image_length),
+            position_ids=positions,
+            use_cache=False,
+        ).last_hidden_state[:, image_length:]
     learnt = text.weights[:, 1:] > 0
-    logits = model.language_model.lm_head(hidden[:, :-1][learnt])  # [answer ids, vocabulary]
+    logits = model.language_model.lm_head(hidden[:, :-1][learnt].float())  # [answer ids, vocabulary]
     target, weights = text.ids[:, 1:][learnt], text.weights[:, 1:][learnt]
     loss = (nn.functional.cross_entropy(logits, target, reduction="none") * weights).sum() / weights.sum()
     begins = (text.weights[:, :-1] == 0)[learnt]
@@ -131,57 +145,53 @@ def answer_loss(
 
 
 def train(options: argparse.Namespace) -> None:
-    """Train for the minutes given; writes language.pt at the end and every ``save_every`` steps."""
+    """Train for the minutes given; writes the averaged weights again and again."""
     torch.manual_seed(options.seed)
     rng = np.random.default_rng(options.seed)
-    cache = torch.load(options.features, weights_only=True)
-    tokenizer = Tokenizer.from_file(str(options.tokenizer / "tokenizer.json"))
-    off_topic = own_questions() * 4 + vqa_rad_questions(options.vqa_rad)
-    model = new_model(options.encoder, cache["few"][:200])
+    lessons = Lessons(options.features, options.rows, Tokenizer.from_file(str(options.tokenizer / "tokenizer.json")))
+    student = torch.load(options.encoder, weights_only=True)
+    model = new_model(student, lessons.features[:200])
+    if options.start is not None:
+        model.load_state_dict(torch.load(options.start, weights_only=True))
+    average = Average(model, 0.995)
     optimizer = make_optimizer(model, options.rate)
-    started, step, log = time.monotonic(), 0, []
-    while (done := (time.monotonic() - started) / (60 * options.minutes)) < 1:
-        phase = "few" if done < options.few_share else "all"
-        drawn = rng.integers(len(cache[phase]), size=BATCH[phase])
-        asked = [blocks_about(cache[f"{phase}_labels"][i], off_topic, rng) for i in drawn]
-        text = collate([text_part(blocks, tokenizer) for blocks in asked])
-        loss, right = answer_loss(model, image_block(model, cache[phase][torch.from_numpy(drawn)], phase, rng), text)
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(done, options.rate)
-        optimizer.step()
-        optimizer.zero_grad()
-        step += 1
+    clock, number, log = Clock(options.minutes), 0, []
+    while clock.done < 1:
+        share = options.begin + (1 - options.begin) * clock.done
+        phase = next((phase for phase in PHASES if share < phase.until), PHASES[-1])
+        features, text = lessons.draw(phase, rng)
+        loss, right = answer_loss(model, image_block(model, features), text)
+        step(optimizer, loss, learning_rate(clock.done, options.rate))
+        average.update(model)
+        number += 1
         log.append((float(loss.detach()), right))
-        if step % LOG_EVERY == 0:
+        if number % LOG_EVERY == 0:
             mean_loss, mean_right = np.mean(log[-LOG_EVERY:], axis=0)
-            minutes = round((time.monotonic() - started) / 60, 2)
-            entry = {"step": step, "phase": phase, "loss": round(mean_loss, 4), "first_right": round(mean_right, 4)}
-            print(json.dumps({"minutes": minutes, **entry}), flush=True)
-        if step % options.save_every == 0:
-            save(model, options.out)
-    save(model, options.out)
+            entry = {"step": number, "minutes": round(clock.used, 1), "crops": phase.crops}
+            print(json.dumps({**entry, "loss": round(mean_loss, 4), "first": round(mean_right, 4)}), flush=True)
+        if number % SAVE_EVERY == 0:
+            save(average.model.state_dict(), options.out)
+    save(average.model.state_dict(), options.out)
 
 
-def save(model: DragonflyForCausalLM, file: Path) -> None:
-    """Write the weights; a reader never sees half of them."""
-    torch.save(model.state_dict(), file.with_suffix(".part"))
+def save(weights: dict[str, torch.Tensor], file: Path) -> None:
+    """Write them; a reader never sees half of them."""
+    torch.save(weights, file.with_suffix(".part"))
     file.with_suffix(".part").replace(file)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("encoder", type=Path, help="encoder.pt of stage 1")
-    parser.add_argument("features", type=Path, help="the file that encode_crops wrote")
+    parser.add_argument("encoder", type=Path, help="encoder.pt of stage 2")
+    parser.add_argument("rows", type=Path, help="the folder of stage 3")
+    parser.add_argument("features", type=Path, help="the file of stage 4")
     parser.add_argument("tokenizer", type=Path, help="folder of the tokenizer")
-    parser.add_argument("vqa_rad", type=Path, help="VQA-RAD's qa.json")
     parser.add_argument("out", type=Path, help="file for the weights")
-    parser.add_argument("--minutes", type=float, default=25, help="the learning rate falls over this time")
-    parser.add_argument("--few-share", type=float, default=0.7, help="part of the run with six crops a picture")
-    parser.add_argument("--rate", type=float, default=1.5e-3)
-    parser.add_argument("--save-every", type=int, default=500)
-    parser.add_argument("--seed", type=int, default=3)
+    parser.add_argument("--minutes", type=float, default=24, help="the learning rate falls over this time")
+    parser.add_argument("--start", type=Path, help="weights of an earlier run to go on from")
+    parser.add_argument("--begin", type=float, default=0, help="share of the phases that is passed over, with --start")
+    parser.add_argument("--rate", type=float, default=2e-3)
+    parser.add_argument("--seed", type=int, default=4)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

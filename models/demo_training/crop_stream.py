@@ -1,0 +1,80 @@
+"""Endless batches of augmented crops, drawn by fixed shares of the data sets and evenly among a data set's labels."""
+
+import queue
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from demo_training.augment import jitter_colours, normalise, random_crop, to_unit
+from demo_training.dataset import ImageRow, load_picture
+from demo_training.labels import label_mask, targets
+
+# Hard data sets more than easy ones.
+SHARES = {
+    "lc25000": 0.23,
+    "oral": 0.15,
+    "osteosarcoma": 0.07,
+    "cxr_pneumonia": 0.27,
+    "mednist": 0.13,
+    "bccd": 0.02,
+    "vqa_rad": 0.04,
+    "generated": 0.07,
+    "drawn": 0.02,
+}
+AHEAD = 4  # batches cut while the network learns
+
+
+@dataclass(frozen=True)
+class Crops:
+    """One batch."""
+
+    pixels: torch.Tensor  # normalised, [crops, 3, side, side]
+    target: torch.Tensor  # [crops, OUTPUTS]
+    mask: torch.Tensor  # labels of the own data set, bool [crops, labels]
+    datasets: list[str]
+
+
+def draw_weights(rows: list[ImageRow]) -> np.ndarray:
+    """Sampling probability of each row."""
+    images = Counter((row.dataset, row.label) for row in rows)
+    labels = Counter(dataset for dataset, _ in images)
+    weights = np.array([SHARES[row.dataset] / labels[row.dataset] / images[row.dataset, row.label] for row in rows])
+    return weights / weights.sum()
+
+
+class CropStream:
+    """Batches of ``count`` crops, cut by a thread of its own."""
+
+    def __init__(self, data: Path, rows: list[ImageRow], count: int, seed: int) -> None:
+        self.rows, self.count = rows, count
+        self.pictures: list[Image.Image] = [load_picture(data, row) for row in rows]
+        self.weights = draw_weights(rows)
+        self.rng = np.random.default_rng(seed)
+        self.colours = torch.Generator().manual_seed(seed)
+
+    def draw(self) -> Crops:
+        """The next batch."""
+        drawn = self.rng.choice(len(self.rows), self.count, p=self.weights)
+        rows = [self.rows[i] for i in drawn]
+        crops = to_unit([random_crop(self.pictures[i], self.rows[i], self.rng) for i in drawn])
+        pixels = jitter_colours(crops, rows, self.colours)
+        datasets = [row.dataset for row in rows]
+        target = targets(datasets, [row.label for row in rows])
+        return Crops(normalise(pixels), target, label_mask(datasets), datasets)
+
+    def __iter__(self) -> Iterator[Crops]:
+        waiting: queue.Queue[Crops] = queue.Queue(AHEAD)
+
+        def fill() -> None:
+            while True:
+                waiting.put(self.draw())
+
+        threading.Thread(target=fill, daemon=True).start()
+        while True:
+            yield waiting.get()

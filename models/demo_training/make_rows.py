@@ -1,0 +1,119 @@
+"""Stage 3: pictures and questions about them, as a folder of images and rows.jsonl.
+
+Every row has ``image`` (relative to the folder), ``question``, ``answer``, ``group`` (patient, tissue or picture, which
+a split must not divide) and ``split``, and says which data set and kind of question it is from. It is the form that
+users' own training data has.
+"""
+
+import argparse
+import json
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from demo_training.dataset import ImageRow, load_picture, read_rows, vqa_entries
+from demo_training.generated import generated_rows
+from demo_training.questions import SEEN, Exchange, questions_about, vary
+from demo_training.variants import Mosaics
+from demo_training.variants import vary as vary_picture
+
+# Pictures of each label: (with low and middle crops only, with all crops).
+PER_LABEL = {
+    "lc25000": (240, 35),
+    "oral": (260, 42),
+    "osteosarcoma": (120, 28),
+    "cxr_pneumonia": (400, 50),
+    "mednist": (110, 14),
+    "bccd": (120, 18),
+    "vqa_rad": (210, 50),
+    "generated": (170, 64),
+    "drawn": (200, 28),
+}
+MOSAICS = (350, 184)
+QUESTION_BLOCKS = 2  # blocks of about twenty-two questions a picture
+MOST_WORDS = 8  # longer answers of VQA-RAD are left out
+VIEWS = ("few", "all")
+QUALITY = 93
+
+
+def choose(rows: list[ImageRow], which: int, rng: np.random.Generator) -> list[ImageRow]:
+    """As many rows of each label as ``PER_LABEL`` says, each picture as often as the others, in random order."""
+    by_label: dict[tuple[str, str], list[ImageRow]] = defaultdict(list)
+    for row in rows:
+        by_label[row.dataset, row.label].append(row)
+    chosen: list[ImageRow] = []
+    for (dataset, _), group in by_label.items():
+        wanted = PER_LABEL[dataset][which]
+        rounds = -(-wanted // len(group))
+        order = [group[i] for _ in range(rounds) for i in rng.permutation(len(group))]
+        chosen += order[:wanted]
+    return [chosen[i] for i in rng.permutation(len(chosen))]
+
+
+def vqa_exchanges(data: Path) -> dict[str, list[Exchange]]:
+    """VQA-RAD's own questions by picture, yes and no spelt alike."""
+    by_picture: dict[str, list[Exchange]] = defaultdict(list)
+    for entry in vqa_entries(data):
+        answer = str(entry["answer"]).strip().rstrip(".")
+        answer = answer.capitalize() if answer.lower() in ("yes", "no") else answer[:1].upper() + answer[1:]
+        if len(answer.split()) <= MOST_WORDS:
+            kind = "vqa_yes_no" if answer in ("Yes", "No") else "vqa_open"
+            by_picture[entry["image_name"]].append(Exchange(entry["question"].strip(), answer, kind))
+    return by_picture
+
+
+def pictures(
+    data: Path, rows: list[ImageRow], which: int, rng: np.random.Generator
+) -> Iterator[tuple[Image.Image, ImageRow]]:
+    """Varied pictures, then mosaics."""
+    for row in choose(rows, which, rng):
+        yield vary_picture(load_picture(data, row), row, rng), row
+    mosaics = Mosaics(data, rows, rng)
+    for _ in range(MOSAICS[which]):
+        yield mosaics.draw()
+
+
+def exchanges(row: ImageRow, own: dict[str, list[Exchange]], rng: np.random.Generator) -> list[Exchange]:
+    """The questions on one picture, those of VQA-RAD among them."""
+    asked = [exchange for _ in range(QUESTION_BLOCKS) for exchange in questions_about(row, SEEN, rng)]
+    if row.dataset == "vqa_rad":
+        asked = asked[: len(asked) // QUESTION_BLOCKS]
+        asked += [Exchange(vary(e.question, rng), e.answer, e.kind) for e in own[row.group]]
+    return [asked[i] for i in rng.permutation(len(asked))]
+
+
+def write_rows(options: argparse.Namespace) -> None:
+    rng = np.random.default_rng(options.seed)
+    own = vqa_exchanges(options.data)
+    rows = read_rows(options.data, "train") + generated_rows(options.generated, "train")
+    number = 0
+    with (options.out / "rows.jsonl").open("w", encoding="utf-8") as out:
+        for which, view in enumerate(VIEWS):
+            (options.out / view).mkdir(parents=True, exist_ok=True)
+            for picture, row in pictures(options.data, rows, which, rng):
+                number += 1
+                image = f"{view}/{number:05d}.jpg"
+                picture.save(options.out / image, quality=QUALITY)
+                about = {"group": row.group, "split": row.split, "dataset": row.dataset, "label": row.label}
+                for e in exchanges(row, own, rng):
+                    line = {"image": image, "question": e.question, "answer": e.answer, **about, "kind": e.kind}
+                    out.write(json.dumps(line) + "\n")
+    print(f"{number} pictures")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("data", type=Path, help="folder that holds train/images.csv and vqa/vqa_rad")
+    parser.add_argument("generated", type=Path, help="folder of the generated tissue")
+    parser.add_argument("out", type=Path, help="folder for rows.jsonl and its pictures")
+    parser.add_argument("--seed", type=int, default=3)
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    write_rows(options)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""Pictures for the language model to learn from: varied ones, and fields made of several tiles with one odd one."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from demo_training.augment import FLIPS, jitter_colours, to_unit
+from demo_training.dataset import BLANK, ImageRow, load_picture
+from demo_training.facts import TISSUE
+
+UNTOUCHED = 0.3  # share of the pictures that stay as they are
+SMALLER = 0.3  # share of the others that lose resolution
+ON_GLASS = 0.08  # share of tissue pictures that fill a part of their field only
+GLASS = (242, 240, 243)
+TILE_SIDE_PX = 112
+GRIDS = ((2, 2), (3, 2), (3, 3), (4, 3), (6, 4))  # columns and rows of tiles
+# What surrounds the odd tile -> what the odd tile may be. The field is labelled by the odd tile.
+ODD = {
+    "lung_benign": ("lung_adenocarcinoma", "lung_squamous_cell_carcinoma"),
+    "colon_benign": ("colon_adenocarcinoma",),
+    "oral_normal": ("oral_squamous_cell_carcinoma",),
+    "non_tumour": ("viable_tumour", "necrotic_tumour"),
+    "viable_tumour": ("necrotic_tumour",),
+}
+
+
+def vary(picture: Image.Image, row: ImageRow, rng: np.random.Generator) -> Image.Image:
+    """The picture cropped, turned over, recoloured, made smaller or laid on glass, at random."""
+    if row.label == BLANK or rng.random() < UNTOUCHED:
+        return picture
+    picture = crop_and_flip(picture, row, rng)
+    seed = torch.Generator().manual_seed(int(rng.integers(2**31)))
+    recoloured = jitter_colours(to_unit([np.asarray(picture)]), [row], seed)
+    picture = Image.fromarray((recoloured[0].permute(1, 2, 0) * 255).round().byte().numpy())
+    if rng.random() < SMALLER:
+        scale = float(rng.uniform(0.35, 1.0))
+        picture = picture.resize((round(picture.width * scale), round(picture.height * scale)))
+    return lay_on_glass(picture, rng) if row.label in TISSUE and rng.random() < ON_GLASS else picture
+
+
+def crop_and_flip(picture: Image.Image, row: ImageRow, rng: np.random.Generator) -> Image.Image:
+    part = rng.uniform(0.6 if row.microscopic else 0.8, 1.0, 2) * picture.size
+    left, top = rng.uniform(0, 1, 2) * (np.array(picture.size) - part)
+    picture = picture.crop((round(left), round(top), round(left + part[0]), round(top + part[1])))
+    for flip in FLIPS if row.microscopic else FLIPS[:1]:
+        if rng.random() < 0.5 and row.dataset != "vqa_rad":  # its questions ask for left and right
+            picture = picture.transpose(flip)
+    return picture
+
+
+def lay_on_glass(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
+    """The picture in a field of glass up to twice as wide and high."""
+    extent = (np.array(picture.size) * rng.uniform(1.15, 2.0, 2)).astype(int)
+    field = Image.new("RGB", (int(extent[0]), int(extent[1])), GLASS)
+    left, top = (rng.uniform(0, 1, 2) * (extent - np.array(picture.size))).astype(int)
+    field.paste(picture, (int(left), int(top)))
+    return field
+
+
+@dataclass
+class Mosaics:
+    """Fields of tiles from pictures of one split."""
+
+    data: Path
+    rows: list[ImageRow]
+    rng: np.random.Generator
+
+    def __post_init__(self) -> None:
+        self.pools: dict[str, list[ImageRow]] = {}
+        for row in self.rows:
+            self.pools.setdefault(row.label, []).append(row)
+
+    def draw(self, grid: tuple[int, int] | None = None, odd: bool | None = None) -> tuple[Image.Image, ImageRow]:
+        """A field, and a row that says what it shows; half of the fields have an odd tile."""
+        rng = self.rng
+        base = str(rng.choice(list(ODD)))
+        odd_label = str(rng.choice(ODD[base]))
+        columns, lines = grid or GRIDS[int(rng.integers(len(GRIDS)))]
+        with_odd = bool(rng.random() < 0.5) if odd is None else odd
+        labels = [base] * (columns * lines)
+        if with_odd:
+            labels[int(rng.integers(len(labels)))] = odd_label
+        field = Image.new("RGB", (columns * TILE_SIDE_PX, lines * TILE_SIDE_PX))
+        shown = self._pick(base)
+        for place, label in enumerate(labels):
+            tile = self._tile(self._pick(label))
+            field.paste(tile, (place % columns * TILE_SIDE_PX, place // columns * TILE_SIDE_PX))
+        return field, replace(shown, label=odd_label if with_odd else base, group="mosaic")
+
+    def _pick(self, label: str) -> ImageRow:
+        pool = self.pools[label]
+        return pool[int(self.rng.integers(len(pool)))]
+
+    def _tile(self, row: ImageRow) -> Image.Image:
+        """A square part of a picture, of the side of a tile."""
+        picture = load_picture(self.data, row)
+        side = round(min(picture.size) * float(self.rng.uniform(0.5, 1.0) if row.dataset != "osteosarcoma" else 0.4))
+        left, top = (int(self.rng.integers(extent - side + 1)) for extent in picture.size)
+        return picture.resize((TILE_SIDE_PX, TILE_SIDE_PX), box=(left, top, left + side, top + side))
