@@ -66,6 +66,10 @@ def pydicom_display(path):
         is_implicit = dataset.original_encoding[0]
         dataset.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2" if is_implicit else "1.2.840.10008.1.2.1"
     stored = pydicom.pixels.pixel_array(dataset, index=0)
+    for groups in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):  # pydicom looks into neither
+        for macro in ("PixelValueTransformationSequence", "FrameVOILUTSequence"):
+            for item in dataset[groups][0].get(macro, []) if dataset.get(groups) else []:
+                dataset.update(item)
     if dataset.PhotometricInterpretation == "PALETTE COLOR":
         color = apply_color_lut(stored, dataset)[..., :3]
         return color / (256 if color.max() > 255 else 1)

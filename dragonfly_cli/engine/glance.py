@@ -37,7 +37,10 @@ def contrast(seen: torch.Tensor, overview: torch.Tensor) -> list[float]:
 
 @torch.inference_mode()
 def p_yes(model: Model, seen: torch.Tensor, question: Question) -> list[float]:
-    """P(yes) of a yes/no question for each of [boxes, tokens, width], one crop standing for the whole image."""
+    """P(yes) of a yes/no question for each of [boxes, tokens, width], one crop standing for the whole image.
+
+    The question stands where it stands behind a whole image, since the network has read none anywhere else.
+    """
     network, processor = model.network, model.processor
     newline = torch.tensor([processor.image_newline_token_id], device=model.device)
     text = torch.tensor(
@@ -45,7 +48,10 @@ def p_yes(model: Model, seen: torch.Tensor, question: Question) -> list[float]:
     )
     words = network.get_input_embeddings()(torch.cat([newline, text]))  # [1 + prompt, width]
     embeds = torch.cat([seen, words.to(seen.dtype).expand(len(seen), -1, -1)], dim=1)
-    logits = network.language_model(inputs_embeds=embeds, logits_to_keep=1).logits[:, -1]
+    crop = torch.arange(seen.shape[1] + 1, device=model.device)
+    behind = len(processor.image_block()) + torch.arange(len(text), device=model.device)
+    positions = torch.cat([crop, behind])[None]
+    logits = network.language_model(inputs_embeds=embeds, position_ids=positions, logits_to_keep=1).logits[:, -1]
     said = torch.softmax(logits.double(), dim=-1)
     yes, no = (said[:, model.option_ids[option]].sum(dim=-1) for option in ("yes", "no"))
     return (yes / (yes + no)).tolist()

@@ -28,7 +28,7 @@ RASTER_MAGICS = (
     b"\0\0\0\x0cjP  ",  # JPEG 2000 in a box
     b"\xff\x4f\xff\x51",  # JPEG 2000 bare
 )
-ARCHIVE_MAGICS = (b"PK\3\4", b"PK\5\6", b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0")  # zip, empty zip; packed tars
+ARCHIVE_MAGICS = (ZIP_MAGIC, b"PK\5\6", b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0")  # zip, empty zip; packed tars
 SLIDE_SUFFIXES = frozenset((".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide", ".czi"))
 DICOM_SUFFIXES = frozenset((".dcm", ".dicom", ".dic"))
 _RASTER = ".png .jpg .jpeg .jpe .tif .tiff .gif .bmp .webp .jp2 .j2k .avif .pgm .ppm .pnm"

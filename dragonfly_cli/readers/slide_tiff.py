@@ -4,6 +4,7 @@ For files that OpenSlide does not take, or takes for a single level because thei
 Non-goals: channels of fluorescence, focal planes and time points; the first of them is shown.
 """
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,10 @@ from dragonfly_cli.readers.slide_tiles import DECODE_ERRORS, SegmentedPage
 SMALLEST_PIXELS = 25_000_000  # a smaller TIFF is opened as the picture it is
 LARGEST_SEGMENT_PIXELS = 200_000_000  # 600 MB as RGB: a strip is decoded in one piece
 _SAME_SHAPE = 0.05  # a level may differ by so much from the shape of level 0; a thumbnail of something else by more
+OPEN_ERRORS = (*DECODE_ERRORS, tifffile.TiffFileError, KeyError, IndexError, AttributeError, TypeError, ArithmeticError)
 _OME_UNITS = {"nm": 1e-3, "µm": 1.0, "um": 1.0, "mm": 1e3}  # to microns
+
+logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # it quotes what stands in a broken file
 
 
 def is_known(path: Path, opens_elsewhere: bool) -> bool:
@@ -31,8 +35,9 @@ def is_known(path: Path, opens_elsewhere: bool) -> bool:
             width, height = levels[0].imagewidth, levels[0].imagelength
             if opens_elsewhere:
                 return tiff.is_ome and len(levels) > 1
-            return len(levels) > 1 or width * height > SMALLEST_PIXELS
-    except (*DECODE_ERRORS, tifffile.TiffFileError, KeyError, AttributeError):
+            is_pyramid = len(levels) > 1 and levels[0].is_tiled  # pages of a document may be alike, too
+            return is_pyramid or width * height > SMALLEST_PIXELS
+    except OPEN_ERRORS:
         return False
 
 
@@ -51,7 +56,7 @@ class TiffPyramid:
                 self.scale = _ome_scale(tiff) or scale_of(_resolution(pages[0]))
                 self.icc_profile: bytes | None = pages[0].iccprofile
                 self._levels = [SegmentedPage(path, page) for page in pages]
-        except (*DECODE_ERRORS, tifffile.TiffFileError, KeyError) as error:
+        except OPEN_ERRORS as error:
             raise InputError(f"cannot open {path}: the TIFF is damaged", "copy or export the file again") from error
         self.level_sizes = tuple(level.size_wh for level in self._levels)
         width = self.level_sizes[0][0]

@@ -34,6 +34,8 @@ _CLIP_BY_HUB_ID: dict[str, dict[str, Any]] = {
 # A v1 crop is 7 x 7 patches and a v2 crop 24 x 24, which is also what makes v2's pooling necessary.
 _LARGEST_V1_PATCH_GRID = 12
 
+_CLIP_DEFAULTS = {"image_size": 224, "patch_size": 32}  # what a description of an encoder may leave out
+
 _LANDSCAPE_WH = (6000, 4000)
 
 
@@ -67,7 +69,7 @@ def high_canvas_wh(folder: Path) -> tuple[int, int]:
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         shape = config.get("vision_config") or encoder_shape(config["image_encoder"], folder)
-        side, patch = int(shape["image_size"]), int(shape["patch_size"])
+        side, patch = (int(shape.get(name, default)) for name, default in _CLIP_DEFAULTS.items())
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise CheckpointError("its config.json cannot be read") from None
     return plan_views(_LANDSCAPE_WH, side, config.get("architecture") or architecture_of(side, patch)).canvas_sizes[-1]
