@@ -146,10 +146,11 @@ def test_a_search_finds_the_best_place_with_few_glances(grid, fields, random):
         glanced.extend(boxes)
         return [float(box.meets(lesion)) for box in boxes]
 
-    found = ZoomSearch(grid, fields).best(worth)
+    search = ZoomSearch(grid, fields)
+    found = search.best(worth)
     assert len(set(found)) == len(found) == min(fields, len(grid.cells()))
     assert lesion in found
-    assert len(glanced) <= 2 * fields * GLANCES_PER_FIELD
+    assert len(glanced) <= (1 + search.power / 2) * fields * GLANCES_PER_FIELD
 
 
 def test_a_search_that_is_late_still_gives_its_fields():

@@ -3,7 +3,7 @@
 As Dragonfly zooms in within an image, one scale up. A glance shows a cell of the grid as small as the network's low
 view. All cells are glanced at, at a scale at which there are few enough; the best are parted into four and glanced at
 again, until they are fields. What a glance is worth is told by the caller; the number of glances follows from the
-budget and not from the slide.
+budget, and grows with the logarithm of the slide.
 """
 
 from collections.abc import Callable

@@ -6,6 +6,7 @@ foci in it, however small their share of it.
 
 import argparse
 import csv
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -26,12 +27,28 @@ PATCHES = {  # labels that fields of a single kind of tissue have
     "generated_necrosis": ("necrosis",),
 }
 COUNTS = {"train": 180, "val": 20}  # of each label
-PATCH_SHARE = 0.25
-ON_GLASS = 0.25
-MICRONS_PER_PIXEL = (0.3, 6.0)
-SIDES_PX = (224, 420)
-RADII = (0.10, 0.5)  # of a focus, in shares of the field's shorter side
+PATCH_SHARE = 0.3
+HARD_SHARE = 0.3  # of fields without foci: a scar, which is pink and has no glands, but is no necrosis
 QUALITY = 93
+
+
+@dataclass(frozen=True)
+class Framing:
+    """How a field is cut from its tissue: sides, microns per pixel, and radii of foci in shares of the shorter side."""
+
+    share: float
+    width_px: tuple[int, int]
+    height: tuple[float, float]  # in shares of the width
+    microns_per_pixel: tuple[float, float]
+    radii: tuple[float, float]
+    on_glass: float
+
+
+FRAMINGS = (
+    Framing(0.4, (600, 680), (0.64, 0.7), (0.35, 0.8), (0.25, 0.9), 0.0),  # what a search zooms in on
+    Framing(0.4, (420, 760), (0.6, 0.9), (2.0, 9.0), (0.08, 0.35), 1.0),  # the overview of a slide
+    Framing(0.2, (224, 500), (0.6, 1.6), (0.3, 6.0), (0.1, 0.5), 0.3),  # a picture of any kind
+)
 
 
 def log_uniform(bounds: tuple[float, float], rng: np.random.Generator) -> float:
@@ -40,17 +57,20 @@ def log_uniform(bounds: tuple[float, float], rng: np.random.Generator) -> float:
 
 def draw_field(label: str, rng: np.random.Generator) -> Image.Image:
     """One field of a label."""
-    size_wh = int(rng.integers(*SIDES_PX)), int(rng.integers(*SIDES_PX))
-    microns = log_uniform(MICRONS_PER_PIXEL, rng)
-    if label in PATCHES and rng.random() < PATCH_SHARE:
+    framing = FRAMINGS[rng.choice(len(FRAMINGS), p=[each.share for each in FRAMINGS])]
+    width = int(rng.integers(*framing.width_px))
+    size_wh = width, int(width * rng.uniform(*framing.height))
+    microns = log_uniform(framing.microns_per_pixel, rng)
+    if framing.on_glass < 1 and label in PATCHES and rng.random() < PATCH_SHARE:
         return draw_patch(str(rng.choice(PATCHES[label])), size_wh, microns, rng)
+    kinds = FOCI[label] or (("stroma",) if rng.random() < HARD_SHARE else ())
     extent_um = np.array(size_wh) * microns
     foci = []
-    for kind in FOCI[label]:
+    for kind in kinds:
         x, y = rng.uniform(0.2, 0.8, 2) * extent_um
-        foci.append(Focus(kind, (float(x), float(y)), log_uniform(RADII, rng) * float(extent_um.min())))
+        foci.append(Focus(kind, (float(x), float(y)), log_uniform(framing.radii, rng) * float(extent_um.min())))
     foci.sort(key=lambda focus: -focus.radius_um)  # the smaller one lies on top
-    return draw_tissue(size_wh, microns, rng, foci, on_glass=bool(rng.random() < ON_GLASS))
+    return draw_tissue(size_wh, microns, rng, foci, on_glass=bool(rng.random() < framing.on_glass))
 
 
 def main() -> None:

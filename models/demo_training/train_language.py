@@ -46,6 +46,7 @@ LANGUAGE = LlamaConfig(
     initializer_range=0.05,
 )
 PLACES = PATCHES + 2  # positions that a crop takes: class token, patches, newline
+IMAGE_SCALE = 0.3  # deviation of what the projector at first makes of a telling direction
 VIEW = "few"
 LOG_EVERY = 50
 SAVE_EVERY = 250
@@ -94,7 +95,11 @@ class Lessons:
 
 
 def new_model(student: dict[str, torch.Tensor], sample: torch.Tensor) -> DragonflyForCausalLM:
-    """A network with stage 2's encoder, frozen, and a projector that at first only centres, turns and scales."""
+    """A network with stage 2's encoder, frozen, and a projector that at first tells what the encoder learnt to tell.
+
+    Its first outputs are the encoder's own opinions on the labels, the others the principal axes of ``sample``. Axes
+    alone will not do: what tells benign from malignant varies little, and the language model learnt it too slowly.
+    """
     model = DragonflyForCausalLM(
         DragonflyConfig(text_config=LANGUAGE, vision_config=ENCODER, architecture="dragonfly-v1", bos_token_id=BOS_ID)
     )
@@ -106,11 +111,13 @@ def new_model(student: dict[str, torch.Tensor], sample: torch.Tensor) -> Dragonf
     features = sample.float().flatten(0, -2)
     centred = features - features.mean(0)
     _, _, axes = torch.linalg.svd(centred[:: len(centred) // 4096 + 1], full_matrices=False)
-    axes = axes[: LANGUAGE.hidden_size]  # the principal axes, so that little is lost to the smaller width
-    scale = LANGUAGE.initializer_range * 4 / (centred @ axes.T).std()
+    telling = student["head.weight"] + student["mean_head.weight"]  # [OUTPUTS, width]
+    rows = torch.cat([telling, axes])[: LANGUAGE.hidden_size]
+    scale = IMAGE_SCALE / (centred @ rows.T).std(0)
+    scale[len(telling) :] /= 2
     with torch.no_grad():
-        model.vision_embed_tokens.weight.copy_(axes * scale)
-        model.vision_embed_tokens.bias.copy_(-(axes @ features.mean(0)) * scale)
+        model.vision_embed_tokens.weight.copy_(rows * scale[:, None])
+        model.vision_embed_tokens.bias.copy_(-(rows @ features.mean(0)) * scale)
     return model
 
 
