@@ -167,7 +167,8 @@ class DicomImage:
         tables, windows = header_of.voi_of(self.header, frame)
         known: list[Any] = list(windows or tables)
         if number > len(known):
-            raise UsageError(f"--window {number}: {self.label} has {len(known)} windows", "they are counted from 1")
+            count = f"{len(known)} window{'s' * (len(known) != 1)}"
+            raise UsageError(f"--window {number}: {self.label} has {count}", "they are counted from 1")
         return known[number - 1]
 
     def _display(self, stored: Array, frame: int) -> Array:
