@@ -278,7 +278,7 @@ TimeLimitOption = Annotated[
 ]
 RankOption = Annotated[
     Rank,
-    typer.Option("--rank", envvar="DRAGONFLY_RANK", help="How the fields of a slide are chosen; auto is likeness."),
+    typer.Option("--rank", envvar="DRAGONFLY_RANK", help="How a slide's fields are chosen; auto is yes for yes/no."),
 ]
 GeojsonOption = Annotated[
     Path | None,

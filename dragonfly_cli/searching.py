@@ -52,13 +52,15 @@ def answer_planned(
 
 
 def ranking(model: Model, rank: Rank, question: Question) -> Rank:
-    """What ranks the fields for a question: by default likeness, the network's own selection rule one scale up.
+    """What ranks the fields for a question: by default P(yes) at a glance, the best in ``benchmarks/slide_search.py``.
 
-    P(yes) needs a question that asks for yes or no, and single tokens for them. The default is what
-    ``benchmarks/slide_search.py`` found best on pictures of real tissue; all questions then share their fields.
+    It needs a question that asks for yes or no, and single tokens for them. Other questions take likeness, the
+    network's own selection rule one scale up, and share their fields.
     """
     can_say_yes = question.kind == "yesno" and all(model.option_ids.values())
-    return Rank.likeness if rank is Rank.auto or (rank is Rank.yes and not can_say_yes) else rank
+    if rank not in (Rank.auto, Rank.yes):
+        return rank
+    return Rank.yes if can_say_yes else Rank.likeness
 
 
 class Chooser:

@@ -34,7 +34,7 @@ class Stage:
 
 
 def stages(data: Path, work: Path, out: Path) -> list[Stage]:
-    """In order, with the shipped checkpoint's minutes; its own stages 1, 5 and 6 were run in two parts each."""
+    """In order, with the shipped checkpoint's minutes; its own stages 1, 5 and 6 were run in parts."""
     d, w = str(data), f"{work}/"
     rows, generated = w + "rows", w + "generated"
     return [
@@ -50,7 +50,7 @@ def stages(data: Path, work: Path, out: Path) -> list[Stage]:
         Stage("encode_features", (w + "encoder.pt", rows, w + "features.pt"), "features.pt"),
         Stage(
             "train_language",
-            (w + "encoder.pt", rows, w + "features.pt", w + "tokenizer", w + "language.pt", "--minutes", "20"),
+            (w + "encoder.pt", rows, w + "features.pt", w + "tokenizer", w + "language.pt", "--minutes", "34"),
             "language.pt",
         ),
         Stage("export", (w + "language.pt", w + "tokenizer", w + "unfinished"), "unfinished/model.safetensors"),
@@ -64,7 +64,7 @@ def stages(data: Path, work: Path, out: Path) -> list[Stage]:
                 w + "core",
                 w + "finished.pt",
                 "--steps",
-                "400",
+                "850",
             ),
             "finished.pt",
         ),
