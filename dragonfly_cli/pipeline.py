@@ -187,9 +187,9 @@ def _readable(
         try:
             yield _with_control(model, read.look(model, source, each), request.control)
         except InputError:
-            unread.append(each.frame)
+            unread.append(each.frame if source.frames > 1 else each.id)
             if len(unread) == len(fields):
                 raise
     if unread:
-        numbers = ", ".join(map(str, unread))
-        source.warnings.append(f"{len(unread)} of {len(fields)} frames could not be read and were left out: {numbers}")
+        what, numbers = "frames" if source.frames > 1 else "fields", ", ".join(map(str, unread))
+        source.warnings.append(f"{len(unread)} of {len(fields)} {what} could not be read and were left out: {numbers}")
