@@ -25,7 +25,7 @@ from .kinds import KINDS, draw_layers
 from .nuclei import add_nuclei
 from .stain import Stain, photograph
 
-__all__ = ["KINDS", "Focus", "Stain", "draw_patch", "draw_tissue"]
+__all__ = ["KINDS", "Focus", "Stain", "draw_mapped_tissue", "draw_patch", "draw_tissue"]
 DARKEST = 1.3  # density of nuclei lying above each other
 
 
@@ -51,6 +51,19 @@ def draw_tissue(
 
     A side has 2 px at least. The same arguments give the same picture; without ``stain`` the seed chooses one.
     """
+    return draw_mapped_tissue(size_wh, microns_per_pixel, seed, foci, on_glass=on_glass, stain=stain)[0]
+
+
+def draw_mapped_tissue(
+    size_wh: tuple[int, int],
+    microns_per_pixel: float,
+    seed: int | np.random.Generator,
+    foci: Sequence[Focus] = (),
+    *,
+    on_glass: bool = False,
+    stain: Stain | None = None,
+) -> tuple[Image.Image, dict[str, Plane]]:
+    """`draw_tissue`, and how much of each pixel is of which kind: the truth about the picture."""
     canvas = Canvas(size_wh, microns_per_pixel, np.random.default_rng(seed))
     stain = stain or Stain.random(canvas.rng)
     organ = Organ.random(canvas.rng)
@@ -59,7 +72,7 @@ def draw_tissue(
         outside = 1 - piece_outline(canvas)
         shares = {kind: share * (1 - outside) for kind, share in shares.items()}
         shares["glass"] = shares.get("glass", 0) + outside
-    return _draw(canvas, organ, stain, shares)
+    return _draw(canvas, organ, stain, shares), shares
 
 
 def draw_patch(

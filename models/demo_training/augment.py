@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from demo_training.dataset import ImageRow
+from demo_training.focus_map import Box
 
 CROP_SIDE_PX = 112
 PIXEL_MEAN = torch.tensor([0.48145466, 0.4578275, 0.40821073]).view(1, 3, 1, 1)  # CLIP's
@@ -20,34 +21,31 @@ FLIPS = (Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.FLIP_TOP_BOTTOM, Image
 BLURRED = 0.15  # share of crops whose sharpness is taken away, so that it does not tell the data sets apart
 TURNED = 0.4  # share of radiographs turned a little
 LARGEST_TURN_DEGREES = 8.0
-GENTLE = 0.15  # strength of changes to MedNIST's grey levels
+GENTLE = 0.04  # strength of changes to MedNIST's grey levels
 
 
-def random_box(size_wh: tuple[int, int], whole: bool, rng: np.random.Generator) -> tuple[float, float, float, float]:
-    """A box (left, top, right, bottom) that covers as much of the picture as a low, middle or high crop does.
-
-    With ``whole`` as much as a low crop: for pictures whose label may rest on a small part of them.
-    """
-    kind = 0.0 if whole else rng.random()
+def random_box(rng: np.random.Generator) -> Box:
+    """A box that covers as much of the picture as a low, middle or high crop does."""
+    kind = rng.random()
     if kind < LOW:
         part = rng.uniform(0.75, 1.0, 2)
     elif kind < LOW + MIDDLE:
         part = np.array([0.5, 0.5]) * rng.uniform(0.75, 1.35, 2)
     else:
         part = rng.permutation([1 / 6, 1 / 4]) * rng.uniform(0.9, 1.8, 2)
-    extent = part * size_wh
-    left, top = rng.uniform(0, 1, 2) * (np.array(size_wh) - extent)
-    return float(left), float(top), float(left + extent[0]), float(top + extent[1])
+    left, top = rng.uniform(0, 1, 2) * (1 - part)
+    return float(left), float(top), float(left + part[0]), float(top + part[1])
 
 
-def random_crop(picture: Image.Image, row: ImageRow, rng: np.random.Generator) -> np.ndarray:
-    """One crop, flipped, and sometimes turned or blurred: uint8 [side, side, 3]."""
-    box = random_box(picture.size, row.dataset == "generated", rng)
+def random_crop(picture: Image.Image, box: Box, row: ImageRow, rng: np.random.Generator) -> np.ndarray:
+    """The crop of a box, flipped, and sometimes turned or blurred: uint8 [side, side, 3]."""
+    width, height = picture.size
+    place = box[0] * width, box[1] * height, box[2] * width, box[3] * height
     if rng.random() < BLURRED:
         small = int(rng.integers(40, 96))
-        picture = picture.resize((small, small), Image.Resampling.BICUBIC, box=box)
-        box = (0, 0, small, small)
-    crop = picture.resize((CROP_SIDE_PX, CROP_SIDE_PX), Image.Resampling.BICUBIC, box=box)
+        picture = picture.resize((small, small), Image.Resampling.BICUBIC, box=place)
+        place = 0, 0, small, small
+    crop = picture.resize((CROP_SIDE_PX, CROP_SIDE_PX), Image.Resampling.BICUBIC, box=place)
     if not row.microscopic and rng.random() < TURNED:
         angle = float(rng.uniform(-LARGEST_TURN_DEGREES, LARGEST_TURN_DEGREES))
         crop = crop.rotate(angle, Image.Resampling.BILINEAR)

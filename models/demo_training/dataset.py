@@ -8,15 +8,16 @@ split here, by picture. A few drawn pictures without medical content are added u
 import csv
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from PIL import Image
 
 from demo_training.blank_pictures import draw_blank
+from demo_training.focus_map import Box, FocusMap
 
 BLANK = "blank"
-DRAWN = {"train": 200, "val": 20}
+DRAWN = {"train": 500, "val": 20}
 MICROSCOPIC = frozenset({"lc25000", "oral", "osteosarcoma", "bccd", "generated"})
 VQA_FOLDER = Path("vqa/vqa_rad")
 VQA_LABELS = {"CHEST": "vqa_chest", "ABD": "vqa_abdomen", "HEAD": "vqa_head"}
@@ -34,11 +35,19 @@ class ImageRow:
     split: str
     group: str
     counts: dict[str, int] = field(default_factory=dict)  # cells counted in a blood smear
+    foci: FocusMap | None = None  # of a generated picture
 
     @property
     def microscopic(self) -> bool:
         """True where up, down, left and right mean nothing and colour comes from a stain."""
         return self.dataset in MICROSCOPIC
+
+    def within(self, box: Box) -> "ImageRow":
+        """The row of a part of the picture: labelled by what is seen there if that is known, else like the whole."""
+        if self.foci is None:
+            return self
+        foci = self.foci.within(box)
+        return replace(self, label=foci.label(), foci=foci)
 
 
 def read_rows(data: Path, split: str) -> list[ImageRow]:

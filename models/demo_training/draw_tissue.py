@@ -1,7 +1,7 @@
 """Stage 0: fields of generated tissue with and without foci, at many magnifications, and their table.
 
-The tissue is the one that ``examples/`` draws; run with the repository's root on PYTHONPATH. A field is labelled by the
-foci in it, however small their share of it.
+The tissue is the one that ``examples/`` draws; run with the repository's root on PYTHONPATH. Beside every field lies a
+small map of its foci, so that any part of it can be labelled by what is seen there.
 """
 
 import argparse
@@ -12,21 +12,17 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from demo_training.generated import TABLE
-from examples.tissue import Focus, draw_patch, draw_tissue
+from demo_training.focus_map import LABELS_BY_FOCI, FocusMap
+from demo_training.generated import TABLE, map_file
+from examples.tissue import Focus, draw_mapped_tissue, draw_patch
 
-FOCI: dict[str, tuple[str, ...]] = {
-    "generated_normal": (),
-    "generated_tumour": ("tumour",),
-    "generated_necrosis": ("necrosis",),
-    "generated_tumour_and_necrosis": ("tumour", "necrosis"),
-}
+FOCI = {label: kinds for kinds, label in LABELS_BY_FOCI.items()}
 PATCHES = {  # labels that fields of a single kind of tissue have
     "generated_normal": ("benign", "stroma", "glass"),
     "generated_tumour": ("tumour",),
     "generated_necrosis": ("necrosis",),
 }
-COUNTS = {"train": 180, "val": 20}  # of each label
+COUNTS = {"train": 300, "val": 20}  # of each label
 PATCH_SHARE = 0.3
 HARD_SHARE = 0.3  # of fields without foci: a scar, which is pink and has no glands, but is no necrosis
 QUALITY = 93
@@ -55,22 +51,31 @@ def log_uniform(bounds: tuple[float, float], rng: np.random.Generator) -> float:
     return float(np.exp(rng.uniform(*np.log(bounds))))
 
 
-def draw_field(label: str, rng: np.random.Generator) -> Image.Image:
-    """One field of a label."""
+def draw_field(label: str, rng: np.random.Generator) -> tuple[Image.Image, FocusMap]:
+    """One field of a label, with the map of its foci."""
+    while True:
+        picture, foci = _draw_once(label, rng)
+        if foci.label() == label:  # a fissure or the edge of the tissue can swallow a focus
+            return picture, foci
+
+
+def _draw_once(label: str, rng: np.random.Generator) -> tuple[Image.Image, FocusMap]:
     framing = FRAMINGS[rng.choice(len(FRAMINGS), p=[each.share for each in FRAMINGS])]
     width = int(rng.integers(*framing.width_px))
     size_wh = width, int(width * rng.uniform(*framing.height))
     microns = log_uniform(framing.microns_per_pixel, rng)
     if framing.on_glass < 1 and label in PATCHES and rng.random() < PATCH_SHARE:
-        return draw_patch(str(rng.choice(PATCHES[label])), size_wh, microns, rng)
-    kinds = FOCI[label] or (("stroma",) if rng.random() < HARD_SHARE else ())
+        kind = str(rng.choice(PATCHES[label]))
+        return draw_patch(kind, size_wh, microns, rng), FocusMap.of({kind: np.ones(size_wh[::-1], np.float32)})
+    kinds = sorted(FOCI[label]) or (("stroma",) if rng.random() < HARD_SHARE else ())
     extent_um = np.array(size_wh) * microns
     foci = []
     for kind in kinds:
         x, y = rng.uniform(0.2, 0.8, 2) * extent_um
         foci.append(Focus(kind, (float(x), float(y)), log_uniform(framing.radii, rng) * float(extent_um.min())))
     foci.sort(key=lambda focus: -focus.radius_um)  # the smaller one lies on top
-    return draw_tissue(size_wh, microns, rng, foci, on_glass=bool(rng.random() < framing.on_glass))
+    picture, shares = draw_mapped_tissue(size_wh, microns, rng, foci, on_glass=bool(rng.random() < framing.on_glass))
+    return picture, FocusMap.of(shares)
 
 
 def main() -> None:
@@ -87,7 +92,9 @@ def main() -> None:
             for number in range(count * len(FOCI)):
                 label = list(FOCI)[number % len(FOCI)]
                 path = f"{split}_{number:05d}.jpg"
-                draw_field(label, rng).save(options.out / path, quality=QUALITY)
+                picture, foci = draw_field(label, rng)
+                picture.save(options.out / path, quality=QUALITY)
+                foci.save(map_file(options.out / path))
                 table.writerow([path, label, split])
 
 

@@ -70,7 +70,7 @@ def pictures(
 ) -> Iterator[tuple[Image.Image, ImageRow]]:
     """Varied pictures, then mosaics."""
     for row in choose(rows, which, rng):
-        yield vary_picture(load_picture(data, row), row, rng), row
+        yield vary_picture(load_picture(data, row), row, rng)
     mosaics = Mosaics(data, rows, rng)
     for _ in range(MOSAICS[which]):
         yield mosaics.draw()

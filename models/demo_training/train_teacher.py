@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from demo_training.crop_stream import Crops, CropStream
 from demo_training.dataset import read_rows
@@ -30,14 +31,12 @@ def blend(crops: Crops, rng: torch.Generator) -> tuple[torch.Tensor, torch.Tenso
     return pixels, torch.lerp(crops.target, crops.target[partner], share[:, None])
 
 
-def train(options: argparse.Namespace) -> None:
-    """Train for the minutes given; writes teacher.pt, the averaged weights, again and again."""
+def train(model: nn.Module, options: argparse.Namespace) -> None:
+    """Train a network (crops -> logits) for the minutes given; writes the averaged weights again and again."""
     torch.manual_seed(options.seed)
     rng = torch.Generator().manual_seed(options.seed)
     watched = read_rows(options.data, "val") + generated_rows(options.generated, "val")
-    model = Teacher().train()
-    if options.start is not None:
-        model.load_state_dict(torch.load(options.start, weights_only=True))
+    model.train()
     average = Average(model, 0.998)
     optimizer = make_optimizer(model, options.rate)
     rows = read_rows(options.data, "train") + generated_rows(options.generated, "train")
@@ -65,19 +64,28 @@ def train(options: argparse.Namespace) -> None:
             return
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def options_of(description: str | None) -> argparse.ArgumentParser:
+    """What every network that learns from labels is told."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("data", type=Path, help="folder that holds train/images.csv and vqa/vqa_rad")
     parser.add_argument("generated", type=Path, help="folder of the generated tissue")
     parser.add_argument("out", type=Path, help="file for the weights")
     parser.add_argument("--minutes", type=float, default=20, help="the learning rate falls over this time")
-    parser.add_argument("--start", type=Path, help="weights of an earlier run to go on from")
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
+    return parser
+
+
+def main() -> None:
+    parser = options_of(__doc__)
+    parser.add_argument("--start", type=Path, help="weights of an earlier run to go on from")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    train(options)
+    model = Teacher()
+    if options.start is not None:
+        model.load_state_dict(torch.load(options.start, weights_only=True))
+    train(model, options)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from demo_training.facts import TISSUE
 
 UNTOUCHED = 0.3  # share of the pictures that stay as they are
 SMALLER = 0.3  # share of the others that lose resolution
+SMALLEST_PART = {"osteosarcoma": 0.45}  # of the side of a picture, where its parts show what the whole does
 ON_GLASS = 0.08  # share of tissue pictures that fill a part of their field only
 GLASS = (242, 240, 243)
 TILE_SIDE_PX = 112
@@ -27,28 +28,32 @@ ODD = {
 }
 
 
-def vary(picture: Image.Image, row: ImageRow, rng: np.random.Generator) -> Image.Image:
-    """The picture cropped, turned over, recoloured, made smaller or laid on glass, at random."""
+def vary(picture: Image.Image, row: ImageRow, rng: np.random.Generator) -> tuple[Image.Image, ImageRow]:
+    """The picture cropped, turned over, recoloured, made smaller or laid on glass, at random, and what it shows then."""
     if row.label == BLANK or rng.random() < UNTOUCHED:
-        return picture
-    picture = crop_and_flip(picture, row, rng)
+        return picture, row
+    picture, row = crop_and_flip(picture, row, rng)
     seed = torch.Generator().manual_seed(int(rng.integers(2**31)))
     recoloured = jitter_colours(to_unit([np.asarray(picture)]), [row], seed)
     picture = Image.fromarray((recoloured[0].permute(1, 2, 0) * 255).round().byte().numpy())
     if rng.random() < SMALLER:
         scale = float(rng.uniform(0.35, 1.0))
         picture = picture.resize((round(picture.width * scale), round(picture.height * scale)))
-    return lay_on_glass(picture, rng) if row.label in TISSUE and rng.random() < ON_GLASS else picture
+    if row.label in TISSUE and rng.random() < ON_GLASS:
+        picture = lay_on_glass(picture, rng)
+    return picture, row
 
 
-def crop_and_flip(picture: Image.Image, row: ImageRow, rng: np.random.Generator) -> Image.Image:
-    part = rng.uniform(0.6 if row.microscopic else 0.8, 1.0, 2) * picture.size
-    left, top = rng.uniform(0, 1, 2) * (np.array(picture.size) - part)
-    picture = picture.crop((round(left), round(top), round(left + part[0]), round(top + part[1])))
+def crop_and_flip(picture: Image.Image, row: ImageRow, rng: np.random.Generator) -> tuple[Image.Image, ImageRow]:
+    part = rng.uniform(SMALLEST_PART.get(row.dataset, 0.6 if row.microscopic else 0.8), 1.0, 2)
+    left, top = (float(place) for place in rng.uniform(0, 1, 2) * (1 - part))
+    box = left, top, left + float(part[0]), top + float(part[1])
+    width, height = picture.size
+    picture = picture.crop((round(left * width), round(top * height), round(box[2] * width), round(box[3] * height)))
     for flip in FLIPS if row.microscopic else FLIPS[:1]:
         if rng.random() < 0.5 and row.dataset != "vqa_rad":  # its questions ask for left and right
             picture = picture.transpose(flip)
-    return picture
+    return picture, row.within(box)
 
 
 def lay_on_glass(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
