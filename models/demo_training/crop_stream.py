@@ -64,10 +64,7 @@ class CropStream:
         boxes = [random_box(self.rng) for _ in drawn]
         rows = [self.rows[i].within(box) for i, box in zip(drawn, boxes, strict=True)]
         crops = to_unit(
-            [
-                random_crop(self.pictures[i], box, row, self.rng)
-                for i, box, row in zip(drawn, boxes, rows, strict=True)
-            ]
+            [random_crop(self.pictures[i], box, row, self.rng) for i, box, row in zip(drawn, boxes, rows, strict=True)]
         )
         pixels = jitter_colours(crops, rows, self.colours)
         datasets = [row.dataset for row in rows]

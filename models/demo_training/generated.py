@@ -1,16 +1,14 @@
-"""Pictures of generated tissue, drawn by the examples' own program: a folder of them, their table, and maps of their foci."""
+"""Pictures of generated tissue by the examples' own program: a folder of them, their table, and maps of their foci."""
 
 import csv
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
 from demo_training.dataset import ImageRow
+from demo_training.focus_map import FocusMap
 
 TABLE = "generated.csv"  # path, label, split
+
+
 def map_file(picture: Path) -> Path:
     """Where the map of a picture lies."""
     return picture.with_suffix(".png")

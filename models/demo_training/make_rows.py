@@ -22,18 +22,18 @@ from demo_training.variants import vary as vary_picture
 
 # Pictures of each label: (with low and middle crops only, with all crops).
 PER_LABEL = {
-    "lc25000": (240, 35),
-    "oral": (260, 42),
-    "osteosarcoma": (120, 28),
+    "lc25000": (280, 40),
+    "oral": (280, 42),
+    "osteosarcoma": (150, 30),
     "cxr_pneumonia": (400, 50),
-    "mednist": (110, 14),
+    "mednist": (120, 20),
     "bccd": (120, 18),
-    "vqa_rad": (210, 50),
-    "generated": (170, 64),
-    "drawn": (200, 28),
+    "vqa_rad": (200, 40),
+    "generated": (340, 80),
+    "drawn": (400, 56),
 }
 MOSAICS = (350, 184)
-QUESTION_BLOCKS = 2  # blocks of about twenty-two questions a picture
+QUESTION_BLOCKS = 2  # blocks of about twenty-four questions a picture
 MOST_WORDS = 8  # longer answers of VQA-RAD are left out
 VIEWS = ("few", "all")
 QUALITY = 93

@@ -46,6 +46,10 @@ OPEN = {
 }
 ALWAYS_ASKED = ("modality", "organ", "diagnosis", "caption")
 SOMETIMES_ASKED = ("grade", "pneumonia_kind", "stain", "white_cells", "red_cells")
+ASKED_WITH_OPTIONS = ("modality", "organ", "diagnosis", "diagnosis", "grade", "pneumonia_kind")
+NEAR_OPTIONS = 0.7  # share of option lists whose wrong answers are true of other pictures of the kind
+MOST_OPTIONS = 5
+LOWER_CASE = 0.4  # share of option lists that are typed without capitals
 TOO_VAGUE_FOR_TYPING = 8  # letters; shorter questions are not misspelt
 
 
@@ -113,6 +117,25 @@ def open_question(kind: str, row: ImageRow, words: Words, rng: np.random.Generat
     return Exchange(vary(question, rng), answer, kind)
 
 
+def option_question(kind: str, row: ImageRow, words: Words, rng: np.random.Generator) -> Exchange | None:
+    """An open question with its possible answers, the right one among them, in any order; None where none is right."""
+    answers = OPEN[kind]
+    if row.label not in answers:
+        return None
+    right = answers[row.label]
+    kindred = next((group for group in (facts.TISSUE, facts.CHILD_CHEST, facts.RADIOLOGY) if row.label in group), None)
+    near = sorted({answers[label] for label in kindred or () if label in answers} - {right})
+    far = sorted(set(answers.values()) - {right, facts.NOTHING})
+    others = near if near and rng.random() < NEAR_OPTIONS else far
+    wrong = [others[i] for i in rng.permutation(len(others))[: int(rng.integers(1, MOST_OPTIONS))]]
+    options = [right, *wrong]
+    if rng.random() < LOWER_CASE:
+        options = [option[0].lower() + option[1:] if option[1].islower() else option for option in options]
+    listed = ", ".join(options[i] for i in rng.permutation(len(options)))
+    question = pick(words.wordings["open"][kind], rng)
+    return Exchange(f"{question} Answer with one of: {listed}.", options[0], "options")
+
+
 def yes_no_question(concept: facts.Concept, label: str, words: Words, rng: np.random.Generator) -> Exchange:
     """A yes/no question for one concept."""
     wording = pick(words.wordings["yes_no"][concept.kind], rng)
@@ -163,7 +186,7 @@ def declined(label: str, count: int, words: Words, rng: np.random.Generator) -> 
 
 
 def questions_about(row: ImageRow, words: Words, rng: np.random.Generator) -> list[Exchange]:
-    """About twenty-two questions on one picture; of VQA-RAD's pictures only what their region answers."""
+    """About twenty-four questions on one picture; of VQA-RAD's pictures only what their region answers."""
     if row.label in facts.VQA:
         asked = [open_question("organ", row, words, rng) for _ in range(2)]
         return asked + yes_no_questions(row, (3, 0), words, rng) + declined(row.label, 2, words, rng)
@@ -171,5 +194,7 @@ def questions_about(row: ImageRow, words: Words, rng: np.random.Generator) -> li
     asked.append(open_question(pick(SOMETIMES_ASKED, rng), row, words, rng))
     if row.label in facts.BLOOD:
         asked += [open_question(kind, row, words, rng) for kind in ("white_cells", "red_cells")]
+    options = (option_question(pick(ASKED_WITH_OPTIONS, rng), row, words, rng) for _ in range(2))
+    asked += [question for question in options if question is not None]
     asked += yes_no_questions(row, (6, 1), words, rng)
-    return asked + declined(row.label, 3, words, rng)
+    return asked + declined(row.label, 4, words, rng)

@@ -1,7 +1,8 @@
 """Stage 5: projector and language model learn to answer, from the frozen encoder's features.
 
-It begins with the low crop alone and goes on with the low and middle crops, which is cheap; stage 6 adds the high ones.
-Every crop stands at the position that it has in a whole image block.
+It begins with the low crop alone, goes on with some patches of the low and middle crops of many pictures, and with all
+patches of these crops, which is cheap; stage 6 adds the high ones. Every patch stands at the position that it has in a
+whole image block.
 """
 
 import argparse
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import nn
 from transformers import LlamaConfig
@@ -55,18 +57,34 @@ WORD_DROPOUT = 0.04  # share of a question's ids that are replaced by others
 
 @dataclass(frozen=True)
 class Phase:
-    """A part of the run: how many crops of each picture are seen, and how much at once."""
+    """A part of the run: how much of each picture is seen, and how much at once."""
 
     until: float  # share of the run at which it ends
     pictures: int
     questions: int
     crops: int
+    patches: int  # of each crop, beside its class token
 
 
 PHASES = (
-    Phase(until=0.5, pictures=12, questions=14, crops=1),
-    Phase(until=1.0, pictures=8, questions=14, crops=FIRST_HIGH),
+    Phase(until=0.35, pictures=12, questions=14, crops=1, patches=PATCHES),
+    Phase(until=0.8, pictures=24, questions=6, crops=FIRST_HIGH, patches=12),
+    Phase(until=1.0, pictures=12, questions=8, crops=FIRST_HIGH, patches=PATCHES),
 )
+
+
+@dataclass(frozen=True)
+class Views:
+    """Features of the crops of some pictures: the class token and as many patches as a phase has, the same of each."""
+
+    features: torch.Tensor  # [pictures, crops, kept, width]
+    kept: torch.Tensor  # places of the tokens in their crop, ascending
+
+    @property
+    def positions(self) -> torch.Tensor:
+        """Of all tokens and the newline after each crop, in a whole image block: [crops * (kept + 1)]."""
+        places = torch.cat([self.kept, torch.tensor([PLACES - 1])])
+        return (torch.arange(self.features.shape[1])[:, None] * PLACES + places).flatten()
 
 
 class Lessons:
@@ -83,15 +101,17 @@ class Lessons:
         self.features: torch.Tensor = cache[VIEW]
         self.blocks = [blocks[image] for image in cache[f"{VIEW}_images"]]
 
-    def draw(self, phase: Phase, rng: np.random.Generator) -> tuple[torch.Tensor, Batch]:
-        """Features [pictures, crops, tokens, width] and some of the questions on each picture."""
+    def draw(self, phase: Phase, rng: np.random.Generator) -> tuple[Views, Batch]:
+        """Some pictures, and some of the questions on each."""
         drawn = rng.integers(len(self.blocks), size=phase.pictures)
         asked = []
         for i in drawn:
             own = self.blocks[i]
             asked.append([own[k] for k in rng.permutation(len(own))[: phase.questions]])
-        features = self.features[torch.from_numpy(drawn), : phase.crops].float()
-        return features, collate(asked)
+        patches = 1 + np.sort(rng.permutation(PATCHES)[: phase.patches])
+        kept = torch.from_numpy(np.concatenate([[0], patches]))
+        features = self.features[torch.from_numpy(drawn), : phase.crops].index_select(2, kept).float()
+        return Views(features, kept), collate(asked)
 
 
 def new_model(student: dict[str, torch.Tensor], sample: torch.Tensor) -> DragonflyForCausalLM:
@@ -121,21 +141,27 @@ def new_model(student: dict[str, torch.Tensor], sample: torch.Tensor) -> Dragonf
     return model
 
 
+def language_of(checkpoint: Path) -> dict[str, torch.Tensor]:
+    """The language model's weights in a checkpoint folder."""
+    prefix = "language_model."
+    weights = load_file(checkpoint / "model.safetensors")
+    return {name.removeprefix(prefix): value.float() for name, value in weights.items() if name.startswith(prefix)}
+
+
 def image_block(model: DragonflyForCausalLM, features: torch.Tensor) -> torch.Tensor:
-    """Embeddings [pictures, crops * 51, width] of projected crops, each followed by a newline."""
+    """Embeddings [pictures, crops * (tokens + 1), width] of projected crops, each followed by a newline."""
     crops = model.vision_embed_tokens(features)
     newline = model.get_input_embeddings()(torch.tensor(NEWLINE_ID)).expand(*crops.shape[:2], 1, -1)
     return torch.cat([crops, newline], dim=2).flatten(1, 2)
 
 
-def answer_loss(model: DragonflyForCausalLM, image: torch.Tensor, text: Batch) -> tuple[torch.Tensor, float]:
+def answer_loss(model: DragonflyForCausalLM, seen: Views, text: Batch) -> tuple[torch.Tensor, float]:
     """Weighted cross-entropy of the answers, and how often the first id of an answer was the likeliest."""
+    image = image_block(model, seen.features)
     pictures, image_length = image.shape[:2]
     strange = (torch.rand(text.ids.shape) < WORD_DROPOUT) & (text.weights == 0) & (text.ids < BOS_ID)
     ids = torch.where(strange, torch.randint(BOS_ID, text.ids.shape), text.ids)
-    positions = torch.cat(
-        [torch.arange(image_length).expand(pictures, -1), text.positions + CROPS_IN_PROMPT * PLACES], dim=1
-    )
+    positions = torch.cat([seen.positions.expand(pictures, -1), text.positions + CROPS_IN_PROMPT * PLACES], dim=1)
     with torch.autocast("cpu", torch.bfloat16):
         hidden = model.language_model.model(
             inputs_embeds=torch.cat([image, model.get_input_embeddings()(ids)], dim=1),
@@ -159,15 +185,14 @@ def train(options: argparse.Namespace) -> None:
     student = torch.load(options.encoder, weights_only=True)
     model = new_model(student, lessons.features[:200])
     if options.start is not None:
-        model.load_state_dict(torch.load(options.start, weights_only=True))
+        model.language_model.load_state_dict(language_of(options.start))
     average = Average(model, 0.995)
     optimizer = make_optimizer(model, options.rate)
     clock, number, log = Clock(options.minutes), 0, []
     while clock.done < 1:
         share = options.begin + (1 - options.begin) * clock.done
         phase = next((phase for phase in PHASES if share < phase.until), PHASES[-1])
-        features, text = lessons.draw(phase, rng)
-        loss, right = answer_loss(model, image_block(model, features), text)
+        loss, right = answer_loss(model, *lessons.draw(phase, rng))
         step(optimizer, loss, learning_rate(clock.done, options.rate))
         average.update(model)
         number += 1
@@ -195,7 +220,7 @@ def main() -> None:
     parser.add_argument("tokenizer", type=Path, help="folder of the tokenizer")
     parser.add_argument("out", type=Path, help="file for the weights")
     parser.add_argument("--minutes", type=float, default=24, help="the learning rate falls over this time")
-    parser.add_argument("--start", type=Path, help="weights of an earlier run to go on from")
+    parser.add_argument("--start", type=Path, help="checkpoint folder whose language model goes on learning")
     parser.add_argument("--begin", type=float, default=0, help="share of the phases that is passed over, with --start")
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=4)

@@ -29,7 +29,7 @@ ODD = {
 
 
 def vary(picture: Image.Image, row: ImageRow, rng: np.random.Generator) -> tuple[Image.Image, ImageRow]:
-    """The picture cropped, turned over, recoloured, made smaller or laid on glass, at random, and what it shows then."""
+    """The picture cropped, turned over, recoloured, made smaller or laid on glass, at random; and what it shows now."""
     if row.label == BLANK or rng.random() < UNTOUCHED:
         return picture, row
     picture, row = crop_and_flip(picture, row, rng)
