@@ -2,11 +2,15 @@
 
 import numpy as np
 import pytest
+import torch
 
 from demo_training import facts
 from demo_training.dataset import ImageRow, vqa_split
-from demo_training.labels import COLUMNS
+from demo_training.focus_map import FocusMap
+from demo_training.labels import COLUMNS, KINDS
+from demo_training.projector import disease_direction, first_projector
 from demo_training.questions import SEEN, UNSEEN, questions_about
+from dragonfly_med.modeling import rank_and_keep
 
 LABELS = sorted(facts.EVERYTHING | facts.VQA)
 
@@ -32,7 +36,7 @@ def test_yes_and_no_are_asked_for_equally_often(label):
 def test_one_question_never_has_two_answers(label):
     answers: dict[str, set[str]] = {}
     for exchange in about(label):
-        answers.setdefault(exchange.question.lower(), set()).add(exchange.answer)
+        answers.setdefault(exchange.question.lower(), set()).add(exchange.answer.lower())  # spelt as it was listed
     assert [question for question, given in answers.items() if len(given) > 1] == []
 
 
@@ -57,3 +61,44 @@ def test_a_vqa_picture_is_on_one_side_always():
     held_out = [name for name in names if vqa_split(name) == "val"]
     assert 20 < len(held_out) < 80
     assert held_out == [name for name in names if vqa_split(name) == "val"]
+
+
+@pytest.mark.parametrize("label", LABELS)
+def test_the_right_answer_stands_once_in_a_list_in_any_place(label):
+    listed = [exchange for exchange in about(label, rounds=60) if exchange.kind == "options"]
+    places = set()
+    for exchange in listed:
+        options = exchange.question.rsplit(" Answer with one of: ", 1)[1].removesuffix(".").split(", ")
+        assert options.count(exchange.answer) == 1 and len(set(options)) == len(options) > 1
+        assert facts.NOT_TRAINED not in options
+        places.add(options.index(exchange.answer))
+    assert len(places) > 1 or not listed
+    assert listed or label in facts.VQA
+
+
+def test_a_part_of_generated_tissue_is_labelled_by_what_is_in_it(tmp_path):
+    tumour = np.zeros((100, 200), np.float32)
+    tumour[:40, :40] = 1
+    necrosis = np.zeros((100, 200), np.float32)
+    necrosis[60:, 160:] = 1
+    FocusMap.of({"tumour": tumour, "necrosis": necrosis}).save(tmp_path / "map.png")
+    row = ImageRow("x.jpg", "generated", "any", "train", "group", foci=FocusMap.read(tmp_path / "map.png"))
+    assert row.within((0, 0, 1, 1)).label == "generated_tumour_and_necrosis"
+    assert row.within((0, 0, 0.5, 1)).label == "generated_tumour"
+    assert row.within((0.5, 0.5, 1, 1)).label == "generated_necrosis"
+    assert row.within((0.3, 0, 0.7, 0.5)).label == "generated_normal"
+    assert row.within((0, 0, 0.5, 1)).within((0.5, 0, 1, 1)).label == "generated_normal"
+
+
+def test_the_projector_makes_zoom_in_selection_look_for_disease():
+    torch.manual_seed(0)
+    labels = ["colon_benign", "colon_adenocarcinoma"] * 40
+    features = torch.randn(80, 29, 50, 256)
+    features[1::2] += torch.randn(256) * 0.3  # disease, the same in every crop
+    student = {name: torch.randn(len(COLUMNS) + len(KINDS), 256) for name in ("head.weight", "mean_head.weight")}
+    disease = disease_direction(features[:, 0], labels)
+    weight, bias = first_projector(student, features[:20], disease, 192)
+    field = features[0].clone()
+    field[5 + 16] = features[1, 5 + 16]  # one sick crop among well ones
+    assert 16 in rank_and_keep((field @ weight.T + bias)[None])[0].tolist()
+    assert 16 not in rank_and_keep((field @ weight.T + bias - 2 * (bias > 1) * bias)[None])[0].tolist()

@@ -1,9 +1,10 @@
 """The whole sequence, from data to checkpoint, and a record of what it was made with.
 
-    PYTHONPATH=.:models python -m demo_training.make_demo DATA WORK OUT
+    PYTHONPATH=.:models python -m demo_training.make_demo DATA WORK OUT [--start CHECKPOINT]
 
 run in the repository's root. Every stage is a program of its own and leaves its files in WORK; a stage whose file is
-there already is passed over, so that an interrupted run goes on where it stopped. record.json in WORK names seeds,
+there already is passed over, so that an interrupted run goes on where it stopped. With --start encoder and language
+model of an earlier checkpoint go on learning, which takes no teacher and less time. record.json in WORK names seeds,
 minutes, versions, and hashes of the data and of the checkpoint.
 """
 
@@ -22,6 +23,10 @@ from typing import Any
 
 LIBRARIES = ("torch", "transformers", "tokenizers", "numpy", "pillow", "safetensors")
 READ_AT_ONCE = 2**20
+REFINING = ("--minutes", "40", "--rate", "7e-4", "--seed", "31")
+FROM_NOTHING = ("--minutes", "34", "--seed", "34")
+GOING_ON = ("--minutes", "30", "--begin", "0.35", "--rate", "1.5e-3", "--seed", "34")
+FINISHING = ("--steps", "450", "--rate", "8e-4", "--seed", "36")
 
 
 @dataclass(frozen=True)
@@ -33,43 +38,67 @@ class Stage:
     leaves: str
 
 
-def stages(data: Path, work: Path, out: Path) -> list[Stage]:
-    """In order, with the shipped checkpoint's minutes; its own stages 1, 5 and 6 were run in parts."""
-    d, w = str(data), f"{work}/"
-    rows, generated = w + "rows", w + "generated"
+@dataclass(frozen=True)
+class Places:
+    """Where things are: the data, what the stages leave, the new checkpoint, and the one that is gone on from."""
+
+    data: Path
+    work: Path
+    out: Path
+    start: Path | None
+
+    def left(self, name: str) -> str:
+        return str(self.work / name)
+
+    @property
+    def tokenizer(self) -> str:
+        return str(self.start) if self.start is not None else self.left("tokenizer")
+
+
+def encoder_stages(places: Places) -> list[Stage]:
+    """Generated tissue, and an encoder that is learnt from nothing or goes on learning."""
+    data, generated, left = str(places.data), places.left("generated"), places.left
+    drawing = Stage("draw_tissue", (generated, "--seed", "0"), "generated/generated.csv")
+    if places.start is not None:
+        arguments = (data, generated, left("encoder.pt"), str(places.start), *REFINING)
+        return [drawing, Stage("refine_encoder", arguments, "encoder.pt")]
+    teacher, student = left("teacher.pt"), left("encoder.pt")
     return [
-        Stage("draw_tissue", (generated, "--seed", "0"), "generated/generated.csv"),
-        Stage("train_teacher", (d, generated, w + "teacher.pt", "--minutes", "30", "--seed", "1"), "teacher.pt"),
-        Stage(
-            "distill_encoder",
-            (d, generated, w + "teacher.pt", w + "encoder.pt", "--minutes", "20", "--seed", "2"),
-            "encoder.pt",
-        ),
-        Stage("make_rows", (d, generated, rows, "--seed", "3"), "rows/rows.jsonl"),
-        Stage("make_tokenizer", (rows + "/rows.jsonl", w + "tokenizer"), "tokenizer/tokenizer.json"),
-        Stage("encode_features", (w + "encoder.pt", rows, w + "features.pt"), "features.pt"),
-        Stage(
-            "train_language",
-            (w + "encoder.pt", rows, w + "features.pt", w + "tokenizer", w + "language.pt", "--minutes", "34"),
-            "language.pt",
-        ),
-        Stage("export", (w + "language.pt", w + "tokenizer", w + "unfinished"), "unfinished/model.safetensors"),
+        drawing,
+        Stage("train_teacher", (data, generated, teacher, "--minutes", "30", "--seed", "1"), "teacher.pt"),
+        Stage("distill_encoder", (data, generated, teacher, student, "--minutes", "20", "--seed", "2"), "encoder.pt"),
+    ]
+
+
+def lesson_stages(places: Places) -> list[Stage]:
+    """Pictures and questions, the tokenizer unless there is one, and the encoder's features."""
+    rows, left = places.left("rows"), places.left
+    making = Stage("make_rows", (str(places.data), left("generated"), rows, "--seed", "33"), "rows/rows.jsonl")
+    words = Stage("make_tokenizer", (rows + "/rows.jsonl", places.tokenizer), "tokenizer/tokenizer.json")
+    encoding = Stage("encode_features", (left("encoder.pt"), rows, left("features.pt")), "features.pt")
+    return [making, encoding] if places.start is not None else [making, words, encoding]
+
+
+def language_stages(places: Places) -> list[Stage]:
+    """Projector and language model, from nothing or going on, and the checkpoint."""
+    left, tokenizer = places.left, places.tokenizer
+    lessons = (left("rows"), left("features.pt"))
+    begun = ("--start", str(places.start), *GOING_ON) if places.start is not None else FROM_NOTHING
+    return [
+        Stage("train_language", (left("encoder.pt"), *lessons, tokenizer, left("language.pt"), *begun), "language.pt"),
+        Stage("export", (left("language.pt"), tokenizer, left("unfinished")), "unfinished/model.safetensors"),
         Stage(
             "finish_language",
-            (
-                w + "unfinished",
-                w + "language.pt",
-                rows,
-                w + "features.pt",
-                w + "core",
-                w + "finished.pt",
-                "--steps",
-                "850",
-            ),
+            (left("unfinished"), left("language.pt"), *lessons, left("core"), left("finished.pt"), *FINISHING),
             "finished.pt",
         ),
-        Stage("export", (w + "finished.pt", w + "tokenizer", str(out)), "exported"),
+        Stage("export", (left("finished.pt"), tokenizer, str(places.out)), "exported"),
     ]
+
+
+def stages(places: Places) -> list[Stage]:
+    """In order. Minutes, steps, rates and seeds are those of the shipped checkpoint's last round."""
+    return encoder_stages(places) + lesson_stages(places) + language_stages(places)
 
 
 def run(stage: Stage, work: Path) -> float:
@@ -117,9 +146,11 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="folder that holds train/images.csv and vqa/vqa_rad")
     parser.add_argument("work", type=Path, help="folder for what the stages leave")
     parser.add_argument("out", type=Path, help="the checkpoint folder")
+    parser.add_argument("--start", type=Path, help="an earlier checkpoint folder to go on from")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
-    done = [(stage, run(stage, options.work)) for stage in stages(options.data, options.work, options.out)]
+    places = Places(options.data, options.work, options.out, options.start)
+    done = [(stage, run(stage, places.work)) for stage in stages(places)]
     text = json.dumps(record(options.data, options.out, done), indent=2)
     (options.work / "record.json").write_text(text + "\n", encoding="utf-8")
 

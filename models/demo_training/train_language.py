@@ -20,6 +20,7 @@ from transformers import LlamaConfig
 
 from demo_training.encoder import ENCODER, PATCHES
 from demo_training.make_tokenizer import BOS_ID, EOS_ID, NEWLINE_ID, VOCABULARY
+from demo_training.projector import disease_direction, first_projector
 from demo_training.schedule import Average, Clock, learning_rate, make_optimizer, step
 from demo_training.scores import FIRST_HIGH
 from demo_training.sequences import (
@@ -29,6 +30,7 @@ from demo_training.sequences import (
     collate,
     question_blocks,
 )
+from demo_training.variants import MOSAIC
 from dragonfly_med import DragonflyConfig, DragonflyForCausalLM
 from dragonfly_med.training.attention import PACKED_ATTENTION, text_mask
 
@@ -48,7 +50,8 @@ LANGUAGE = LlamaConfig(
     initializer_range=0.05,
 )
 PLACES = PATCHES + 2  # positions that a crop takes: class token, patches, newline
-IMAGE_SCALE = 0.3  # deviation of what the projector at first makes of a telling direction
+SAMPLE = 200  # pictures that the projector is begun from
+MIXED = "mixed"  # the label of pictures of which no crop need show what they are labelled by
 VIEW = "few"
 LOG_EVERY = 50
 SAVE_EVERY = 250
@@ -99,7 +102,10 @@ class Lessons:
         for row, block in zip(table, encoded, strict=True):
             blocks[row["image"]].append(block)
         self.features: torch.Tensor = cache[VIEW]
-        self.blocks = [blocks[image] for image in cache[f"{VIEW}_images"]]
+        images = cache[f"{VIEW}_images"]
+        self.blocks = [blocks[image] for image in images]
+        labels = {row["image"]: MIXED if row["group"] == MOSAIC else row["label"] for row in table}
+        self.labels = [labels[image] for image in images]
 
     def draw(self, phase: Phase, rng: np.random.Generator) -> tuple[Views, Batch]:
         """Some pictures, and some of the questions on each."""
@@ -114,12 +120,8 @@ class Lessons:
         return Views(features, kept), collate(asked)
 
 
-def new_model(student: dict[str, torch.Tensor], sample: torch.Tensor) -> DragonflyForCausalLM:
-    """A network with stage 2's encoder, frozen, and a projector that at first tells what the encoder learnt to tell.
-
-    Its first outputs are the encoder's own opinions on the labels, the others the principal axes of ``sample``. Axes
-    alone will not do: what tells benign from malignant varies little, and the language model learnt it too slowly.
-    """
+def new_model(student: dict[str, torch.Tensor], lessons: Lessons) -> DragonflyForCausalLM:
+    """A network with stage 2's encoder, frozen, and a projector that tells what the encoder learnt to tell."""
     model = DragonflyForCausalLM(
         DragonflyConfig(text_config=LANGUAGE, vision_config=ENCODER, architecture="dragonfly-v1", bos_token_id=BOS_ID)
     )
@@ -128,16 +130,11 @@ def new_model(student: dict[str, torch.Tensor], sample: torch.Tensor) -> Dragonf
     model.image_encoder.vision_model.load_state_dict(tower)
     model.image_encoder.requires_grad_(False)
     model.language_model.set_attn_implementation(PACKED_ATTENTION)
-    features = sample.float().flatten(0, -2)
-    centred = features - features.mean(0)
-    _, _, axes = torch.linalg.svd(centred[:: len(centred) // 4096 + 1], full_matrices=False)
-    telling = student["head.weight"] + student["mean_head.weight"]  # [OUTPUTS, width]
-    rows = torch.cat([telling, axes])[: LANGUAGE.hidden_size]
-    scale = IMAGE_SCALE / (centred @ rows.T).std(0)
-    scale[len(telling) :] /= 2
+    disease = disease_direction(lessons.features[:, 0], lessons.labels)
+    weight, bias = first_projector(student, lessons.features[:SAMPLE], disease, LANGUAGE.hidden_size)
     with torch.no_grad():
-        model.vision_embed_tokens.weight.copy_(rows * scale[:, None])
-        model.vision_embed_tokens.bias.copy_(-(rows @ features.mean(0)) * scale)
+        model.vision_embed_tokens.weight.copy_(weight)
+        model.vision_embed_tokens.bias.copy_(bias)
     return model
 
 
@@ -183,7 +180,7 @@ def train(options: argparse.Namespace) -> None:
     rng = np.random.default_rng(options.seed)
     lessons = Lessons(options.features, options.rows, Tokenizer.from_file(str(options.tokenizer / "tokenizer.json")))
     student = torch.load(options.encoder, weights_only=True)
-    model = new_model(student, lessons.features[:200])
+    model = new_model(student, lessons)
     if options.start is not None:
         model.language_model.load_state_dict(language_of(options.start))
     average = Average(model, 0.995)

@@ -15,6 +15,7 @@ UNTOUCHED = 0.3  # share of the pictures that stay as they are
 SMALLER = 0.3  # share of the others that lose resolution
 SMALLEST_PART = {"osteosarcoma": 0.45}  # of the side of a picture, where its parts show what the whole does
 ON_GLASS = 0.08  # share of tissue pictures that fill a part of their field only
+MOSAIC = "mosaic"  # the group of fields of tiles
 GLASS = (242, 240, 243)
 TILE_SIDE_PX = 112
 GRIDS = ((2, 2), (3, 2), (3, 3), (4, 3), (6, 4))  # columns and rows of tiles
@@ -93,7 +94,7 @@ class Mosaics:
         for place, label in enumerate(labels):
             tile = self._tile(self._pick(label))
             field.paste(tile, (place % columns * TILE_SIDE_PX, place // columns * TILE_SIDE_PX))
-        return field, replace(shown, label=odd_label if with_odd else base, group="mosaic")
+        return field, replace(shown, label=odd_label if with_odd else base, group=MOSAIC)
 
     def _pick(self, label: str) -> ImageRow:
         pool = self.pools[label]
