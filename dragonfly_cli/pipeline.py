@@ -18,7 +18,8 @@ from dragonfly_cli.engine.answering import FieldAnswer, Look, answer, check_ques
 from dragonfly_cli.engine.checkpoints import Checkpoint
 from dragonfly_cli.engine.control import compare, controlled
 from dragonfly_cli.engine.model import Model, load_model
-from dragonfly_cli.engine.questions import Question
+from dragonfly_cli.engine.questions import Question, check_rule
+from dragonfly_cli.engine.synthesis import synthesised
 from dragonfly_cli.errors import InputError
 from dragonfly_cli.fields import Field
 from dragonfly_cli.options import Aggregate, AnswerOptions, Control
@@ -62,6 +63,7 @@ def prepare(
 
 def as_request(model: Model, questions: list[Question], options: AnswerOptions, settings: dict[str, Any]) -> Request:
     """The same with a model that is loaded already."""
+    check_rule(questions, options.aggregate)
     for question in questions:
         check_question(model, question)
     sampling = Sampling(options.max_tokens, options.temperature, options.seed)
@@ -123,7 +125,7 @@ def answer_source(
     for one in asked:  # each told as soon as it is complete
         streams = len(fields) == 1 and not one.question.options
         one.ask(model, looks, request.sampling, on_text if streams else _say_nothing)
-        combined = one.combined(request)
+        combined = one.combined(model, request)
         if not streams:
             on_text(combined.text)
         yield answer_record(source, read.facts, combined, model.identity, request.settings)
@@ -144,13 +146,18 @@ class Asked:
         self.seen.append(answer(model, seen, self.question, sampling, on_text))
         self.unseen += [answer(model, look, self.question, sampling) for look in unseen]
 
-    def combined(self, request: Request) -> Answer:
-        told = abstain_within(aggregate(self.seen, request.rule), request.abstain)
+    def combined(self, model: Model, request: Request) -> Answer:
+        told = _as_one(model, self.seen, request)
         told = replace(told, calibrated=_calibrated(told, request.calibration))
         if not self.unseen:
             return told
-        without = abstain_within(aggregate(self.unseen, request.rule), request.abstain)
-        return replace(told, control=compare(told, without, request.control))
+        return replace(told, control=compare(told, _as_one(model, self.unseen, request), request.control))
+
+
+def _as_one(model: Model, answers: list[FieldAnswer], request: Request) -> Answer:
+    if request.rule is Aggregate.synthesise and len(answers) > 1:
+        return synthesised(model, answers, request.sampling)
+    return abstain_within(aggregate(answers, request.rule), request.abstain)
 
 
 def _calibrated(told: Answer, calibration: dict[str, Fit]) -> dict[str, float] | None:
