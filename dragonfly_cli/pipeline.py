@@ -4,8 +4,8 @@
 are looked at in ``fields``, what is said of them in ``engine``.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from time import monotonic
@@ -25,6 +25,7 @@ from dragonfly_cli.fields import Field
 from dragonfly_cli.options import Aggregate, AnswerOptions, Control
 from dragonfly_cli.output.record import answer_record, source_record
 from dragonfly_cli.readers import Source
+from dragonfly_cli.readers.ahead import read_in_turn
 from dragonfly_med.generation import Sampling
 
 
@@ -111,17 +112,17 @@ def answer_source(
 ) -> Iterator[dict[str, Any]]:
     """Yields one record per question, in their order; ``on_text`` is called with the answer, in pieces as they come.
 
-    The pixels of every field are read once, here or in ``read``, and the network reads them once. Raises DragonflyError
-    for an image that cannot be read.
+    The pixels of every field are read once, here or in ``read``, and the network reads them once; while it does, those
+    of the next field are read. Raises DragonflyError for an image that cannot be read.
     """
     read = read or read_ahead(model, source, [])
     asked = [Asked(question) for question in request.questions]
-    readable = _readable(model, source, fields, request, read)
-    looks, following = next(readable), next(readable, None)
-    while following:
-        for one in asked:
-            one.ask(model, looks, request.sampling)
-        looks, following = following, next(readable, None)
+    with closing(_readable(model, source, fields, request, read)) as readable:
+        looks, following = next(readable), next(readable, None)
+        while following:
+            for one in asked:
+                one.ask(model, looks, request.sampling)
+            looks, following = following, next(readable, None)
     for one in asked:  # each told as soon as it is complete
         streams = len(fields) == 1 and not one.question.options
         one.ask(model, looks, request.sampling, on_text if streams else _say_nothing)
@@ -181,22 +182,23 @@ def _with_control(model: Model, look: Look, control: Control) -> list[Look]:
 
 def _readable(
     model: Model, source: Source, fields: list[Field], request: Request, read: ReadAhead
-) -> Iterator[list[Look]]:
+) -> Generator[list[Look]]:
     """Every field that can be read, at least one; of several the others are left out, which the source then warns of.
 
     Raises InputError when none can be read.
     """
     unread: list[int] = []
-    for number, each in enumerate(fields):
-        if request.is_late and number > len(unread):
-            source.warnings.append(f"--time-limit: {len(fields) - number} fields were not looked at")
-            break
-        try:
-            yield _with_control(model, read.look(model, source, each), request.control)
-        except InputError:
-            unread.append(each.frame if source.frames > 1 else each.id)
-            if len(unread) == len(fields):
-                raise
+    with closing(read_in_turn(lambda field: read.look(model, source, field), fields)) as coming:
+        for number, (each, look) in enumerate(zip(fields, coming, strict=True)):
+            if request.is_late and number > len(unread):
+                source.warnings.append(f"--time-limit: {len(fields) - number} fields were not looked at")
+                break
+            try:
+                yield _with_control(model, look.result(), request.control)
+            except InputError:
+                unread.append(each.frame if source.frames > 1 else each.id)
+                if len(unread) == len(fields):
+                    raise
     if unread:
         what, numbers = "frames" if source.frames > 1 else "fields", ", ".join(map(str, unread))
         source.warnings.append(f"{len(unread)} of {len(fields)} {what} could not be read and were left out: {numbers}")

@@ -1,7 +1,6 @@
 """A slide from the question to the evidence: the search with the model, GeoJSON, overlay, views."""
 
 import json
-from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +14,6 @@ from dragonfly_cli.engine.checkpoints import find_checkpoint
 from dragonfly_cli.geometry import Box
 from dragonfly_cli.output.geojson import as_geojson
 from dragonfly_cli.output.overlay import round_length
-from dragonfly_cli.readers import open_source
-from dragonfly_cli.readers.ahead import SourceAhead
 from dragonfly_med import DragonflyForCausalLM, DragonflyProcessor
 from dragonfly_med.crops import cut_crops, draw_canvases, normalize
 from dragonfly_med.views import ViewPlan
@@ -212,15 +209,3 @@ def test_a_time_limit_ends_the_search_with_an_answer(asked):
     record = dragonfly("ask", slide, QUESTION, "--time-limit", "0.001", "--json").json
     assert [field["role"] for field in record["fields"]] == ["overview"]
     assert any(warning.startswith("--time-limit: ") for warning in record["warnings"])
-
-
-def test_reading_ahead_changes_no_pixel(asked):
-    *_, slide = asked
-    source = open_source(slide)
-    boxes = [Box(x, 200, 672, 448) for x in (100, 700, 900, 1300)]
-    sizes = [(112, 112), (224, 224), (672, 448)]
-    with closing(SourceAhead(source, boxes, lambda size_wh: sizes[1:])) as ahead:
-        assert ahead.size_wh == source.size_wh
-        for box in [*boxes, boxes[0]]:
-            seen = [ahead.view(box).resize(size).tobytes() for size in sizes]
-            assert seen == [source.view(box).resize(size).tobytes() for size in sizes]
