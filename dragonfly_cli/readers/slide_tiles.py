@@ -16,7 +16,7 @@ from PIL import Image
 from dragonfly_cli.geometry import Box
 from dragonfly_cli.readers.pyramid import TileError, plan_tiles
 
-KEPT_BYTES = 32 * 2**20  # of decoded tiles, so that those on the edge of two blocks are decoded once
+KEPT_BYTES = 16 * 2**20  # of decoded tiles of a level, so that those on the edge of two blocks are decoded once
 DECODE_ERRORS = (RuntimeError, ValueError, OSError, IndexError, TypeError)  # tifffile, imagecodecs
 # Formats whose tiles lie on a plain grid from the origin and are what OpenSlide shows; others clip or overlap them.
 _PLAIN_GRIDS = ("aperio", "generic-tiff")
