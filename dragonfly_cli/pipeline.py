@@ -20,7 +20,7 @@ from dragonfly_cli.engine.control import compare, controlled
 from dragonfly_cli.engine.model import Model, load_model
 from dragonfly_cli.engine.questions import Question, check_rule
 from dragonfly_cli.engine.synthesis import synthesised
-from dragonfly_cli.errors import InputError
+from dragonfly_cli.errors import ChangedError, InputError
 from dragonfly_cli.fields import Field
 from dragonfly_cli.options import Aggregate, AnswerOptions, Control
 from dragonfly_cli.output.record import answer_record, source_record
@@ -185,7 +185,7 @@ def _readable(
 ) -> Generator[list[Look]]:
     """Every field that can be read, at least one; of several the others are left out, which the source then warns of.
 
-    Raises InputError when none can be read.
+    Raises InputError when none can be read, and when the file has changed meanwhile.
     """
     unread: list[int] = []
     with closing(read_in_turn(lambda field: read.look(model, source, field), fields)) as coming:
@@ -195,6 +195,8 @@ def _readable(
                 break
             try:
                 yield _with_control(model, look.result(), request.control)
+            except ChangedError:
+                raise
             except InputError:
                 unread.append(each.frame if source.frames > 1 else each.id)
                 if len(unread) == len(fields):

@@ -192,6 +192,30 @@ def test_a_bad_tile_is_told_in_the_record(tmp_path: Path):
     assert any("level 0, column 0, row 0" in warning for warning in record["warnings"])
 
 
+@pytest.mark.parametrize("kept", [1000, 60_000])
+def test_a_slide_that_was_cut_short_is_told_in_our_words_alone(asked, tmp_path, kept, capfd):
+    *_, slide = asked
+    (tmp_path / "cut.svs").write_bytes(slide.read_bytes()[:kept])
+    expect_error(dragonfly("ask", tmp_path / "cut.svs", QUESTION), 4, "cut.svs: the file is cut short")
+    assert capfd.readouterr().err == ""  # nor any of libtiff's
+
+
+def test_a_slide_that_changes_meanwhile_gives_no_answer(tmp_path):
+    path = write_svs(tmp_path / "slide.svs", SIZE_WH)
+
+    def write_on(module, args, output):
+        if isinstance(module, DragonflyForCausalLM):
+            with path.open("ab") as file:
+                file.write(b"more")
+
+    handle = torch.nn.modules.module.register_module_forward_hook(write_on)
+    try:
+        outcome = dragonfly("ask", path, QUESTION, "--budget", "6", "--rank", "spread", "--json")
+    finally:
+        handle.remove()
+    expect_error(outcome, 4, "slide.svs: it changed while it was read")
+
+
 def test_zero_tissue_is_told_and_answered(tmp_path: Path):
     path = write_svs(tmp_path / "glass.svs", pixels=np.full((1100, 1500, 3), 243, np.uint8))
     record = dragonfly("ask", path, QUESTION, "--budget", "2", "--json").json
