@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 from make_files import tissue_like, write_svs
-from PIL import Image
+from PIL import Image, ImageFont
 from run_dragonfly import dragonfly, expect_error
 
 from dragonfly_cli.engine.checkpoints import find_checkpoint
 from dragonfly_cli.geometry import Box
 from dragonfly_cli.output.geojson import as_geojson
-from dragonfly_cli.output.overlay import round_length
+from dragonfly_cli.output.overlay import round_length, wrapped
 from dragonfly_med import DragonflyForCausalLM, DragonflyProcessor
 from dragonfly_med.crops import cut_crops, draw_canvases, normalize
 from dragonfly_med.views import ViewPlan
@@ -233,3 +233,13 @@ def test_a_time_limit_ends_the_search_with_an_answer(asked):
     record = dragonfly("ask", slide, QUESTION, "--time-limit", "0.001", "--json").json
     assert [field["role"] for field in record["fields"]] == ["overview"]
     assert any(warning.startswith("--time-limit: ") for warning in record["warnings"])
+
+
+def test_a_long_answer_is_wrapped_and_at_last_shortened():
+    font = ImageFont.load_default(26)
+    text = " ".join(f"word{number}" for number in range(60))
+    lines = wrapped(text, font, 800)
+    assert len(lines) == 4 and all(font.getlength(line) <= 800 for line in lines)
+    assert text.startswith(" ".join(lines).rstrip("…")) and lines[-1].endswith("…")
+    assert wrapped("  Is there\nnecrosis? ", font, 800) == ["Is there necrosis?"]
+    assert wrapped("x" * 400, font, 800)[0].endswith("…")
