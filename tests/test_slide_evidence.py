@@ -200,6 +200,11 @@ def test_a_slide_that_was_cut_short_is_told_in_our_words_alone(asked, tmp_path, 
     assert capfd.readouterr().err == ""  # nor any of libtiff's
 
 
+def test_a_tiff_without_its_directory_is_damaged_and_not_of_an_unknown_kind(tmp_path):
+    (tmp_path / "cut.svs").write_bytes(b"II*\0\xff\xff\xff\0" + b"tiles" * 100)  # slides may end with the directory
+    expect_error(dragonfly("info", tmp_path / "cut.svs"), 4, "cut.svs: the image data is damaged")
+
+
 def test_a_slide_that_changes_meanwhile_gives_no_answer(tmp_path):
     path = write_svs(tmp_path / "slide.svs", SIZE_WH)
 

@@ -20,6 +20,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from dragonfly_cli.errors import InputError
 from dragonfly_cli.geometry import Box
 from dragonfly_cli.options import OpenOptions
+from dragonfly_cli.readers import TIFF_MAGICS
 from dragonfly_cli.readers.source import MppSource, SourceKind
 
 FORMATS = ("PNG", "JPEG", "MPO", "TIFF", "GIF", "BMP", "WEBP", "JPEG2000", "PPM", "AVIF")
@@ -155,8 +156,10 @@ class RasterSource:
         try:
             with own_pixel_limit():
                 image = Image.open(self.path)
-        except UnidentifiedImageError:
-            raise self._unknown() from None
+        except UnidentifiedImageError as error:
+            with self.path.open("rb") as file:
+                is_tiff = file.read(4) in TIFF_MAGICS
+            raise (self._broken(error) if is_tiff else self._unknown()) from None
         except DECODE_ERRORS as error:
             raise self._broken(error) from None
         if image.format not in FORMATS:

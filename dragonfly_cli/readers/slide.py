@@ -19,7 +19,7 @@ from PIL import Image
 from dragonfly_cli.errors import ChangedError, InputError
 from dragonfly_cli.geometry import Box
 from dragonfly_cli.options import OpenOptions
-from dragonfly_cli.readers import slide_openslide, slide_tiff
+from dragonfly_cli.readers import TIFF_MAGICS, slide_openslide, slide_tiff
 from dragonfly_cli.readers.colour import ToSrgb
 from dragonfly_cli.readers.pyramid import (
     WHITE,
@@ -41,7 +41,6 @@ KEPT_PIXELS = 2_000_000  # a region this small is kept for the next size of the 
 MOST_BAD_TILES = 100
 _BAD_TILES = "these tiles of the slide are shown"
 _NAMED_TILES = 5
-TIFF_MAGICS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
 def is_known(path: Path) -> bool:
