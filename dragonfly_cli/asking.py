@@ -9,7 +9,7 @@ from typing import Any
 
 from dragonfly_cli.engine.checkpoints import Checkpoint, canvas_of, find_checkpoint
 from dragonfly_cli.engine.forms import as_form
-from dragonfly_cli.engine.questions import Question, as_question
+from dragonfly_cli.engine.questions import Question, as_question, check_rule
 from dragonfly_cli.errors import InputError, NoInputError, UsageError
 from dragonfly_cli.fields import LookPlan, arranged, check_looking, plan_looks
 from dragonfly_cli.options import (
@@ -64,6 +64,7 @@ def ask_image(
     output = None if printing.output in (None, STDOUT) else printing.output
     check_evidence(evidence, output)
     check_looking(looking)
+    check_rule(questions, answering.aggregate)
     checkpoint = find_checkpoint(answering.model)
     settings = asdict(opening) | asdict(looking)
     opened = arranged(open_source(image, opening), looking)  # before torch is imported: a bad path is told at once

@@ -38,6 +38,10 @@ class InputError(DragonflyError):
     exit_code = 4
 
 
+class ChangedError(InputError):
+    """An input is no longer the file that was opened: what was read of it before must not be used."""
+
+
 class ModelError(DragonflyError):
     """The model is missing, gated, corrupt or of an unknown kind."""
 

@@ -36,12 +36,12 @@ from dragonfly_cli.options import (
     LookOptions,
     ModelOption,
     OpenOptions,
-    Picture,
     PrintOptions,
     Quant,
     QuantOption,
     QuestionOption,
     QuestionsFileOption,
+    ViewOptions,
 )
 from dragonfly_cli.template_commands import template_app
 
@@ -235,17 +235,20 @@ def info(image: ImageArgument, json: JsonOption = False, *, opening: OpenOptions
 def view(
     image: ImageArgument,
     output: Annotated[Path, typer.Option("--output", "-o", envvar="DRAGONFLY_OUTPUT", help="The PNG to write.")],
-    what: Annotated[Picture, typer.Option("--what", envvar="DRAGONFLY_WHAT", help="What to draw.")] = Picture.crops,
-    model: ModelOption = "auto",
+    question: QuestionOption = None,
     *,
+    form: FormOptions,
+    viewing: ViewOptions,
     opening: OpenOptions,
     looking: LookOptions,
     debug: DebugOption = False,
 ) -> None:
-    """Draw exactly what the model will see; no weights are loaded."""
+    """Draw exactly what the model will see. Weights are loaded only to search a slide, or for a question."""
+    from dragonfly_cli.asking import gather_questions
     from dragonfly_cli.viewing import draw_view
 
-    draw_view(image, output, what, model, opening, looking)
+    questions = gather_questions(question or [], None, form) if question or form.template else []
+    draw_view(image, output, questions, viewing, opening, looking)
 
 
 @app.command()

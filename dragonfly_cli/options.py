@@ -59,6 +59,7 @@ class Aggregate(StrEnum):
     mean = "mean"
     top3_mean = "top3-mean"
     vote = "vote"
+    synthesise = "synthesise"
 
 
 class Rank(StrEnum):
@@ -119,6 +120,7 @@ QuantOption = Annotated[
 AttentionOption = Annotated[
     Attention, typer.Option("--attn", envvar="DRAGONFLY_ATTN", help="auto takes FlashAttention where it is installed.")
 ]
+PictureOption = Annotated[Picture, typer.Option("--what", envvar="DRAGONFLY_WHAT", help="What to draw.")]
 OutputOption = Annotated[
     Path | None,
     typer.Option("--output", "-o", envvar="DRAGONFLY_OUTPUT", help="Write to this file; - is stdout."),
@@ -357,6 +359,17 @@ class AnswerOptions:
     aggregate: AggregateOption = Aggregate.auto
     abstain: AbstainOption = 0.0
     control: ControlOption = Control.none
+
+
+@dataclass(frozen=True)
+class ViewOptions:
+    """What ``view`` draws, and the model that chooses and cuts it."""
+
+    what: PictureOption = Picture.crops
+    model: ModelOption = "auto"
+    device: DeviceOption = "auto"
+    quant: QuantOption = Quant.auto
+    attn: AttentionOption = Attention.auto
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@
 are looked at in ``fields``, what is said of them in ``engine``.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from time import monotonic
@@ -18,12 +18,14 @@ from dragonfly_cli.engine.answering import FieldAnswer, Look, answer, check_ques
 from dragonfly_cli.engine.checkpoints import Checkpoint
 from dragonfly_cli.engine.control import compare, controlled
 from dragonfly_cli.engine.model import Model, load_model
-from dragonfly_cli.engine.questions import Question
-from dragonfly_cli.errors import InputError
+from dragonfly_cli.engine.questions import Question, check_rule
+from dragonfly_cli.engine.synthesis import synthesised
+from dragonfly_cli.errors import ChangedError, InputError
 from dragonfly_cli.fields import Field
 from dragonfly_cli.options import Aggregate, AnswerOptions, Control
 from dragonfly_cli.output.record import answer_record, source_record
 from dragonfly_cli.readers import Source
+from dragonfly_cli.readers.ahead import read_in_turn
 from dragonfly_med.generation import Sampling
 
 
@@ -62,6 +64,7 @@ def prepare(
 
 def as_request(model: Model, questions: list[Question], options: AnswerOptions, settings: dict[str, Any]) -> Request:
     """The same with a model that is loaded already."""
+    check_rule(questions, options.aggregate)
     for question in questions:
         check_question(model, question)
     sampling = Sampling(options.max_tokens, options.temperature, options.seed)
@@ -109,21 +112,21 @@ def answer_source(
 ) -> Iterator[dict[str, Any]]:
     """Yields one record per question, in their order; ``on_text`` is called with the answer, in pieces as they come.
 
-    The pixels of every field are read once, here or in ``read``, and the network reads them once. Raises DragonflyError
-    for an image that cannot be read.
+    The pixels of every field are read once, here or in ``read``, and the network reads them once; while it does, those
+    of the next field are read. Raises DragonflyError for an image that cannot be read.
     """
     read = read or read_ahead(model, source, [])
     asked = [Asked(question) for question in request.questions]
-    readable = _readable(model, source, fields, request, read)
-    looks, following = next(readable), next(readable, None)
-    while following:
-        for one in asked:
-            one.ask(model, looks, request.sampling)
-        looks, following = following, next(readable, None)
+    with closing(_readable(model, source, fields, request, read)) as readable:
+        looks, following = next(readable), next(readable, None)
+        while following:
+            for one in asked:
+                one.ask(model, looks, request.sampling)
+            looks, following = following, next(readable, None)
     for one in asked:  # each told as soon as it is complete
         streams = len(fields) == 1 and not one.question.options
         one.ask(model, looks, request.sampling, on_text if streams else _say_nothing)
-        combined = one.combined(request)
+        combined = one.combined(model, request)
         if not streams:
             on_text(combined.text)
         yield answer_record(source, read.facts, combined, model.identity, request.settings)
@@ -144,13 +147,18 @@ class Asked:
         self.seen.append(answer(model, seen, self.question, sampling, on_text))
         self.unseen += [answer(model, look, self.question, sampling) for look in unseen]
 
-    def combined(self, request: Request) -> Answer:
-        told = abstain_within(aggregate(self.seen, request.rule), request.abstain)
+    def combined(self, model: Model, request: Request) -> Answer:
+        told = _as_one(model, self.seen, request)
         told = replace(told, calibrated=_calibrated(told, request.calibration))
         if not self.unseen:
             return told
-        without = abstain_within(aggregate(self.unseen, request.rule), request.abstain)
-        return replace(told, control=compare(told, without, request.control))
+        return replace(told, control=compare(told, _as_one(model, self.unseen, request), request.control))
+
+
+def _as_one(model: Model, answers: list[FieldAnswer], request: Request) -> Answer:
+    if request.rule is Aggregate.synthesise and len(answers) > 1:
+        return synthesised(model, answers, request.sampling)
+    return abstain_within(aggregate(answers, request.rule), request.abstain)
 
 
 def _calibrated(told: Answer, calibration: dict[str, Fit]) -> dict[str, float] | None:
@@ -174,22 +182,25 @@ def _with_control(model: Model, look: Look, control: Control) -> list[Look]:
 
 def _readable(
     model: Model, source: Source, fields: list[Field], request: Request, read: ReadAhead
-) -> Iterator[list[Look]]:
+) -> Generator[list[Look]]:
     """Every field that can be read, at least one; of several the others are left out, which the source then warns of.
 
-    Raises InputError when none can be read.
+    Raises InputError when none can be read, and when the file has changed meanwhile.
     """
     unread: list[int] = []
-    for number, each in enumerate(fields):
-        if request.is_late and number > len(unread):
-            source.warnings.append(f"--time-limit: {len(fields) - number} fields were not looked at")
-            break
-        try:
-            yield _with_control(model, read.look(model, source, each), request.control)
-        except InputError:
-            unread.append(each.frame if source.frames > 1 else each.id)
-            if len(unread) == len(fields):
+    with closing(read_in_turn(lambda field: read.look(model, source, field), fields)) as coming:
+        for number, (each, look) in enumerate(zip(fields, coming, strict=True)):
+            if request.is_late and number > len(unread):
+                source.warnings.append(f"--time-limit: {len(fields) - number} fields were not looked at")
+                break
+            try:
+                yield _with_control(model, look.result(), request.control)
+            except ChangedError:
                 raise
+            except InputError:
+                unread.append(each.frame if source.frames > 1 else each.id)
+                if len(unread) == len(fields):
+                    raise
     if unread:
         what, numbers = "frames" if source.frames > 1 else "fields", ", ".join(map(str, unread))
         source.warnings.append(f"{len(unread)} of {len(fields)} {what} could not be read and were left out: {numbers}")

@@ -5,7 +5,6 @@ What a glance at a part of the slide is worth comes from ``engine.glance``; how 
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
@@ -21,7 +20,6 @@ from dragonfly_cli.geometry import Box
 from dragonfly_cli.options import Rank
 from dragonfly_cli.pipeline import ReadAhead, Request, answer_source
 from dragonfly_cli.readers import Source
-from dragonfly_cli.readers.ahead import SourceAhead
 
 KEPT_BYTES = 256 * 2**20  # of glances; the built-in model's take 38 KB each, the published v2's 5 MB
 
@@ -46,9 +44,7 @@ def answer_planned(
         )
     chooser = Chooser(model, source, plan.certain, plan.search)
     for fields, questions in chooser.groups(request.questions, plan.search.rank):
-        boxes = [field.box for field in fields]
-        with closing(SourceAhead(source, boxes, lambda size_wh: model.processor.plan(size_wh).canvas_sizes)) as ahead:
-            yield from answer_source(model, ahead, fields, replace(request, questions=questions), on_text, read)
+        yield from answer_source(model, source, fields, replace(request, questions=questions), on_text, read)
 
 
 def ranking(model: Model, rank: Rank, question: Question) -> Rank:

@@ -1,53 +1,115 @@
-"""``view``: draws what the model will see, from the same readers, fields and crop geometry."""
+"""``view``: draws what the model will see, from the same readers, fields, search and crop geometry.
 
+The fields of a searched slide are those that ``ask`` chooses for the question, or ``caption`` where there is none.
+Weights are loaded for that search, and for a question; where they are, the crops that the model zooms in on are marked.
+"""
+
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from dragonfly_cli.engine.checkpoints import canvas_of, find_checkpoint
+from dragonfly_cli.engine.checkpoints import Checkpoint, canvas_of, find_checkpoint
+from dragonfly_cli.engine.questions import Question, caption_question
 from dragonfly_cli.errors import ModelError
-from dragonfly_cli.fields import Field, arranged, check_looking, field_view, plan_looks
+from dragonfly_cli.fields import Field, LookPlan, arranged, check_looking, field_view, plan_looks
 from dragonfly_cli.geometry import Box
-from dragonfly_cli.options import LookOptions, OpenOptions, Picture
+from dragonfly_cli.options import LookOptions, OpenOptions, Picture, Rank, ViewOptions
 from dragonfly_cli.output.files import check_writable, write_whole
-from dragonfly_cli.readers import Source, open_source
+from dragonfly_cli.readers import Source, View, open_source
+
+if TYPE_CHECKING:  # these import torch and Pillow
+    from PIL.Image import Image
+
+    from dragonfly_cli.engine.model import Model
+    from dragonfly_med.views import ViewPlan
+
+    PlanOf = Callable[[tuple[int, int]], ViewPlan]
 
 
-def draw_view(image: Path, output: Path, what: Picture, model: str, opening: OpenOptions, looking: LookOptions) -> None:
+def draw_view(
+    image: Path,
+    output: Path,
+    questions: list[Question],
+    viewing: ViewOptions,
+    opening: OpenOptions,
+    looking: LookOptions,
+) -> None:
     """Writes the picture as PNG; raises DragonflyError and writes nothing if it cannot be drawn."""
     check_writable(output)
     check_looking(looking)
-    canvas_wh = canvas_of(find_checkpoint(model))
-    source = arranged(open_source(image, opening), looking)
-    try:
-        fields = plan_looks(source, looking, canvas_wh).fields
-        picture = _draw(source, fields, what, model)
-    finally:
-        source.close()
+    checkpoint = find_checkpoint(viewing.model)
+    with closing(arranged(open_source(image, opening), looking)) as source:
+        plan = plan_looks(source, looking, canvas_of(checkpoint))
+        picture = _draw(source, plan, questions, viewing, checkpoint)
     write_whole(output, lambda part: picture.save(part, format="PNG"))
 
 
-def _draw(source: Source, fields: list[Field], what: Picture, model: str):
+def _draw(
+    source: Source, plan: LookPlan, questions: list[Question], viewing: ViewOptions, checkpoint: Checkpoint
+) -> "Image":
     from dragonfly_cli.output import pictures
 
-    view = field_view(source, fields[0])
-    if what is Picture.display:
-        return pictures.display_picture(view)
-    if what is Picture.fields:
+    if viewing.what is Picture.display:
+        return pictures.display_picture(field_view(source, plan.fields[0]))
+    searches = plan.search is not None and plan.search.rank is not Rank.spread
+    model = _load(checkpoint, viewing) if questions or searches else None
+    fields = _chosen(model, source, plan, questions or [caption_question()]) if model else plan.fields
+    if viewing.what is Picture.fields:
         return pictures.fields_picture(source.view(Box(0, 0, *source.size_wh), fields[0].frame), fields)
-    views = [field_view(source, field) for field in fields]
-    return pictures.sheet_of([pictures.crops_picture(view, _plan(view.size, model)) for view in views])
+    plan_of = model.processor.plan if model else _configured(checkpoint)
+    return pictures.sheet_of([_crops(field_view(source, field), plan_of, model) for field in fields])
 
 
-def _plan(size_wh: tuple[int, int], model: str):
-    """The crops that ``model`` cuts, from its configuration alone."""
+def _load(checkpoint: Checkpoint, viewing: ViewOptions) -> "Model":
+    from dragonfly_cli.engine.model import load_model
+
+    return load_model(checkpoint, viewing.device, viewing.quant, viewing.attn)
+
+
+def _chosen(model: "Model", source: Source, plan: LookPlan, questions: list[Question]) -> list[Field]:
+    """The fields of all questions, each of them once."""
+    if plan.search is None:
+        return plan.fields
+    from dragonfly_cli.searching import Chooser
+
+    groups = Chooser(model, source, plan.certain, plan.search).groups(questions, plan.search.rank)
+    return list({field.box: field for fields, _ in groups for field in fields}.values())
+
+
+def _crops(view: View, plan_of: "PlanOf", model: "Model | None") -> "Image":
+    from dragonfly_cli.output.pictures import crops_picture
+    from dragonfly_med.crops import draw_canvases
+
+    plan = plan_of(view.size)
+    canvases = draw_canvases(view, plan)
+    return crops_picture(canvases, plan, _zoomed_in(model, canvases, plan) if model else [])
+
+
+def _zoomed_in(model: "Model", canvases: "list[Image]", plan: "ViewPlan") -> list[int]:
+    """The high crops that v1 reads at full length, by number; v2 reads all of them in the same way."""
+    if model.identity.architecture != "dragonfly-v1":
+        return []
+    import torch
+
+    from dragonfly_med.crops import cut_crops, normalize
+
+    pixels = torch.from_numpy(normalize(cut_crops(canvases, plan)))[None]
+    with torch.inference_mode():
+        selected: list[int] = model.network.select_crops(pixels.to(model.device))[0].tolist()
+    return selected
+
+
+def _configured(checkpoint: Checkpoint) -> "PlanOf":
+    """The crops that a model cuts, from its configuration alone; raises ModelError."""
     from dragonfly_med import CheckpointError, DragonflyConfig
     from dragonfly_med.loading import existing_folder
     from dragonfly_med.views import plan_views
 
-    checkpoint = find_checkpoint(model)
     try:
         config = DragonflyConfig.from_pretrained(existing_folder(checkpoint.folder), local_files_only=True)
     except (CheckpointError, OSError) as error:
         raise ModelError(
             f"model {checkpoint.id}: its config.json cannot be read", "give the folder of a Dragonfly checkpoint"
         ) from error
-    return plan_views(size_wh, config.crop_side_px, config.architecture)
+    return lambda size_wh: plan_views(size_wh, config.crop_side_px, config.architecture)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from make_files import write_dicom
+from make_files import write_dicom, write_svs
 from PIL import Image
 from run_dragonfly import Outcome, dragonfly, expect_error
 
@@ -171,3 +171,9 @@ def read_until(handle: int, end: bytes) -> bytes:
     while not seen or end not in seen:
         seen += os.read(handle, 4096)
     return seen
+
+
+def test_of_a_slide_it_is_told_that_a_conversation_does_not_search_it(tmp_path: Path) -> None:
+    outcome = chat(write_svs(tmp_path / "slide.svs"))
+    assert outcome.code == 0 and "looking at: overview" in outcome.stderr
+    assert "one field at a time, which /region and /zoom move; ask searches a slide" in outcome.stderr

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
 from make_files import tissue_like, write_png, write_svs
 from run_dragonfly import dragonfly, expect_error
 
 from dragonfly_cli.errors import UsageError
-from dragonfly_cli.fields import plan_looks
+from dragonfly_cli.fields import field_mpp, plan_looks
 from dragonfly_cli.fields.grid import Grid, spread_cells
 from dragonfly_cli.fields.search import GLANCES_PER_FIELD, ZoomSearch
 from dragonfly_cli.fields.tissue import Tissue, mask_of
@@ -187,6 +188,16 @@ def test_the_scale_that_was_asked_for_decides_the_size_of_a_field(slide, looking
     assert {field.box.size_wh for field in plan(slide, **looking).fields if field.role == "zoom"} == {size}
 
 
+def test_pixels_that_are_not_square_are_shown_in_their_true_shape(tmp_path):
+    per_cm = {"resolution": (20_000, 10_000), "resolutionunit": "CENTIMETER"}  # 0.5 by 1 micron
+    tifffile.imwrite(tmp_path / "a.tif", tissue_like((3000, 1500)), tile=(256, 256), photometric="rgb", **per_cm)
+    source = open_source(tmp_path / "a.tif")
+    assert source.mpp == (0.5, 1.0)
+    fields = plan_looks(source, LookOptions(), CANVAS_WH).fields[1:]
+    assert fields and {field.box.size_wh for field in fields} == {(2 * CANVAS_WH[0], CANVAS_WH[1])}
+    assert {field_mpp(source, field, CANVAS_WH) for field in fields} == {1.0}
+
+
 def test_a_slide_that_fits_one_field_is_one_field(tmp_path):
     path = write_svs(tmp_path / "small.svs", (600, 400), downsamples=())
     assert [(field.role, field.box) for field in plan(path).fields] == [("overview", Box(0, 0, 600, 400))]
@@ -236,6 +247,9 @@ def test_a_region_that_reaches_beyond_the_slide_is_cut_and_told(slide):
         (["--level", "7"], "2 levels"),
         (["--time-limit", "-1"], "above 0"),
         (["--roi-class", "Tumor"], "--roi"),
+        (["--slice", "1"], "--slice is for what has slices"),
+        (["--montage", "2x2"], "--montage is for what has slices"),
+        (["--frame", "3"], "has 1 frame"),
     ],
 )
 def test_what_cannot_be_meant_is_told(slide, options, words):
@@ -297,7 +311,21 @@ def test_outlines_that_are_none_are_told(slide, roi, tmp_path):
         expect_error(dragonfly("ask", slide, "Is it?", "--roi", path), 4, path.name)
     far = tmp_path / "far.geojson"
     far.write_text(json.dumps(feature("x", "Polygon", [ring(9000, 9000, 9100, 9100)])))
-    expect_error(dragonfly("ask", slide, "Is it?", "--roi", far), 2, "outside")
+    outcome = dragonfly("ask", slide, "Is it?", "--roi", far)
+    expect_error(outcome, 2, "outside", "4000 x 3000 px")
+    assert "--no-bounds-offset" not in outcome.stderr  # this slide has no offset
+
+
+def test_outlines_are_understood_before_a_pixel_is_read(tmp_path):
+    path = write_svs(tmp_path / "a.svs", (2000, 1500), downsamples=())
+    with tifffile.TiffFile(path) as tiff:
+        first, last = tiff.pages[0].dataoffsets[0], tiff.pages[0].dataoffsets[-1]
+    with path.open("r+b") as file:
+        file.seek(first)
+        file.write(b"\0" * (last - first))
+    (tmp_path / "roi.geojson").write_text("nothing")
+    expect_error(dragonfly("ask", path, "Is it?", "--roi", tmp_path / "roi.geojson"), 4, "roi.geojson: it is not JSON")
+    expect_error(dragonfly("ask", path, "Is it?"), 4, "a.svs", "tiles are damaged")
 
 
 def test_a_blurred_slide_is_told(tmp_path):

@@ -107,3 +107,11 @@ def test_an_interrupt_in_the_middle_of_a_pass_leaves_no_trace(loaded: Loaded) ->
             reading.logits(prompt)
         hook.remove()
         same(reading.logits(prompt)[-1], separately(loaded, prompt)[-1])
+
+
+def test_text_can_be_read_without_a_picture(loaded: Loaded) -> None:
+    model, processor, _ = loaded
+    ids = processor.text_ids(processor.prompt(QUESTIONS[0]))
+    with torch.inference_mode():
+        whole = model(input_ids=torch.tensor([ids])).logits[0]
+    same(Reading(model, [], None).logits(ids)[-1], whole[-1])

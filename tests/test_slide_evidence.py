@@ -1,23 +1,22 @@
 """A slide from the question to the evidence: the search with the model, GeoJSON, overlay, views."""
 
 import json
-from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from make_files import tissue_like, write_svs
-from PIL import Image
+from PIL import Image, ImageFont
 from run_dragonfly import dragonfly, expect_error
 
 from dragonfly_cli.engine.checkpoints import find_checkpoint
 from dragonfly_cli.geometry import Box
 from dragonfly_cli.output.geojson import as_geojson
-from dragonfly_cli.output.overlay import round_length
-from dragonfly_cli.readers import open_source
-from dragonfly_cli.readers.ahead import SourceAhead
-from dragonfly_med import DragonflyProcessor
-from dragonfly_med.crops import cut_crops, draw_canvases
+from dragonfly_cli.output.overlay import round_length, wrapped
+from dragonfly_med import DragonflyForCausalLM, DragonflyProcessor
+from dragonfly_med.crops import cut_crops, draw_canvases, normalize
+from dragonfly_med.views import ViewPlan
 
 QUESTION = "Is there a tumour?"
 SIZE_WH = (2000, 1500)
@@ -86,10 +85,79 @@ def test_the_overlay_shows_the_fields_in_the_colour_of_their_vote(asked):
     assert picture.width > 1500
 
 
-def test_view_draws_every_field_as_the_model_gets_it(asked, tmp_path):
+GAP, FIELD_GAP, FRAME = 4, 40, [230, 120, 0]
+
+
+def taken_apart(picture: Path, plans: list[ViewPlan]) -> list[list[np.ndarray]]:
+    """The crops of every field as ``view`` lays them out: each with the line of the gap on its left."""
+    sheet = np.asarray(Image.open(picture))
+    fields, top = [], GAP
+    for plan in plans:
+        side = plan.side_px
+        middle_rows, high_rows = plan.middle_grid[1], plan.high_grid[1]
+        high_y = top + middle_rows * (side + GAP) - GAP + 3 * GAP
+        origins = [(GAP, top), (GAP + side + 3 * GAP, top), (GAP, high_y)]
+        crops = []
+        for (left, y), (columns, rows) in zip(origins, plan.grids, strict=True):
+            for row, column in np.ndindex(rows, columns):
+                x0, y0 = left + column * (side + GAP), y + row * (side + GAP)
+                crops.append(sheet[y0 : y0 + side, x0 - 1 : x0 + side])
+        fields.append(crops)
+        top = high_y + high_rows * (side + GAP) + FIELD_GAP + GAP
+    assert top - FIELD_GAP - GAP == sheet.shape[0]
+    return fields
+
+
+@pytest.fixture
+def given():
+    """The pixels [crops, 3, side, side] of every image that a Dragonfly is given, in order."""
+    seen = []
+
+    def note(module, args, keywords, output):
+        if isinstance(module, DragonflyForCausalLM) and keywords.get("pixel_values") is not None:
+            seen.append(keywords["pixel_values"][0].numpy())
+
+    handle = torch.nn.modules.module.register_module_forward_hook(note, with_kwargs=True)
+    yield seen
+    handle.remove()
+
+
+@pytest.mark.parametrize("question", [QUESTION, "What kind of tissue is this?", None])
+def test_view_draws_the_fields_and_the_crops_that_the_model_is_given(asked, tmp_path, given, question):
     *_, slide = asked
-    assert dragonfly("view", slide, "--budget", "3", "-o", tmp_path / "seen.png").code == 0
-    sheet = np.asarray(Image.open(tmp_path / "seen.png"))
+    options = ["--budget", "3"]
+    command = ["ask", slide, question] if question else ["caption", slide]
+    record = dragonfly(*command, *options, "--json", "--max-tokens", "2").json
+    assert [field["role"] for field in record["fields"]] == ["overview", "zoom", "zoom"]
+    asking = ["-q", question] if question else []
+    assert dragonfly("view", slide, *asking, *options, "-o", tmp_path / "seen.png").code == 0
+    processor = DragonflyProcessor.from_pretrained(find_checkpoint("demo").folder)
+    boxes = [Box(**field["box"]) for field in record["fields"]]
+    plans = [processor.plan(box.size_wh) for box in boxes]
+    drawn = taken_apart(tmp_path / "seen.png", plans)
+    assert len(given) == len(drawn) == 3
+    for pixels, crops, field, box, plan in zip(given, drawn, record["fields"], boxes, plans, strict=True):
+        assert np.array_equal(normalize([crop[:, 1:] for crop in crops]), pixels)
+        marked = [number for number, crop in enumerate(crops[5:]) if (crop[:, 0] == FRAME).all()]
+        places = [plan.high_crop(number).box_in(box.size_wh) for number in marked]
+        assert len(marked) == 12
+        assert [(x + box.x, y + box.y) for x, y, _, _ in places] == [(b["x"], b["y"]) for b in field["selected"]]
+        assert not any((crop[:, 0] == FRAME).any() for crop in crops[:5])
+
+
+def test_fields_spread_evenly_are_drawn_without_weights(asked, tmp_path):
+    *_, slide = asked
+    model = tmp_path / "model"
+    model.mkdir()
+    config = {"model_type": "dragonfly", "image_encoder": "openai/clip-vit-base-patch32"}
+    (model / "config.json").write_text(json.dumps(config))
+    call = ["view", slide, "-m", model, "-o", tmp_path / "seen.png"]
+    assert dragonfly(*call, "--rank", "spread", "--what", "fields").code == 0
+    expect_error(dragonfly(*call), 5, str(model))
+
+
+def test_view_of_a_region_is_what_pillow_makes_of_it(asked, tmp_path):
+    *_, slide = asked
     processor = DragonflyProcessor.from_pretrained(find_checkpoint("demo").folder)
     side = processor.crop_side_px
     region = dragonfly("view", slide, "--region", "700,500,672,448", "-o", tmp_path / "region.png")
@@ -100,7 +168,6 @@ def test_view_draws_every_field_as_the_model_gets_it(asked, tmp_path):
     crops = cut_crops(draw_canvases(box, plan), plan)
     assert np.abs(one[:side, :side].astype(int) - crops[0]).mean() < 2
     assert np.abs(one[-side:, -side:].astype(int) - crops[-1]).max() <= 2
-    assert sheet.shape[0] > 2.9 * one.shape[0]
 
 
 def test_outputs_are_checked_before_any_work(asked, tmp_path):
@@ -125,6 +192,35 @@ def test_a_bad_tile_is_told_in_the_record(tmp_path: Path):
     assert any("level 0, column 0, row 0" in warning for warning in record["warnings"])
 
 
+@pytest.mark.parametrize("kept", [1000, 60_000])
+def test_a_slide_that_was_cut_short_is_told_in_our_words_alone(asked, tmp_path, kept, capfd):
+    *_, slide = asked
+    (tmp_path / "cut.svs").write_bytes(slide.read_bytes()[:kept])
+    expect_error(dragonfly("ask", tmp_path / "cut.svs", QUESTION), 4, "cut.svs: the file is cut short")
+    assert capfd.readouterr().err == ""  # nor any of libtiff's
+
+
+def test_a_tiff_without_its_directory_is_damaged_and_not_of_an_unknown_kind(tmp_path):
+    (tmp_path / "cut.svs").write_bytes(b"II*\0\xff\xff\xff\0" + b"tiles" * 100)  # slides may end with the directory
+    expect_error(dragonfly("info", tmp_path / "cut.svs"), 4, "cut.svs: the image data is damaged")
+
+
+def test_a_slide_that_changes_meanwhile_gives_no_answer(tmp_path):
+    path = write_svs(tmp_path / "slide.svs", SIZE_WH)
+
+    def write_on(module, args, output):
+        if isinstance(module, DragonflyForCausalLM):
+            with path.open("ab") as file:
+                file.write(b"more")
+
+    handle = torch.nn.modules.module.register_module_forward_hook(write_on)
+    try:
+        outcome = dragonfly("ask", path, QUESTION, "--budget", "6", "--rank", "spread", "--json")
+    finally:
+        handle.remove()
+    expect_error(outcome, 4, "slide.svs: it changed while it was read")
+
+
 def test_zero_tissue_is_told_and_answered(tmp_path: Path):
     path = write_svs(tmp_path / "glass.svs", pixels=np.full((1100, 1500, 3), 243, np.uint8))
     record = dragonfly("ask", path, QUESTION, "--budget", "2", "--json").json
@@ -144,13 +240,11 @@ def test_a_time_limit_ends_the_search_with_an_answer(asked):
     assert any(warning.startswith("--time-limit: ") for warning in record["warnings"])
 
 
-def test_reading_ahead_changes_no_pixel(asked):
-    *_, slide = asked
-    source = open_source(slide)
-    boxes = [Box(x, 200, 672, 448) for x in (100, 700, 900, 1300)]
-    sizes = [(112, 112), (224, 224), (672, 448)]
-    with closing(SourceAhead(source, boxes, lambda size_wh: sizes[1:])) as ahead:
-        assert ahead.size_wh == source.size_wh
-        for box in [*boxes, boxes[0]]:
-            seen = [ahead.view(box).resize(size).tobytes() for size in sizes]
-            assert seen == [source.view(box).resize(size).tobytes() for size in sizes]
+def test_a_long_answer_is_wrapped_and_at_last_shortened():
+    font = ImageFont.load_default(26)
+    text = " ".join(f"word{number}" for number in range(60))
+    lines = wrapped(text, font, 800)
+    assert len(lines) == 4 and all(font.getlength(line) <= 800 for line in lines)
+    assert text.startswith(" ".join(lines).rstrip("…")) and lines[-1].endswith("…")
+    assert wrapped("  Is there\nnecrosis? ", font, 800) == ["Is there necrosis?"]
+    assert wrapped("x" * 400, font, 800)[0].endswith("…")

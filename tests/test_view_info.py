@@ -93,6 +93,6 @@ def test_slide_mpp_stands_above_the_file_s(tmp_path: Path) -> None:
 def test_crops_of_a_picture_in_memory_fill_the_sheet() -> None:
     image = Image.new("RGB", (112, 112), "red")
     plan = DragonflyProcessor.from_pretrained(find_checkpoint("demo").folder).plan(image.size)
-    sheet = np.asarray(crops_picture(image, plan))
+    sheet = np.asarray(crops_picture(draw_canvases(image, plan), plan))
     red = (sheet == (255, 0, 0)).all(-1).sum()
     assert red == 29 * 112 * 112

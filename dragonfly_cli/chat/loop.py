@@ -40,6 +40,8 @@ def run_chat(image: Path, opening: OpenOptions, looking: LookOptions, answering:
     with closing(Session(source, field, model, opening, looking, answering)) as session:
         say_notices(checkpoint)
         say(f"note: {where(session)}; /help shows the commands")
+        if source.kind == "slide":
+            say("note: a conversation is about one field at a time, which /region and /zoom move; ask searches a slide")
         with suppress(Quit):
             for line in _lines():
                 _take(session, line)

@@ -99,7 +99,7 @@ class Session:
             self._facts = source_record(self.source)
         asked = Asked(question)
         asked.ask(self._model, self._looks, request.sampling, on_text)
-        told = asked.combined(request)
+        told = asked.combined(self._model, request)
         if question.options:
             on_text(told.text)
         record = answer_record(self.source, self._facts, told, self._model.identity, request.settings)

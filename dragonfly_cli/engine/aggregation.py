@@ -2,7 +2,8 @@
 
 A finding may fill a small part of an image, so by default a yes/no question takes the mean over the three fields that
 say yes most strongly. A choice between options takes the mean probability of each over all fields, because no option is
-more of a finding than another. An open question takes the answer that most fields give.
+more of a finding than another. An open question takes the answer that most fields give; ``synthesise``, which has the
+language model write one from all of them, is in a module of its own (``synthesis``).
 """
 
 from collections import Counter
@@ -20,6 +21,7 @@ from dragonfly_cli.output.notices import HARDLY
 UNCERTAIN = "uncertain"
 
 _MOST = 3
+_MOSTLY_OWN_WORDS = 0.5  # of a final answer; a summary in good words of its own has more in common with its sources
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,30 @@ class ControlAnswer:
 
 
 @dataclass(frozen=True)
+class Synthesis:
+    """How the language model came from the fields' answers to the last word.
+
+    ``prompt`` holds the answers that it read, None where there was nothing to write; ``answers`` counts the different
+    ones, ``left_out`` those of them that were too long to be read with the others. ``from_fields`` is the share of its
+    words that stand in any field's answer.
+    """
+
+    prompt: str | None
+    answers: int
+    left_out: int
+    from_fields: float
+    seconds: float
+
+    @property
+    def warnings(self) -> list[str]:
+        missing = f"{self.left_out} of {self.answers} different answers were left out of the final one: too much text"
+        strange = (
+            f"only {self.from_fields:.0%} of the final answer's words stand in what was said of the fields; read those"
+        )
+        return [missing] * bool(self.left_out) + [strange] * (self.from_fields < _MOSTLY_OWN_WORDS)
+
+
+@dataclass(frozen=True)
 class Answer:
     """One question's answer over all fields; ``aggregate`` is None where there was one field and nothing to combine."""
 
@@ -55,6 +81,7 @@ class Answer:
     abstained: bool = False
     control: ControlAnswer | None = None
     calibrated: dict[str, float] | None = None
+    synthesis: Synthesis | None = None
 
     @property
     def prompt(self) -> str:
@@ -62,11 +89,12 @@ class Answer:
 
     @property
     def timing(self) -> Timing:
-        """The sums over all fields."""
+        """The sums over all fields, and what putting them together took."""
+        written_s = self.synthesis.seconds if self.synthesis else 0.0
         return Timing(
             sum(each.timing.read_s for each in self.fields),
             sum(each.timing.encode_s for each in self.fields),
-            sum(each.timing.generate_s for each in self.fields),
+            sum(each.timing.generate_s for each in self.fields) + written_s,
         )
 
     @property
@@ -75,6 +103,7 @@ class Answer:
         return [
             *doubts_about(self.question, self.option_mass),
             *(["the answer was cut at --max-tokens, so it is not whole JSON"] if cut else []),
+            *(self.synthesis.warnings if self.synthesis else []),
             *(self.control.warnings if self.control else []),
         ]
 

@@ -102,7 +102,7 @@ def answer(
     """
     ids = _prompt_ids(model, question)
     probabilities, option_mass = None, None
-    with _memory_errors(model):
+    with memory_errors(model):
         started = perf_counter()
         if question.options:
             choice = read_choice(look.reading, ids, model.spellings(question))
@@ -112,9 +112,7 @@ def answer(
         else:
             look.reading.logits(ids[0])
             encoded = perf_counter()
-            grammar = model.grammar(question.schema) if question.schema else None
-            tokens = decode(look.reading, ids[0], sampling, grammar)
-            text = _told(stream_text(model.processor, tokens), on_text)
+            text = free_text(model, look.reading, ids[0], question, sampling, on_text)
     return FieldAnswer(
         field=look.field,
         plan=look.plan,
@@ -126,6 +124,19 @@ def answer(
         selected=_selected_boxes(look),
         timing=Timing(look.read_s, encoded - started, perf_counter() - encoded),
     )
+
+
+def free_text(
+    model: Model,
+    reading: Reading,
+    prompt_ids: list[int],
+    question: Question,
+    sampling: Sampling,
+    on_text: Callable[[str], None] = lambda piece: None,
+) -> str:
+    """What the model says after a prompt; it obeys the question's schema, if there is one."""
+    grammar = model.grammar(question.schema) if question.schema else None
+    return _told(stream_text(model.processor, decode(reading, prompt_ids, sampling, grammar)), on_text)
 
 
 def most_probable(probabilities: dict[str, float]) -> str:
@@ -162,7 +173,8 @@ def _selected_boxes(look: Look) -> list[Box]:
 
 
 @contextmanager
-def _memory_errors(model: Model):
+def memory_errors(model: Model):
+    """Raises DeviceError when memory runs out."""
     try:
         yield
     except torch.OutOfMemoryError as error:

@@ -63,6 +63,10 @@ class Model:
         """One image to be asked about, from its crops [crops, 3, side, side]; nothing is computed yet."""
         return Reading(self.network, self.processor.image_block(), pixels)
 
+    def reading_of_text(self) -> Reading:
+        """For text without an image."""
+        return Reading(self.network, [], None)
+
     def spellings(self, question: Question) -> Spellings:
         return spellings_of(self.processor, question, self.option_ids)
 

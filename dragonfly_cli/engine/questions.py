@@ -8,6 +8,9 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+from dragonfly_cli.errors import UsageError
+from dragonfly_cli.options import Aggregate
+
 QuestionKind = Literal["yesno", "options", "scale", "open", "caption"]
 
 # Dragonfly's own caption instruction (Together AI, Dragonfly's data recipe).
@@ -77,6 +80,16 @@ def is_yes_no(text: str) -> bool:
         return True
     sentence = _LEAD_IN.sub("", re.split(r"(?<=[.!])\s+", text.strip())[-1])
     return bool(_STARTS_WITH_AUXILIARY.match(sentence)) and not _OFFERS_A_CHOICE.search(sentence)
+
+
+def check_rule(questions: list[Question], rule: Aggregate) -> None:
+    """Raises UsageError where the answers to a question cannot become one by this rule."""
+    typed = [question for question in questions if question.options]
+    if rule is Aggregate.synthesise and typed:
+        raise UsageError(
+            f'--aggregate synthesise is for free answers, and "{typed[0].text}" is answered by probabilities',
+            "leave --aggregate out, or ask for a free answer with --type open",
+        )
 
 
 def doubts_about(question: Question, option_mass: float | None) -> list[str]:

@@ -95,8 +95,19 @@ def _refuse_what_slides_have(source: Source, looking: LookOptions) -> None:
             )
 
 
+def _refuse_what_series_have(source: Source, looking: LookOptions) -> None:
+    for option, value in (("--slice", looking.slices), ("--montage", looking.montage)):
+        if value is not None:
+            raise UsageError(
+                f"{option} is for what has slices or frames, and {source.path} is a slide",
+                "leave it out; --region chooses a part of a slide",
+            )
+
+
 def arranged(source: Source, looking: LookOptions) -> Source:
     """The source itself, or with ``--montage`` several of its frames as one picture. Raises UsageError."""
+    if source.kind == "slide":
+        _refuse_what_series_have(source, looking)
     if looking.montage is None:
         return source
     from dragonfly_cli.fields.montage import Montage
@@ -125,7 +136,7 @@ def _check_frame(source: Source, frame: int) -> None:
     if not 0 <= frame < source.frames:
         raise UsageError(
             f"--frame {frame}: {source.path} has {source.frames} frame{'s' * (source.frames > 1)}",
-            f"frames count from 0; give one from 0 to {source.frames - 1}",
+            f"give one from 0 to {source.frames - 1}" if source.frames > 1 else "leave it out: there is one picture",
         )
 
 

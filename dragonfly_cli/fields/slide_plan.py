@@ -54,8 +54,9 @@ def plan_slide(source: Source, looking: LookOptions, canvas_wh: tuple[int, int])
     if not regions and not looking.roi and _fits(whole, field_wh):
         return LookPlan([Field(0, "overview", 0, whole)])
     started = monotonic()
+    outline = _outline(source, looking, regions)  # before any pixel is read
     tissue = find_tissue(source)
-    area, first = _searched_area(source, looking, tissue, regions)
+    area, first = _searched_area(tissue, outline, regions)
     grid = Grid(area, area.bounds, field_wh)
     budget = looking.budget or FIELDS_LOOKED_AT
     deadline = started + looking.time_limit if looking.time_limit else None
@@ -90,7 +91,7 @@ def target_scale(source: Source, looking: LookOptions) -> Scale:
                 f"--level {looking.level}: {source.path} has {len(levels)} level{'s' * (len(levels) != 1)}",
                 "levels count from 0, the finest; dragonfly info lists them",
             )
-        return Scale(levels[looking.level]["downsample"], levels[looking.level]["downsample"])
+        return _undistorted(source, levels[looking.level]["downsample"])
     if source.mpp is None:
         if looking.mpp is not None:
             raise UsageError(
@@ -99,9 +100,15 @@ def target_scale(source: Source, looking: LookOptions) -> Scale:
             )
         return Scale(1.0, 1.0)
     wanted = looking.mpp or TARGET_MPP
-    if looking.mpp is not None and looking.mpp < min(source.mpp) * 0.99:
-        source.warnings.append(f"--mpp {looking.mpp:g}: the slide holds no more than {min(source.mpp):.3g}")
-    return Scale(*(max(1.0, wanted / mpp) for mpp in source.mpp))
+    if looking.mpp is not None and looking.mpp < max(source.mpp) * 0.99:
+        source.warnings.append(f"--mpp {looking.mpp:g}: the slide holds no more than {max(source.mpp):.3g}")
+    return _undistorted(source, max(1.0, wanted / max(source.mpp)))
+
+
+def _undistorted(source: Source, downsample: float) -> Scale:
+    """So many level-0 pixels along the coarser axis, and as many microns along the other, also of pixels not square."""
+    coarsest = max(source.mpp) if source.mpp else 1.0
+    return Scale(*(downsample * coarsest / mpp for mpp in source.mpp or (1.0, 1.0)))
 
 
 def named_boxes(source: Source, looking: LookOptions, field_wh: tuple[int, int]) -> list[Box]:
@@ -118,22 +125,31 @@ def bounds_origin(source: Source, looking: LookOptions) -> tuple[int, int]:
     return (bounds["x"], bounds["y"]) if bounds else (0, 0)
 
 
-def _searched_area(
-    source: Source, looking: LookOptions, tissue: Tissue, regions: list[Box]
-) -> tuple[Area, list[Field]]:
-    """Where to zoom in, and the fields that show it as a whole."""
+def _outline(source: Source, looking: LookOptions, regions: list[Box]) -> shapely.Geometry | None:
+    """What was named of the slide, None where nothing was; raises UsageError where it lies elsewhere."""
     outlines = [shapely.box(*box.corners) for box in regions]
+    offset_xy = bounds_origin(source, looking)
     if looking.roi:
-        outlines.append(read_outline(looking.roi, looking.roi_class or (), bounds_origin(source, looking)))
+        outlines.append(read_outline(looking.roi, looking.roi_class or (), offset_xy))
     if not outlines:
-        return tissue, [Field(0, "overview", 0, tissue.bounds)]
+        return None
     on_slide = shapely.union_all(outlines).intersection(shapely.box(0, 0, *source.size_wh))
     if on_slide.area < 1:
+        width, height = source.size_wh
         raise UsageError(
-            f"--roi {looking.roi}: its outlines lie outside of {source.path}",
-            "--no-bounds-offset counts them from the corner of the slide",
+            f"--roi {looking.roi}: its outlines lie outside of {source.path}, which has {width} x {height} px",
+            "--no-bounds-offset counts them from the corner of the slide"
+            if offset_xy != (0, 0)
+            else "give the outlines of this slide, in pixels of its finest level",
         )
-    area = Outlined(tissue, on_slide)
+    return on_slide
+
+
+def _searched_area(tissue: Tissue, outline: shapely.Geometry | None, regions: list[Box]) -> tuple[Area, list[Field]]:
+    """Where to zoom in, and the fields that show it as a whole."""
+    if outline is None:
+        return tissue, [Field(0, "overview", 0, tissue.bounds)]
+    area = Outlined(tissue, outline)
     boxes = regions if regions else [area.bounds]
     return area, [Field(number, "region", 0, box) for number, box in enumerate(boxes)]
 

@@ -1,6 +1,7 @@
 """A picture of where the model looked: the whole image with tissue and fields on it, the best fields enlarged beside.
 
-Fields have the colour of what they say (``votes``). One panel per question, one below the other.
+Fields have the colour of what they say (``votes``), a number that record and GeoJSON know them by, and P(yes) where the
+question has one. One panel per question, one below the other.
 """
 
 from typing import Any
@@ -9,14 +10,17 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from dragonfly_cli.geometry import Box
-from dragonfly_cli.output.votes import AGREES_COLOUR, NO_COLOUR, YES_COLOUR, Colour, colour, support, verdict
+from dragonfly_cli.output.votes import AGREES_COLOUR, BETWEEN, NO_COLOUR, YES_COLOUR, Colour, colour, support, verdict
 from dragonfly_cli.readers.source import Source
 
 _MAP_SIDE_PX = 1100
 _BEST_FIELDS = 3
 _BEST_WIDTH_PX = 440
 _MARGIN_PX = 24
+_TITLE_LINE_PX = 34
+_TITLE_LINES = 4
 _LINE_PX = 4
+_TAG_PX = 20
 _INK: Colour = (30, 30, 30)
 _PALE: Colour = (110, 110, 110)
 _PAPER: Colour = (255, 255, 255)
@@ -41,10 +45,11 @@ def _panel(source: Source, record: dict[str, Any], mask: np.ndarray | None) -> I
     plan = _map(source, record, mask, best)
     insets = [_inset(source, record, field) for field in best]
     height = max(plan.height, sum(inset.height + _MARGIN_PX for inset in insets) - _MARGIN_PX)
-    head = 84
-    size = plan.width + 3 * _MARGIN_PX + _BEST_WIDTH_PX, height + head + _MARGIN_PX
-    panel = Image.new("RGB", size, _PAPER)
-    _write_head(panel, record)
+    width = plan.width + 3 * _MARGIN_PX + _BEST_WIDTH_PX
+    title = wrapped(_title(record), _font(26), width - 2 * _MARGIN_PX)
+    head = 50 + _TITLE_LINE_PX * len(title)
+    panel = Image.new("RGB", (width, height + head + _MARGIN_PX), _PAPER)
+    _write_head(panel, title, record)
     panel.paste(plan, (_MARGIN_PX, head))
     y = head
     for inset in insets:
@@ -53,17 +58,22 @@ def _panel(source: Source, record: dict[str, Any], mask: np.ndarray | None) -> I
     return panel
 
 
-def _write_head(panel: Image.Image, record: dict[str, Any]) -> None:
-    draw = ImageDraw.Draw(panel)
+def _title(record: dict[str, Any]) -> str:
     said = record["probabilities"]
     sure = f"  (p = {max(said.values()):.2f})" if said else ""
-    title = f"{record['question'] or 'Description'}  {record['answer']}{sure}"
+    return f"{record['question'] or 'Description:'}  {record['answer']}{sure}"
+
+
+def _write_head(panel: Image.Image, title: list[str], record: dict[str, Any]) -> None:
+    draw = ImageDraw.Draw(panel)
     rule = f", combined by {record['aggregate']}" if record["aggregate"] else ""
     looked = f"{len(record['fields'])} field{'s' * (len(record['fields']) != 1)} looked at{rule}"
     model = f"model {record['model']['id']}, {record['notice']}"
     width = panel.width - 2 * _MARGIN_PX
-    draw.text((_MARGIN_PX, 16), _shortened(title, _font(26), width), _INK, _font(26))
-    draw.text((_MARGIN_PX, 52), _shortened(f"{looked}; {model}", _font(16), width), _PALE, _font(16))
+    for number, line in enumerate(title):
+        draw.text((_MARGIN_PX, 16 + _TITLE_LINE_PX * number), line, _INK, _font(26))
+    below = 18 + _TITLE_LINE_PX * len(title)
+    draw.text((_MARGIN_PX, below), _shortened(f"{looked}; {model}", _font(16), width), _PALE, _font(16))
 
 
 def _map(source: Source, record: dict[str, Any], mask: np.ndarray | None, best: list[dict[str, Any]]) -> Image.Image:
@@ -79,20 +89,35 @@ def _map(source: Source, record: dict[str, Any], mask: np.ndarray | None, best: 
     for field in sorted(fields, key=lambda field: (field["role"] != "overview", support(record, field))):
         left, top, right, bottom = (round(edge * scale) for edge in _corners(field["box"]))
         box = left, top, max(left + 4, right - 1), max(top + 4, bottom - 1)
-        draw.rectangle(box, outline=colour(record, field), width=2 if field["role"] == "overview" else _LINE_PX)
-    for field in best:
-        _tag(draw, field, colour(record, field), scale)
+        _draw_frame(draw, box, colour(record, field), 2 if field["role"] == "overview" else _LINE_PX)
+    for field in sorted(fields, key=lambda field: field in best):
+        _tag(draw, record, field, scale, always=field in best)
     _draw_scale_bar(picture, source, scale)
     _draw_legend(picture, record, mask is not None)
     return picture
 
 
-def _tag(draw: ImageDraw.ImageDraw, field: dict[str, Any], rgb: Colour, scale: float) -> None:
-    """The field's number, on a plate at its upper left corner."""
+def _draw_frame(draw: ImageDraw.ImageDraw, box: tuple[int, int, int, int], rgb: Colour, width: int) -> None:
+    """A line with pale ones along it: red alone is hardly seen on pink tissue, nor where one field ends."""
+    left, top, right, bottom = box
+    draw.rectangle(box, outline=_PAPER, width=width + 2)
+    if right - left > 4 and bottom - top > 4:
+        draw.rectangle((left + 1, top + 1, right - 1, bottom - 1), outline=rgb, width=width)
+
+
+def _tag(draw: ImageDraw.ImageDraw, record: dict[str, Any], field: dict[str, Any], scale: float, always: bool) -> None:
+    """The field's number, and P(yes), on a plate in its upper left corner; as much as it has room for."""
     font = _font(16)
-    x, y = max(0, round(field["box"]["x"] * scale)), max(0, round(field["box"]["y"] * scale) - 20)
-    draw.rectangle((x, y, x + draw.textlength(str(field["id"]), font) + 8, y + 20), rgb)
-    draw.text((x + 4, y + 1), str(field["id"]), _PAPER, font)
+    left, top, right, bottom = (round(edge * scale) for edge in _corners(field["box"]))
+    texts = [str(field["id"])]
+    if _is_yes_no(field):
+        texts.insert(0, f"{field['id']}: {field['probabilities']['yes']:.2f}")
+    room = right - left - 2 * _LINE_PX if bottom - top > 2 * _TAG_PX else 0
+    fitting = [text for text in texts if font.getlength(text) + 8 <= room] or texts[-1:] * always
+    if fitting:
+        x, y = max(0, left + 1), max(0, top + 1)
+        draw.rectangle((x, y, x + font.getlength(fitting[0]) + 8, y + _TAG_PX), colour(record, field))
+        draw.text((x + 4, y + 1), fitting[0], _PAPER, font)
 
 
 def _inset(source: Source, record: dict[str, Any], field: dict[str, Any]) -> Image.Image:
@@ -106,10 +131,19 @@ def _inset(source: Source, record: dict[str, Any], field: dict[str, Any]) -> Ima
     inset.paste(picture, (0, 26))
     draw = ImageDraw.Draw(inset)
     draw.rectangle((0, 26, width - 1, height + 25), outline=colour(record, field), width=_LINE_PX)
-    mpp = "" if field["mpp"] is None else f", {field['mpp']:.2g} um per pixel"
-    text = f"{field['role']} {field['id']}: {verdict(field)}{mpp}"
+    mpp = "" if field["mpp"] is None else f", {field['mpp']:.3g} um per pixel"
+    text = f"{field['role']} {field['id']}: {_said(field)}{mpp}"
     draw.text((0, 2), _shortened(text, _font(16), _BEST_WIDTH_PX), _INK, _font(16))
     return inset
+
+
+def _said(field: dict[str, Any]) -> str:
+    return f"P(yes) {field['probabilities']['yes']:.2f}" if _is_yes_no(field) else verdict(field)
+
+
+def _is_yes_no(said: dict[str, Any]) -> bool:
+    """Whether a field, or the record, has probabilities of yes and no."""
+    return "yes" in (said["probabilities"] or {})
 
 
 def _draw_scale_bar(picture: Image.Image, source: Source, scale: float) -> None:
@@ -133,11 +167,12 @@ def round_length(wanted: float) -> float:
 
 
 def _draw_legend(picture: Image.Image, record: dict[str, Any], has_tissue: bool) -> None:
-    is_yes_no = "yes" in (record["probabilities"] or {})
-    entries = [("says yes", YES_COLOUR), ("says no", NO_COLOUR)] if is_yes_no else [("says so", AGREES_COLOUR)]
+    is_yes_no = _is_yes_no(record)
+    entries = [("says yes", YES_COLOUR)] if is_yes_no else [("says so", AGREES_COLOUR)]
+    entries += [("undecided", BETWEEN), ("says no", NO_COLOUR)] if is_yes_no else [("says other", BETWEEN)]
     entries += [("tissue", _TISSUE)] if has_tissue else []
     draw, font = ImageDraw.Draw(picture), _font(14)
-    width = 100
+    width = 112
     x, y = picture.width - width - 10, picture.height - 20 * len(entries) - 20
     draw.rectangle((x, y, x + width, y + 20 * len(entries) + 10), _PAPER)
     for number, (text, rgb) in enumerate(entries):
@@ -161,6 +196,20 @@ def _corners(box: dict[str, int]) -> tuple[int, int, int, int]:
 
 def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size)
+
+
+def wrapped(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> list[str]:
+    """Lines no wider than ``width``, at most ``_TITLE_LINES`` of them."""
+    words, lines = text.split(), [""]
+    for number, word in enumerate(words):
+        longer = f"{lines[-1]} {word}".strip()
+        if font.getlength(longer) > width and lines[-1]:
+            if len(lines) == _TITLE_LINES:
+                return [*lines[:-1], _shortened(f"{lines[-1]} {' '.join(words[number:])}", font, width)]
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return [_shortened(line, font, width) for line in lines]
 
 
 def _shortened(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:

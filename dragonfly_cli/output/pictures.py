@@ -3,36 +3,52 @@
 Pure drawing: what is drawn comes from a field's view and from the crop geometry of ``dragonfly_med``.
 """
 
-from PIL import Image, ImageDraw
+from collections.abc import Sequence
+
+from PIL import Image, ImageDraw, ImageOps
 
 from dragonfly_cli.errors import UsageError
 from dragonfly_cli.fields import Field
 from dragonfly_cli.readers.source import View
-from dragonfly_med.crops import draw_canvases
 from dragonfly_med.views import ViewPlan
 
 _GAP_PX = 4
 _FIELD_GAP_PX = 10 * _GAP_PX
 _GAP_COLOUR = (255, 255, 255)
+_FRAME_PX = _GAP_PX // 2
+_FRAME_COLOUR = (230, 120, 0)
 _BOX_COLOUR = (0, 120, 255)
 _THUMBNAIL_SIDE_PX = 1024
 _LARGEST_DISPLAY_PX = 100_000_000
 
 
-def crops_picture(view: View, plan: ViewPlan) -> Image.Image:
+def crops_picture(canvases: list[Image.Image], plan: ViewPlan, zoomed_in: Sequence[int] = ()) -> Image.Image:
     """The low and the middle canvas side by side, the high canvas below, with a gap between all crops.
 
-    Every crop is pasted as it is, so the picture holds the very pixels that the model is given.
+    Every crop is pasted as it is, so the picture holds the very pixels that the model is given. The high crops that it
+    zoomed in on have a frame, which lies in the gap; for that there is a gap around the picture as well.
     """
     low, middle, high = (
-        _cut_apart(canvas, grid, plan.side_px)
-        for canvas, grid in zip(draw_canvases(view, plan), plan.grids, strict=True)
+        _cut_apart(canvas, grid, plan.side_px) for canvas, grid in zip(canvases, plan.grids, strict=True)
     )
     top = _beside(low, middle)
-    picture = Image.new("RGB", (max(top.width, high.width), top.height + 3 * _GAP_PX + high.height), _GAP_COLOUR)
+    high_y = top.height + 3 * _GAP_PX
+    picture = Image.new("RGB", (max(top.width, high.width), high_y + high.height), _GAP_COLOUR)
     picture.paste(top, (0, 0))
-    picture.paste(high, (0, top.height + 3 * _GAP_PX))
-    return picture
+    picture.paste(high, (0, high_y))
+    return _framed(picture, plan, high_y, zoomed_in) if zoomed_in else picture
+
+
+def _framed(picture: Image.Image, plan: ViewPlan, high_y: int, zoomed_in: Sequence[int]) -> Image.Image:
+    framed = ImageOps.expand(picture, _GAP_PX, _GAP_COLOUR)
+    draw = ImageDraw.Draw(framed)
+    side = plan.side_px
+    for place in map(plan.high_crop, zoomed_in):
+        x = _GAP_PX + place.column * (side + _GAP_PX)
+        y = _GAP_PX + high_y + place.row * (side + _GAP_PX)
+        edges = x - _FRAME_PX, y - _FRAME_PX, x + side + _FRAME_PX - 1, y + side + _FRAME_PX - 1
+        draw.rectangle(edges, outline=_FRAME_COLOUR, width=_FRAME_PX)
+    return framed
 
 
 def sheet_of(pictures: list[Image.Image]) -> Image.Image:

@@ -15,7 +15,7 @@ from dragonfly_cli.engine.checkpoints import DEMO
 from dragonfly_cli.fields import field_mpp
 from dragonfly_cli.geometry import Box
 from dragonfly_cli.output.control_characters import escaped
-from dragonfly_cli.output.notices import DEMO_WARNING, NOTICE
+from dragonfly_cli.output.notices import DEMO_CANNOT_SYNTHESISE, DEMO_WARNING, NOTICE
 from dragonfly_cli.readers.fingerprint import fingerprint, fingerprint_of_many
 from dragonfly_cli.readers.source import Source, files_of
 
@@ -56,6 +56,7 @@ def answer_record(
     """
     question = answered.question
     demo = [DEMO_WARNING] if model.id == DEMO else []
+    untaught = [DEMO_CANNOT_SYNTHESISE] if demo and answered.synthesis and answered.synthesis.prompt else []
     return {
         "schema_version": SCHEMA_VERSION,
         "image": str(source.path),
@@ -67,6 +68,7 @@ def answer_record(
         "option_mass": answered.option_mass,
         "calibrated": answered.calibrated,
         "aggregate": answered.aggregate,
+        "synthesis": None if answered.synthesis is None else asdict(answered.synthesis),
         "fields": [_field_record(source, each) for each in answered.fields],
         "control": None if answered.control is None else asdict(answered.control),
         "model": asdict(model),
@@ -75,7 +77,7 @@ def answer_record(
         "settings": settings | _series_setting(source, settings) | _question_settings(question),
         "versions": _versions(),
         "timing": {name: round(seconds, 4) for name, seconds in asdict(answered.timing).items()},
-        "warnings": [*demo, *source.warnings, *answered.warnings],
+        "warnings": [*demo, *source.warnings, *answered.warnings, *untaught],
         "notice": NOTICE,
     }
 

@@ -6,7 +6,7 @@ Colour = tuple[int, int, int]
 
 YES_COLOUR: Colour = (200, 30, 45)
 NO_COLOUR: Colour = (40, 100, 180)
-_BETWEEN: Colour = (150, 150, 150)
+BETWEEN: Colour = (150, 150, 150)
 AGREES_COLOUR: Colour = (0, 130, 120)
 
 
@@ -22,10 +22,10 @@ def colour(record: dict[str, Any], field: dict[str, Any]) -> Colour:
     """Red for yes, blue for no, grey where they are even; for other questions green as the field agrees."""
     value = support(record, field)
     if field["probabilities"] is None or "yes" not in field["probabilities"]:
-        return _mixed(_BETWEEN, AGREES_COLOUR, value)
+        return _mixed(BETWEEN, AGREES_COLOUR, value)
     if value >= 0.5:
-        return _mixed(_BETWEEN, YES_COLOUR, 2 * value - 1)
-    return _mixed(_BETWEEN, NO_COLOUR, 1 - 2 * value)
+        return _mixed(BETWEEN, YES_COLOUR, 2 * value - 1)
+    return _mixed(BETWEEN, NO_COLOUR, 1 - 2 * value)
 
 
 def verdict(field: dict[str, Any]) -> str:

@@ -20,11 +20,13 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from dragonfly_cli.errors import InputError
 from dragonfly_cli.geometry import Box
 from dragonfly_cli.options import OpenOptions
+from dragonfly_cli.readers import TIFF_MAGICS
 from dragonfly_cli.readers.source import MppSource, SourceKind
 
 FORMATS = ("PNG", "JPEG", "MPO", "TIFF", "GIF", "BMP", "WEBP", "JPEG2000", "PPM", "AVIF")
 MAX_PIXELS = 500_000_000  # 1.5 GB as RGB; Pillow's own limit of 179 megapixels refuses real stitched scans
 WHITE_IS_ZERO_TAG = 262  # TIFF PhotometricInterpretation
+_TIFF_PIECES = ((324, 273), (325, 279))  # TIFF TileOffsets, StripOffsets; TileByteCounts, StripByteCounts
 DARK_16_BIT = 4096  # 16-bit values all below this look black in 8 bits: a camera of 12 bits or fewer
 DECODE_ERRORS = (
     OSError,
@@ -154,8 +156,10 @@ class RasterSource:
         try:
             with own_pixel_limit():
                 image = Image.open(self.path)
-        except UnidentifiedImageError:
-            raise self._unknown() from None
+        except UnidentifiedImageError as error:
+            with self.path.open("rb") as file:
+                is_tiff = file.read(4) in TIFF_MAGICS
+            raise (self._broken(error) if is_tiff else self._unknown()) from None
         except DECODE_ERRORS as error:
             raise self._broken(error) from None
         if image.format not in FORMATS:
@@ -164,6 +168,8 @@ class RasterSource:
         return image
 
     def _read_facts(self) -> None:
+        if _ends_early(self._file, self.path.stat().st_size):  # libtiff would write to stderr of it
+            raise self._broken(EOFError("truncated"))
         # An MPO is a phone's JPEG; what follows its first picture is a preview or the other eye.
         is_mpo = self._file.format == "MPO"
         self.format = "JPEG" if is_mpo else str(self._file.format)
@@ -205,6 +211,18 @@ class RasterSource:
     def _broken(self, error: BaseException) -> InputError:
         reason = "the file is cut short" if "truncated" in str(error) else "the image data is damaged"
         return InputError(f"cannot decode {self.path}: {reason}", "copy or export the file again")
+
+
+def _ends_early(image: Image.Image, file_bytes: int) -> bool:
+    """Whether a TIFF says that its first picture goes on beyond the end of the file, or where it does was cut off."""
+    tags = getattr(image, "tag_v2", {})
+    offsets, lengths = (
+        next((tags[tag] for tag in tiles_or_strips if tag in tags), ()) for tiles_or_strips in _TIFF_PIECES
+    )
+    is_tiled = _TIFF_PIECES[0][0] in tags
+    if len(lengths) < len(offsets):
+        return is_tiled  # old files leave out the lengths of strips
+    return any(start + length > file_bytes for start, length in zip(offsets, lengths, strict=False))
 
 
 def _tagged(image: Image.Image, orientation: int) -> Image.Image:

@@ -16,10 +16,10 @@ from typing import Any
 
 from PIL import Image
 
-from dragonfly_cli.errors import InputError
+from dragonfly_cli.errors import ChangedError, InputError
 from dragonfly_cli.geometry import Box
 from dragonfly_cli.options import OpenOptions
-from dragonfly_cli.readers import slide_openslide, slide_tiff
+from dragonfly_cli.readers import TIFF_MAGICS, slide_openslide, slide_tiff
 from dragonfly_cli.readers.colour import ToSrgb
 from dragonfly_cli.readers.pyramid import (
     WHITE,
@@ -37,11 +37,10 @@ from dragonfly_cli.readers.source import SourceKind
 
 READ_THREADS = min(4, os.cpu_count() or 1)  # OpenSlide and Pillow let other threads run while they decode
 KEPT_PIXELS = 2_000_000  # a region this small is kept for the next size of the same view
-# Each costs opening the slide twice; a file with more is not a slide with a flaw but a broken one.
+# Each costs opening the slide twice; a file with more of them, or half of a level, has no flaw but is broken.
 MOST_BAD_TILES = 100
 _BAD_TILES = "these tiles of the slide are shown"
 _NAMED_TILES = 5
-TIFF_MAGICS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
 def is_known(path: Path) -> bool:
@@ -180,7 +179,9 @@ class SlideSource:
 
     def _read_block(self, level: int, block: Box) -> Image.Image:
         if _stamp(self.path) != self._stamp:
-            raise InputError(f"cannot read {self.path}: it changed while it was read", "ask again when it is complete")
+            raise ChangedError(
+                f"cannot read {self.path}: it changed while it was read", "ask again when it is complete"
+            )
         try:
             return self._pyramid.read(level, block)
         except TileError:
@@ -208,7 +209,7 @@ class SlideSource:
         with self._lock:
             self._bad_tiles.add((level, tile))
             bad = sorted(self._bad_tiles)
-            if len(bad) > MOST_BAD_TILES or sum(at == level for at, _ in bad) >= columns * rows:
+            if len(bad) > MOST_BAD_TILES or 2 * sum(at == level for at, _ in bad) > columns * rows:
                 raise InputError(
                     f"cannot read the slide {self.path} at level {level}: tiles are damaged or missing",
                     "copy or export the slide again, with all files that belong to it",

@@ -14,9 +14,9 @@ import numpy as np
 from PIL import Image
 
 from dragonfly_cli.geometry import Box
-from dragonfly_cli.readers.pyramid import WHITE, TileError, plan_tiles
+from dragonfly_cli.readers.pyramid import TileError, plan_tiles
 
-KEPT_BYTES = 32 * 2**20  # of decoded tiles, so that those on the edge of two blocks are decoded once
+KEPT_BYTES = 16 * 2**20  # of decoded tiles of a level, so that those on the edge of two blocks are decoded once
 DECODE_ERRORS = (RuntimeError, ValueError, OSError, IndexError, TypeError)  # tifffile, imagecodecs
 # Formats whose tiles lie on a plain grid from the origin and are what OpenSlide shows; others clip or overlap them.
 _PLAIN_GRIDS = ("aperio", "generic-tiff")
@@ -47,20 +47,20 @@ class SegmentedPage:
 
     def read(self, block: Box) -> Image.Image:
         """``block`` as RGB; raises TileError if a tile of it is damaged or cut short."""
-        canvas = Image.new("RGB", block.size_wh, WHITE)
+        canvas = np.full((block.height, block.width, 3), 255, np.uint8)
         inside = intersection(block, Box(0, 0, *self.size_wh))
         for (column, row), part in plan_tiles(inside, self.segment_wh) if inside else ():
             segment = self._segment(row * self._columns + column)
             if segment is not None:
-                origin = part.x - column * self.segment_wh[0], part.y - row * self.segment_wh[1]
-                tile = segment.crop(Box(*origin, *part.size_wh).corners)
-                canvas.paste(tile, (part.x - block.x, part.y - block.y))
-        return canvas
+                there = _slices(part, column * self.segment_wh[0], row * self.segment_wh[1])
+                canvas[_slices(part, block.x, block.y)] = segment[there]
+        return Image.fromarray(canvas)  # once for all tiles: Pillow keeps pixels in another layout
 
     def close(self) -> None:
         os.close(self._file)
 
-    def _decode(self, index: int) -> Image.Image | None:
+    def _decode(self, index: int) -> np.ndarray | None:
+        """A tile or strip [rows, columns, 3 or 1] uint8, None where it was left out."""
         offset, length = self._offsets[index], self._lengths[index]
         if length == 0:
             return None
@@ -69,19 +69,17 @@ class SegmentedPage:
             if len(data) < length:
                 raise TileError("the file ends before the tile does")
             pixels, _, _ = self._decode_segment(data, index, **self._tables)
-            return self._as_rgb(pixels)
+            return self._as_8_bits(pixels[0])
         except DECODE_ERRORS:
             raise TileError("damaged") from None
 
-    def _as_rgb(self, pixels: np.ndarray) -> Image.Image:
-        """A decoded segment [1, rows, columns, samples] as an RGB image."""
-        samples = pixels[0]
+    def _as_8_bits(self, samples: np.ndarray) -> np.ndarray:
+        """Decoded samples [rows, columns, samples] as RGB or grey; what goes beyond these is dropped."""
         if samples.dtype == np.uint16:
             samples = (samples // 257).astype(np.uint8)
-        if samples.shape[-1] < 3:
-            grey = samples[..., 0]
-            return Image.fromarray(255 - grey if self._white_is_zero else grey).convert("RGB")
-        return Image.fromarray(np.ascontiguousarray(samples[..., :3]))
+        if samples.shape[-1] >= 3:
+            return samples[..., :3]
+        return 255 - samples[..., :1] if self._white_is_zero else samples[..., :1]
 
 
 def jpeg_levels(
@@ -107,6 +105,11 @@ def jpeg_levels(
 
 def _is_direct(page: Any) -> bool:
     return page.is_tiled and page.compression == _JPEG and page.dtype == np.uint8 and all(page.databytecounts)
+
+
+def _slices(part: Box, left: int, top: int) -> tuple[slice, slice]:
+    """Rows and columns of ``part`` in an array whose first pixel is (left, top)."""
+    return slice(part.y - top, part.y - top + part.height), slice(part.x - left, part.x - left + part.width)
 
 
 def intersection(one: Box, other: Box) -> Box | None:

@@ -41,13 +41,18 @@ class Grammar(Protocol):
 class Reading:
     """One image as the network has read it, and the text after it: a cache that follows what is asked.
 
+    There may be no image, and then what is read is text alone.
+
     The image comes first in the sequence, so it is encoded and prefilled once, in one pass with the first text. A later
     text costs the tokens from where it departs from what was read last: another question its own, the next turn of a
     conversation what is new in it. Logits are those of reading everything at once, up to rounding (1e-5 in float32).
     """
 
-    def __init__(self, model: DragonflyForCausalLM, image_ids: list[int], pixels: torch.Tensor) -> None:
-        """``image_ids`` are the placeholders of one image, ``pixels`` its crops [crops, 3, side, side]."""
+    def __init__(self, model: DragonflyForCausalLM, image_ids: list[int], pixels: torch.Tensor | None) -> None:
+        """``image_ids`` are the placeholders of one image, ``pixels`` its crops [crops, 3, side, side].
+
+        Without an image there are no ids, and ``pixels`` is None.
+        """
         self.model = model
         self.selected_crops: list[int] = []  # which high crops v1 zoomed in on, once something was read
         self._image_ids = image_ids
@@ -74,7 +79,7 @@ class Reading:
         device = self.model.device
         output = self.model(
             input_ids=torch.tensor([new_ids], device=device),
-            pixel_values=None if kept else self._pixels[None].to(device),
+            pixel_values=None if kept or self._pixels is None else self._pixels[None].to(device),
             position_ids=torch.arange(kept, kept + len(new_ids), device=device)[None],
             cache=self._cache,
             use_cache=True,
