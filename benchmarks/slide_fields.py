@@ -18,7 +18,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # measure this checkout, whatever is installed
 
-from benchmarks.mosaic_slide import generated_pictures, plan_mosaic, write_mosaic
+from benchmarks.mosaic_slide import CELL_PX, generated_pictures, plan_mosaic, write_mosaic
 from dragonfly_cli.engine.answering import look_at
 from dragonfly_cli.engine.checkpoints import find_checkpoint
 from dragonfly_cli.engine.model import Model, load_model
@@ -46,7 +46,7 @@ def main() -> None:
     model = load_model(find_checkpoint("demo"))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "slide.svs"
-        write_mosaic(path, plan_mosaic(options.side, 0, generated_pictures("tumour", 0, 0.5)))
+        write_mosaic(path, plan_mosaic(options.side, 0, generated_pictures("tumour", 0, CELL_PX)))
         alone: list[float] = []
         ahead: list[float] = []
         for _ in range(options.rounds):
