@@ -1,11 +1,12 @@
 """Does the zoom search find a small lesion? Rankings beside exhaustive search and beside the thumbnail alone.
 
-    python benchmarks/slide_search.py [--slides 6] [--side 12288] [--budget 8] [--lesion tumour] [--model demo]
-    python benchmarks/slide_search.py --tiles FOLDER --lesion-tiles FOLDER
+    python benchmarks/slide_search.py [--slides 6] [--side 12288] [--budget 10] [--lesion tumour] [--model demo]
+    python benchmarks/slide_search.py --tiles FOLDER --lesion-tiles FOLDER --cell 224
 
-Slides are mosaics (``mosaic_slide.py``) of benign tissue; half of them hold one lesion at a random place. The question
-is asked of every field of the grid once - that is exhaustive search - and each ranking then chooses ``budget`` fields,
-the overview among them, from glances of its own. Printed for each way:
+Slides are mosaics (``mosaic_slide.py``) of benign tissue; half of them hold one lesion at a random place, a square of
+one, two or three cells a side in turn: of a slide of 12288 px 0.08, 0.3 and 0.7 % of the tissue. The question is asked
+of every field of the grid once - that is exhaustive search - and each ranking then chooses ``budget`` fields, the
+overview among them, from glances of its own. Printed for each way:
 
     sensitivity, specificity   of the answer at P(yes) > 0.5, by the default rule of aggregation and by the maximum
     auc                        of that P(yes) over the slides: independent of the threshold
@@ -29,7 +30,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # measure this checkout, whatever is installed
 
-from benchmarks.mosaic_slide import generated_pictures, pictures_of, plan_mosaic, write_mosaic
+from benchmarks.mosaic_slide import CELL_PX, generated_pictures, pictures_of, plan_mosaic, write_mosaic
 from dragonfly_cli.engine.aggregation import aggregate
 from dragonfly_cli.engine.answering import FieldAnswer, answer, look_at
 from dragonfly_cli.engine.checkpoints import find_checkpoint
@@ -43,7 +44,7 @@ from dragonfly_cli.readers import open_source
 from dragonfly_cli.searching import Chooser
 from dragonfly_med.generation import Sampling
 
-RANKINGS = (Rank.spread, Rank.likeness, Rank.contrast, Rank.yes)
+RANKINGS = (Rank.spread, Rank.likeness, Rank.contrast, Rank.odd, Rank.yes, Rank.auto)
 WAYS = ("exhaustive", "thumbnail", *RANKINGS)
 
 
@@ -171,9 +172,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--slides", type=int, default=6, help="half of them with a lesion")
     parser.add_argument("--side", type=int, default=12288, help="pixels")
-    parser.add_argument("--budget", type=int, default=8, help="fields, the overview among them")
+    parser.add_argument("--budget", type=int, default=10, help="fields, the overview among them")
     parser.add_argument("--lesion", choices=["tumour", "necrosis"], default="tumour")
-    parser.add_argument("--lesion-cells", type=int, default=1, help="side of the lesion in cells of 512 px")
+    parser.add_argument("--cell", type=int, default=CELL_PX, help="side of a cell in pixels, a multiple of 16")
+    parser.add_argument("--lesion-cells", type=int, nargs="+", default=[1, 2, 3], help="sides of the lesions in cells")
     parser.add_argument("--question", default=None, help="the default names the lesion")
     parser.add_argument("--model", default="demo")
     parser.add_argument("--rank-only", action="store_true", help="glances alone, on slides with a lesion")
@@ -205,13 +207,12 @@ def write_slide(path: Path, options: argparse.Namespace, number: int) -> Box | N
     """Slides of odd numbers have a lesion, whose box is returned."""
     seed = options.seed + number
     if options.tiles:
-        healthy, ill = pictures_of(options.tiles), pictures_of(options.lesion_tiles)
+        healthy, ill = (pictures_of(folder, options.cell) for folder in (options.tiles, options.lesion_tiles))
     else:
-        healthy, ill = generated_pictures(options.lesion, seed, 0.5)
+        healthy, ill = generated_pictures(options.lesion, seed, options.cell)
     has_lesion = number % 2 == 1
-    mosaic = plan_mosaic(
-        options.side, seed, (healthy, ill if has_lesion else healthy), lesion_cells=options.lesion_cells
-    )
+    lesion_cells = options.lesion_cells[number // 2 % len(options.lesion_cells)]
+    mosaic = plan_mosaic(options.side, seed, (healthy, ill if has_lesion else healthy), lesion_cells=lesion_cells)
     write_mosaic(path, mosaic)
     return Box(*mosaic.lesion_box) if has_lesion else None
 
