@@ -59,6 +59,7 @@ class Aggregate(StrEnum):
     mean = "mean"
     top3_mean = "top3-mean"
     vote = "vote"
+    confirmed = "confirmed"
 
 
 class Rank(StrEnum):

@@ -7,18 +7,22 @@ What a glance at a part of the slide is worth comes from ``engine.glance``; how 
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
+from itertools import groupby
 from typing import Any
 
 import torch
 
+from dragonfly_cli.engine.aggregation import CONFIRMING
+from dragonfly_cli.engine.answering import FieldAnswer
 from dragonfly_cli.engine.glance import contrast, glance, likeness, oddity, p_yes
 from dragonfly_cli.engine.model import Model
 from dragonfly_cli.engine.questions import Question
 from dragonfly_cli.fields import Field, LookPlan
 from dragonfly_cli.fields.search import ZoomSearch
-from dragonfly_cli.fields.slide_plan import zoom_fields
+from dragonfly_cli.fields.slide_plan import second_looks, zoom_fields
 from dragonfly_cli.geometry import Box
-from dragonfly_cli.options import Rank
+from dragonfly_cli.options import Aggregate, Rank
 from dragonfly_cli.pipeline import ReadAhead, Request, answer_source
 from dragonfly_cli.readers import Source
 from dragonfly_cli.readers.ahead import SourceAhead
@@ -38,17 +42,23 @@ def answer_planned(
     if plan.search is None:
         yield from answer_source(model, source, plan.fields, request, on_text, read)
         return
-    request = replace(request, deadline=plan.search.deadline)
-    every = len(plan.search.grid.cells())
-    if plan.search.fields < every:
-        source.warnings.append(
-            f"{plan.search.fields} of {every} fields with tissue were chosen; --budget takes more, --region others"
-        )
-    chooser = Chooser(model, source, plan.certain, plan.search)
+    chooser = Chooser(model, source, plan.certain, plan.search, request.rule)
+    _warn_of_the_rest(source, plan.search, {chooser.search_for(question).fields for question in request.questions})
     for fields, questions in chooser.groups(request.questions, plan.search.rank):
         boxes = [field.box for field in fields]
+        again = partial(chooser.second_looks, questions[0])
+        asking = replace(request, questions=questions, deadline=plan.search.deadline, second_looks=again)
         with closing(SourceAhead(source, boxes, lambda size_wh: model.processor.plan(size_wh).canvas_sizes)) as ahead:
-            yield from answer_source(model, ahead, fields, replace(request, questions=questions), on_text, read)
+            yield from answer_source(model, ahead, fields, asking, on_text, read)
+
+
+def _warn_of_the_rest(source: Source, search: ZoomSearch, chosen: set[int]) -> None:
+    every = len(search.grid.cells())
+    if min(chosen) < every:
+        counts = " or ".join(str(min(count, every)) for count in sorted(chosen))
+        source.warnings.append(
+            f"{counts} of {every} fields with tissue were chosen; --budget takes more, --region others"
+        )
 
 
 def reasons(model: Model, rank: Rank, question: Question) -> tuple[Rank, ...]:
@@ -70,12 +80,20 @@ def reasons(model: Model, rank: Rank, question: Question) -> tuple[Rank, ...]:
 class Chooser:
     """Chooses the fields of one slide; what was glanced at once is kept for the other questions."""
 
-    def __init__(self, model: Model, source: Source, first: list[Field], search: ZoomSearch) -> None:
-        """``first`` are the overview or the regions, which are looked at in any case."""
+    def __init__(
+        self,
+        model: Model,
+        source: Source,
+        first: list[Field],
+        search: ZoomSearch,
+        rule: Aggregate = Aggregate.auto,
+    ) -> None:
+        """``first`` are the overview or the regions, looked at in any case; ``rule`` makes one answer of many."""
         self._model = model
         self._source = source
         self._first = first
         self._search = search
+        self._rule = rule
         self._seen = SeenAtAGlance(model, source)
 
     @property
@@ -83,25 +101,44 @@ class Chooser:
         """Crops encoded for choosing."""
         return self._seen.crops
 
+    def search_for(self, question: Question) -> ZoomSearch:
+        """Where yes is to be confirmed, one with room for second looks."""
+        return self._search.confirming if self._confirms(question) else self._search
+
     def groups(self, questions: list[Question], rank: Rank) -> Iterator[tuple[list[Field], list[Question]]]:
         """The questions, and the fields to answer them from; neighbours that share their fields come together."""
-        waiting: list[Question] = []
-        for question in questions:
-            if waiting and any(Rank.yes in reasons(self._model, rank, each) for each in (question, waiting[-1])):
-                yield self.fields(waiting[-1], rank), waiting
-                waiting = []
-            waiting.append(question)
-        if waiting:
-            yield self.fields(waiting[-1], rank), waiting
+
+        def sharing(question: Question) -> tuple[bool, Question | None]:
+            own = Rank.yes in reasons(self._model, rank, question)
+            return self._confirms(question), question if own else None
+
+        for _, some in groupby(questions, key=sharing):
+            group = list(some)
+            yield self.fields(group[0], rank), group
 
     def fields(self, question: Question, rank: Rank) -> list[Field]:
         """What to look at for a question: the overview or regions, then the fields that were zoomed in on."""
-        why = reasons(self._model, rank, question)
+        why, search = reasons(self._model, rank, question), self.search_for(question)
         if why:
-            boxes = self._search.best(Impressions(self._model, self._seen, question, why, self._first[0].box))
+            boxes = search.best(Impressions(self._model, self._seen, question, why, self._first[0].box))
         else:
-            boxes = self._search.even()
+            boxes = search.even()
         return [*self._first, *zoom_fields(self._source, boxes, len(self._first))]
+
+    def second_looks(self, question: Question, seen: list[FieldAnswer]) -> list[Field]:
+        """At the fields that said yes most strongly, where yes is to be confirmed."""
+        if not self._confirms(question):
+            return []
+        zooms = [each for each in seen if each.field.role == "zoom"]
+        strongest = sorted(zooms, key=_p_yes, reverse=True)[: self._search.second_looks]
+        return second_looks(self._source, [each.field for each in strongest], 1 + max(each.field.id for each in seen))
+
+    def _confirms(self, question: Question) -> bool:
+        return question.kind == "yesno" and self._rule in CONFIRMING
+
+
+def _p_yes(answered: FieldAnswer) -> float:
+    return answered.probabilities["yes"] if answered.probabilities else 0.0
 
 
 class SeenAtAGlance:

@@ -10,7 +10,7 @@ so that what one of them cannot see at a coarse scale is not lost when another d
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from time import monotonic
 from typing import Protocol
@@ -41,6 +41,16 @@ class ZoomSearch:
     fields: int
     deadline: float | None = None
     rank: Rank = Rank.auto
+
+    @property
+    def second_looks(self) -> int:
+        """How many fields are looked at twice where answers are to be confirmed; they are paid from the budget."""
+        return self.fields // 3
+
+    @property
+    def confirming(self) -> "ZoomSearch":
+        """The search that leaves room for second looks."""
+        return replace(self, fields=self.fields - self.second_looks)
 
     @property
     def power(self) -> int:

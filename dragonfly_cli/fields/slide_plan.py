@@ -73,6 +73,16 @@ def zoom_fields(source: Source, boxes: list[Box], first_id: int) -> list[Field]:
     return [Field(first_id + number, "zoom", 0, _moved_onto(source, box)) for number, box in enumerate(boxes)]
 
 
+def second_looks(source: Source, fields: list[Field], first_id: int) -> list[Field]:
+    """The same fields with an eighth of a field more around them, so that what they show is framed otherwise."""
+    looks = []
+    for number, field in enumerate(fields):
+        x, y, (width, height) = field.box.x, field.box.y, field.box.size_wh
+        wider = Box(x - width // 8, y - height // 8, width + width // 4, height + height // 4)
+        looks.append(Field(first_id + number, field.role, field.frame, _moved_onto(source, wider), field.id))
+    return looks
+
+
 def _moved_onto(source: Source, box: Box) -> Box:
     x, y = (
         max(0, min(start, whole - length)) if length <= whole else start
