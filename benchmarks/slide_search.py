@@ -8,10 +8,10 @@ one, two or three cells a side in turn: of a slide of 12288 px 0.08, 0.3 and 0.7
 of every field of the grid once - that is exhaustive search - and each ranking then chooses ``budget`` fields, the
 overview among them, from glances of its own. Printed for each way:
 
-    sensitivity, specificity   of the answer at P(yes) > 0.5, by the default rule of aggregation and by the maximum
+    sensitivity, specificity   of the answer at P(yes) > 0.5, with second looks, and by top3-mean of the first looks
     auc                        of that P(yes) over the slides: independent of the threshold
     reached                    slides with a lesion, of which a chosen field shows a part
-    hit                        slides with a lesion, of which the field with the highest P(yes) shows a part
+    hit                        slides with a lesion, of which the field whose yes both looks agree on most shows a part
     crops                      encoded crops, glances among them, as a share of exhaustive search's
 
 With --rank-only nothing but glances is encoded, and only ``reached`` and ``crops`` are printed: much faster, for more
@@ -23,7 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -57,17 +57,24 @@ class Outcome:
     lesion: Box | None
 
     def p_yes(self, rule: Aggregate) -> float:
-        told = aggregate(self.answers, rule).probabilities
+        """By ``top3-mean`` from the first looks alone."""
+        answers = self.first_looks if rule is Aggregate.top3_mean else self.answers
+        told = aggregate(answers, rule).probabilities
         assert told is not None
         return told["yes"]
 
     @property
+    def first_looks(self) -> list[FieldAnswer]:
+        return [each for each in self.answers if each.field.second_look_of is None]
+
+    @property
     def reached(self) -> bool:
-        return any(self._shows_lesion(each) for each in self.answers)
+        return any(self._shows_lesion(each) for each in self.first_looks)
 
     @property
     def hit(self) -> bool:
-        return self._shows_lesion(max(self.answers, key=_yes))
+        second = {each.field.second_look_of: _yes(each) for each in self.answers}
+        return self._shows_lesion(max(self.first_looks, key=lambda each: min(_yes(each), second.get(each.field.id, 0))))
 
     def _shows_lesion(self, each: FieldAnswer) -> bool:
         return self.lesion is not None and each.field.role == "zoom" and each.field.box.meets(self.lesion)
@@ -83,27 +90,30 @@ def measure(model: Model, path: Path, lesion: Box | None, question: Question, bu
     source = open_source(path, OpenOptions())
     plan = plan_looks(source, LookOptions(budget=budget), model.canvas_wh)
     assert plan.search is not None
-    overview = plan.fields[0]
+    search, overview = plan.search, plan.fields[0]
     said: dict[Box, FieldAnswer] = {}
 
     def ask(field: Field) -> FieldAnswer:
         if field.box not in said:
             said[field.box] = answer(model, look_at(model, source, field), question, Sampling())
-        return said[field.box]
+        return replace(said[field.box], field=field)
 
-    grid = plan.search.grid
-    every = zoom_fields(source, [grid.box(cell) for cell in grid.cells()], 1)
+    every = zoom_fields(source, [search.grid.box(cell) for cell in search.grid.cells()], 1)
     crops_each = ask(overview).plan.crop_count
-    all_crops = crops_each * (1 + len(every))
+    all_crops = crops_each * (1 + len(every) + search.second_looks)
+
+    def outcome(chooser: Chooser, fields: list[Field]) -> Outcome:
+        answers = [ask(field) for field in fields]
+        answers += [ask(field) for field in chooser.second_looks(question, answers)]
+        return Outcome(answers, (crops_each * len(answers) + chooser.glances) / all_crops, lesion)
+
     outcomes = {
-        "exhaustive": Outcome([ask(field) for field in [overview, *every]], 1.0, lesion),
+        "exhaustive": outcome(Chooser(model, source, [overview], search), [overview, *every]),
         "thumbnail": Outcome([ask(overview)], crops_each / all_crops, lesion),
     }
     for rank in RANKINGS:
-        chooser = Chooser(model, source, plan.fields[:1], plan.search)
-        fields = chooser.fields(question, rank)
-        crops = crops_each * len(fields) + chooser.glances
-        outcomes[rank] = Outcome([ask(field) for field in fields], crops / all_crops, lesion)
+        chooser = Chooser(model, source, [overview], search)
+        outcomes[rank] = outcome(chooser, chooser.fields(question, rank))
     source.close()
     return outcomes
 
@@ -116,7 +126,7 @@ def measure_ranks(
     plan = plan_looks(source, LookOptions(budget=budget), model.canvas_wh)
     assert plan.search is not None
     crops_each = model.processor.plan(model.canvas_wh).crop_count
-    all_crops = crops_each * (1 + len(plan.search.grid.cells()))
+    all_crops = crops_each * (1 + len(plan.search.grid.cells()) + plan.search.second_looks)
     results = {}
     for rank in RANKINGS:
         chooser = Chooser(model, source, plan.fields[:1], plan.search)
@@ -146,7 +156,7 @@ def report(way: str, outcomes: list[Outcome]) -> str:
     """One line of figures for one way over all slides."""
     with_lesion = [each for each in outcomes if each.lesion]
     parts = [f"{way:<10}"]
-    for name, rule in (("default", Aggregate.auto), ("max", Aggregate.max)):
+    for name, rule in (("confirmed", Aggregate.auto), ("top3-mean", Aggregate.top3_mean)):
         ill = [each.p_yes(rule) for each in with_lesion]
         well = [each.p_yes(rule) for each in outcomes if not each.lesion]
         parts.append(
