@@ -13,12 +13,13 @@ from dragonfly_cli.engine.model import load_model
 from dragonfly_cli.engine.questions import as_question
 from dragonfly_cli.fields import plan_looks
 from dragonfly_cli.geometry import Box
-from dragonfly_cli.options import LookOptions, Rank
+from dragonfly_cli.options import Aggregate, LookOptions, Rank
 from dragonfly_cli.readers import open_source
 from dragonfly_cli.searching import Chooser, reasons
 from dragonfly_med.crops import normalize
 
-YES_NO, OPEN = as_question("Is there a tumour?"), as_question("What kind of image is this?")
+YES_NO, NECROSIS = as_question("Is there a tumour?"), as_question("Is there necrosis?")
+OPEN = as_question("What kind of image is this?")
 BOXES = [Box(600, 400, 672, 448), Box(0, 0, 300, 300), Box(900, 700, 1344, 896)]
 
 
@@ -65,7 +66,7 @@ def test_odd_is_what_is_unlike_the_rest_though_it_lies_across_four_boxes():
 @pytest.mark.parametrize("rank", [Rank.spread, Rank.likeness, Rank.contrast, Rank.odd, Rank.yes])
 def test_a_ranking_chooses_its_best_fields_and_says_what_they_cost(model, source, rank):
     plan = plan_looks(source, LookOptions(budget=4), model.canvas_wh)
-    chooser = Chooser(model, source, plan.fields[:1], plan.search)
+    chooser = Chooser(model, source, plan.fields[:1], plan.search, Aggregate.max)
     fields = chooser.fields(YES_NO, rank)
     assert [field.role for field in fields] == ["overview", "zoom", "zoom", "zoom"]
     assert [field.id for field in fields] == [0, 1, 2, 3]
@@ -78,13 +79,17 @@ def test_a_ranking_chooses_its_best_fields_and_says_what_they_cost(model, source
 
 
 def test_questions_that_share_their_fields_are_asked_together(model, source):
-    plan = plan_looks(source, LookOptions(budget=3), model.canvas_wh)
-    groups = list(Chooser(model, source, plan.fields[:1], plan.search).groups([YES_NO, OPEN, OPEN, YES_NO], Rank.yes))
-    assert [len(questions) for _, questions in groups] == [1, 2, 1]
-    assert [
-        len(questions)
-        for _, questions in Chooser(model, source, plan.fields[:1], plan.search).groups([YES_NO, OPEN], Rank.spread)
-    ] == [2]
+    plan = plan_looks(source, LookOptions(budget=4), model.canvas_wh)
+    asked = {
+        (rule, rank): list(Chooser(model, source, plan.fields[:1], plan.search, rule).groups(questions, rank))
+        for rule, rank, questions in (
+            (Aggregate.auto, Rank.yes, [YES_NO, OPEN, OPEN, YES_NO]),
+            (Aggregate.auto, Rank.spread, [YES_NO, NECROSIS, OPEN]),
+            (Aggregate.max, Rank.spread, [YES_NO, NECROSIS, OPEN]),
+        )
+    }
+    sizes = [[(len(fields), len(questions)) for fields, questions in groups] for groups in asked.values()]
+    assert sizes == [[(3, 1), (4, 2), (3, 1)], [(3, 2), (4, 1)], [(4, 3)]]  # a second look takes one of the fields
     assert reasons(model, Rank.yes, OPEN) == (Rank.likeness,)
 
 
@@ -104,7 +109,7 @@ def test_a_small_lesion_is_found_from_coarse_to_fine(model, lesion_slide):
     assert plan.search.power >= 1  # not every field is glanced at
     chooser = Chooser(model, source, plan.fields[:1], plan.search)
     zooms = chooser.fields(YES_NO, Rank.auto)[1:]
-    assert len(zooms) == 5 and any(field.box.meets(lesion) for field in zooms)
+    assert len(zooms) == 4 and any(field.box.meets(lesion) for field in zooms)
     assert chooser.glances < len(plan.search.grid.cells())
 
 

@@ -21,7 +21,7 @@ def support(record: dict[str, Any], field: dict[str, Any]) -> float:
     if "yes" not in said:
         return said.get(record["answer"], 0.0)
     again = [each["probabilities"]["yes"] for each in record["fields"] if each["second_look_of"] == field["id"]]
-    return min(said["yes"], *again)
+    return min([said["yes"], *again])
 
 
 def colour(record: dict[str, Any], field: dict[str, Any]) -> Colour:
