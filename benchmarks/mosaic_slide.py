@@ -3,8 +3,8 @@
     python benchmarks/mosaic_slide.py slide.svs [--side 16384] [--lesion necrosis] [--seed 0]
     python benchmarks/mosaic_slide.py slide.svs --tiles FOLDER --lesion-tiles FOLDER
 
-A slide is a grid of square cells, each a picture out of a small stock, turned and mirrored at random: generated tissue,
-or the pictures of a folder. A block of cells somewhere in the tissue shows the lesion. The file is a tiled JPEG pyramid
+A slide is a grid of square cells, each a picture out of a stock, turned and mirrored at random: generated tissue, or
+the pictures of a folder. A block of cells somewhere in the tissue shows the lesion. The file is a tiled JPEG pyramid
 as Aperio's (levels shrink by 4), written strip by strip, so that memory does not grow with the slide's area.
 Prints the lesion's box in level-0 pixels. Needs tifffile and imagecodecs (the ``test`` extra).
 """
@@ -23,8 +23,8 @@ from PIL import Image, ImageOps
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from examples.tissue import Stain, draw_patch
 
-CELL_PX = 512  # of level 0; a multiple of every factor
-FACTORS = (1, 4, 16)
+CELL_PX = 256  # of level 0
+FACTORS = (1, 4, 16)  # the side of a cell is a multiple of each
 TILE_PX = 256
 STOCK = 16  # pictures of healthy tissue; with turns and mirrors eight times as many
 GLASS, HEALTHY, LESION = 0, 1, 2
@@ -41,13 +41,17 @@ class Mosaic:
     microns_per_pixel: float
 
     @property
+    def cell_px(self) -> int:
+        return len(self.stock[0])
+
+    @property
     def size_wh(self) -> tuple[int, int]:
         rows, columns = self.cells.shape
-        return columns * CELL_PX, rows * CELL_PX
+        return columns * self.cell_px, rows * self.cell_px
 
     def strips(self, factor: int) -> Iterator[np.ndarray]:
         """One level from top to bottom, [cell's height, width of the level, 3] at a time."""
-        side = CELL_PX // factor
+        side = self.cell_px // factor
         small = [np.asarray(Image.fromarray(cell).resize((side, side), Image.Resampling.BOX)) for cell in self.stock]
         for numbers, turns in zip(self.cells, self.turns, strict=True):
             row = [_turned(small[number], turn) for number, turn in zip(numbers, turns, strict=True)]
@@ -67,25 +71,26 @@ def plan_mosaic(
     lesion_cells: int = 2,
     microns_per_pixel: float = 0.5,
 ) -> Mosaic:
-    """A square slide of tissue on glass; ``pictures`` are those of healthy tissue and those of the lesion.
+    """A square slide of tissue on glass; ``pictures`` are those of healthy tissue and those of the lesion, cells all.
 
     ``side_px`` is rounded up to whole cells. The lesion is a square of ``lesion_cells`` a side within the tissue.
     """
     rng = np.random.default_rng(seed)
-    count = -(-side_px // CELL_PX)
+    cell_px = len(pictures[0][0])
+    count = -(-side_px // cell_px)
     if count < lesion_cells + 2:
-        raise ValueError(f"a side of {side_px} px has no room for a lesion of {lesion_cells * CELL_PX} px")
+        raise ValueError(f"a side of {side_px} px has no room for a lesion of {lesion_cells * cell_px} px")
     kinds = _tissue_cells(count, rng)
     top, left = _free_place(kinds, lesion_cells, rng)
     kinds[top : top + lesion_cells, left : left + lesion_cells] = LESION
     healthy, lesion = pictures
-    glass = rng.integers(238, 246, (CELL_PX, CELL_PX, 1)).repeat(3, axis=2).astype(np.uint8)
+    glass = rng.integers(238, 246, (cell_px, cell_px, 1)).repeat(3, axis=2).astype(np.uint8)
     places = {
         GLASS: np.zeros(kinds.shape, int),
         HEALTHY: rng.integers(0, len(healthy), kinds.shape) + 1,
         LESION: rng.integers(0, len(lesion), kinds.shape) + 1 + len(healthy),
     }
-    box = (left * CELL_PX, top * CELL_PX, lesion_cells * CELL_PX, lesion_cells * CELL_PX)
+    box = (left * cell_px, top * cell_px, lesion_cells * cell_px, lesion_cells * cell_px)
     cells = np.select([kinds == kind for kind in places], list(places.values()))
     return Mosaic(cells, rng.integers(0, 8, kinds.shape), [glass, *healthy, *lesion], box, microns_per_pixel)
 
@@ -108,24 +113,24 @@ def _free_place(kinds: np.ndarray, side: int, rng: np.random.Generator) -> tuple
     return int(top), int(left)
 
 
-def generated_pictures(lesion: str, seed: int, microns_per_pixel: float) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Cells of benign tissue and of the lesion's kind, all in one stain."""
+def generated_pictures(lesion: str, seed: int, cell_px: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Cells of benign tissue and of the lesion's kind, all in one stain, at 0.5 microns per pixel."""
     rng = np.random.default_rng(seed)
     stain = Stain.random(rng)
 
     def draw(kind: str) -> np.ndarray:
-        return np.asarray(draw_patch(kind, (CELL_PX, CELL_PX), microns_per_pixel, rng, stain))
+        return np.asarray(draw_patch(kind, (cell_px, cell_px), 0.5, rng, stain))
 
     healthy = [draw("stroma" if number % 4 == 3 else "benign") for number in range(STOCK)]
     return healthy, [draw(lesion) for _ in range(4)]
 
 
-def pictures_of(folder: Path) -> list[np.ndarray]:
+def pictures_of(folder: Path, cell_px: int) -> list[np.ndarray]:
     """The pictures of a folder in the order of their names, each cut and scaled to a cell."""
     paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in {".png", ".jpg", ".jpeg", ".tif"})
     if not paths:
         raise FileNotFoundError(f"there is no picture in {folder}")
-    return [np.asarray(ImageOps.fit(Image.open(path).convert("RGB"), (CELL_PX, CELL_PX))) for path in paths[:64]]
+    return [np.asarray(ImageOps.fit(Image.open(path).convert("RGB"), (cell_px, cell_px))) for path in paths[:64]]
 
 
 def write_mosaic(path: Path, mosaic: Mosaic, quality: int = 80) -> None:
@@ -168,16 +173,17 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=16384, help="pixels")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--lesion", choices=["tumour", "necrosis"], default="necrosis")
-    parser.add_argument("--lesion-cells", type=int, default=2, help=f"side of the lesion in cells of {CELL_PX} px")
+    parser.add_argument("--lesion-cells", type=int, default=2, help="side of the lesion in cells")
+    parser.add_argument("--cell", type=int, default=CELL_PX, help="side of a cell in pixels, a multiple of 16")
     parser.add_argument("--tiles", type=Path, help="folder of pictures of healthy tissue instead of generated ones")
     parser.add_argument("--lesion-tiles", type=Path, help="folder of pictures of the lesion; goes with --tiles")
     options = parser.parse_args()
     if (options.tiles is None) != (options.lesion_tiles is None):
         parser.error("--tiles and --lesion-tiles go together")
     if options.tiles:
-        pictures = pictures_of(options.tiles), pictures_of(options.lesion_tiles)
+        pictures = pictures_of(options.tiles, options.cell), pictures_of(options.lesion_tiles, options.cell)
     else:
-        pictures = generated_pictures(options.lesion, options.seed, 0.5)
+        pictures = generated_pictures(options.lesion, options.seed, options.cell)
     mosaic = plan_mosaic(options.side, options.seed, pictures, lesion_cells=options.lesion_cells)
     write_mosaic(options.output, mosaic)
     print("lesion:", ",".join(map(str, mosaic.lesion_box)))

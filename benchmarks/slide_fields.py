@@ -21,7 +21,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # measure this checkout, whatever is installed
 
-from benchmarks.mosaic_slide import generated_pictures, plan_mosaic, write_mosaic
+from benchmarks.mosaic_slide import CELL_PX, generated_pictures, plan_mosaic, write_mosaic
 from dragonfly_cli.engine.answering import Look, look_at
 from dragonfly_cli.engine.checkpoints import find_checkpoint
 from dragonfly_cli.engine.model import Model, load_model
@@ -70,7 +70,7 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "slide.svs"
-        write_mosaic(path, plan_mosaic(options.side, 0, generated_pictures("tumour", 0, 0.5)))
+        write_mosaic(path, plan_mosaic(options.side, 0, generated_pictures("tumour", 0, CELL_PX)))
         with closing(open_source(path)) as source:
             fields = plan_looks(source, LookOptions(budget=options.fields), model.canvas_wh).fields
         reading, _ = both_ways(model, path, fields, lambda look: None, options.rounds)

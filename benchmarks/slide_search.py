@@ -1,16 +1,17 @@
 """Does the zoom search find a small lesion? Rankings beside exhaustive search and beside the thumbnail alone.
 
-    python benchmarks/slide_search.py [--slides 6] [--side 12288] [--budget 8] [--lesion tumour] [--model demo]
-    python benchmarks/slide_search.py --tiles FOLDER --lesion-tiles FOLDER
+    python benchmarks/slide_search.py [--slides 6] [--side 12288] [--budget 10] [--lesion tumour] [--model demo]
+    python benchmarks/slide_search.py --tiles FOLDER --lesion-tiles FOLDER --cell 224
 
-Slides are mosaics (``mosaic_slide.py``) of benign tissue; half of them hold one lesion at a random place. The question
-is asked of every field of the grid once - that is exhaustive search - and each ranking then chooses ``budget`` fields,
-the overview among them, from glances of its own. Printed for each way:
+Slides are mosaics (``mosaic_slide.py``) of benign tissue; half of them hold one lesion at a random place, a square of
+one, two or three cells a side in turn: of a slide of 12288 px 0.08, 0.3 and 0.7 % of the tissue. The question is asked
+of every field of the grid once - that is exhaustive search - and each ranking then chooses ``budget`` fields, the
+overview among them, from glances of its own. Printed for each way:
 
-    sensitivity, specificity   of the answer at P(yes) > 0.5, by the default rule of aggregation and by the maximum
+    sensitivity, specificity   of the answer at P(yes) > 0.5, with second looks, and by top3-mean of the first looks
     auc                        of that P(yes) over the slides: independent of the threshold
     reached                    slides with a lesion, of which a chosen field shows a part
-    hit                        slides with a lesion, of which the field with the highest P(yes) shows a part
+    hit                        slides with a lesion, of which the field whose yes both looks agree on most shows a part
     crops                      encoded crops, glances among them, as a share of exhaustive search's
 
 With --rank-only nothing but glances is encoded, and only ``reached`` and ``crops`` are printed: much faster, for more
@@ -22,14 +23,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # measure this checkout, whatever is installed
 
-from benchmarks.mosaic_slide import generated_pictures, pictures_of, plan_mosaic, write_mosaic
+from benchmarks.mosaic_slide import CELL_PX, generated_pictures, pictures_of, plan_mosaic, write_mosaic
 from dragonfly_cli.engine.aggregation import aggregate
 from dragonfly_cli.engine.answering import FieldAnswer, answer, look_at
 from dragonfly_cli.engine.checkpoints import find_checkpoint
@@ -43,7 +44,7 @@ from dragonfly_cli.readers import open_source
 from dragonfly_cli.searching import Chooser
 from dragonfly_med.generation import Sampling
 
-RANKINGS = (Rank.spread, Rank.likeness, Rank.contrast, Rank.yes)
+RANKINGS = (Rank.spread, Rank.likeness, Rank.contrast, Rank.odd, Rank.yes, Rank.auto)
 WAYS = ("exhaustive", "thumbnail", *RANKINGS)
 
 
@@ -56,17 +57,24 @@ class Outcome:
     lesion: Box | None
 
     def p_yes(self, rule: Aggregate) -> float:
-        told = aggregate(self.answers, rule).probabilities
+        """By ``top3-mean`` from the first looks alone."""
+        answers = self.first_looks if rule is Aggregate.top3_mean else self.answers
+        told = aggregate(answers, rule).probabilities
         assert told is not None
         return told["yes"]
 
     @property
+    def first_looks(self) -> list[FieldAnswer]:
+        return [each for each in self.answers if each.field.second_look_of is None]
+
+    @property
     def reached(self) -> bool:
-        return any(self._shows_lesion(each) for each in self.answers)
+        return any(self._shows_lesion(each) for each in self.first_looks)
 
     @property
     def hit(self) -> bool:
-        return self._shows_lesion(max(self.answers, key=_yes))
+        second = {each.field.second_look_of: _yes(each) for each in self.answers}
+        return self._shows_lesion(max(self.first_looks, key=lambda each: min(_yes(each), second.get(each.field.id, 0))))
 
     def _shows_lesion(self, each: FieldAnswer) -> bool:
         return self.lesion is not None and each.field.role == "zoom" and each.field.box.meets(self.lesion)
@@ -82,27 +90,30 @@ def measure(model: Model, path: Path, lesion: Box | None, question: Question, bu
     source = open_source(path, OpenOptions())
     plan = plan_looks(source, LookOptions(budget=budget), model.canvas_wh)
     assert plan.search is not None
-    overview = plan.fields[0]
+    search, overview = plan.search, plan.fields[0]
     said: dict[Box, FieldAnswer] = {}
 
     def ask(field: Field) -> FieldAnswer:
         if field.box not in said:
             said[field.box] = answer(model, look_at(model, source, field), question, Sampling())
-        return said[field.box]
+        return replace(said[field.box], field=field)
 
-    grid = plan.search.grid
-    every = zoom_fields(source, [grid.box(cell) for cell in grid.cells()], 1)
+    every = zoom_fields(source, [search.grid.box(cell) for cell in search.grid.cells()], 1)
     crops_each = ask(overview).plan.crop_count
-    all_crops = crops_each * (1 + len(every))
+    all_crops = crops_each * (1 + len(every) + search.second_looks)
+
+    def outcome(chooser: Chooser, fields: list[Field]) -> Outcome:
+        answers = [ask(field) for field in fields]
+        answers += [ask(field) for field in chooser.second_looks(question, answers)]
+        return Outcome(answers, (crops_each * len(answers) + chooser.glances) / all_crops, lesion)
+
     outcomes = {
-        "exhaustive": Outcome([ask(field) for field in [overview, *every]], 1.0, lesion),
+        "exhaustive": outcome(Chooser(model, source, [overview], search), [overview, *every]),
         "thumbnail": Outcome([ask(overview)], crops_each / all_crops, lesion),
     }
     for rank in RANKINGS:
-        chooser = Chooser(model, source, plan.fields[:1], plan.search)
-        fields = chooser.fields(question, rank)
-        crops = crops_each * len(fields) + chooser.glances
-        outcomes[rank] = Outcome([ask(field) for field in fields], crops / all_crops, lesion)
+        chooser = Chooser(model, source, [overview], search)
+        outcomes[rank] = outcome(chooser, chooser.fields(question, rank))
     source.close()
     return outcomes
 
@@ -115,7 +126,7 @@ def measure_ranks(
     plan = plan_looks(source, LookOptions(budget=budget), model.canvas_wh)
     assert plan.search is not None
     crops_each = model.processor.plan(model.canvas_wh).crop_count
-    all_crops = crops_each * (1 + len(plan.search.grid.cells()))
+    all_crops = crops_each * (1 + len(plan.search.grid.cells()) + plan.search.second_looks)
     results = {}
     for rank in RANKINGS:
         chooser = Chooser(model, source, plan.fields[:1], plan.search)
@@ -145,7 +156,7 @@ def report(way: str, outcomes: list[Outcome]) -> str:
     """One line of figures for one way over all slides."""
     with_lesion = [each for each in outcomes if each.lesion]
     parts = [f"{way:<10}"]
-    for name, rule in (("default", Aggregate.auto), ("max", Aggregate.max)):
+    for name, rule in (("confirmed", Aggregate.auto), ("top3-mean", Aggregate.top3_mean)):
         ill = [each.p_yes(rule) for each in with_lesion]
         well = [each.p_yes(rule) for each in outcomes if not each.lesion]
         parts.append(
@@ -171,9 +182,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--slides", type=int, default=6, help="half of them with a lesion")
     parser.add_argument("--side", type=int, default=12288, help="pixels")
-    parser.add_argument("--budget", type=int, default=8, help="fields, the overview among them")
+    parser.add_argument("--budget", type=int, default=10, help="fields, the overview among them")
     parser.add_argument("--lesion", choices=["tumour", "necrosis"], default="tumour")
-    parser.add_argument("--lesion-cells", type=int, default=1, help="side of the lesion in cells of 512 px")
+    parser.add_argument("--cell", type=int, default=CELL_PX, help="side of a cell in pixels, a multiple of 16")
+    parser.add_argument("--lesion-cells", type=int, nargs="+", default=[1, 2, 3], help="sides of the lesions in cells")
     parser.add_argument("--question", default=None, help="the default names the lesion")
     parser.add_argument("--model", default="demo")
     parser.add_argument("--rank-only", action="store_true", help="glances alone, on slides with a lesion")
@@ -205,13 +217,12 @@ def write_slide(path: Path, options: argparse.Namespace, number: int) -> Box | N
     """Slides of odd numbers have a lesion, whose box is returned."""
     seed = options.seed + number
     if options.tiles:
-        healthy, ill = pictures_of(options.tiles), pictures_of(options.lesion_tiles)
+        healthy, ill = (pictures_of(folder, options.cell) for folder in (options.tiles, options.lesion_tiles))
     else:
-        healthy, ill = generated_pictures(options.lesion, seed, 0.5)
+        healthy, ill = generated_pictures(options.lesion, seed, options.cell)
     has_lesion = number % 2 == 1
-    mosaic = plan_mosaic(
-        options.side, seed, (healthy, ill if has_lesion else healthy), lesion_cells=options.lesion_cells
-    )
+    lesion_cells = options.lesion_cells[number // 2 % len(options.lesion_cells)]
+    mosaic = plan_mosaic(options.side, seed, (healthy, ill if has_lesion else healthy), lesion_cells=lesion_cells)
     write_mosaic(path, mosaic)
     return Box(*mosaic.lesion_box) if has_lesion else None
 

@@ -59,16 +59,21 @@ class Aggregate(StrEnum):
     mean = "mean"
     top3_mean = "top3-mean"
     vote = "vote"
+    confirmed = "confirmed"
     synthesise = "synthesise"
 
 
 class Rank(StrEnum):
-    """How a slide's fields are chosen: evenly, by likeness or contrast to the overview, or by a glance's P(yes)."""
+    """How a slide's fields are chosen: evenly, or by what a glance at them tells.
+
+    That is its likeness or contrast to the overview, how odd it looks beside the rest, or its P(yes).
+    """
 
     auto = "auto"
     spread = "spread"
     likeness = "likeness"
     contrast = "contrast"
+    odd = "odd"
     yes = "yes"
 
 
@@ -280,7 +285,11 @@ TimeLimitOption = Annotated[
 ]
 RankOption = Annotated[
     Rank,
-    typer.Option("--rank", envvar="DRAGONFLY_RANK", help="How a slide's fields are chosen; auto is yes for yes/no."),
+    typer.Option(
+        "--rank",
+        envvar="DRAGONFLY_RANK",
+        help="How a slide's fields are chosen; auto is yes and odd in turns for yes/no.",
+    ),
 ]
 GeojsonOption = Annotated[
     Path | None,

@@ -34,7 +34,8 @@ class Request:
     """What is asked of every image, and how the answers about its fields become one.
 
     ``settings`` are all options as they were given; they go into the record. After ``deadline`` (of
-    ``time.monotonic``) no field is begun, if there is one to answer from.
+    ``time.monotonic``) no field is begun, if there is one to answer from. ``second_looks`` tells from the answers
+    about the fields which further ones to ask about.
     """
 
     questions: list[Question]
@@ -45,6 +46,7 @@ class Request:
     settings: dict[str, Any] = field(default_factory=dict)
     calibration: dict[str, Fit] = field(default_factory=dict)
     deadline: float | None = None
+    second_looks: Callable[[list[FieldAnswer]], list[Field]] | None = None
 
     @property
     def is_late(self) -> bool:
@@ -126,6 +128,10 @@ def answer_source(
     for one in asked:  # each told as soon as it is complete
         streams = len(fields) == 1 and not one.question.options
         one.ask(model, looks, request.sampling, on_text if streams else _say_nothing)
+        if request.second_looks and not request.is_late:
+            with closing(_readable(model, source, request.second_looks(one.seen), request, read)) as once_more:
+                for again in once_more:
+                    one.ask(model, again, request.sampling)
         combined = one.combined(model, request)
         if not streams:
             on_text(combined.text)

@@ -6,18 +6,22 @@ What a glance at a part of the slide is worth comes from ``engine.glance``; how 
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
+from itertools import groupby
 from typing import Any
 
 import torch
 
-from dragonfly_cli.engine.glance import contrast, glance, likeness, p_yes
+from dragonfly_cli.engine.aggregation import CONFIRMING
+from dragonfly_cli.engine.answering import FieldAnswer
+from dragonfly_cli.engine.glance import contrast, glance, likeness, oddity, p_yes
 from dragonfly_cli.engine.model import Model
 from dragonfly_cli.engine.questions import Question
 from dragonfly_cli.fields import Field, LookPlan
-from dragonfly_cli.fields.search import Worth, ZoomSearch
-from dragonfly_cli.fields.slide_plan import zoom_fields
+from dragonfly_cli.fields.search import ZoomSearch
+from dragonfly_cli.fields.slide_plan import second_looks, zoom_fields
 from dragonfly_cli.geometry import Box
-from dragonfly_cli.options import Rank
+from dragonfly_cli.options import Aggregate, Rank
 from dragonfly_cli.pipeline import ReadAhead, Request, answer_source
 from dragonfly_cli.readers import Source
 
@@ -36,75 +40,151 @@ def answer_planned(
     if plan.search is None:
         yield from answer_source(model, source, plan.fields, request, on_text, read)
         return
-    request = replace(request, deadline=plan.search.deadline)
-    every = len(plan.search.grid.cells())
-    if plan.search.fields < every:
-        source.warnings.append(
-            f"{plan.search.fields} of {every} fields with tissue were chosen; --budget takes more, --region others"
-        )
-    chooser = Chooser(model, source, plan.certain, plan.search)
+    chooser = Chooser(model, source, plan.certain, plan.search, request.rule)
+    _warn_of_the_rest(source, plan.search, {chooser.search_for(question).fields for question in request.questions})
     for fields, questions in chooser.groups(request.questions, plan.search.rank):
-        yield from answer_source(model, source, fields, replace(request, questions=questions), on_text, read)
+        again = partial(chooser.second_looks, questions[0])
+        asking = replace(request, questions=questions, deadline=plan.search.deadline, second_looks=again)
+        yield from answer_source(model, source, fields, asking, on_text, read)
 
 
-def ranking(model: Model, rank: Rank, question: Question) -> Rank:
-    """What ranks the fields for a question: by default P(yes) at a glance, the best in ``benchmarks/slide_search.py``.
+def _warn_of_the_rest(source: Source, search: ZoomSearch, chosen: set[int]) -> None:
+    every = len(search.grid.cells())
+    if min(chosen) < every:
+        counts = " or ".join(str(min(count, every)) for count in sorted(chosen))
+        source.warnings.append(
+            f"{counts} of {every} fields with tissue were chosen; --budget takes more, --region others"
+        )
 
-    It needs a question that asks for yes or no, and single tokens for them. Other questions take likeness, the
-    network's own selection rule one scale up, and share their fields.
+
+def reasons(model: Model, rank: Rank, question: Question) -> tuple[Rank, ...]:
+    """What chooses the fields for a question, in turns; nothing does where they are spread evenly.
+
+    P(yes) at a glance needs a question that asks for yes or no, and single tokens for them; by default the fields that
+    look unlike the rest take turns with it, the best way in ``benchmarks/slide_search.py``. Other questions take
+    likeness, the network's own selection rule one scale up, and share their fields.
     """
-    can_say_yes = question.kind == "yesno" and all(model.option_ids.values())
+    if rank is Rank.spread:
+        return ()
     if rank not in (Rank.auto, Rank.yes):
-        return rank
-    return Rank.yes if can_say_yes else Rank.likeness
+        return (rank,)
+    if question.kind != "yesno" or not all(model.option_ids.values()):
+        return (Rank.likeness,)
+    return (Rank.yes,) if rank is Rank.yes else (Rank.yes, Rank.odd)
 
 
 class Chooser:
     """Chooses the fields of one slide; what was glanced at once is kept for the other questions."""
 
-    def __init__(self, model: Model, source: Source, first: list[Field], search: ZoomSearch) -> None:
-        """``first`` are the overview or the regions, which are looked at in any case."""
+    def __init__(
+        self,
+        model: Model,
+        source: Source,
+        first: list[Field],
+        search: ZoomSearch,
+        rule: Aggregate = Aggregate.auto,
+    ) -> None:
+        """``first`` are the overview or the regions, looked at in any case; ``rule`` makes one answer of many."""
         self._model = model
         self._source = source
         self._first = first
         self._search = search
-        self._seen: dict[Box, torch.Tensor] = {}  # [tokens, width] each
-        self.glances = 0  # crops encoded for choosing
+        self._rule = rule
+        self._seen = SeenAtAGlance(model, source)
+
+    @property
+    def glances(self) -> int:
+        """Crops encoded for choosing."""
+        return self._seen.crops
+
+    def search_for(self, question: Question) -> ZoomSearch:
+        """Where yes is to be confirmed, one with room for second looks."""
+        return self._search.confirming if self._confirms(question) else self._search
 
     def groups(self, questions: list[Question], rank: Rank) -> Iterator[tuple[list[Field], list[Question]]]:
         """The questions, and the fields to answer them from; neighbours that share their fields come together."""
-        waiting: list[Question] = []
-        for question in questions:
-            if waiting and Rank.yes in (ranking(self._model, rank, each) for each in (question, waiting[-1])):
-                yield self.fields(waiting[-1], rank), waiting
-                waiting = []
-            waiting.append(question)
-        if waiting:
-            yield self.fields(waiting[-1], rank), waiting
+
+        def sharing(question: Question) -> tuple[bool, Question | None]:
+            own = Rank.yes in reasons(self._model, rank, question)
+            return self._confirms(question), question if own else None
+
+        for _, some in groupby(questions, key=sharing):
+            group = list(some)
+            yield self.fields(group[0], rank), group
 
     def fields(self, question: Question, rank: Rank) -> list[Field]:
         """What to look at for a question: the overview or regions, then the fields that were zoomed in on."""
-        chosen = ranking(self._model, rank, question)
-        boxes = self._search.even() if chosen is Rank.spread else self._search.best(self._worth(chosen, question))
+        why, search = reasons(self._model, rank, question), self.search_for(question)
+        if why:
+            boxes = search.best(Impressions(self._model, self._seen, question, why, self._first[0].box))
+        else:
+            boxes = search.even()
         return [*self._first, *zoom_fields(self._source, boxes, len(self._first))]
 
-    def _worth(self, rank: Rank, question: Question) -> Worth:
-        if rank is Rank.yes:
-            return lambda boxes: p_yes(self._model, self._glance(boxes), question)
-        overview = self._glance([self._first[0].box])
-        compare = likeness if rank is Rank.likeness else contrast
-        return lambda boxes: compare(self._glance(boxes), overview)
+    def second_looks(self, question: Question, seen: list[FieldAnswer]) -> list[Field]:
+        """At the fields that said yes most strongly, where yes is to be confirmed."""
+        if not self._confirms(question):
+            return []
+        zooms = [each for each in seen if each.field.role == "zoom"]
+        strongest = sorted(zooms, key=_p_yes, reverse=True)[: self._search.second_looks]
+        return second_looks(self._source, [each.field for each in strongest], 1 + max(each.field.id for each in seen))
 
-    def _glance(self, boxes: list[Box]) -> torch.Tensor:
-        """[boxes, tokens, width]"""
-        new = [box for box in boxes if box not in self._seen]
-        if new:
-            fresh = dict(zip(new, glance(self._model, self._source, new), strict=True))
-            self.glances += len(new)
-            if self._fits(len(new), fresh[new[0]]):
-                self._seen |= fresh
-            return torch.stack([fresh[box] if box in fresh else self._seen[box] for box in boxes])
-        return torch.stack([self._seen[box] for box in boxes])
+    def _confirms(self, question: Question) -> bool:
+        return question.kind == "yesno" and self._rule in CONFIRMING
 
-    def _fits(self, count: int, one: torch.Tensor) -> bool:
-        return (len(self._seen) + count) * one.numel() * one.element_size() <= KEPT_BYTES
+
+def _p_yes(answered: FieldAnswer) -> float:
+    return answered.probabilities["yes"] if answered.probabilities else 0.0
+
+
+class SeenAtAGlance:
+    """Features of the boxes of a slide that were glanced at, as many as memory is spent for."""
+
+    def __init__(self, model: Model, source: Source) -> None:
+        self._model = model
+        self._source = source
+        self._kept: dict[Box, torch.Tensor] = {}  # [tokens, width] each
+        self.crops = 0  # encoded so far
+
+    def features(self, boxes: list[Box]) -> torch.Tensor:
+        """[boxes, tokens, width]; only boxes that are not kept are read and encoded."""
+        new = [box for box in boxes if box not in self._kept]
+        fresh = dict(zip(new, glance(self._model, self._source, new), strict=True)) if new else {}
+        self.crops += len(new)
+        seen = torch.stack([fresh[box] if box in fresh else self._kept[box] for box in boxes])
+        if (len(self._kept) + len(new)) * seen[0].numel() * seen.element_size() <= KEPT_BYTES:
+            self._kept |= fresh
+        return seen
+
+
+class Impressions:
+    """What glances say to one question, by the reasons that are asked for; ``fields.search.Glances``."""
+
+    def __init__(
+        self, model: Model, seen: SeenAtAGlance, question: Question, why: tuple[Rank, ...], overview: Box
+    ) -> None:
+        self._model = model
+        self._seen = seen
+        self._question = question
+        self._why = why
+        self._overview = overview
+        self._means: dict[Box, torch.Tensor] = {}  # [width] each
+        self._yes: dict[Box, float] = {}
+
+    def take(self, boxes: list[Box]) -> None:
+        seen = self._seen.features(boxes)
+        self._means |= zip(boxes, seen.mean(dim=1), strict=True)
+        if Rank.yes in self._why:
+            self._yes |= zip(boxes, p_yes(self._model, seen, self._question), strict=True)
+
+    def worths(self, boxes: list[Box]) -> list[list[float]]:
+        return [self._worths(reason, boxes) for reason in self._why]
+
+    def _worths(self, reason: Rank, boxes: list[Box]) -> list[float]:
+        if reason is Rank.yes:
+            return [self._yes[box] for box in boxes]
+        means = torch.stack([self._means[box] for box in boxes])
+        if reason is Rank.odd:
+            return oddity(means)
+        compare = likeness if reason is Rank.likeness else contrast
+        return compare(means, self._seen.features([self._overview])[0].mean(dim=0))

@@ -130,7 +130,10 @@ def question_from(record: Record) -> Question:
 
 def fields_from(record: Record) -> list[Field]:
     """The very fields that were looked at: they are not searched for again."""
-    return [Field(each["id"], each["role"], each["frame"], Box(**each["box"])) for each in record["fields"]]
+    return [
+        Field(each["id"], each["role"], each["frame"], Box(**each["box"]), each.get("second_look_of"))
+        for each in record["fields"]
+    ]
 
 
 def _as_option(hint: Any, value: Any) -> Any:

@@ -39,4 +39,4 @@ def test_the_lesion_lies_in_tissue_and_its_place_depends_on_the_seed():
 
 def test_a_slide_too_small_for_its_lesion_is_refused():
     with pytest.raises(ValueError, match="no room"):
-        plan_mosaic(1024, 0, (plain(PINK), plain(DARK)))
+        plan_mosaic(700, 0, (plain(PINK), plain(DARK)))

@@ -4,19 +4,22 @@ import numpy as np
 import pytest
 import torch
 from make_files import write_svs
+from run_dragonfly import dragonfly
 
+from benchmarks.mosaic_slide import CELL_PX, generated_pictures, plan_mosaic, write_mosaic
 from dragonfly_cli.engine.checkpoints import canvas_of, find_checkpoint
-from dragonfly_cli.engine.glance import contrast, glance, likeness, p_yes
+from dragonfly_cli.engine.glance import contrast, glance, likeness, oddity, p_yes
 from dragonfly_cli.engine.model import load_model
 from dragonfly_cli.engine.questions import as_question
 from dragonfly_cli.fields import plan_looks
 from dragonfly_cli.geometry import Box
-from dragonfly_cli.options import LookOptions, Rank
+from dragonfly_cli.options import Aggregate, LookOptions, Rank
 from dragonfly_cli.readers import open_source
-from dragonfly_cli.searching import Chooser, ranking
+from dragonfly_cli.searching import Chooser, reasons
 from dragonfly_med.crops import normalize
 
-YES_NO, OPEN = as_question("Is there a tumour?"), as_question("What kind of image is this?")
+YES_NO, NECROSIS = as_question("Is there a tumour?"), as_question("Is there necrosis?")
+OPEN = as_question("What kind of image is this?")
 BOXES = [Box(600, 400, 672, 448), Box(0, 0, 300, 300), Box(900, 700, 1344, 896)]
 
 
@@ -39,27 +42,36 @@ def test_a_glance_is_the_features_of_the_low_view(model, source):
 
 
 def test_worths_are_of_each_box_and_do_not_depend_on_the_others(model, source):
-    seen, overview = glance(model, source, BOXES), glance(model, source, [Box(0, 0, 3000, 2200)])
-    together = [p_yes(model, seen, YES_NO), likeness(seen, overview), contrast(seen, overview)]
+    seen, overview = glance(model, source, BOXES), glance(model, source, [Box(0, 0, 3000, 2200)])[0].mean(dim=0)
+    means = seen.mean(dim=1)
+    together = [p_yes(model, seen, YES_NO), likeness(means, overview), contrast(means, overview)]
     apart = [
         [p_yes(model, each[None], YES_NO)[0] for each in seen],
-        [likeness(each[None], overview)[0] for each in seen],
-        [contrast(each[None], overview)[0] for each in seen],
+        [likeness(each[None], overview)[0] for each in means],
+        [contrast(each[None], overview)[0] for each in means],
     ]
     assert np.allclose(together, apart, atol=1e-4)
     assert all(0 < value < 1 for value in together[0]) and len(set(together[0])) == 3
-    assert contrast(overview, overview)[0] == pytest.approx(0, abs=1e-5)
+    assert contrast(overview[None], overview)[0] == pytest.approx(0, abs=1e-5)
 
 
-@pytest.mark.parametrize("rank", [Rank.spread, Rank.likeness, Rank.contrast, Rank.yes])
+def test_odd_is_what_is_unlike_the_rest_though_it_lies_across_four_boxes():
+    rest = torch.randn(40, 8, generator=torch.Generator().manual_seed(0))
+    found = torch.full((4, 8), 9.0) + 0.1 * rest[:4]
+    odd = oddity(torch.cat([rest, found]))
+    assert min(odd[40:]) > max(odd[:40])
+    assert len(oddity(rest[:2])) == 2 and oddity(rest[:1]) == [0.0]
+
+
+@pytest.mark.parametrize("rank", [Rank.spread, Rank.likeness, Rank.contrast, Rank.odd, Rank.yes])
 def test_a_ranking_chooses_its_best_fields_and_says_what_they_cost(model, source, rank):
     plan = plan_looks(source, LookOptions(budget=4), model.canvas_wh)
-    chooser = Chooser(model, source, plan.fields[:1], plan.search)
+    chooser = Chooser(model, source, plan.fields[:1], plan.search, Aggregate.max)
     fields = chooser.fields(YES_NO, rank)
     assert [field.role for field in fields] == ["overview", "zoom", "zoom", "zoom"]
     assert [field.id for field in fields] == [0, 1, 2, 3]
     cells = len(plan.search.grid.cells())
-    assert chooser.glances == {Rank.spread: 0, Rank.yes: cells}.get(rank, cells + 1)
+    assert chooser.glances == {Rank.spread: 0, Rank.yes: cells, Rank.odd: cells}.get(rank, cells + 1)
     if rank is Rank.yes:
         every = [plan.search.grid.box(cell) for cell in plan.search.grid.cells()]
         values = dict(zip(every, p_yes(model, glance(model, source, every), YES_NO), strict=True))
@@ -67,14 +79,46 @@ def test_a_ranking_chooses_its_best_fields_and_says_what_they_cost(model, source
 
 
 def test_questions_that_share_their_fields_are_asked_together(model, source):
-    plan = plan_looks(source, LookOptions(budget=3), model.canvas_wh)
-    groups = list(Chooser(model, source, plan.fields[:1], plan.search).groups([YES_NO, OPEN, OPEN, YES_NO], Rank.yes))
-    assert [len(questions) for _, questions in groups] == [1, 2, 1]
-    assert [
-        len(questions)
-        for _, questions in Chooser(model, source, plan.fields[:1], plan.search).groups([YES_NO, OPEN], Rank.spread)
-    ] == [2]
-    assert ranking(model, Rank.yes, OPEN) is not Rank.yes
+    plan = plan_looks(source, LookOptions(budget=4), model.canvas_wh)
+    asked = {
+        (rule, rank): list(Chooser(model, source, plan.fields[:1], plan.search, rule).groups(questions, rank))
+        for rule, rank, questions in (
+            (Aggregate.auto, Rank.yes, [YES_NO, OPEN, OPEN, YES_NO]),
+            (Aggregate.auto, Rank.spread, [YES_NO, NECROSIS, OPEN]),
+            (Aggregate.max, Rank.spread, [YES_NO, NECROSIS, OPEN]),
+        )
+    }
+    sizes = [[(len(fields), len(questions)) for fields, questions in groups] for groups in asked.values()]
+    assert sizes == [[(3, 1), (4, 2), (3, 1)], [(3, 2), (4, 1)], [(4, 3)]]  # a second look takes one of the fields
+    assert reasons(model, Rank.yes, OPEN) == (Rank.likeness,)
+
+
+@pytest.fixture(scope="module", params=[1, 2, 3])
+def lesion_slide(request, tmp_path_factory):
+    """A slide of generated benign tissue of 8,192 px with a tumour of 0.7 % of it, and where that lies."""
+    path = tmp_path_factory.mktemp("slides") / "slide.svs"
+    mosaic = plan_mosaic(8192, request.param, generated_pictures("tumour", request.param, CELL_PX), lesion_cells=2)
+    write_mosaic(path, mosaic)
+    return path, Box(*mosaic.lesion_box)
+
+
+def test_a_small_lesion_is_found_from_coarse_to_fine(model, lesion_slide):
+    path, lesion = lesion_slide
+    source = open_source(path)
+    plan = plan_looks(source, LookOptions(budget=6), model.canvas_wh)
+    assert plan.search.power >= 1  # not every field is glanced at
+    chooser = Chooser(model, source, plan.fields[:1], plan.search)
+    zooms = chooser.fields(YES_NO, Rank.auto)[1:]
+    assert len(zooms) == 4 and any(field.box.meets(lesion) for field in zooms)
+    assert chooser.glances < len(plan.search.grid.cells())
+
+
+@pytest.mark.slow
+def test_the_best_evidence_shows_the_lesion(lesion_slide):
+    path, lesion = lesion_slide
+    record = dragonfly("ask", path, YES_NO.text, "--budget", "6", "--json").json
+    best = max(record["fields"][1:], key=lambda field: field["probabilities"]["yes"])
+    assert record["answer"] == "Yes" and Box(**best["box"]).meets(lesion)
 
 
 def test_the_scale_is_known_without_loading_the_model(model):

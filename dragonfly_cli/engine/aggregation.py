@@ -1,9 +1,11 @@
 """From what the model says of several fields to one answer, by a rule that the record names.
 
 A finding may fill a small part of an image, so by default a yes/no question takes the mean over the three fields that
-say yes most strongly. A choice between options takes the mean probability of each over all fields, because no option is
-more of a finding than another. An open question takes the answer that most fields give; ``synthesise``, which has the
-language model write one from all of them, is in a module of its own (``synthesis``).
+say yes most strongly. Where many fields were searched, some say yes by chance: those that say it most strongly are
+looked at once more, otherwise framed, and the answer is the strongest yes that both looks agree on. A choice between
+options takes the mean probability of each over all fields, because no option is more of a finding than another. An open
+question takes the answer that most fields give; ``synthesise``, which has the language model write one from all of them,
+is in a module of its own (``synthesis``).
 """
 
 from collections import Counter
@@ -19,6 +21,8 @@ from dragonfly_cli.options import Aggregate, Control
 from dragonfly_cli.output.notices import HARDLY
 
 UNCERTAIN = "uncertain"
+
+CONFIRMING = (Aggregate.auto, Aggregate.confirmed)  # rules that ask for second looks
 
 _MOST = 3
 _MOSTLY_OWN_WORDS = 0.5  # of a final answer; a summary in good words of its own has more in common with its sources
@@ -111,10 +115,12 @@ class Answer:
 def aggregate(answers: list[FieldAnswer], rule: Aggregate) -> Answer:
     """One answer from those of all fields (at least one), which have the question in common.
 
-    For yes/no, P(yes) is: ``mean`` and ``top3-mean`` (the default) the mean of all or of the three highest, ``max`` the
-    highest, ``any`` the chance that at least one field is right in saying yes, ``vote`` the share of fields that say
-    yes. Of other options the probability is the mean over all fields, or with ``vote`` the share of fields that prefer
-    it. Free answers take the most frequent one, of equals the first, whatever the rule.
+    For yes/no, P(yes) is: ``mean`` and ``top3-mean`` the mean of all or of the three highest, ``max`` the highest,
+    ``any`` the chance that at least one field is right in saying yes, ``vote`` the share of fields that say yes;
+    ``confirmed``, the default, the highest of the fields that were looked at twice, each with the lower of its two
+    looks, or ``top3-mean`` where there is none. Of other options the probability is the mean over all fields, or with
+    ``vote`` the share of fields that prefer it. Free answers take the most frequent one, of equals the first, whatever
+    the rule.
     """
     first = answers[0]
     if len(answers) == 1:
@@ -124,8 +130,13 @@ def aggregate(answers: list[FieldAnswer], rule: Aggregate) -> Answer:
         text = Counter(each.text for each in answers).most_common(1)[0][0]
         return Answer(first.question, text, None, None, Aggregate.vote, answers)
     if first.question.options == YES_NO:
-        chosen = Aggregate.top3_mean if rule is Aggregate.auto else rule
-        yes = _P_YES[chosen]([each["yes"] for each in said])
+        votes = [each["yes"] for each in said]
+        chosen = rule
+        if rule in CONFIRMING:
+            confirmed = _confirmed(answers, votes)
+            chosen = Aggregate.confirmed if confirmed else Aggregate.top3_mean
+            votes = confirmed or votes
+        yes = _P_YES[chosen](votes)
         probabilities = {"yes": yes, "no": 1 - yes}
     else:
         chosen = rule if rule is Aggregate.vote else Aggregate.mean
@@ -142,6 +153,15 @@ def abstain_within(answered: Answer, margin: float) -> Answer:
     return replace(answered, text=UNCERTAIN, abstained=True) if first - second < margin else answered
 
 
+def _confirmed(answers: list[FieldAnswer], votes: list[float]) -> list[float]:
+    """P(yes) of the fields that were looked at twice: the lower of both looks."""
+    fields = [each.field for each in answers]
+    vote_of: dict[int | None, float] = {field.id: vote for field, vote in zip(fields, votes, strict=True)}
+    return [
+        min(vote_of[field.id], vote_of[field.second_look_of]) for field in fields if field.second_look_of in vote_of
+    ]
+
+
 def _mean_of_options(said: list[dict[str, float]], rule: Aggregate) -> dict[str, float]:
     if rule is Aggregate.vote:
         said = [{option: float(option == max(each, key=each.__getitem__)) for option in each} for each in said]
@@ -151,6 +171,7 @@ def _mean_of_options(said: list[dict[str, float]], rule: Aggregate) -> dict[str,
 _P_YES: dict[Aggregate, Callable[[list[float]], float]] = {
     Aggregate.any: lambda said: 1 - prod(1 - yes for yes in said),
     Aggregate.max: max,
+    Aggregate.confirmed: max,
     Aggregate.mean: fmean,
     Aggregate.top3_mean: lambda said: fmean(sorted(said)[-_MOST:]),
     Aggregate.vote: lambda said: fmean(yes > 0.5 for yes in said),

@@ -1,7 +1,7 @@
 """A glance: a box of a slide as the network's low view alone, one crop of its 29, for ranking where to look.
 
-``p_yes`` lets the language model read that crop and the question; ``likeness`` and ``contrast`` compare embeddings of
-the vision encoder, as zoom-in selection does within an image.
+``p_yes`` lets the language model read that crop and the question; the others compare mean embeddings of the vision
+encoder, as zoom-in selection does within an image.
 """
 
 from collections.abc import Sequence
@@ -15,6 +15,8 @@ from dragonfly_cli.geometry import Box
 from dragonfly_cli.readers.source import Source
 from dragonfly_med.crops import normalize
 
+_ALIKE = 4  # how many boxes may look like a box that is none the less unlike the rest
+
 
 @torch.inference_mode()
 def glance(model: Model, source: Source, boxes: Sequence[Box]) -> torch.Tensor:
@@ -25,14 +27,24 @@ def glance(model: Model, source: Source, boxes: Sequence[Box]) -> torch.Tensor:
     return model.network.encode_crops(pixels)[:, 0]
 
 
-def likeness(seen: torch.Tensor, overview: torch.Tensor) -> list[float]:
-    """The network's own selection rule: mean embeddings [boxes, tokens, width] against the overview's, dot product."""
-    return (seen.mean(dim=1) @ overview.mean(dim=(0, 1))).float().tolist()
+def likeness(means: torch.Tensor, overview: torch.Tensor) -> list[float]:
+    """The network's own selection rule: mean embeddings [boxes, width] against the overview's [width], dot product."""
+    return (means @ overview).float().tolist()
 
 
-def contrast(seen: torch.Tensor, overview: torch.Tensor) -> list[float]:
+def contrast(means: torch.Tensor, overview: torch.Tensor) -> list[float]:
     """How unlike the overview a box looks: one less the cosine of their mean embeddings."""
-    return (1 - torch.cosine_similarity(seen.mean(dim=1), overview.mean(dim=(0, 1))[None])).float().tolist()
+    return (1 - torch.cosine_similarity(means, overview[None])).float().tolist()
+
+
+def oddity(means: torch.Tensor) -> list[float]:
+    """How unlike the rest a box looks: the distance of its mean embedding to the fourth nearest of [boxes, width].
+
+    The fourth, because a small finding that lies across the corner of a box makes up to three others look alike.
+    """
+    means = means.float()
+    distances = torch.cdist(means, means).sort(dim=1).values  # the first is that to itself
+    return distances[:, min(_ALIKE, len(means) - 1)].tolist()
 
 
 @torch.inference_mode()

@@ -14,12 +14,16 @@ Role = Literal["overview", "zoom", "region", "slice", "whole"]
 
 @dataclass(frozen=True)
 class Field:
-    """A box of one frame, in level-0 pixels, that the model is shown in one go."""
+    """A box of one frame, in level-0 pixels, that the model is shown in one go.
+
+    ``second_look_of`` is the id of a field that it shows once more, otherwise framed.
+    """
 
     id: int
     role: Role
     frame: int
     box: Box
+    second_look_of: int | None = None
 
 
 @dataclass(frozen=True)

@@ -1,23 +1,36 @@
-"""The zoom search: which fields of a slide are worth looking at, found with a cheap glance at every part of the tissue.
+"""The zoom search: which fields of a slide are worth looking at, found with cheap glances from coarse to fine.
 
 As Dragonfly zooms in within an image, one scale up. A glance shows a cell of the grid as small as the network's low
-view. All cells are glanced at, at a scale at which there are few enough; the best are parted into four and glanced at
-again, until they are fields. What a glance is worth is told by the caller; the number of glances follows from the
-budget, and grows with the logarithm of the slide.
+view. All cells are glanced at, at the finest scale at which there are few enough; of each further scale, down to that
+of the fields, only the quarters of the best cells, one cell for every field that may be looked at.
+
+A glance may have several reasons to look closer, told by the caller. Each orders the cells, and they choose in turns,
+so that what one of them cannot see at a coarse scale is not lost when another does. For n fields that is at most
+20 n glances, and 4 n more for each doubling of the slide's side: the cost follows the budget.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import chain
 from time import monotonic
+from typing import Protocol
 
 from dragonfly_cli.fields.grid import Cell, Grid, spread_cells
 from dragonfly_cli.geometry import Box
 from dragonfly_cli.options import Rank
 
-GLANCES_PER_FIELD = 24  # a glance is one crop, and a field 29: looking costs more than choosing
+GLANCES_PER_FIELD = 20  # at the coarsest scale; a glance is one crop of the 29 that a field has
 _GLANCED_AT_ONCE = 32
 
-Worth = Callable[[list[Box]], list[float]]
+
+class Glances(Protocol):
+    """What the boxes of one scale look like."""
+
+    def take(self, boxes: list[Box]) -> None:
+        """Glances at some boxes more."""
+
+    def worths(self, boxes: list[Box]) -> list[list[float]]:
+        """For each reason to look closer, how much it speaks for each of ``boxes``, all of which were taken."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +41,16 @@ class ZoomSearch:
     fields: int
     deadline: float | None = None
     rank: Rank = Rank.auto
+
+    @property
+    def second_looks(self) -> int:
+        """How many fields are looked at twice where answers are to be confirmed; they are paid from the budget."""
+        return self.fields // 3
+
+    @property
+    def confirming(self) -> "ZoomSearch":
+        """The search that leaves room for second looks."""
+        return replace(self, fields=self.fields - self.second_looks)
 
     @property
     def power(self) -> int:
@@ -41,35 +64,47 @@ class ZoomSearch:
         """Fields spread over the tissue, without a glance."""
         return [self.grid.box(cell) for cell in spread_cells(self.grid.cells(), self.fields)]
 
-    def best(self, worth: Worth) -> list[Box]:
+    def best(self, glances: Glances) -> list[Box]:
         """The fields that look most worthwhile, the best first.
 
         If time runs out, fields spread evenly fill the places that are left.
         """
         if len(self.grid.cells()) <= self.fields:
             return self.even()
-        power = self.power
-        cells = list(self.grid.cells(power))
-        ranked = self._ranked(cells, power, worth)
-        while power:
-            parts = ranked[: max(1, self.fields * GLANCES_PER_FIELD // 8)]
+        cells = list(self.grid.cells(self.power))
+        for power in range(self.power, 0, -1):
+            parts = self._ranked(cells, power, glances)[: self.fields]
             cells = [child for cell in parts for child in self.grid.children(cell, power)]
-            power -= 1
-            ranked = self._ranked(cells, power, worth)
-        boxes = [self.grid.box(cell) for cell in ranked[: self.fields]]
+        boxes = [self.grid.box(cell) for cell in self._ranked(cells, 0, glances)[: self.fields]]
         return boxes + [box for box in self.even() if box not in boxes][: self.fields - len(boxes)]
 
-    def _ranked(self, cells: list[Cell], power: int, worth: Worth) -> list[Cell]:
+    def _ranked(self, cells: list[Cell], power: int, glances: Glances) -> list[Cell]:
         """The cells that time allowed to glance at, the most worthwhile first."""
-        worths: dict[Cell, float] = {}
-        rounds = -(-len(cells) // _GLANCED_AT_ONCE)
-        for number in range(rounds):
-            if self.is_late and worths:
+        seen: dict[Box, Cell] = {}
+        for some in _rounds(cells):
+            if self.is_late and seen:
                 break
-            some = cells[number::rounds]  # each round is spread over the tissue
-            worths |= zip(some, worth([self.grid.box(cell, power) for cell in some]), strict=True)
-        return sorted(worths, key=worths.__getitem__, reverse=True)
+            boxes = {self.grid.box(cell, power): cell for cell in some}
+            glances.take(list(boxes))
+            seen |= boxes
+        return _in_turns([_ordered(list(seen.values()), worths) for worths in glances.worths(list(seen))])
 
     @property
     def is_late(self) -> bool:
         return self.deadline is not None and monotonic() > self.deadline
+
+
+def _rounds(cells: list[Cell]) -> Iterator[list[Cell]]:
+    """The cells in parts to be glanced at together, each spread over the tissue."""
+    count = -(-len(cells) // _GLANCED_AT_ONCE)
+    return (cells[number::count] for number in range(count))
+
+
+def _ordered(cells: list[Cell], worths: list[float]) -> list[Cell]:
+    worth_of = dict(zip(cells, worths, strict=True))
+    return sorted(cells, key=worth_of.__getitem__, reverse=True)
+
+
+def _in_turns(orders: list[list[Cell]]) -> list[Cell]:
+    """The first of each order, then the second of each, and so on, every cell once."""
+    return list(dict.fromkeys(chain.from_iterable(zip(*orders, strict=True))))

@@ -22,7 +22,7 @@ from dragonfly_cli.options import LookOptions
 from dragonfly_cli.readers.source import Source
 
 TARGET_MPP = 0.5  # a 20x objective, at which most histology models were trained
-FIELDS_LOOKED_AT = 12  # the overview among them; some seconds on a CPU with the built-in model
+FIELDS_LOOKED_AT = 10  # the overview among them; some seconds on a CPU with the built-in model
 _NEARLY = 1.25  # a slide or outline this much larger than a field is shown as one, at a little less detail
 _SHARPNESS_SAMPLES = 4
 _FULL = 0.9
@@ -72,6 +72,16 @@ def plan_slide(source: Source, looking: LookOptions, canvas_wh: tuple[int, int])
 def zoom_fields(source: Source, boxes: list[Box], first_id: int) -> list[Field]:
     """Cells of a grid as fields; one that reaches beyond the slide is moved onto it, as far as it fits."""
     return [Field(first_id + number, "zoom", 0, _moved_onto(source, box)) for number, box in enumerate(boxes)]
+
+
+def second_looks(source: Source, fields: list[Field], first_id: int) -> list[Field]:
+    """The same fields with an eighth of a field more around them, so that what they show is framed otherwise."""
+    looks = []
+    for number, field in enumerate(fields):
+        x, y, (width, height) = field.box.x, field.box.y, field.box.size_wh
+        wider = Box(x - width // 8, y - height // 8, width + width // 4, height + height // 4)
+        looks.append(Field(first_id + number, field.role, field.frame, _moved_onto(source, wider), field.id))
+    return looks
 
 
 def _moved_onto(source: Source, box: Box) -> Box:

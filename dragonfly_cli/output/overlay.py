@@ -41,7 +41,8 @@ def overlay_picture(source: Source, records: list[dict[str, Any]], mask: np.ndar
 
 def _panel(source: Source, record: dict[str, Any], mask: np.ndarray | None) -> Image.Image:
     ranked = sorted(record["fields"], key=lambda field: support(record, field), reverse=True)
-    best = [field for field in ranked if field["role"] != "overview"][:_BEST_FIELDS] or ranked[:1]
+    once = [field for field in ranked if field["role"] != "overview" and field["second_look_of"] is None]
+    best = once[:_BEST_FIELDS] or ranked[:1]
     plan = _map(source, record, mask, best)
     insets = [_inset(source, record, field) for field in best]
     height = max(plan.height, sum(inset.height + _MARGIN_PX for inset in insets) - _MARGIN_PX)

@@ -120,6 +120,7 @@ def _field_record(source: Source, answered: "FieldAnswer") -> dict[str, Any]:
     return {
         "id": field.id,
         "role": field.role,
+        "second_look_of": field.second_look_of,
         "frame": field.frame,
         "box": field.box.as_dict(),
         "box_um": _in_microns(source, field.box),

@@ -11,11 +11,17 @@ AGREES_COLOUR: Colour = (0, 130, 120)
 
 
 def support(record: dict[str, Any], field: dict[str, Any]) -> float:
-    """P(yes) of a yes/no question, else the field's probability of the answer, else 1 where it is the same answer."""
+    """P(yes) of a yes/no question, else the field's probability of the answer, else 1 where it is the same answer.
+
+    Of a field that was looked at twice it is the lower P(yes).
+    """
     said = field["probabilities"]
     if said is None:
         return float(field["answer"] == record["answer"])
-    return said["yes"] if "yes" in said else said.get(record["answer"], 0.0)
+    if "yes" not in said:
+        return said.get(record["answer"], 0.0)
+    again = [each["probabilities"]["yes"] for each in record["fields"] if each["second_look_of"] == field["id"]]
+    return min([said["yes"], *again])
 
 
 def colour(record: dict[str, Any], field: dict[str, Any]) -> Colour:
