@@ -9,9 +9,11 @@ row must not depend on its neighbours.
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from dragonfly_cli.batch.evidence import write_item_evidence
 from dragonfly_cli.batch.items import Item
 from dragonfly_cli.batch.job import IMAGES_AHEAD, Job
 from dragonfly_cli.batch.result import Result
@@ -78,27 +80,28 @@ class Worker:
         """The results of all questions of an item; those that an error left without an answer say so.
 
         All questions are asked in one go, so that no answer depends on where an earlier run was cut off.
+        Raises OutputError where evidence cannot be written, which is no failure of this image.
         """
-        results: list[Result] = []
-        try:
-            for result in self._answered(item, read()):
-                results.append(result)  # one by one, so that those before an error are kept
-        except DragonflyError as error:
-            results += item.failures(error.exit_code, error.message, but=len(results))
-        except Exception as error:  # a bug met in one image must not cost the night; the error code tells it
-            why = (
-                f"{item.image}: this is a bug in dragonfly ({type(error).__name__}); ask about this image with --debug"
-            )
-            results += item.failures(_BUG_CODE, why, but=len(results))
-        return results
+        records: list[dict[str, Any]] = []
+        failed: list[Result] = []
+        with ExitStack() as until_done:
+            try:
+                opened = read()
+                until_done.callback(opened.source.close)
+                for record in self._records(item, opened):
+                    records.append(record)  # one by one, so that those before an error are kept
+            except DragonflyError as error:
+                failed = item.failures(error.exit_code, error.message, but=len(records))
+            except Exception as error:  # a bug met in one image must not cost the night; the error code tells it
+                bug = f"this is a bug in dragonfly ({type(error).__name__}); ask about this image with --debug"
+                failed = item.failures(_BUG_CODE, f"{item.image}: {bug}", but=len(records))
+            if records and self._job.evidence:
+                records = write_item_evidence(self._job.evidence, item, opened.source, opened.plan, records)
+        return [Result(key, record) for key, record in zip(item.keys, records, strict=False)] + failed
 
-    def _answered(self, item: Item, opened: _Open) -> Iterator[Result]:
-        try:
-            records = answer_planned(self.model, opened.source, opened.plan, self._request_for(item), read=opened.read)
-            for question, record in zip(item.questions, records, strict=True):
-                yield Result(item.key(question), record | {"image": item.image})
-        finally:
-            opened.source.close()
+    def _records(self, item: Item, opened: _Open) -> Iterator[dict[str, Any]]:
+        answers = answer_planned(self.model, opened.source, opened.plan, self._request_for(item), read=opened.read)
+        return (record | {"image": item.image} for record in answers)
 
     def _request_for(self, item: Item) -> Request:
         """With the calibration that was there when the run began."""
