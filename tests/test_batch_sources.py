@@ -7,7 +7,7 @@ import pytest
 from batch_runs import QUESTIONS, TINY, items_named, rows_of, write_study
 from hypothesis import given
 from hypothesis import strategies as st
-from make_files import write_png
+from make_files import write_png, write_svs
 from run_dragonfly import dragonfly, expect_error
 
 from dragonfly_cli.batch.items import Item, Shard, find_items, read_shard, select, shard_of
@@ -179,6 +179,14 @@ def test_a_dry_run_tells_what_would_run_and_writes_nothing(study: Path, tmp_path
     assert lines[5].startswith("memory: ")
     assert "error: " in outcome.stderr and "001-broken.svs" in outcome.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["study"]
+
+
+def test_a_dry_run_counts_the_fields_that_the_chosen_model_will_look_at(tmp_path: Path) -> None:
+    call = ("batch", write_svs(tmp_path / "slide.svs", (1500, 1000)), "-q", "Is it?", "-o", tmp_path / "a.csv")
+    for model, fields in ((TINY, 1), ("demo", 5)):
+        assert f"fields to look at: {fields}\n" in dragonfly(*call, "-m", model, "--dry-run").stdout
+    assert dragonfly(*call, "-m", "demo").code == 0
+    assert rows_of(tmp_path / "a.csv")[0]["fields"] == "5"
 
 
 def test_a_table_may_be_parquet(study: Path, tmp_path: Path) -> None:
