@@ -13,6 +13,7 @@ import torch
 
 from dragonfly_cli.engine.glance import contrast, glance, likeness, p_yes
 from dragonfly_cli.engine.model import Model
+from dragonfly_cli.engine.placement import memory_errors
 from dragonfly_cli.engine.questions import Question
 from dragonfly_cli.fields import Field, LookPlan
 from dragonfly_cli.fields.search import Worth, ZoomSearch
@@ -89,7 +90,8 @@ class Chooser:
     def fields(self, question: Question, rank: Rank) -> list[Field]:
         """What to look at for a question: the overview or regions, then the fields that were zoomed in on."""
         chosen = ranking(self._model, rank, question)
-        boxes = self._search.even() if chosen is Rank.spread else self._search.best(self._worth(chosen, question))
+        with memory_errors(str(self._model.device)):
+            boxes = self._search.even() if chosen is Rank.spread else self._search.best(self._worth(chosen, question))
         return [*self._first, *zoom_fields(self._source, boxes, len(self._first))]
 
     def _worth(self, rank: Rank, question: Question) -> Worth:
