@@ -66,9 +66,11 @@ class Outputs:
     @property
     def names(self) -> dict[str, str | None]:
         """Table and records as ``run.json`` names them: beside it by name, elsewhere by the whole path."""
-        records = self.records and self.records.absolute()
-        is_beside = records and records.parent == self.table.absolute().parent
-        return {"output": self.table.name, "records": records and (records.name if is_beside else str(records))}
+        if self.records is None:
+            return {"output": self.table.name, "records": None}
+        is_beside = self.records.absolute().parent == self.table.absolute().parent
+        records = self.records.name if is_beside else str(self.records.absolute())
+        return {"output": self.table.name, "records": records}
 
 
 class Ledger:
@@ -84,7 +86,7 @@ class Ledger:
     def __init__(self, outputs: Outputs, settings: Mapping[str, Any], *, is_shard: bool = False) -> None:
         self._outputs = outputs
         self.path = outputs.table
-        named = outputs.names | settings
+        named = {**outputs.names, **settings}
         self._settings: dict[str, Any] = json.loads(json.dumps(named, default=str))  # as it will be read again
         self._run_file, self._failed_file = companions(self.path, is_shard=is_shard)
         self._files = [RowFile(self.path, outputs.rows)]
