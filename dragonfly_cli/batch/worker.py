@@ -19,7 +19,7 @@ from dragonfly_cli.batch.job import IMAGES_AHEAD, Job
 from dragonfly_cli.batch.result import Result
 from dragonfly_cli.errors import DragonflyError
 from dragonfly_cli.fields import LookPlan, plan_looks
-from dragonfly_cli.pipeline import ReadAhead, Request, as_request, prepare, read_ahead
+from dragonfly_cli.pipeline import ReadAhead, Request, prepare, read_ahead, storable_settings
 from dragonfly_cli.readers import Source
 from dragonfly_cli.searching import answer_planned
 
@@ -104,10 +104,10 @@ class Worker:
         return (record | {"image": item.image} for record in answers)
 
     def _request_for(self, item: Item) -> Request:
-        """With the calibration that was there when the run began."""
-        settings = asdict(item.opening) | asdict(item.looking)
-        request = as_request(self.model, list(item.questions), self._job.answering, settings)
-        return replace(request, control=item.control, calibration=self._request.calibration)
+        """That of the run, with the calibration that was there when it began, for this item's questions and options."""
+        own = storable_settings(asdict(item.opening) | asdict(item.looking))
+        settings = own | self._request.settings
+        return replace(self._request, questions=list(item.questions), control=item.control, settings=settings)
 
 
 def _close(reading: "Future[Any]") -> None:
