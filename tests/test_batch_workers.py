@@ -85,9 +85,11 @@ def test_what_keeps_workers_from_beginning_is_told_and_nothing_is_left(study: Pa
         assert not (tmp_path / "run.json").exists()
 
 
-@pytest.fixture
-def shards(study: Path, tmp_path: Path) -> list[Path]:
-    tables = [tmp_path / f"part{number}.csv" for number in (1, 2, 3)]
+@pytest.fixture(scope="module")
+def shards(study: Path) -> list[Path]:
+    """The tables of three parts of a run, with the evidence of all in one folder."""
+    tables = [study.parent / "shards" / f"part{number}.csv" for number in (1, 2, 3)]
+    tables[0].parent.mkdir()
     for number, table in enumerate(tables, start=1):
         dragonfly("batch", study, *QUESTIONS, *outputs(table), "--shard", f"{number}/3")
     return tables
@@ -97,47 +99,45 @@ def shards(study: Path, tmp_path: Path) -> list[Path]:
 def test_merged_shards_are_the_table_of_one_run(study: Path, alone: Path, shards: list[Path], tmp_path: Path) -> None:
     images = [row["image"] for table in shards for row in rows_of(table)]
     assert Counter(images) == Counter(row["image"] for row in rows_of(alone))
-    whole = tmp_path / "whole" / "answers.csv"
-    whole.parent.mkdir()
+    whole, evidence = tmp_path / "answers.csv", shards[0].with_name("evidence")
     merging = ("merge", shards[2], shards[0], shards[1], "-o", whole, "--records", whole.with_suffix(".jsonl"))
     assert dragonfly(*merging).code == 8
-    (tmp_path / "evidence").rename(whole.with_name("evidence"))
+    shutil.copytree(evidence, tmp_path / "evidence")
     assert written(whole) == written(alone)
-    (tmp_path / "evidence").mkdir()
-    continued = dragonfly("batch", study, *QUESTIONS, *outputs(whole)[:4], "--evidence", tmp_path / "evidence")
+    continued = dragonfly("batch", study, *QUESTIONS, *outputs(whole)[:4], "--evidence", evidence)
     assert continued.code == 8
     assert "14 of 14 images are done" in continued.stderr
-    assert not any((tmp_path / "evidence").iterdir())  # what is done is not touched
 
 
 @pytest.mark.slow
 def test_what_cannot_be_merged_is_told_and_nothing_is_written(
     study: Path, alone: Path, shards: list[Path], tmp_path: Path
 ) -> None:
-    whole = tmp_path / "answers.csv"
+    first, second, third = shards
+    whole, output = tmp_path / "answers.csv", ("-o", tmp_path / "x.csv")
     assert dragonfly("merge", *shards, "-o", whole).code == 8
     expect_error(dragonfly("merge", *shards, "-o", whole), 7, "answers.csv", "already")
-    expect_error(dragonfly("merge", *shards[:2], "-o", tmp_path / "x.csv"), 2, "1/3, 2/3")
-    expect_error(dragonfly("merge", *shards, shards[0], "-o", tmp_path / "x.csv"), 2, "1/3, 1/3")
-    expect_error(dragonfly("merge", *shards[:2], alone, "-o", tmp_path / "x.csv"), 4, "answers.csv")
+    expect_error(dragonfly("merge", first, second, *output), 2, "1/3, 2/3")
+    expect_error(dragonfly("merge", *shards, first, *output), 2, "1/3, 1/3")
+    expect_error(dragonfly("merge", first, second, alone, *output), 4, "answers.csv")
     expect_error(dragonfly("merge", *shards, "-o", tmp_path / "x.jsonl"), 2, "x.jsonl")
-    dragonfly("batch", study, "-q", "Another?", "-m", TINY, "-o", tmp_path / "other.csv", "--shard", "3/3")
-    expect_error(dragonfly("merge", *shards[:2], tmp_path / "other.csv", "-o", tmp_path / "x.csv"), 4, "other.csv")
-    half, bare = tmp_path / "half.csv", tmp_path / "bare.csv"
-    without = ("-o", half, "--evidence", tmp_path / "evidence")
-    dragonfly("batch", study, *QUESTIONS, *without, "--shard", "2/3", "--fail-fast")
-    expect_error(
-        dragonfly("merge", shards[0], half, shards[2], "-o", tmp_path / "x.csv"), 4, "half.csv", "not finished"
-    )
-    with_records = ("-o", tmp_path / "x.csv", "--records", tmp_path / "x.jsonl")
-    dragonfly("batch", study, *QUESTIONS, "-o", bare, *without[2:], "--shard", "2/3")
-    expect_error(dragonfly("merge", shards[0], bare, shards[2], *with_records), 2, "bare.csv", "--records")
-    records = shards[1].with_suffix(".jsonl")
-    lines = records.read_bytes().splitlines(keepends=True)
-    records.write_bytes(b"".join(lines[:-1]))
-    expect_error(dragonfly("merge", *shards, *with_records), 4, "part2.jsonl", "other rows")
-    records.unlink()
-    expect_error(dragonfly("merge", *shards, *with_records), 3, "part2.jsonl")
+    other = tmp_path / "other.csv"
+    dragonfly("batch", study, "-q", "Another?", "-m", TINY, "-o", other, "--shard", "3/3")
+    expect_error(dragonfly("merge", first, second, other, *output), 4, "other.csv")
+    part = tmp_path / "part.csv"
+    call = ("batch", study, *QUESTIONS, "-o", part, "--evidence", first.with_name("evidence"), "--shard", "2/3")
+    dragonfly(*call, "--fail-fast")
+    expect_error(dragonfly("merge", first, part, third, *output), 4, "part.csv", "not finished")
+    dragonfly(*call)
+    with_records = (*output, "--records", tmp_path / "x.jsonl")
+    expect_error(dragonfly("merge", first, part, third, *with_records), 2, "part.csv", "--records")
+    for suffix in (".csv", ".run.json"):
+        shutil.copy(second.with_suffix(suffix), tmp_path)
+    copied = tmp_path / second.name
+    expect_error(dragonfly("merge", first, copied, third, *with_records), 3, "part2.jsonl")
+    lines = second.with_suffix(".jsonl").read_bytes().splitlines(keepends=True)
+    copied.with_suffix(".jsonl").write_bytes(b"".join(lines[:-1]))
+    expect_error(dragonfly("merge", first, copied, third, *with_records), 4, "part2.jsonl", "other rows")
     assert not list(tmp_path.glob("x.*"))
 
 

@@ -32,11 +32,12 @@ def check_evidence_folder(folder: Path, sources: list[Path], items: Iterable[Ite
     if not os.access(folder if folder.exists() else folder.absolute().parent, os.W_OK):
         raise OutputError(f"cannot write to {folder}: permission denied", "give --evidence another folder")
     resolved = folder.resolve()
-    names = [str(source) for source in sources if _takes_in(source, resolved)]
-    names += [item.image for item in items if resolved in Path(item.image).resolve().parents]
-    if names:
+    holders = {Path(item.image).parent for item in items}
+    among = [source for source in sources if _takes_in(source, resolved)]
+    among += [holder for holder in holders if holder.resolve().is_relative_to(resolved)]
+    if among:
         raise UsageError(
-            f"--evidence {folder}: its pictures would be taken for images of {names[0]}",
+            f"--evidence {folder}: it lies among the images of {among[0]}, and its pictures would be taken for some",
             "give a folder outside of the sources",
         )
 

@@ -71,7 +71,6 @@ class Reading:
 
     @torch.inference_mode()
     def _read(self, kept: int, new_ids: list[int], last: int) -> torch.Tensor:
-        self._forget_beyond(kept)
         embeds = self._embed(new_ids, with_image=kept == 0)
         parts = in_parts(len(new_ids), lambda start, end: self._extend(kept + start, embeds[:, start:end], last))
         self._ids += new_ids
