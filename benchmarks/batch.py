@@ -1,10 +1,11 @@
 """How a folder run compares with what it is made of, as ratios of things run side by side on this machine.
 
-    python benchmarks/batch.py asks    [--images 64]     a batch beside single asks, in one process and in one each
-    python benchmarks/batch.py stages  [--images 64]     a batch beside its slowest stage alone
-    python benchmarks/batch.py many    [--images 10000]  time per file and memory beside those of a tenth of the files
-    python benchmarks/batch.py resume  [--images 10000]  taking up a finished run beside taking up one of one file
-    python benchmarks/batch.py workers [--images 64]     two processes, and two Ray actors, beside one; all warm
+    python benchmarks/batch.py asks     [--images 64]     a batch beside single asks, in one process and in one each
+    python benchmarks/batch.py stages   [--images 64]     a batch beside its slowest stage alone
+    python benchmarks/batch.py many     [--images 10000]  time per file and memory beside those of a tenth of the files
+    python benchmarks/batch.py resume   [--images 10000]  taking up a finished run beside taking up one of one file
+    python benchmarks/batch.py workers  [--images 64]     two processes, and two Ray actors, beside one; all warm
+    python benchmarks/batch.py evidence [--images 64]     a batch that draws where it looked beside one that does not
 
 The built-in model, or another one (``--model``), answers one yes/no question about synthetic pictures of mixed size; in
 ``many`` they are small, and in ``resume`` unreadable, so that a finished table of any length is quickly made. The
@@ -20,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -35,6 +37,7 @@ QUESTION = "Is there a tumour?"
 MIXED_WH = ((320, 240), (640, 480), (1024, 768), (1600, 1200), (2048, 1536))
 SMALL_WH = ((64, 48),)
 WARM_UP = 4
+ROUNDS = 4
 
 
 def write_images(folder: Path, count: int, sizes: tuple[tuple[int, int], ...]) -> list[Path]:
@@ -95,13 +98,13 @@ def compare_asks(folder: Path, count: int, model: str) -> None:
     print(f"one process each, {each:.1f} s a file: {each * count / together:.1f} times")
 
 
-def worker_and_items(images: list[Path], model: str) -> tuple[Any, list[Any]]:
+def worker_and_items(images: list[Path], model: str, evidence: Path | None = None) -> tuple[Any, list[Any]]:
     from dragonfly_cli.batch.items import find_items
     from dragonfly_cli.batch.options import BatchOptions, FileOptions, SelectOptions, StopOptions, WorkOptions
     from dragonfly_cli.batch.worker import Worker
     from dragonfly_cli.options import FormOptions, LookOptions, OpenOptions
 
-    asked = job(model)
+    asked = replace(job(model), evidence=evidence)
     chosen = FormOptions(), OpenOptions(), LookOptions(), asked.answering
     options = BatchOptions(FileOptions(Path("unused.csv")), *chosen, SelectOptions(), StopOptions(), WorkOptions())
     return Worker(asked), find_items(images, asked.questions, options)
@@ -128,10 +131,34 @@ def compare_stages(folder: Path, count: int, model: str) -> None:
         worker.answer(item, partial(lambda same: same, opened))
         reading += read - started
         answering += time.perf_counter() - read
-    remaining = iter(items)
-    wall = seconds(list, worker.answers(lambda wait: next(remaining, None)))
+    wall = seconds(run_through, worker, items)
     ratio = wall / max(reading, answering)
     print(f"reading {reading:.1f} s, answering {answering:.1f} s, a batch {wall:.1f} s: {ratio:.2f} of the slower")
+
+
+def run_through(worker: Any, items: list[Any]) -> None:
+    remaining = iter(items)
+    for _ in worker.answers(lambda wait: next(remaining, None)):
+        pass
+
+
+def compare_evidence(folder: Path, count: int, model: str) -> None:
+    images = write_images(folder / "images", count, MIXED_WH)
+    (folder / "evidence").mkdir()
+    plain, items = worker_and_items(images, model)
+    drawing, _ = worker_and_items(images, model, folder / "evidence")
+    taken: dict[str, list[float]] = {"plain": [], "drawing": [], "in turn": []}
+    run_through(drawing, items[:WARM_UP])
+    for some in (items[start::ROUNDS] for start in range(ROUNDS)):
+        taken["plain"].append(seconds(run_through, plain, some))
+        taken["drawing"].append(seconds(run_through, drawing, some))
+        started = time.perf_counter()
+        for item in some:
+            drawing.answer(item, partial(drawing.read, item))
+        taken["in turn"].append(time.perf_counter() - started)
+    alone = sum(taken["plain"])
+    print(f"with evidence {sum(taken['drawing']) / alone:.2f} of the time without; nothing beside the network", end=" ")
+    print(f"{sum(taken['in turn']) / alone:.2f}")
 
 
 def compare_many(folder: Path, count: int, model: str) -> None:
@@ -207,6 +234,7 @@ COMPARISONS = {
     "stages": (compare_stages, 64),
     "many": (compare_many, 10_000),
     "resume": (compare_resume, 10_000),
+    "evidence": (compare_evidence, 64),
     "workers": (compare_workers, 64),
 }
 

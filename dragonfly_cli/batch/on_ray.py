@@ -53,10 +53,13 @@ class _Actor:
         except Exception as error:
             reading.set_exception(error)
         with self._device:
-            try:
-                return None if self._stopped else self._worker.answer(item, reading.result)
-            except DragonflyError as error:
-                return error
+            if self._stopped:
+                return None
+            asked = self._worker.ask(item, reading.result)
+        try:
+            return self._worker.finish(asked)
+        except DragonflyError as error:
+            return error
 
     def stop(self) -> None:
         self._stopped = True
