@@ -70,13 +70,14 @@ def as_request(model: Model, questions: list[Question], options: AnswerOptions, 
     for question in questions:
         check_question(model, question)
     sampling = Sampling(options.max_tokens, options.temperature, options.seed)
-    everything = {name: _storable(value) for name, value in (settings | asdict(options)).items()}
+    everything = storable_settings(settings | asdict(options))
     calibration = read_calibration(model.identity.sha256, model.identity.quantization)
     return Request(questions, sampling, options.aggregate, options.abstain, options.control, everything, calibration)
 
 
-def _storable(value: Any) -> Any:
-    return str(value) if isinstance(value, Path) else value
+def storable_settings(settings: dict[str, Any]) -> dict[str, Any]:
+    """Options as a record holds them."""
+    return {name: str(value) if isinstance(value, Path) else value for name, value in settings.items()}
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from dragonfly_cli.engine.aggregation import CONFIRMING
 from dragonfly_cli.engine.answering import FieldAnswer
 from dragonfly_cli.engine.glance import contrast, glance, likeness, oddity, p_yes
 from dragonfly_cli.engine.model import Model
+from dragonfly_cli.engine.placement import memory_errors
 from dragonfly_cli.engine.questions import Question
 from dragonfly_cli.fields import Field, LookPlan
 from dragonfly_cli.fields.search import ZoomSearch
@@ -115,10 +116,11 @@ class Chooser:
     def fields(self, question: Question, rank: Rank) -> list[Field]:
         """What to look at for a question: the overview or regions, then the fields that were zoomed in on."""
         why, search = reasons(self._model, rank, question), self.search_for(question)
-        if why:
-            boxes = search.best(Impressions(self._model, self._seen, question, why, self._first[0].box))
-        else:
-            boxes = search.even()
+        with memory_errors(str(self._model.device)):
+            if why:
+                boxes = search.best(Impressions(self._model, self._seen, question, why, self._first[0].box))
+            else:
+                boxes = search.even()
         return [*self._first, *zoom_fields(self._source, boxes, len(self._first))]
 
     def second_looks(self, question: Question, seen: list[FieldAnswer]) -> list[Field]:

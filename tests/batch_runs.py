@@ -3,8 +3,11 @@
 import csv
 import os
 import re
+import resource
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -65,3 +68,28 @@ def wait_for(process: "subprocess.Popen[str]", words: str) -> None:
         if words in line:
             return
     raise AssertionError(f"{words!r} was never said")
+
+
+@contextmanager
+def files_limited_to(size_bytes: int) -> Iterator[None]:
+    """A disk that refuses: no file may grow beyond that size."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@contextmanager
+def may_not_write_everywhere() -> Iterator[None]:
+    """As somebody else than root, who may."""
+    if os.getuid() != 0:
+        yield
+        return
+    nobody = 65534
+    os.setresuid(nobody, nobody, 0)
+    try:
+        yield
+    finally:
+        os.setresuid(0, 0, 0)

@@ -1,18 +1,24 @@
 """Nothing is lost: killed, interrupted, refused by the disk, a run ends with the rows of one left alone."""
 
 import os
-import resource
 import shutil
 import signal
 import socket
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from batch_runs import QUESTIONS, bytes_of, rows_of, start, wait_for, write_study
+from batch_runs import (
+    QUESTIONS,
+    bytes_of,
+    files_limited_to,
+    may_not_write_everywhere,
+    rows_of,
+    start,
+    wait_for,
+    write_study,
+)
 from run_dragonfly import dragonfly, expect_error
 
 from dragonfly_cli.batch.run_lock import RunLock
@@ -114,17 +120,6 @@ def test_two_runs_on_one_output_are_refused(undisturbed: Undisturbed, table: Pat
     assert undisturbed.again(table).code == 8
 
 
-@contextmanager
-def files_limited_to(size_bytes: int) -> Iterator[None]:
-    """A disk that refuses: no file may grow beyond that size."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
 def test_a_full_disk_is_told_and_made_good_later(undisturbed: Undisturbed, tmp_path: Path) -> None:
     table = tmp_path / "answers.csv"
     size = undisturbed.records.stat().st_size
@@ -138,23 +133,10 @@ def test_a_full_disk_is_told_and_made_good_later(undisturbed: Undisturbed, tmp_p
     assert undisturbed.equals(table)
 
 
-@contextmanager
-def as_one_who_may_not_write_everywhere() -> Iterator[None]:
-    if os.getuid() != 0:
-        yield
-        return
-    nobody = 65534
-    os.setresuid(nobody, nobody, 0)
-    try:
-        yield
-    finally:
-        os.setresuid(0, 0, 0)
-
-
 def test_a_folder_that_may_not_be_written_to(undisturbed: Undisturbed) -> None:
     with tempfile.TemporaryDirectory() as closed:
         Path(closed).chmod(0o555)
-        with as_one_who_may_not_write_everywhere():
+        with may_not_write_everywhere():
             outcome = undisturbed.again(Path(closed, "answers.csv"))
     expect_error(outcome, 7, "answers.csv", "permission denied")
 

@@ -1,13 +1,15 @@
 """What a batch is about: folders, globs, lists, manifests with options of their own; which of it, in which order."""
 
 import json
+import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 from batch_runs import QUESTIONS, TINY, items_named, rows_of, write_study
 from hypothesis import given
 from hypothesis import strategies as st
-from make_files import write_png
+from make_files import write_dicom, write_png, write_svs
 from run_dragonfly import dragonfly, expect_error
 
 from dragonfly_cli.batch.items import Item, Shard, find_items, read_shard, select, shard_of
@@ -179,6 +181,39 @@ def test_a_dry_run_tells_what_would_run_and_writes_nothing(study: Path, tmp_path
     assert lines[5].startswith("memory: ")
     assert "error: " in outcome.stderr and "001-broken.svs" in outcome.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["study"]
+
+
+def test_a_dry_run_counts_the_fields_that_the_chosen_model_will_look_at(tmp_path: Path) -> None:
+    slide = write_svs(tmp_path / "slide.svs", (1500, 1000))
+    call = ("batch", slide, "-q", "Is it?", "--budget", "2", "-o", tmp_path / "a.csv")
+    for model, fields in ((TINY, 1), ("demo", 2)):
+        assert f"fields to look at: {fields}\n" in dragonfly(*call, "-m", model, "--dry-run").stdout
+    assert dragonfly(*call, "-m", "demo").code == 0
+    assert rows_of(tmp_path / "a.csv")[0]["fields"] == "2"
+
+
+def test_zips_in_a_folder_count_if_they_hold_dicom_or_cannot_be_looked_into(study: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "zips"
+    folder.mkdir()
+    contents = {
+        "film.zip": {"film.dcm": (study / "film.dcm").read_bytes()},
+        "notes.zip": {"notes.txt": b"of no use here", "a.png": (study / "000.png").read_bytes()},
+        "two.zip": {f"{uid}/{number}": slice_of(tmp_path, uid, number) for uid in ("1.2", "1.3") for number in (1, 2)},
+    }
+    for name, members in contents.items():
+        with zipfile.ZipFile(folder / name, "w") as archive:
+            for member, content in members.items():
+                archive.writestr(member, content)
+    (folder / "torn.zip").write_bytes((folder / "film.zip").read_bytes()[:-30])
+    assert dragonfly("batch", folder, "-q", "Is it?", "-m", TINY, "-o", tmp_path / "a.csv").code == 8
+    rows = [(row["image"].removeprefix(f"{folder}/"), row["error_code"]) for row in rows_of(tmp_path / "a.csv")]
+    assert rows == [("film.zip", ""), ("torn.zip", "4"), ("two.zip#1", ""), ("two.zip#2", "")]
+
+
+def slice_of(folder: Path, uid: str, number: int) -> bytes:
+    pixels = np.full((20, 20), 10 * number, np.uint8)
+    place = {"SeriesInstanceUID": uid, "ImagePositionPatient": [0, 0, number], "InstanceNumber": number}
+    return write_dicom(folder / "slice", pixels, **place, ImageOrientationPatient=[1, 0, 0, 0, 1, 0]).read_bytes()
 
 
 def test_a_table_may_be_parquet(study: Path, tmp_path: Path) -> None:

@@ -26,10 +26,22 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def alone(study: Path) -> Path:
-    """The table of one worker in one process."""
-    table = study.parent / "alone.csv"
-    assert dragonfly("batch", study, *QUESTIONS, "-o", table).code == 8
+    """The table of one worker in one process, with records and evidence beside it."""
+    table = study.parent / "alone" / "answers.csv"
+    table.parent.mkdir()
+    assert dragonfly("batch", study, *QUESTIONS, *outputs(table)).code == 8
     return table
+
+
+def outputs(table: Path) -> tuple[str | Path, ...]:
+    records, evidence = table.with_suffix(".jsonl"), table.with_name("evidence")
+    return "-o", table, "--records", records, "--evidence", evidence
+
+
+def written(table: Path) -> dict[str, bytes]:
+    """Table, records, failures and evidence of a run, without how long things took."""
+    files = (table, table.with_suffix(".jsonl"), table.with_name("failed.csv"), *table.with_name("evidence").iterdir())
+    return {file.name: bytes_of(file) for file in files}
 
 
 def when_rows_appear(table: Path, act: Callable[[], None]) -> threading.Thread:
@@ -55,11 +67,11 @@ def test_two_processes_of_which_one_is_killed_write_the_rows_of_one(study: Path,
         os.kill(killed[0] or 0, signal.SIGKILL)
 
     watching = when_rows_appear(table, kill_one)
-    outcome = dragonfly("batch", study, *QUESTIONS, "-o", table, "--workers", "2")
+    outcome = dragonfly("batch", study, *QUESTIONS, *outputs(table), "--workers", "2")
     watching.join()
     assert outcome.code == 8
     assert len(killed) == 1
-    assert bytes_of(table) == bytes_of(alone)
+    assert written(table) == written(alone)
     assert not multiprocessing.active_children()
 
 
@@ -73,11 +85,13 @@ def test_what_keeps_workers_from_beginning_is_told_and_nothing_is_left(study: Pa
         assert not (tmp_path / "run.json").exists()
 
 
-@pytest.fixture
-def shards(study: Path, tmp_path: Path) -> list[Path]:
-    tables = [tmp_path / f"part{number}.csv" for number in (1, 2, 3)]
+@pytest.fixture(scope="module")
+def shards(study: Path) -> list[Path]:
+    """The tables of three parts of a run, with the evidence of all in one folder."""
+    tables = [study.parent / "shards" / f"part{number}.csv" for number in (1, 2, 3)]
+    tables[0].parent.mkdir()
     for number, table in enumerate(tables, start=1):
-        dragonfly("batch", study, *QUESTIONS, "-o", table, "--shard", f"{number}/3")
+        dragonfly("batch", study, *QUESTIONS, *outputs(table), "--shard", f"{number}/3")
     return tables
 
 
@@ -85,26 +99,46 @@ def shards(study: Path, tmp_path: Path) -> list[Path]:
 def test_merged_shards_are_the_table_of_one_run(study: Path, alone: Path, shards: list[Path], tmp_path: Path) -> None:
     images = [row["image"] for table in shards for row in rows_of(table)]
     assert Counter(images) == Counter(row["image"] for row in rows_of(alone))
-    whole = tmp_path / "whole" / "answers.csv"
-    whole.parent.mkdir()
-    assert dragonfly("merge", shards[2], shards[0], shards[1], "-o", whole).code == 8
-    assert bytes_of(whole) == bytes_of(alone)
-    assert bytes_of(whole.with_name("failed.csv")) == bytes_of(alone.with_name("failed.csv"))
-    continued = dragonfly("batch", study, *QUESTIONS, "-o", whole)
+    whole, evidence = tmp_path / "answers.csv", shards[0].with_name("evidence")
+    merging = ("merge", shards[2], shards[0], shards[1], "-o", whole, "--records", whole.with_suffix(".jsonl"))
+    assert dragonfly(*merging).code == 8
+    shutil.copytree(evidence, tmp_path / "evidence")
+    assert written(whole) == written(alone)
+    continued = dragonfly("batch", study, *QUESTIONS, *outputs(whole)[:4], "--evidence", evidence)
     assert continued.code == 8
     assert "14 of 14 images are done" in continued.stderr
 
+
+@pytest.mark.slow
+def test_what_cannot_be_merged_is_told_and_nothing_is_written(
+    study: Path, alone: Path, shards: list[Path], tmp_path: Path
+) -> None:
+    first, second, third = shards
+    whole, output = tmp_path / "answers.csv", ("-o", tmp_path / "x.csv")
+    assert dragonfly("merge", *shards, "-o", whole).code == 8
     expect_error(dragonfly("merge", *shards, "-o", whole), 7, "answers.csv", "already")
-    expect_error(dragonfly("merge", *shards[:2], "-o", tmp_path / "x.csv"), 2, "1/3, 2/3")
-    expect_error(dragonfly("merge", *shards, shards[0], "-o", tmp_path / "x.csv"), 2, "1/3, 1/3")
-    expect_error(dragonfly("merge", *shards[:2], alone, "-o", tmp_path / "x.csv"), 4, "alone.csv")
+    expect_error(dragonfly("merge", first, second, *output), 2, "1/3, 2/3")
+    expect_error(dragonfly("merge", *shards, first, *output), 2, "1/3, 1/3")
+    expect_error(dragonfly("merge", first, second, alone, *output), 4, "answers.csv")
     expect_error(dragonfly("merge", *shards, "-o", tmp_path / "x.jsonl"), 2, "x.jsonl")
-    dragonfly("batch", study, "-q", "Another?", "-m", TINY, "-o", tmp_path / "other.csv", "--shard", "3/3")
-    expect_error(dragonfly("merge", *shards[:2], tmp_path / "other.csv", "-o", tmp_path / "x.csv"), 4, "other.csv")
-    dragonfly("batch", study, *QUESTIONS, "-o", tmp_path / "half.csv", "--shard", "2/3", "--fail-fast")
-    parts = shards[0], tmp_path / "half.csv", shards[2]
-    expect_error(dragonfly("merge", *parts, "-o", tmp_path / "x.csv"), 4, "half.csv", "not finished")
-    assert not (tmp_path / "x.csv").exists()
+    other = tmp_path / "other.csv"
+    dragonfly("batch", study, "-q", "Another?", "-m", TINY, "-o", other, "--shard", "3/3")
+    expect_error(dragonfly("merge", first, second, other, *output), 4, "other.csv")
+    part = tmp_path / "part.csv"
+    call = ("batch", study, *QUESTIONS, "-o", part, "--evidence", first.with_name("evidence"), "--shard", "2/3")
+    dragonfly(*call, "--fail-fast")
+    expect_error(dragonfly("merge", first, part, third, *output), 4, "part.csv", "not finished")
+    dragonfly(*call)
+    with_records = (*output, "--records", tmp_path / "x.jsonl")
+    expect_error(dragonfly("merge", first, part, third, *with_records), 2, "part.csv", "--records")
+    for suffix in (".csv", ".run.json"):
+        shutil.copy(second.with_suffix(suffix), tmp_path)
+    copied = tmp_path / second.name
+    expect_error(dragonfly("merge", first, copied, third, *with_records), 3, "part2.jsonl")
+    lines = second.with_suffix(".jsonl").read_bytes().splitlines(keepends=True)
+    copied.with_suffix(".jsonl").write_bytes(b"".join(lines[:-1]))
+    expect_error(dragonfly("merge", first, copied, third, *with_records), 4, "part2.jsonl", "other rows")
+    assert not list(tmp_path.glob("x.*"))
 
 
 def test_a_shard_of_other_images_is_not_continued(study: Path, tmp_path: Path) -> None:
@@ -130,13 +164,13 @@ def test_a_ray_cluster_that_loses_a_machine_writes_the_rows_of_one(
     try:
         machines = [cluster.add_node(num_cpus=1, num_gpus=1) for _ in range(2)]
         losing = when_rows_appear(table, lambda: cluster.remove_node(machines[0], allow_graceful=False))
-        call = ("batch", study, *QUESTIONS, "-o", table, "--engine", "ray", "--address", cluster.address)
+        call = ("batch", study, *QUESTIONS, *outputs(table), "--engine", "ray", "--address", cluster.address)
         outcome = dragonfly(*call)
         losing.join()
     finally:
         cluster.shutdown()
     assert outcome.code == 8, outcome.stderr
-    assert bytes_of(table) == bytes_of(alone)
+    assert written(table) == written(alone)
 
 
 @given(st.data(), st.integers(0, 12), st.integers(1, 3), st.integers(1, 4))

@@ -69,3 +69,10 @@ def test_a_second_question_costs_little() -> None:
     """Both are measured in turn on the same machine, and the target has room: 0.15, where 0.03 is usual."""
     ratio = float(run("questions.py", "--rounds", "3").split("ratio ")[1])
     assert ratio <= 0.15
+
+
+@pytest.mark.slow
+def test_what_computing_together_would_cost_is_told() -> None:
+    lines = run("together.py", "questions", "--rounds", "1").splitlines()
+    assert lines[1].startswith("logits differ by ")
+    assert lines[2].startswith("8 questions in one batch: ")

@@ -60,8 +60,10 @@ BAD = Finding("heart", Status.problem, "stands still", "wind it up")
 
 
 def test_a_blind_network_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
-    forward = DragonflyForCausalLM.forward
-    monkeypatch.setattr(DragonflyForCausalLM, "forward", lambda self, pixel_values=None, **rest: forward(self, **rest))
+    features = DragonflyForCausalLM.image_features
+    monkeypatch.setattr(
+        DragonflyForCausalLM, "image_features", lambda self, crops: features(self, torch.zeros_like(crops))
+    )
     outcome = dragonfly("doctor", "-m", FULL, "--device", "cpu")
     assert outcome.code == 9
     assert "problem  sees the picture" in outcome.stdout

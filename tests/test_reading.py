@@ -50,20 +50,26 @@ def test_every_question_has_the_logits_of_being_asked_alone(loaded: Loaded) -> N
 def test_a_question_costs_its_own_tokens_and_the_picture_is_encoded_once(loaded: Loaded) -> None:
     model, processor, _ = loaded
     reading = reading_of(loaded)
-    passes: list[tuple[int, bool]] = []
+    passes: list[int] = []
+    pictures: list[int] = []
 
-    def note(module: torch.nn.Module, args: object, given: dict) -> None:
-        passes.append((given["input_ids"].shape[1], given["pixel_values"] is not None))
+    def note_tokens(module: torch.nn.Module, args: object, given: dict) -> None:
+        passes.append(given["inputs_embeds"].shape[1])
 
-    hook = model.register_forward_pre_hook(note, with_kwargs=True)
+    hooks = [
+        model.language_model.register_forward_pre_hook(note_tokens, with_kwargs=True),
+        model.image_encoder.register_forward_pre_hook(lambda module, given: pictures.append(len(given[0]))),
+    ]
     prompts = [processor.text_ids(processor.prompt(question)) for question in QUESTIONS[:3]]
     for prompt in prompts:
         reading.logits(prompt)
         reading.logits(prompt)  # known already
-    hook.remove()
-    assert [with_picture for _, with_picture in passes] == [True, False, False]
-    assert passes[0][0] == len(processor.image_block()) + len(prompts[0])
-    assert all(tokens <= len(prompt) for (tokens, _), prompt in zip(passes[1:], prompts[1:], strict=True))
+    for hook in hooks:
+        hook.remove()
+    assert pictures == [len(loaded[2])]
+    assert passes[0] == len(processor.image_block()) + len(prompts[0])
+    assert len(passes) == 3
+    assert all(tokens <= len(prompt) for tokens, prompt in zip(passes[1:], prompts[1:], strict=True))
 
 
 def test_another_picture_gives_other_logits(loaded: Loaded) -> None:

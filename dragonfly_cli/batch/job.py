@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -23,11 +24,15 @@ Stopped = Callable[[], bool]
 
 @dataclass(frozen=True)
 class Job:
-    """All that a worker needs to begin: it can be sent to another process."""
+    """All that a worker needs to begin: it can be sent to another process.
+
+    With ``evidence``, a folder, it writes the files of every image there before it gives the results back.
+    """
 
     checkpoint: Checkpoint
     questions: list[Question]
     answering: AnswerOptions
+    evidence: Path | None = None
 
 
 class Workforce(Protocol):
@@ -42,7 +47,7 @@ class Workforce(Protocol):
     def answers(self, items: Iterable[Item]) -> Iterator[list[Result]]:
         """Yields the results of each item as soon as they are there, in any order.
 
-        Once the run is to be stopped, no other item is begun.
+        Once the run is to be stopped, no other item is begun. Raises OutputError if evidence cannot be written.
         """
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
-from dragonfly_cli.batch.options import FileOptions, TableFormat
+from dragonfly_cli.batch.options import TableFormat, TableOptions
 from dragonfly_cli.batch.parquet import check_parquet, write_from_csv
 from dragonfly_cli.batch.result import Key, Result
 from dragonfly_cli.batch.row_file import CsvRows, JsonRows, RowFile, RowFormat
@@ -21,7 +21,7 @@ from dragonfly_cli.output.files import check_writable, write_text
 from dragonfly_cli.output.table import as_csv
 
 # Settings that may differ when a run is continued.
-_NOT_COMPARED = frozenset(("output", "versions", "finished"))
+_NOT_COMPARED = frozenset(("output", "records", "versions", "finished"))
 
 _BY_SUFFIX = {".jsonl": TableFormat.jsonl, ".ndjson": TableFormat.jsonl, ".parquet": TableFormat.parquet}
 
@@ -36,7 +36,7 @@ class Outputs:
     records: Path | None
 
     @classmethod
-    def of(cls, files: FileOptions) -> Self:
+    def of(cls, files: TableOptions) -> Self:
         """Raises UsageError where two of them would be one file, Parquet is not installed, or it is stdout."""
         if str(files.output) == "-":
             raise UsageError("--output -: a batch is written to a file, which can be continued", "give a file name")
@@ -63,6 +63,15 @@ class Outputs:
             if path:
                 check_writable(path)
 
+    @property
+    def names(self) -> dict[str, str | None]:
+        """Table and records as ``run.json`` names them: beside it by name, elsewhere by the whole path."""
+        if self.records is None:
+            return {"output": self.table.name, "records": None}
+        is_beside = self.records.absolute().parent == self.table.absolute().parent
+        records = self.records.name if is_beside else str(self.records.absolute())
+        return {"output": self.table.name, "records": records}
+
 
 class Ledger:
     """The files of one run.
@@ -77,7 +86,7 @@ class Ledger:
     def __init__(self, outputs: Outputs, settings: Mapping[str, Any], *, is_shard: bool = False) -> None:
         self._outputs = outputs
         self.path = outputs.table
-        named = {"output": self.path.name, **settings}
+        named = {**outputs.names, **settings}
         self._settings: dict[str, Any] = json.loads(json.dumps(named, default=str))  # as it will be read again
         self._run_file, self._failed_file = companions(self.path, is_shard=is_shard)
         self._files = [RowFile(self.path, outputs.rows)]

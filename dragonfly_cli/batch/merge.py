@@ -1,25 +1,25 @@
-"""One table of the tables of all shards, equal to that of a run that was not divided.
+"""One table of the tables of all shards, and one file of their records, equal to those of a run that was not divided.
 
 A shard's ``NAME.run.json`` says which part of which run it is. The parts are merged only if they are all of one run,
 each finished and each there once. Shards take every n-th image, so their images come in turn.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import chain, groupby, zip_longest
+from itertools import groupby, zip_longest
 from pathlib import Path
 from typing import Any
 
 from dragonfly_cli.batch.items import Shard, read_shard
 from dragonfly_cli.batch.ledger import Ledger, Outputs, companions, differing_names, read_settings
-from dragonfly_cli.batch.options import FileOptions, TableOptions
+from dragonfly_cli.batch.options import TableOptions
 from dragonfly_cli.batch.result import Key
-from dragonfly_cli.batch.row_file import RowFile
+from dragonfly_cli.batch.row_file import JsonRows, RowFile, RowFormat
 from dragonfly_cli.errors import InputError, NoInputError, OutputError, UsageError
 from dragonfly_cli.output.files import write_whole
 from dragonfly_cli.output.terminal import say
 
-_OF_SHARDS_ALONE = ("images", "images_sha256")
+_OF_SHARDS_ALONE = ("images", "images_sha256", "output", "records")
 
 
 @dataclass(frozen=True)
@@ -35,29 +35,46 @@ def merge_parts(parts: list[Path], table: TableOptions) -> int:
     """Writes the whole table with its ``run.json`` and ``failed.csv``; returns the number of failed rows.
 
     Raises:
-        NoInputError: a part is not there.
+        NoInputError: a part, or its records, are not there.
         InputError: a part is no table of a shard, not finished, or of another run than the first.
         UsageError: parts are missing, given twice, or in another format than the output.
-        OutputError: the output is there already, or cannot be written.
+        OutputError: an output is there already, or cannot be written.
     """
-    outputs = Outputs.of(FileOptions(table.output, table.table_format))
+    outputs = Outputs.of(table)
+    outputs.check()
     shards = sorted((_part(path) for path in parts), key=lambda part: part.shard.index)
     _check_together(shards)
     for part in shards:
-        if Outputs.of(FileOptions(part.path)).table_format is not outputs.table_format:
+        if Outputs.of(TableOptions(part.path)).table_format is not outputs.table_format:
             raise UsageError(f"{part.path} and {outputs.table} are of different formats", "merge CSV with CSV")
     whole = {name: value for name, value in shards[0].settings.items() if name not in _OF_SHARDS_ALONE}
-    ledger = Ledger(outputs, whole | {"output": outputs.table.name, "shard": None})
+    ledger = Ledger(outputs, whole | {"shard": None})
     with ledger.lock():
-        if ledger.exists:
-            raise OutputError(f"cannot write {ledger.path}: it is there already", "choose another --output")
-        rows = list(_in_turn(RowFile(part.path, outputs.rows) for part in shards))
-        write_whole(ledger.path, lambda file: _write(file, outputs.rows.header, rows))
+        for path in (outputs.table, outputs.records):
+            if path and path.exists():
+                raise OutputError(f"cannot write {path}: it is there already", "choose another name")
+        records = [_records_of(part, outputs.rows) for part in shards] if outputs.records else []
+        if outputs.records:
+            _write_in_turn(records, JsonRows(), outputs.records)
+        keys = _write_in_turn([part.path for part in shards], outputs.rows, outputs.table)
         ledger.write_settings(finished=False)
         ledger.open()
-        failed = ledger.finish({key: number for number, (key, _) in enumerate(rows)})
-    say(f"note: rows: {len(rows)}, failed rows: {failed}; answers are in {ledger.path}")
+        failed = ledger.finish({key: number for number, key in enumerate(keys)})
+    say(f"note: rows: {len(keys)}, failed rows: {failed}; answers are in {ledger.path}")
     return failed
+
+
+def _records_of(part: Part, rows: RowFormat) -> Path:
+    """Raises UsageError where there are none, NoInputError where they have gone, InputError for those of other rows."""
+    name = part.settings.get("records")
+    if name is None:
+        raise UsageError(f"{part.path}: it was written without --records", "leave --records out")
+    records = part.path.parent / name
+    if not records.is_file():
+        raise NoInputError(f"no such file: {records}, the records of {part.path}", "put it beside its table")
+    if RowFile(records, JsonRows()).read() != RowFile(part.path, rows).read():
+        raise InputError(f"{records}: it has other rows than {part.path}", "run its shard again until it is finished")
+    return records
 
 
 def _part(path: Path) -> Part:
@@ -92,17 +109,26 @@ def _check_together(parts: list[Part]) -> None:
         raise UsageError(f"the parts are shards {told}", f"give each of the {first.shard.count} once")
 
 
-def _in_turn(tables: Iterable[RowFile]) -> Iterator[tuple[Key, bytes]]:
-    """The rows of the first image of every table, then those of the second ..."""
-    by_image = []
-    for table in tables:
-        table.read()
-        by_image.append([list(rows) for _, rows in groupby(table.rows(), key=lambda row: (row[0][0], row[0][2]))])
-    for images in zip_longest(*by_image, fillvalue=[]):
-        yield from chain.from_iterable(images)
+def _write_in_turn(parts: list[Path], rows: RowFormat, output: Path) -> list[Key]:
+    """The rows of the first image of every part, then those of the second ...; returns their keys."""
+    files = [RowFile(part, rows) for part in parts]
+    for file in files:
+        file.read()
+    keys: list[Key] = []
+
+    def write(path: Path) -> None:
+        with path.open("wb") as whole:
+            whole.write(rows.header)
+            for key, row in _in_turn(files):
+                keys.append(key)
+                whole.write(row)
+
+    write_whole(output, write)
+    return keys
 
 
-def _write(file: Path, header: bytes, rows: list[tuple[Key, bytes]]) -> None:
-    with file.open("wb") as whole:
-        whole.write(header)
-        whole.writelines(row for _, row in rows)
+def _in_turn(files: list[RowFile]) -> Iterator[tuple[Key, bytes]]:
+    by_image = [groupby(file.rows(), key=lambda row: (row[0][0], row[0][2])) for file in files]
+    for images in zip_longest(*by_image, fillvalue=(None, ())):
+        for _, of_one_image in images:
+            yield from of_one_image

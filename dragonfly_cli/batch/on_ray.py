@@ -45,15 +45,21 @@ class _Actor:
             return error
         return None
 
-    def answer(self, item: Item) -> list[Result] | None:
-        """The results of an item, or None if it was not begun before the run was stopped."""
+    def answer(self, item: Item) -> list[Result] | DragonflyError | None:
+        """The results of an item, None if it was not begun before the run was stopped, or what ends the run."""
         reading: Future[Any] = Future()
         try:
             reading.set_result(self._worker.read(item))
         except Exception as error:
             reading.set_exception(error)
         with self._device:
-            return None if self._stopped else self._worker.answer(item, reading.result)
+            if self._stopped:
+                return None
+            asked = self._worker.ask(item, reading.result)
+        try:
+            return self._worker.finish(asked)
+        except DragonflyError as error:
+            return error
 
     def stop(self) -> None:
         self._stopped = True
@@ -116,6 +122,8 @@ class RayActors:
             self._lose(number)
             yield from (lost(each) for each in handout.lost(number))
             return
+        if isinstance(results, DragonflyError):
+            raise results
         handout.done(number, item.place)
         if results is not None:
             yield results

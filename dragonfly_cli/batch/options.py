@@ -36,6 +36,10 @@ RecordsOption = Annotated[
     Path | None,
     typer.Option("--records", envvar="DRAGONFLY_RECORDS", help="Write the full records here too, one JSON a line."),
 ]
+EvidenceOption = Annotated[
+    Path | None,
+    typer.Option("--evidence", envvar="DRAGONFLY_EVIDENCE", help="A folder for a GeoJSON and an overlay per image."),
+]
 LimitOption = Annotated[
     int | None, typer.Option("--limit", envvar="DRAGONFLY_LIMIT", min=1, help="Only the first N images.")
 ]
@@ -77,17 +81,18 @@ AddressOption = Annotated[
 
 @dataclass(frozen=True)
 class TableOptions:
-    """The table that is written."""
+    """The rows that are written, and where."""
 
     output: OutputFileOption
     table_format: TableFormatOption = None
+    records: RecordsOption = None
 
 
 @dataclass(frozen=True)
 class FileOptions(TableOptions):
-    """What is written, and where."""
+    """All that a run writes."""
 
-    records: RecordsOption = None
+    evidence: EvidenceOption = None
 
 
 @dataclass(frozen=True)

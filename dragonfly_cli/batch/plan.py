@@ -7,15 +7,16 @@ for the rest. That loads the model. Rows that an earlier run left count as done.
 import sys
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 
 from dragonfly_cli.batch.items import Item
 from dragonfly_cli.batch.job import Job
 from dragonfly_cli.batch.ledger import Ledger
 from dragonfly_cli.batch.progress import duration
+from dragonfly_cli.engine.checkpoints import canvas_of
 from dragonfly_cli.errors import DragonflyError
-from dragonfly_cli.fields import plan_fields
+from dragonfly_cli.fields import plan_looks
 from dragonfly_cli.output.terminal import say, show
 
 
@@ -32,7 +33,8 @@ def show_plan(items: list[Item], ledger: Ledger, job: Job) -> None:
     """A few lines on stdout, and an ``error:`` line on stderr for every image that cannot be opened."""
     done = ledger.held()
     left = [item for item in items if not done.keys() >= set(item.keys)]
-    opened = [_open(item) for item in left]
+    canvas_wh = canvas_of(job.checkpoint)
+    opened = [_open(item, canvas_wh) for item in left]
     for each in opened:
         if each.error:
             say(f"error: {each.error}")
@@ -45,10 +47,10 @@ def show_plan(items: list[Item], ledger: Ledger, job: Job) -> None:
         show(line + "\n")
 
 
-def _open(item: Item) -> Opened:
+def _open(item: Item, canvas_wh: tuple[int, int]) -> Opened:
     try:
         with closing(item.open()) as source:
-            return Opened(item, len(plan_fields(source, item.looking)))
+            return Opened(item, len(plan_looks(source, item.looking, canvas_wh).fields))
     except DragonflyError as error:
         return Opened(item, 0, error.message)
 
@@ -57,7 +59,7 @@ def _estimate(readable: list[Opened], job: Job) -> Iterator[str]:
     """Of the first image's time per field and question, which is taken after the model is warm."""
     from dragonfly_cli.batch.worker import Worker
 
-    worker = Worker(job)
+    worker = Worker(replace(job, evidence=None))
     first = readable[0]
     for _ in range(2):
         started = perf_counter()

@@ -126,10 +126,14 @@ class Processes:
         self._processes[process.connection] = process
 
     def _welcome(self, connection: Connection, message: bool | DragonflyError) -> None:
-        if isinstance(message, DragonflyError):
-            self._processes[connection].error = message
+        """Raises what ended a worker that had begun, as it would end any other."""
+        process = self._processes[connection]
+        if not isinstance(message, DragonflyError):
+            process.ready = True
+        elif process.ready:
+            raise message
         else:
-            self._processes[connection].ready = True
+            process.error = message
 
     def _replace(self, connection: Connection) -> None:
         """Starts another one for one that has ended; raises the error of the last of those that could not begin."""
@@ -160,13 +164,12 @@ def _serve(connection: Connection, job: Job, number: int, threads: int) -> None:
     with suppress(OSError):  # the writer is gone
         try:
             worker = Worker(replace(job, answering=replace(job.answering, device=own_device(job, number))))
+            connection.send(True)
+            inbox = _Inbox(connection)
+            for item, results in worker.answers(inbox.take, lambda: inbox.closed):
+                connection.send((item.place, results))
         except DragonflyError as error:
             connection.send(error)
-            return
-        connection.send(True)
-        inbox = _Inbox(connection)
-        for item, results in worker.answers(inbox.take, lambda: inbox.closed):
-            connection.send((item.place, results))
 
 
 class _Inbox:

@@ -13,6 +13,7 @@ from types import FrameType
 from typing import Any, Self
 
 from dragonfly_cli import __version__
+from dragonfly_cli.batch.evidence import check_evidence_folder, make_evidence_folder
 from dragonfly_cli.batch.items import Item, digest, find_items, read_shard, select, shard_of, with_controls
 from dragonfly_cli.batch.job import Job, check_work_options, workforce
 from dragonfly_cli.batch.ledger import Ledger, Outputs
@@ -48,7 +49,11 @@ def run_batch(sources: list[Path], questions: list[Question], options: BatchOpti
     shard = read_shard(options.selecting.shard)
     if options.opening.series is not None:
         raise UsageError("--series chooses one series, and batch goes through all", "leave it out")
-    every = select(find_items(sources, questions, options), options.selecting, options.answering.seed)
+    found = find_items(sources, questions, options)
+    evidence = options.files.evidence
+    if evidence:
+        check_evidence_folder(evidence, sources, found)
+    every = select(found, options.selecting, options.answering.seed)
     every = with_controls(every, options.selecting.control_sample)
     items = shard_of(every, shard)
     checkpoint = find_checkpoint(options.answering.model)
@@ -57,7 +62,7 @@ def run_batch(sources: list[Path], questions: list[Question], options: BatchOpti
         settings |= {"shard": str(shard), "images": len(every), "images_sha256": digest(every)}
     ledger = Ledger(outputs, settings, is_shard=shard.count > 1)
     ledger.refuse_other_run()
-    job = Job(checkpoint, _asked(items), options.answering)
+    job = Job(checkpoint, _asked(items), options.answering, evidence and evidence.absolute())
     if options.stopping.dry_run:
         from dragonfly_cli.batch.plan import show_plan
 
@@ -81,6 +86,8 @@ def _run(items: list[Item], ledger: Ledger, job: Job, options: BatchOptions) -> 
         with FirstInterrupt() as stop:
             if left:
                 with workforce(job, options.working, lambda: stop.asked) as workers:
+                    if job.evidence:
+                        make_evidence_folder(job.evidence)
                     ledger.open()  # not before the model is there, so that an error leaves nothing behind
                     loop.take(workers.answers(left), len(left))
             numbers = {key: number for number, key in enumerate(key for item in items for key in item.keys)}
@@ -174,6 +181,7 @@ def _settings(
         "questions": [question.text for question in questions],
         "forms": [[question.kind, list(question.options), question.schema, question.system] for question in questions],
         **chosen,
+        "evidence": options.files.evidence,
         "model": checkpoint.id,
         "model_sha256": checkpoint.sha256(),
         "versions": {"dragonfly-cli": __version__},

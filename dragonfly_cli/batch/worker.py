@@ -1,23 +1,25 @@
 """Answers items, one after the other, with one loaded model, while the next images are read in threads.
 
-Reading and view building release the interpreter, so they run beside the network. How far ahead is bounded: a few
-images, and of each the first few fields; the others are read when their turn comes. Images go to the network one at
-a time and in order, because a product over several samples may differ from that over one in its last digits, and a
-row must not depend on its neighbours.
+Reading, view building and the drawing of evidence release the interpreter, so they run beside the network. How far
+ahead is bounded: a few images, and of each the first few fields; the others are read when their turn comes. One image
+at most waits for its evidence. Images go to the network one at a time and in order, because a product over several
+samples may differ from that over one in its last digits, and a row must not depend on its neighbours.
 """
 
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from contextlib import closing
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from dragonfly_cli.batch.evidence import write_item_evidence
 from dragonfly_cli.batch.items import Item
 from dragonfly_cli.batch.job import IMAGES_AHEAD, Job
 from dragonfly_cli.batch.result import Result
 from dragonfly_cli.errors import DragonflyError
 from dragonfly_cli.fields import LookPlan, plan_looks
-from dragonfly_cli.pipeline import ReadAhead, Request, as_request, prepare, read_ahead
+from dragonfly_cli.pipeline import ReadAhead, Request, prepare, read_ahead, storable_settings
 from dragonfly_cli.readers import Source
 from dragonfly_cli.searching import answer_planned
 
@@ -37,6 +39,16 @@ class _Open:
     read: ReadAhead
 
 
+@dataclass
+class _Asked:
+    """An image about which everything was asked, still open, so that it can be drawn."""
+
+    item: Item
+    opened: _Open | None = None
+    records: list[dict[str, Any]] = field(default_factory=list)
+    failed: list[Result] = field(default_factory=list)
+
+
 class Worker:
     """A loaded model; raises what ``pipeline.prepare`` raises."""
 
@@ -50,15 +62,25 @@ class Worker:
         After ``stopped`` says so no other item is begun.
         """
         waiting: deque[tuple[Item, Future[_Open]]] = deque()
-        pool = ThreadPoolExecutor(IMAGES_AHEAD, "reader")
+        drawing: deque[tuple[Item, Future[list[Result]]]] = deque()
+        pool = ThreadPoolExecutor(IMAGES_AHEAD + 1, "reader")
         try:
             while True:
-                while len(waiting) <= IMAGES_AHEAD and (item := take(not waiting)) is not None:
+                while len(waiting) <= IMAGES_AHEAD and (item := take(not waiting and not drawing)) is not None:
                     waiting.append((item, pool.submit(self.read, item)))
-                if not waiting or stopped():
+                goes_on = bool(waiting) and not stopped()
+                if goes_on:
+                    item, reading = waiting.popleft()
+                    asked = self.ask(item, reading.result)
+                    if not self._job.evidence:
+                        yield item, self.finish(asked)
+                        continue
+                    drawing.append((item, pool.submit(self.finish, asked)))
+                elif not drawing:
                     return
-                item, reading = waiting.popleft()
-                yield item, self.answer(item, reading.result)
+                if not goes_on or len(drawing) > 1:
+                    item, drawn = drawing.popleft()
+                    yield item, drawn.result()
         finally:
             for _, reading in waiting:
                 reading.add_done_callback(_close)
@@ -75,36 +97,44 @@ class Worker:
             raise
 
     def answer(self, item: Item, read: Callable[[], _Open]) -> list[Result]:
-        """The results of all questions of an item; those that an error left without an answer say so.
+        """The results of all questions of an item; those that an error left without an answer say so."""
+        return self.finish(self.ask(item, read))
 
-        All questions are asked in one go, so that no answer depends on where an earlier run was cut off.
-        """
-        results: list[Result] = []
+    def ask(self, item: Item, read: Callable[[], _Open]) -> _Asked:
+        """What the network does: all questions in one go, so that no answer depends on where an earlier run ended."""
+        asked = _Asked(item)
         try:
-            for result in self._answered(item, read()):
-                results.append(result)  # one by one, so that those before an error are kept
+            asked.opened = read()
+            for record in self._records(item, asked.opened):
+                asked.records.append(record)  # one by one, so that those before an error are kept
         except DragonflyError as error:
-            results += item.failures(error.exit_code, error.message, but=len(results))
+            asked.failed = item.failures(error.exit_code, error.message, but=len(asked.records))
         except Exception as error:  # a bug met in one image must not cost the night; the error code tells it
-            why = (
-                f"{item.image}: this is a bug in dragonfly ({type(error).__name__}); ask about this image with --debug"
-            )
-            results += item.failures(_BUG_CODE, why, but=len(results))
-        return results
+            bug = f"this is a bug in dragonfly ({type(error).__name__}); ask about this image with --debug"
+            asked.failed = item.failures(_BUG_CODE, f"{item.image}: {bug}", but=len(asked.records))
+        return asked
 
-    def _answered(self, item: Item, opened: _Open) -> Iterator[Result]:
-        try:
-            records = answer_planned(self.model, opened.source, opened.plan, self._request_for(item), read=opened.read)
-            for question, record in zip(item.questions, records, strict=True):
-                yield Result(item.key(question), record | {"image": item.image})
-        finally:
-            opened.source.close()
+    def finish(self, asked: _Asked) -> list[Result]:
+        """Writes evidence, closes the image and gives its results; may run beside the network.
+
+        Raises OutputError where evidence cannot be written, which is no failure of this image.
+        """
+        records = asked.records
+        if asked.opened:
+            with closing(asked.opened.source) as source:
+                if records and self._job.evidence:
+                    records = write_item_evidence(self._job.evidence, asked.item, source, asked.opened.plan, records)
+        return [Result(key, record) for key, record in zip(asked.item.keys, records, strict=False)] + asked.failed
+
+    def _records(self, item: Item, opened: _Open) -> Iterator[dict[str, Any]]:
+        answers = answer_planned(self.model, opened.source, opened.plan, self._request_for(item), read=opened.read)
+        return (record | {"image": item.image} for record in answers)
 
     def _request_for(self, item: Item) -> Request:
-        """With the calibration that was there when the run began."""
-        settings = asdict(item.opening) | asdict(item.looking)
-        request = as_request(self.model, list(item.questions), self._job.answering, settings)
-        return replace(request, control=item.control, calibration=self._request.calibration)
+        """That of the run, with the calibration that was there when it began, for this item's questions and options."""
+        own = storable_settings(asdict(item.opening) | asdict(item.looking))
+        settings = own | self._request.settings
+        return replace(self._request, questions=list(item.questions), control=item.control, settings=settings)
 
 
 def _close(reading: "Future[Any]") -> None:

@@ -4,7 +4,6 @@ Non-goals: choosing fields, and anything about files or printing.
 """
 
 from collections.abc import Callable, Iterable
-from contextlib import contextmanager
 from dataclasses import dataclass
 from time import perf_counter
 
@@ -12,7 +11,7 @@ import torch
 
 from dragonfly_cli.engine.choices import presentations, read_choice
 from dragonfly_cli.engine.model import Model
-from dragonfly_cli.engine.placement import out_of_memory
+from dragonfly_cli.engine.placement import memory_errors
 from dragonfly_cli.engine.questions import YES_NO, Question
 from dragonfly_cli.errors import UsageError
 from dragonfly_cli.fields import Field, field_view
@@ -102,7 +101,7 @@ def answer(
     """
     ids = _prompt_ids(model, question)
     probabilities, option_mass = None, None
-    with memory_errors(model):
+    with memory_errors(str(model.device)):
         started = perf_counter()
         if question.options:
             choice = read_choice(look.reading, ids, model.spellings(question))
@@ -170,12 +169,3 @@ def _selected_boxes(look: Look) -> list[Box]:
         left, top, right, bottom = look.plan.high_crop(number).box_in(size_wh)
         boxes.append(Box(left, top, right - left, bottom - top).shifted(look.field.box.x, look.field.box.y))
     return boxes
-
-
-@contextmanager
-def memory_errors(model: Model):
-    """Raises DeviceError when memory runs out."""
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise out_of_memory(str(model.device)) from error

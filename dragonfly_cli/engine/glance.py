@@ -14,6 +14,7 @@ from dragonfly_cli.engine.questions import Question
 from dragonfly_cli.geometry import Box
 from dragonfly_cli.readers.source import Source
 from dragonfly_med.crops import normalize
+from dragonfly_med.memory import in_parts
 
 _ALIKE = 4  # how many boxes may look like a box that is none the less unlike the rest
 
@@ -53,6 +54,14 @@ def p_yes(model: Model, seen: torch.Tensor, question: Question) -> list[float]:
 
     The question stands where it stands behind a whole image, since the network has read none anywhere else.
     """
+    return [
+        chance
+        for part in in_parts(len(seen), lambda start, end: _p_yes(model, seen[start:end], question))
+        for chance in part
+    ]
+
+
+def _p_yes(model: Model, seen: torch.Tensor, question: Question) -> list[float]:
     network, processor = model.network, model.processor
     newline = torch.tensor([processor.image_newline_token_id], device=model.device)
     text = torch.tensor(

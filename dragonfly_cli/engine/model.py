@@ -14,7 +14,7 @@ import transformers
 
 from dragonfly_cli.engine.checkpoints import Checkpoint
 from dragonfly_cli.engine.choices import Spellings, spellings_of, yes_no_token_ids
-from dragonfly_cli.engine.placement import Placement, out_of_memory, place
+from dragonfly_cli.engine.placement import Placement, memory_errors, place
 from dragonfly_cli.engine.questions import Question
 from dragonfly_cli.engine.schema import SchemaGrammar, grammar_tokenizer
 from dragonfly_cli.errors import ModelError
@@ -110,14 +110,13 @@ def load_model(
 def opening_errors(checkpoint: Checkpoint, device: str) -> Iterator[None]:
     """Turns what goes wrong with a checkpoint's files into ModelError, and a full memory into DeviceError."""
     try:
-        yield
+        with memory_errors(device):
+            yield
     except CheckpointError as error:
         raise ModelError(
             f"model {checkpoint.id}: {error}",
             "the folder needs config.json, tokenizer.json and all weights of one Dragonfly checkpoint",
         ) from error
-    except torch.OutOfMemoryError as error:
-        raise out_of_memory(device) from error
 
 
 def _open(folder: Path, placement: Placement) -> DragonflyForCausalLM:

@@ -4,6 +4,8 @@ The GPU memory that is needed is computed from the network's shapes and compared
 taken where a GPU was asked for. Non-goal: loading.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 
@@ -13,6 +15,7 @@ from dragonfly_cli.engine.checkpoints import Checkpoint
 from dragonfly_cli.errors import DeviceError, ModelError, UsageError
 from dragonfly_cli.options import Attention, Quant
 from dragonfly_med.loading import is_quantized, naming
+from dragonfly_med.memory import is_out_of_memory
 from dragonfly_med.quantization import device_memory_needed, read_config
 
 # FlashAttention 2 needs an Ampere card or a later one.
@@ -108,6 +111,17 @@ def check_memory(model_id: str, needed: dict[bool, int], quantized: bool, device
 
 def out_of_memory(device: str) -> DeviceError:
     return DeviceError(f"out of memory on {device}", "close other programs that use it, or use --device cpu")
+
+
+@contextmanager
+def memory_errors(device: str) -> Iterator[None]:
+    """Turns a full memory into DeviceError."""
+    try:
+        yield
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise out_of_memory(device) from error
+        raise
 
 
 def has_bitsandbytes() -> bool:

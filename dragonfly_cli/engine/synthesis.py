@@ -11,8 +11,9 @@ from collections import Counter
 from time import perf_counter
 
 from dragonfly_cli.engine.aggregation import Answer, Synthesis
-from dragonfly_cli.engine.answering import FieldAnswer, free_text, memory_errors
+from dragonfly_cli.engine.answering import FieldAnswer, free_text
 from dragonfly_cli.engine.model import Model
+from dragonfly_cli.engine.placement import memory_errors
 from dragonfly_cli.engine.questions import Question
 from dragonfly_cli.options import Aggregate
 from dragonfly_med import PromptTooLongError
@@ -34,7 +35,7 @@ def synthesised(model: Model, answers: list[FieldAnswer], sampling: Sampling) ->
     prompt, text = None, different[0][0]
     if len(read) > 1:
         prompt = _prompt(model, question, read)
-        with memory_errors(model):
+        with memory_errors(str(model.device)):
             ids = model.processor.text_ids(prompt)
             text = free_text(model, model.reading_of_text(), ids, question, sampling)
     synthesis = Synthesis(

@@ -25,15 +25,26 @@ def write_evidence(
 ) -> None:
     """Writes what was asked for about the answers to one image."""
     if evidence.geojson:
-        from dragonfly_cli.fields.slide_plan import bounds_origin
-        from dragonfly_cli.output.geojson import as_geojson
-
-        offset_xy = bounds_origin(source, looking)
-        if offset_xy != (0, 0):
-            say(f"note: {evidence.geojson} counts from ({offset_xy[0]}, {offset_xy[1]}), as QuPath does on this slide")
-        write_text(evidence.geojson, as_geojson(records, offset_xy))
+        x, y = write_geojson(evidence.geojson, source, looking, records)
+        if (x, y) != (0, 0):
+            say(f"note: {evidence.geojson} counts from ({x}, {y}), as QuPath does on this slide")
     if evidence.overlay:
-        from dragonfly_cli.output.overlay import overlay_picture
+        write_overlay(evidence.overlay, source, plan, records)
 
-        picture = overlay_picture(source, records, plan.tissue.mask if plan.tissue and plan.tissue.found else None)
-        write_whole(evidence.overlay, lambda part: picture.save(part, format="PNG"))
+
+def write_geojson(path: Path, source: Source, looking: LookOptions, records: list[dict[str, Any]]) -> tuple[int, int]:
+    """Returns where its coordinates begin, in level-0 pixels."""
+    from dragonfly_cli.fields.slide_plan import bounds_origin
+    from dragonfly_cli.output.geojson import as_geojson
+
+    offset_xy = bounds_origin(source, looking)
+    write_text(path, as_geojson(records, offset_xy))
+    return offset_xy
+
+
+def write_overlay(path: Path, source: Source, plan: LookPlan, records: list[dict[str, Any]]) -> None:
+    """Raises InputError for what only the overlay shows and cannot be read."""
+    from dragonfly_cli.output.overlay import overlay_picture
+
+    picture = overlay_picture(source, records, plan.tissue.mask if plan.tissue and plan.tissue.found else None)
+    write_whole(path, lambda part: picture.save(part, format="PNG"))

@@ -7,6 +7,7 @@ Absent knowledge is null, never a guess. No patient data: an input is named by i
 import json
 from collections.abc import Iterable
 from dataclasses import asdict
+from functools import cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -144,5 +145,7 @@ def _in_microns(source: Source, box: Box) -> dict[str, float] | None:
     }
 
 
+@cache
 def _versions() -> dict[str, str]:
+    """Looked up once: reading a package's metadata takes as long as a small network's answer."""
     return {"dragonfly-cli": __version__, "torch": version("torch"), "transformers": version("transformers")}

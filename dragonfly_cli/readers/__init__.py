@@ -29,11 +29,12 @@ RASTER_MAGICS = (
     b"\xff\x4f\xff\x51",  # JPEG 2000 bare
 )
 ARCHIVE_MAGICS = (ZIP_MAGIC, b"PK\5\6", b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0")  # zip, empty zip; packed tars
+ZIP_SUFFIX = ".zip"
 SLIDE_SUFFIXES = frozenset((".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide", ".czi"))
 DICOM_SUFFIXES = frozenset((".dcm", ".dicom", ".dic"))
 _RASTER = ".png .jpg .jpeg .jpe .tif .tiff .gif .bmp .webp .jp2 .j2k .avif .pgm .ppm .pnm"
 RASTER_SUFFIXES = frozenset(_RASTER.split())
-_OTHER = ".csv .tsv .txt .md .rst .json .jsonl .geojson .xml .html .yaml .yml .toml .ini .log .pdf .zip .gz .py"
+_OTHER = ".csv .tsv .txt .md .rst .json .jsonl .geojson .xml .html .yaml .yml .toml .ini .log .pdf .gz .py"
 OTHER_SUFFIXES = frozenset(_OTHER.split())
 
 
@@ -73,7 +74,8 @@ def list_images(folder: str | os.PathLike[str]) -> list[Path]:
     """Every image below ``folder``, sorted by path; the folder may also be one file, which is then the list.
 
     A file counts by its content, or by a suffix that promises an image: a broken one is to be reported,
-    not to vanish. Hidden files and DICOMDIR are left out. Raises NoInputError when the folder does not exist.
+    not to vanish. A zip counts if it holds DICOM files. Hidden files and DICOMDIR are left out. Raises NoInputError
+    when the folder does not exist.
     """
     folder = Path(folder)
     if not folder.exists():
@@ -156,6 +158,8 @@ def _has_image_magic(head: bytes) -> bool:
 
 def _is_listed(path: Path) -> bool:
     suffix = _suffix(path)
+    if suffix == ZIP_SUFFIX:
+        return bool(import_module(f"{_DICOM}.collection").may_hold_dicom(path))
     if suffix in OTHER_SUFFIXES or path.name.upper() == "DICOMDIR":
         return False
     if suffix in SLIDE_SUFFIXES | RASTER_SUFFIXES | DICOM_SUFFIXES:

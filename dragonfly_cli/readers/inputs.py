@@ -11,7 +11,7 @@ from pathlib import Path
 
 from dragonfly_cli.errors import InputError
 from dragonfly_cli.options import OpenOptions
-from dragonfly_cli.readers import holds_series, list_images, open_source
+from dragonfly_cli.readers import ZIP_SUFFIX, holds_series, list_images, open_source
 from dragonfly_cli.readers.dicom.signature import WSI_SOP_CLASS, is_dicom, sop_class
 from dragonfly_cli.readers.source import Source
 
@@ -44,7 +44,10 @@ def list_inputs(source: Path) -> list[Input]:
     inputs: list[Input] = []
     taken |= _other_levels(images)
     for image in images:
-        inputs += first_of.get(image, [] if image in taken else [_single(image)])
+        if image in first_of:
+            inputs += first_of[image]
+        elif image not in taken:
+            inputs += _of_archive(image) if image.suffix.lower() == ZIP_SUFFIX else [_single(image)]
     return inputs
 
 

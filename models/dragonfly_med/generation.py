@@ -12,6 +12,7 @@ from typing import Protocol
 import torch
 from transformers import DynamicCache
 
+from dragonfly_med.memory import in_parts
 from dragonfly_med.modeling import DragonflyForCausalLM
 from dragonfly_med.processing import DragonflyProcessor
 
@@ -75,22 +76,36 @@ class Reading:
 
     @torch.inference_mode()
     def _read(self, kept: int, new_ids: list[int], last: int) -> torch.Tensor:
-        self._forget_beyond(kept)
-        device = self.model.device
-        output = self.model(
-            input_ids=torch.tensor([new_ids], device=device),
-            pixel_values=None if kept or self._pixels is None else self._pixels[None].to(device),
-            position_ids=torch.arange(kept, kept + len(new_ids), device=device)[None],
-            cache=self._cache,
-            use_cache=True,
-            logits_to_keep=last,
-        )
-        if output.selected_crops is not None:
-            self.selected_crops = output.selected_crops[0].tolist()
+        embeds = self._embed(new_ids, with_image=kept == 0)
+        parts = in_parts(len(new_ids), lambda start, end: self._extend(kept + start, embeds[:, start:end], last))
         self._ids += new_ids
-        logits = output.logits[0].float()  # [last, vocabulary]
+        logits = torch.cat(parts)[-last:].float()  # [last, vocabulary]
         self._next = logits[-1]
         return logits
+
+    def _embed(self, ids: list[int], *, with_image: bool) -> torch.Tensor:
+        """[1, ids, width]"""
+        input_ids = torch.tensor([ids], device=self.model.device)
+        words = self.model.get_input_embeddings()(input_ids)
+        if self._pixels is None or not with_image:
+            return words
+        images, selected = self.model.embed_images(self._pixels[None].to(self.model.device))
+        if selected is not None:
+            self.selected_crops = selected[0].tolist()
+        return self.model.place_images(input_ids, words, images)
+
+    def _extend(self, at: int, embeds: torch.Tensor, last: int) -> torch.Tensor:
+        """Reads on from the ``at``-th id; logits [at most last, vocabulary]."""
+        self._forget_beyond(at)
+        count = embeds.shape[1]
+        output = self.model(
+            inputs_embeds=embeds,
+            position_ids=torch.arange(at, at + count, device=self.model.device)[None],
+            cache=self._cache,
+            use_cache=True,
+            logits_to_keep=min(last, count),
+        )
+        return output.logits[0]
 
     def _forget_beyond(self, length: int) -> None:
         """Layer by layer, because a pass that was interrupted leaves the first ones longer than the others."""

@@ -24,6 +24,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from dragonfly_med.configuration import DragonflyConfig
 from dragonfly_med.loading import existing_folder, is_quantized, load_strictly
+from dragonfly_med.memory import in_parts
 from dragonfly_med.views import MIDDLE_CROPS
 
 # Zoom-in selection of v1: each middle crop chooses three of "its" six high crops. Its six are consecutive in the high
@@ -158,7 +159,10 @@ class DragonflyForCausalLM(PreTrainedModel, GenerationMixin):
         return self.embed_features(self.image_features(pixel_values))
 
     def _crop_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        return self.image_encoder(pixel_values.flatten(0, 1)).unflatten(0, (pixel_values.shape[0], -1))
+        """Every crop by itself, so that it does not matter how many of them memory has room for."""
+        crops = pixel_values.flatten(0, 1)
+        features = in_parts(len(crops), lambda start, end: self.image_encoder(crops[start:end]))
+        return torch.cat(features).unflatten(0, (pixel_values.shape[0], -1))
 
     def forward(
         self,

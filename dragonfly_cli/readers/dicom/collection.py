@@ -84,16 +84,28 @@ def zip_places(path: Path) -> list[Place]:
     sizes = [member.file_size for member in members]
     _check_sizes(path, len(sizes), max(sizes, default=0), sum(sizes))
 
-    def head_of(member: zipfile.ZipInfo) -> bytes:
-        with archive.open(member) as stream:
-            return stream.read(HEAD_BYTES)
-
     @lru_cache(maxsize=1)  # the frames of one member are asked for one after the other
     def read(member: zipfile.ZipInfo) -> bytes:
         return archive.read(member)
 
-    slices = sorted((member for member in members if _is_slice(head_of(member))), key=lambda member: member.filename)
+    slices = [member for member in members if _is_slice(_head_in(archive, member))]
+    slices.sort(key=lambda member: member.filename)
     return [_member(path, member.filename, partial(read, member)) for member in slices]
+
+
+def may_hold_dicom(path: Path) -> bool:
+    """Whether a zip holds DICOM files, of a series or a slide, or cannot be looked into, which is to be told."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = [member for member in archive.infolist()[:MAX_MEMBERS] if not member.is_dir()]
+            return any(is_dicom(_head_in(archive, member)) for member in members)
+    except ARCHIVE_ERRORS:
+        return True
+
+
+def _head_in(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
+    with archive.open(member) as stream:
+        return stream.read(HEAD_BYTES)
 
 
 def tar_places(path: Path) -> list[Place]:

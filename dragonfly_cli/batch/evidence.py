@@ -1,0 +1,100 @@
+"""``--evidence DIR``: a GeoJSON and an overlay for every image that was answered, each written whole.
+
+The name of an image's files is made of its path, with a hash of the path and what is asked: two files of one name
+in different folders stay apart, as do two runs that ask different things, and nothing in a path leads out of DIR.
+"""
+
+import glob
+import hashlib
+import os
+import re
+from collections.abc import Callable, Iterable
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+from dragonfly_cli.batch.items import Item
+from dragonfly_cli.errors import InputError, OutputError, UsageError
+from dragonfly_cli.fields import LookPlan
+from dragonfly_cli.output.evidence import write_geojson, write_overlay
+from dragonfly_cli.readers import Source
+
+_LETTERS_OF_PATH = 40  # a file name may have 255 bytes, and a letter four of them
+_NOT_IN_A_NAME = re.compile(r"[^\w.-]+")
+
+
+def check_evidence_folder(folder: Path, sources: list[Path], items: Iterable[Item]) -> None:
+    """Raises OutputError where it cannot be written to, UsageError where its pictures would be asked about in turn."""
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"cannot write to {folder}: it is not a folder", "give --evidence a folder")
+    if not folder.absolute().parent.is_dir():
+        raise OutputError(f"cannot make {folder}: there is no folder {folder.parent}", "make it first")
+    if not os.access(folder if folder.exists() else folder.absolute().parent, os.W_OK):
+        raise OutputError(f"cannot write to {folder}: permission denied", "give --evidence another folder")
+    resolved = folder.resolve()
+    holders = {Path(item.image).parent for item in items}
+    among = [source for source in sources if _takes_in(source, resolved)]
+    among += [holder for holder in holders if holder.resolve().is_relative_to(resolved)]
+    if among:
+        raise UsageError(
+            f"--evidence {folder}: it lies among the images of {among[0]}, and its pictures would be taken for some",
+            "give a folder outside of the sources",
+        )
+
+
+def make_evidence_folder(folder: Path) -> None:
+    """Raises OutputError."""
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise _refused(f"cannot make {folder}: {error.strerror}") from error
+
+
+def write_item_evidence(
+    folder: Path, item: Item, source: Source, plan: LookPlan, records: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Writes the files of one image, and gives its records back with their names; says in them what could not be drawn.
+
+    Raises OutputError.
+    """
+    name = evidence_name(item)
+    geojson, overlay = folder / f"{name}.geojson", folder / f"{name}.png"
+    no_geojson = _why_missing("GeoJSON", lambda: write_geojson(geojson, source, item.looking, records))
+    no_overlay = _why_missing("overlay", lambda: write_overlay(overlay, source, plan, records))
+    files = {"geojson": None if no_geojson else geojson.name, "overlay": None if no_overlay else overlay.name}
+    missing = [*no_geojson, *no_overlay]
+    return [record | {"evidence_files": files, "warnings": record["warnings"] + missing} for record in records]
+
+
+def _why_missing(what: str, write: Callable[[], object]) -> list[str]:
+    """One reason if nothing was written: neither an image nor a bug must cost the answers that were given."""
+    try:
+        write()
+    except OutputError as error:
+        raise _refused(error.message) from error
+    except Exception as error:
+        why = error.message if isinstance(error, InputError) else f"a bug in dragonfly ({type(error).__name__})"
+        return [f"there is no {what}: {why}"]
+    return []
+
+
+def evidence_name(item: Item) -> str:
+    """A file name without its suffix, the same wherever and however often the item is asked about."""
+    unique = hashlib.sha256("\n".join("\t".join(key) for key in item.keys).encode()).hexdigest()[:16]
+    readable = _NOT_IN_A_NAME.sub("_", item.image)[-_LETTERS_OF_PATH:].strip("._-")
+    return f"{readable}-{unique}"
+
+
+def _takes_in(source: Path, folder: Path) -> bool:
+    """Whether a later look at the source would find what is written to ``folder``."""
+    if source.is_dir():
+        return folder.is_relative_to(source.resolve())
+    if "**" in source.parts:
+        return folder.is_relative_to(Path(*takewhile(lambda part: part != "**", source.parts)).resolve())
+    return glob.has_magic(str(source)) and any(
+        path.match(str(source.absolute())) for path in (folder / "overlay.png", folder, *folder.parents)
+    )
+
+
+def _refused(why: str) -> OutputError:
+    return OutputError(why, "make room and run the same command again")

@@ -1,0 +1,36 @@
+"""What does not fit into memory at once is computed in parts."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+
+Part = TypeVar("Part")
+
+# A GPU's shortage is an error of its own kind, a CPU's a plain RuntimeError.
+_OF_A_CPU = "DefaultCPUAllocator"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or (isinstance(error, RuntimeError) and _OF_A_CPU in str(error))
+
+
+def in_parts(length: int, compute: Callable[[int, int], Part]) -> list[Part]:
+    """``[compute(0, length)]``, or where memory runs out ``compute(start, end)`` of consecutive parts.
+
+    A part that does not fit is tried again at half its length, and so are those behind it, down to a length of one.
+    ``compute`` may be called again for what it has begun. Raises what it raises, out of memory at a length of one.
+    """
+    parts: list[Part] = []
+    start, size = 0, length
+    while start < length:
+        end = min(start + size, length)
+        try:
+            parts.append(compute(start, end))
+        except RuntimeError as error:
+            if size == 1 or not is_out_of_memory(error):
+                raise
+            size = (end - start) // 2 or 1
+        else:
+            start = end
+    return parts
