@@ -4,8 +4,8 @@ A finding may fill a small part of an image, so by default a yes/no question tak
 say yes most strongly. Where many fields were searched, some say yes by chance: those that say it most strongly are
 looked at once more, otherwise framed, and the answer is the strongest yes that both looks agree on. A choice between
 options takes the mean probability of each over all fields, because no option is more of a finding than another. An open
-question takes the answer that most fields give; ``synthesise``, which has the language model write one from all of them,
-is in a module of its own (``synthesis``).
+question takes the answer that most fields give. ``synthesise``, which has the language model write one from all of
+them, is in a module of its own (``synthesis``).
 """
 
 from collections import Counter

@@ -32,7 +32,9 @@ class FocusMap:
         scale = min(1.0, MAP_SIDE_PX / max(width, height))
         size_wh = max(1, round(width * scale)), max(1, round(height * scale))
         planes = [np.asarray(shares.get(kind, np.zeros((height, width))), np.float32) for kind in FOCUS_KINDS]
-        return cls(np.stack([Image.fromarray(plane).resize(size_wh, Image.Resampling.BOX) for plane in planes]))
+        return cls(
+            np.stack([np.asarray(Image.fromarray(plane).resize(size_wh, Image.Resampling.BOX)) for plane in planes])
+        )
 
     @classmethod
     def read(cls, file: Path) -> "FocusMap":
