@@ -16,10 +16,12 @@ from dragonfly_cli.output.geojson import as_geojson
 from dragonfly_cli.output.overlay import round_length, wrapped
 from dragonfly_med import DragonflyForCausalLM, DragonflyProcessor
 from dragonfly_med.crops import cut_crops, draw_canvases, normalize
+from dragonfly_med.modeling import ImageEncoder
 from dragonfly_med.views import ViewPlan
 
 QUESTION = "Is there a tumour?"
 SIZE_WH = (2000, 1500)
+CROPS = 29  # of an image that v1 reads whole
 
 
 @pytest.fixture(scope="module")
@@ -123,14 +125,14 @@ def taken_apart(picture: Path, plans: list[ViewPlan]) -> list[list[np.ndarray]]:
 
 @pytest.fixture
 def given():
-    """The pixels [crops, 3, side, side] of every image that a Dragonfly is given, in order."""
+    """The pixels [crops, 3, side, side] of every image that a Dragonfly reads whole, in order."""
     seen = []
 
-    def note(module, args, keywords, output):
-        if isinstance(module, DragonflyForCausalLM) and keywords.get("pixel_values") is not None:
-            seen.append(keywords["pixel_values"][0].numpy())
+    def note(module, args, output):
+        if isinstance(module, ImageEncoder) and len(args[0]) == CROPS:
+            seen.append(args[0].numpy())
 
-    handle = torch.nn.modules.module.register_module_forward_hook(note, with_kwargs=True)
+    handle = torch.nn.modules.module.register_module_forward_hook(note)
     yield seen
     handle.remove()
 
@@ -142,14 +144,15 @@ def test_view_draws_the_fields_and_the_crops_that_the_model_is_given(asked, tmp_
     command = ["ask", slide, question] if question else ["caption", slide]
     record = dragonfly(*command, *options, "--json", "--max-tokens", "2").json
     assert [field["role"] for field in record["fields"]] == ["overview", "zoom", "zoom"]
+    read = list(given)
     asking = ["-q", question] if question else []
     assert dragonfly("view", slide, *asking, *options, "-o", tmp_path / "seen.png").code == 0
     processor = DragonflyProcessor.from_pretrained(find_checkpoint("demo").folder)
     boxes = [Box(**field["box"]) for field in record["fields"]]
     plans = [processor.plan(box.size_wh) for box in boxes]
     drawn = taken_apart(tmp_path / "seen.png", plans)
-    assert len(given) == len(drawn) == 3
-    for pixels, crops, field, box, plan in zip(given, drawn, record["fields"], boxes, plans, strict=True):
+    assert len(read) == len(drawn) == 3
+    for pixels, crops, field, box, plan in zip(read, drawn, record["fields"], boxes, plans, strict=True):
         assert np.array_equal(normalize([crop[:, 1:] for crop in crops]), pixels)
         marked = [number for number, crop in enumerate(crops[5:]) if (crop[:, 0] == FRAME).all()]
         places = [plan.high_crop(number).box_in(box.size_wh) for number in marked]
