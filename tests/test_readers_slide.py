@@ -163,13 +163,20 @@ def test_the_plan_covers_the_box_at_enough_resolution(box, size):
     assert not coarser or min(coarser) > wanted
 
 
-@given(box=boxes, factors=st.tuples(st.integers(1, 9), st.integers(1, 9)))
+@given(box=boxes, factors=st.tuples(st.integers(1, 9), st.integers(1, 9)), tile_rows=st.integers(1, 3000))
 @settings(max_examples=30)
-def test_blocks_tile_the_region(box, factors):
-    blocks = [block for strip in plan_strips(box, factors) for block in plan_blocks(strip, factors[0])]
+def test_blocks_tile_the_region(box, factors, tile_rows):
+    blocks = [block for strip in plan_strips(box, factors, tile_rows) for block in plan_blocks(strip, factors[0])]
     assert sum(block.width * block.height for block in blocks) == box.width * box.height
     assert all((block.x - box.x) % factors[0] == 0 and (block.y - box.y) % factors[1] == 0 for block in blocks)
     assert max(block.width * block.height for block in blocks) <= pyramid_module.BLOCK_SIDE_PX**2
+
+
+@given(box=boxes, tile_rows=st.integers(1, 1024))
+def test_strips_are_cut_between_tiles(box, tile_rows):
+    _, *later = plan_strips(box, (1, 1), tile_rows)
+    if box.height > pyramid_module.BLOCK_SIDE_PX and tile_rows <= 256:
+        assert later and all(strip.y % tile_rows == 0 for strip in later)
 
 
 @pytest.mark.parametrize(
@@ -179,6 +186,7 @@ def test_strips_give_the_pixels_of_one_piece(planted, monkeypatch, box, size):
     in_one_piece = planted.view(box).resize(size)
     monkeypatch.setattr(slide_module, "KEPT_PIXELS", 0)
     monkeypatch.setattr(pyramid_module, "BLOCK_SIDE_PX", 96)
+    monkeypatch.setattr(pyramid_module, "STRIP_ROWS", 40)
     assert planted.view(box).resize(size).tobytes() == in_one_piece.tobytes()
 
 

@@ -15,6 +15,7 @@ from dragonfly_cli.geometry import Box
 from dragonfly_cli.readers.source import MppSource
 
 BLOCK_SIDE_PX = 1024  # a block is 4 MB as RGBA
+STRIP_ROWS = 256  # the memory of a low strip is used again for the next, and stays in the processor's cache
 MAX_REGION_PIXELS = 24_000_000  # 72 MB as RGB; a larger region is averaged down as it is read
 REDUCING_GAP = 3  # what a block is box-averaged to is still this many times finer than the output
 LEVEL_TOLERANCE = 1.01  # downsamples are not exact: 4.0003 serves where 4 is asked for
@@ -81,11 +82,22 @@ def plan_read(downsamples: tuple[float, ...], box: Box, size_wh: tuple[int, int]
     return ReadPlan(level, scale, region, inside, _plan_reduction(region, size_wh))
 
 
-def plan_strips(region: Box, reduce_xy: tuple[int, int]) -> Iterator[Box]:
-    """``region`` cut into strips of its full width, whose origins fall on whole reduced pixels."""
-    step = max(1, BLOCK_SIDE_PX // reduce_xy[1]) * reduce_xy[1]
-    for y in range(0, region.height, step):
-        yield Box(region.x, region.y + y, region.width, min(step, region.height - y))
+def plan_strips(region: Box, reduce_xy: tuple[int, int], tile_rows: int = 1) -> Iterator[Box]:
+    """``region`` cut into strips of its full width, whose origins fall on whole reduced pixels.
+
+    Of a high region that is not reduced they are low, and cut between tiles of ``tile_rows`` where these allow it.
+    """
+    if region.height <= BLOCK_SIDE_PX or reduce_xy[1] > 1:
+        step = max(1, BLOCK_SIDE_PX // reduce_xy[1]) * reduce_xy[1]
+        end = step
+    else:
+        step = min(BLOCK_SIDE_PX, -(-STRIP_ROWS // tile_rows) * tile_rows)
+        end = step - region.y % step
+    start = 0
+    while start < region.height:
+        end = min(end, region.height)
+        yield Box(region.x, region.y + start, region.width, end - start)
+        start, end = end, end + step
 
 
 def plan_blocks(strip: Box, reduce_x: int) -> Iterator[Box]:

@@ -26,7 +26,7 @@ from dragonfly_cli.readers.source import MppSource, SourceKind
 FORMATS = ("PNG", "JPEG", "MPO", "TIFF", "GIF", "BMP", "WEBP", "JPEG2000", "PPM", "AVIF")
 MAX_PIXELS = 500_000_000  # 1.5 GB as RGB; Pillow's own limit of 179 megapixels refuses real stitched scans
 WHITE_IS_ZERO_TAG = 262  # TIFF PhotometricInterpretation
-_TIFF_PIECES = ((324, 273), (325, 279))  # TIFF TileOffsets, StripOffsets; TileByteCounts, StripByteCounts
+_STRIP_OFFSETS, _TILE_OFFSETS, _TILE_BYTE_COUNTS = 273, 324, 325  # TIFF tags
 DARK_16_BIT = 4096  # 16-bit values all below this look black in 8 bits: a camera of 12 bits or fewer
 DECODE_ERRORS = (
     OSError,
@@ -214,15 +214,12 @@ class RasterSource:
 
 
 def _ends_early(image: Image.Image, file_bytes: int) -> bool:
-    """Whether a TIFF says that its first picture goes on beyond the end of the file, or where it does was cut off."""
+    """Whether tiles or strips of a TIFF's first picture begin beyond the end of the file, or their table is cut off."""
     tags = getattr(image, "tag_v2", {})
-    offsets, lengths = (
-        next((tags[tag] for tag in tiles_or_strips if tag in tags), ()) for tiles_or_strips in _TIFF_PIECES
-    )
-    is_tiled = _TIFF_PIECES[0][0] in tags
-    if len(lengths) < len(offsets):
-        return is_tiled  # old files leave out the lengths of strips
-    return any(start + length > file_bytes for start, length in zip(offsets, lengths, strict=False))
+    if _TILE_OFFSETS in tags and _TILE_BYTE_COUNTS not in tags:
+        return True
+    offsets = tags.get(_TILE_OFFSETS) or tags.get(_STRIP_OFFSETS) or ()
+    return any(start >= file_bytes for start in offsets)
 
 
 def _tagged(image: Image.Image, orientation: int) -> Image.Image:

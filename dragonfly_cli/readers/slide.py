@@ -9,7 +9,7 @@ import math
 import os
 import threading
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -144,17 +144,12 @@ class SlideSource:
         def strip_of(strip: Box) -> Image.Image:
             return finish(self._read_strip(plan, strip))
 
-        strips = list(plan_strips(plan.region, plan.reduce_xy))
+        _, tile_rows = self._pyramid.tile_sizes[plan.level]
+        strips = list(plan_strips(plan.region, plan.reduce_xy, tile_rows))
         if len(strips) == 1:
             return strip_of(strips[0])
         with ThreadPoolExecutor(READ_THREADS) as pool:
-            finished = list(pool.map(strip_of, strips))
-        canvas = Image.new("RGB", (finished[0].width, sum(strip.height for strip in finished)))
-        y = 0
-        for strip in finished:
-            canvas.paste(strip, (0, y))
-            y += strip.height
-        return canvas
+            return _stacked(pool.map(strip_of, strips), math.ceil(plan.region.height / plan.reduce_xy[1]))
 
     def details(self) -> dict[str, Any]:
         levels = zip(self._pyramid.level_sizes, self.downsamples, strict=True)
@@ -216,6 +211,17 @@ class SlideSource:
                 )
             self.warnings[:] = [each for each in self.warnings if not each.startswith(_BAD_TILES)]
             self.warnings.append(f"{_BAD_TILES} white, because they are damaged: {_list_of(bad)}")
+
+
+def _stacked(strips: Iterator[Image.Image], height: int) -> Image.Image:
+    first = next(strips)
+    canvas = Image.new("RGB", (first.width, height))
+    canvas.paste(first, (0, 0))
+    y = first.height
+    for strip in strips:
+        canvas.paste(strip, (0, y))
+        y += strip.height
+    return canvas
 
 
 def _list_of(bad: list[tuple[int, tuple[int, int]]]) -> str:
