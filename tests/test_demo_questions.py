@@ -96,7 +96,7 @@ def test_the_projector_makes_zoom_in_selection_look_for_disease():
     features = torch.randn(80, 29, 50, 256)
     features[1::2] += torch.randn(256) * 0.3  # disease, the same in every crop
     student = {name: torch.randn(len(COLUMNS) + len(KINDS), 256) for name in ("head.weight", "mean_head.weight")}
-    disease = disease_direction(features[:, 0], labels)
+    disease = disease_direction(features[:, 1:5], labels)
     weight, bias = first_projector(student, features[:20], disease, 192)
     field = features[0].clone()
     field[5 + 16] = features[1, 5 + 16]  # one sick crop among well ones

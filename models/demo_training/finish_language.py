@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from demo_training.projector import hold_disease
 from demo_training.train_language import save
 from dragonfly_med import DragonflyForCausalLM, DragonflyProcessor
 from dragonfly_med.training import Exchange, Sample, Settings, Teaching, TrainingRun
@@ -77,6 +78,7 @@ def finish(options: argparse.Namespace) -> None:
     weights = torch.load(options.weights, weights_only=True)
     network = DragonflyForCausalLM.from_pretrained(options.folder, dtype=torch.float32)
     network.load_state_dict(weights)
+    hold_disease(network.vision_embed_tokens)
     settings = Settings(
         recipe="language",
         teaching=Teaching(length_power=LONG_ANSWERS),

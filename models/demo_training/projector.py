@@ -8,15 +8,16 @@ training that selection's choice passes no gradient to would never find that.
 from collections.abc import Sequence
 
 import torch
+from torch import nn
 
-from demo_training.facts import BENIGN, GENERATED_NECROSIS, MALIGNANT, PNEUMONIA
+from demo_training.facts import BENIGN, GENERATED, MALIGNANT, PNEUMONIA
 from demo_training.labels import LABELS
 
 IMAGE_SCALE = 0.3  # deviation of an output of the projector over tokens
 LESS_TELLING = 0.5  # share of it for the principal axes
 ALWAYS_SICK = 4.0  # constant of the output that stands for disease
-RIDGE = 0.1  # of the mean variance of the features
-SICK, WELL = MALIGNANT | GENERATED_NECROSIS | PNEUMONIA, BENIGN | {"normal"}
+RIDGE = 0.03  # of the mean variance of the features
+SICK, WELL = (MALIGNANT | PNEUMONIA) - GENERATED, (BENIGN | {"normal"}) - GENERATED  # what every part shows
 
 
 def first_projector(
@@ -43,18 +44,30 @@ def first_projector(
 def disease_direction(features: torch.Tensor, labels: Sequence[str]) -> torch.Tensor:
     """What tells sick from well within every data set, by ridge regression on crops' mean tokens: [features].
 
-    ``features`` [pictures, tokens, features] are of one crop that shows what the label says; labels that are neither
-    sick nor well are passed over.
+    ``features`` [pictures, crops, tokens, features] are of crops that show what the label says. Data sets weigh alike,
+    and so do sick and well; labels that are neither are passed over.
     """
-    means = features.float().mean(1)
-    within, sick = [], []
+    means, inputs, truth, weights = features.float().mean(2), [], [], []
     for names in LABELS.values():
-        own = [i for i, label in enumerate(labels) if label in names and label in SICK | WELL]
-        if own:
-            truth = torch.tensor([float(labels[i] in SICK) for i in own])
-            within.append(means[own] - means[own].mean(0))
-            sick.append(truth - truth.mean())
-    inputs, truth = torch.cat(within), torch.cat(sick)
-    spread = inputs.T @ inputs / len(inputs)
+        groups = [[i for i, label in enumerate(labels) if label in names and label in side] for side in (SICK, WELL)]
+        if not all(groups):
+            continue
+        sides = [means[own].flatten(0, 1) for own in groups]
+        middle = sum(side.mean(0) for side in sides) / 2
+        for side, answer in zip(sides, (0.5, -0.5), strict=True):
+            inputs.append(side - middle)
+            truth.append(torch.full((len(side),), answer))
+            weights.append(torch.full((len(side),), 1 / len(side)))
+    crops, weight = torch.cat(inputs), torch.cat(weights)
+    weighted = (crops * (weight / weight.sum())[:, None]).T
+    spread = weighted @ crops
     ridge = RIDGE * spread.diagonal().mean() * torch.eye(len(spread))
-    return torch.linalg.solve(spread + ridge, inputs.T @ truth / len(inputs))
+    return torch.linalg.solve(spread + ridge, weighted @ torch.cat(truth))
+
+
+def hold_disease(projector: nn.Linear) -> None:
+    """No training changes the output that stands for disease: it would come to mean something else."""
+    for parameter in (projector.weight, projector.bias):
+        learns = torch.ones_like(parameter)
+        learns[-1] = 0
+        parameter.register_hook(lambda gradient, learns=learns: gradient * learns)

@@ -20,7 +20,7 @@ from transformers import LlamaConfig
 
 from demo_training.encoder import ENCODER, PATCHES
 from demo_training.make_tokenizer import BOS_ID, EOS_ID, NEWLINE_ID, VOCABULARY
-from demo_training.projector import disease_direction, first_projector
+from demo_training.projector import disease_direction, first_projector, hold_disease
 from demo_training.schedule import Average, Clock, learning_rate, make_optimizer, step
 from demo_training.scores import FIRST_HIGH
 from demo_training.sequences import (
@@ -130,11 +130,12 @@ def new_model(student: dict[str, torch.Tensor], lessons: Lessons) -> DragonflyFo
     model.image_encoder.vision_model.load_state_dict(tower)
     model.image_encoder.requires_grad_(False)
     model.language_model.set_attn_implementation(PACKED_ATTENTION)
-    disease = disease_direction(lessons.features[:, 0], lessons.labels)
+    disease = disease_direction(lessons.features[:, 1:], lessons.labels)
     weight, bias = first_projector(student, lessons.features[:SAMPLE], disease, LANGUAGE.hidden_size)
     with torch.no_grad():
         model.vision_embed_tokens.weight.copy_(weight)
         model.vision_embed_tokens.bias.copy_(bias)
+    hold_disease(model.vision_embed_tokens)
     return model
 
 
