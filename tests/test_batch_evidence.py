@@ -81,7 +81,9 @@ def test_a_run_that_was_cut_off_writes_what_is_missing_and_touches_nothing_else(
         table.write_bytes(b"".join(table.read_bytes().splitlines(keepends=True)[:-4]))
     for name in lost:
         (tmp_path / "evidence" / name).unlink()
-    kept = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "evidence").iterdir()}
+        (tmp_path / "evidence" / f".{name}").write_bytes(b"as a killed worker leaves it")
+    whole = [path for path in (tmp_path / "evidence").iterdir() if not path.name.startswith(".")]
+    kept = {path.name: path.stat().st_mtime_ns for path in whole}
     settings = json.loads((tmp_path / "run.json").read_text())
     (tmp_path / "run.json").write_text(json.dumps(settings | {"evidence": str(tmp_path / "evidence")}))
     assert batch(run, tmp_path).code == 8

@@ -9,6 +9,7 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,15 @@ from typing import Any
 from dragonfly_cli.batch.items import Item
 from dragonfly_cli.errors import InputError, OutputError, UsageError
 from dragonfly_cli.fields import LookPlan
-from dragonfly_cli.output.evidence import write_geojson, write_overlay
+from dragonfly_cli.options import LookOptions
+from dragonfly_cli.output.evidence import drawn_geojson, drawn_overlay
+from dragonfly_cli.output.files import storable
 from dragonfly_cli.readers import Source
 
 _LETTERS_OF_PATH = 40  # a file name may have 255 bytes, and a letter four of them
 _NOT_IN_A_NAME = re.compile(r"[^\w.-]+")
+
+Save = Callable[[Path], object]  # fills a file
 
 
 def check_evidence_folder(folder: Path, sources: list[Path], items: Iterable[Item]) -> None:
@@ -57,25 +62,40 @@ def write_item_evidence(
 
     Raises OutputError.
     """
-    name = evidence_name(item)
-    geojson, overlay = folder / f"{name}.geojson", folder / f"{name}.png"
-    no_geojson = _why_missing("GeoJSON", lambda: write_geojson(geojson, source, item.looking, records))
-    no_overlay = _why_missing("overlay", lambda: write_overlay(overlay, source, plan, records))
+    geojson, overlay = (folder / f"{evidence_name(item)}.{suffix}" for suffix in ("geojson", "png"))
+    no_geojson = _why_missing(geojson, lambda: _geojson(source, item.looking, records))
+    no_overlay = _why_missing(overlay, lambda: _overlay(source, plan, records))
     files = {"geojson": None if no_geojson else geojson.name, "overlay": None if no_overlay else overlay.name}
     missing = [*no_geojson, *no_overlay]
     return [record | {"evidence_files": files, "warnings": record["warnings"] + missing} for record in records]
 
 
-def _why_missing(what: str, write: Callable[[], object]) -> list[str]:
-    """One reason if nothing was written: neither an image nor a bug must cost the answers that were given."""
+def _why_missing(path: Path, draw: Callable[[], Save]) -> list[str]:
+    """Writes a file; one reason if it could not be drawn, which must not cost the answers that were given."""
     try:
-        write()
-    except OutputError as error:
-        raise _refused(error.message) from error
+        save = draw()
     except Exception as error:
         why = error.message if isinstance(error, InputError) else f"a bug in dragonfly ({type(error).__name__})"
-        return [f"there is no {what}: {why}"]
+        return [f"there is no {path.suffix} of the evidence: {why}"]
+    part = path.with_name(f".{path.name}")  # always the same, so that what a killed worker left is written over
+    try:
+        save(part)
+        part.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise _refused(f"cannot write {path}: {error.strerror or 'the disk refused'}") from error
     return []
+
+
+def _geojson(source: Source, looking: LookOptions, records: list[dict[str, Any]]) -> Save:
+    text, _ = drawn_geojson(source, looking, records)
+    return lambda part: part.write_text(storable(text), encoding="utf-8", newline="")
+
+
+def _overlay(source: Source, plan: LookPlan, records: list[dict[str, Any]]) -> Save:
+    picture = drawn_overlay(source, plan, records)
+    return lambda part: picture.save(part, format="PNG")
 
 
 def evidence_name(item: Item) -> str:
