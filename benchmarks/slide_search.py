@@ -1,12 +1,12 @@
 """Does the zoom search find a small lesion? Rankings beside exhaustive search and beside the thumbnail alone.
 
-    python benchmarks/slide_search.py [--slides 6] [--side 12288] [--budget 10] [--lesion tumour] [--model demo]
+    python benchmarks/slide_search.py [--slides 6] [--side 12288] [--budget 8] [--lesion tumour] [--model demo]
     python benchmarks/slide_search.py --tiles FOLDER --lesion-tiles FOLDER --cell 224
 
 Slides are mosaics (``mosaic_slide.py``) of benign tissue; half of them hold one lesion at a random place, a square of
-one, two or three cells a side in turn: of a slide of 12288 px 0.08, 0.3 and 0.7 % of the tissue. The question is asked
-of every field of the grid once - that is exhaustive search - and each ranking then chooses ``budget`` fields, the
-overview among them, from glances of its own. Printed for each way:
+0.1, 0.3 or 0.7 % of the tissue in turn. The question is asked of every field of the grid once - that is exhaustive
+search - and each ranking then chooses ``budget`` fields, the overview among them, from glances of its own. Printed for
+each way:
 
     sensitivity, specificity   of the answer at P(yes) > 0.5, with second looks, and by top3-mean of the first looks
     auc                        of that P(yes) over the slides: independent of the threshold
@@ -30,7 +30,14 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # measure this checkout, whatever is installed
 
-from benchmarks.mosaic_slide import CELL_PX, generated_pictures, pictures_of, plan_mosaic, write_mosaic
+from benchmarks.mosaic_slide import (
+    CELL_PX,
+    TISSUE_SHARE,
+    generated_pictures,
+    pictures_of,
+    plan_mosaic,
+    write_mosaic,
+)
 from dragonfly_cli.engine.aggregation import aggregate
 from dragonfly_cli.engine.answering import FieldAnswer, answer, look_at
 from dragonfly_cli.engine.checkpoints import find_checkpoint
@@ -100,7 +107,7 @@ def measure(model: Model, path: Path, lesion: Box | None, question: Question, bu
 
     every = zoom_fields(source, [search.grid.box(cell) for cell in search.grid.cells()], 1)
     crops_each = ask(overview).plan.crop_count
-    all_crops = crops_each * (1 + len(every) + search.second_looks)
+    all_crops = crops_each * (1 + len(every) + search.confirming.second_looks)
 
     def outcome(chooser: Chooser, fields: list[Field]) -> Outcome:
         answers = [ask(field) for field in fields]
@@ -126,7 +133,7 @@ def measure_ranks(
     plan = plan_looks(source, LookOptions(budget=budget), model.canvas_wh)
     assert plan.search is not None
     crops_each = model.processor.plan(model.canvas_wh).crop_count
-    all_crops = crops_each * (1 + len(plan.search.grid.cells()) + plan.search.second_looks)
+    all_crops = crops_each * (1 + len(plan.search.grid.cells()) + plan.search.confirming.second_looks)
     results = {}
     for rank in RANKINGS:
         chooser = Chooser(model, source, plan.fields[:1], plan.search)
@@ -182,10 +189,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--slides", type=int, default=6, help="half of them with a lesion")
     parser.add_argument("--side", type=int, default=12288, help="pixels")
-    parser.add_argument("--budget", type=int, default=10, help="fields, the overview among them")
+    parser.add_argument("--budget", type=int, default=8, help="fields, the overview among them")
     parser.add_argument("--lesion", choices=["tumour", "necrosis"], default="tumour")
     parser.add_argument("--cell", type=int, default=CELL_PX, help="side of a cell in pixels, a multiple of 16")
-    parser.add_argument("--lesion-cells", type=int, nargs="+", default=[1, 2, 3], help="sides of the lesions in cells")
+    parser.add_argument(
+        "--lesion-percent", type=float, nargs="+", default=[0.1, 0.3, 0.7], help="sizes of the lesions, of the tissue"
+    )
     parser.add_argument("--question", default=None, help="the default names the lesion")
     parser.add_argument("--model", default="demo")
     parser.add_argument("--rank-only", action="store_true", help="glances alone, on slides with a lesion")
@@ -221,7 +230,8 @@ def write_slide(path: Path, options: argparse.Namespace, number: int) -> Box | N
     else:
         healthy, ill = generated_pictures(options.lesion, seed, options.cell)
     has_lesion = number % 2 == 1
-    lesion_cells = options.lesion_cells[number // 2 % len(options.lesion_cells)]
+    percent = options.lesion_percent[number // 2 % len(options.lesion_percent)]
+    lesion_cells = max(1, round((percent / 100 * TISSUE_SHARE) ** 0.5 * options.side / options.cell))
     mosaic = plan_mosaic(options.side, seed, (healthy, ill if has_lesion else healthy), lesion_cells=lesion_cells)
     write_mosaic(path, mosaic)
     return Box(*mosaic.lesion_box) if has_lesion else None

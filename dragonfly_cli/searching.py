@@ -43,7 +43,7 @@ def answer_planned(
         yield from answer_source(model, source, plan.fields, request, on_text, read)
         return
     chooser = Chooser(model, source, plan.certain, plan.search, request.rule)
-    _warn_of_the_rest(source, plan.search, {chooser.search_for(question).fields for question in request.questions})
+    _warn_of_the_rest(source, plan.search, {chooser.search_for(question).places for question in request.questions})
     for fields, questions in chooser.groups(request.questions, plan.search.rank):
         boxes = [field.box for field in fields]
         again = partial(chooser.second_looks, questions[0])
@@ -127,10 +127,8 @@ class Chooser:
 
     def second_looks(self, question: Question, seen: list[FieldAnswer]) -> list[Field]:
         """At the fields that said yes most strongly, where yes is to be confirmed."""
-        if not self._confirms(question):
-            return []
         zooms = [each for each in seen if each.field.role == "zoom"]
-        strongest = sorted(zooms, key=_p_yes, reverse=True)[: self._search.second_looks]
+        strongest = sorted(zooms, key=_p_yes, reverse=True)[: self.search_for(question).second_looks]
         return second_looks(self._source, [each.field for each in strongest], 1 + max(each.field.id for each in seen))
 
     def _confirms(self, question: Question) -> bool:

@@ -69,3 +69,12 @@ def test_a_second_question_costs_little() -> None:
     """Both are measured in turn on the same machine, and the target has room: 0.15, where 0.03 is usual."""
     ratio = float(run("questions.py", "--rounds", "3").split("ratio ")[1])
     assert ratio <= 0.15
+
+
+@pytest.mark.slow
+def test_the_search_benchmark_compares_all_ways() -> None:
+    lines = run("slide_search.py", "--slides", "2", "--side", "2560", "--budget", "4").splitlines()
+    ways = {line.split()[0]: line for line in lines[1:]}
+    assert list(ways) == ["exhaustive", "thumbnail", "spread", "likeness", "contrast", "odd", "yes", "auto"]
+    crops = {way: float(line.split()[-1]) for way, line in ways.items()}
+    assert crops["exhaustive"] == 1 and crops["thumbnail"] < crops["spread"] < crops["auto"] < 1
