@@ -14,8 +14,8 @@ each way:
     hit                        slides with a lesion, of which the field whose yes both looks agree on most shows a part
     crops                      encoded crops, glances among them, as a share of exhaustive search's
 
-With --rank-only nothing but glances is encoded, and only ``reached`` and ``crops`` are printed: much faster, for more
-slides. Needs tifffile and imagecodecs (the ``test`` extra).
+With --ways some of them alone: all but exhaustive search take seconds a slide. With --rank-only nothing but glances is
+encoded, and only ``reached`` and ``crops`` are printed. Needs tifffile and imagecodecs (the ``test`` extra).
 """
 
 import argparse
@@ -52,7 +52,7 @@ from dragonfly_cli.searching import Chooser
 from dragonfly_med.generation import Sampling
 
 RANKINGS = (Rank.spread, Rank.likeness, Rank.contrast, Rank.odd, Rank.yes, Rank.auto)
-WAYS = ("exhaustive", "thumbnail", *RANKINGS)
+WAYS = ("exhaustive", "thumbnail", *map(str, RANKINGS))
 
 
 @dataclass(frozen=True)
@@ -92,10 +92,12 @@ def _yes(each: FieldAnswer) -> float:
     return each.probabilities["yes"]
 
 
-def measure(model: Model, path: Path, lesion: Box | None, question: Question, budget: int) -> dict[str, Outcome]:
-    """Every way on one slide."""
+def measure(
+    model: Model, path: Path, lesion: Box | None, question: Question, options: argparse.Namespace
+) -> dict[str, Outcome]:
+    """The wanted ways on one slide."""
     source = open_source(path, OpenOptions())
-    plan = plan_looks(source, LookOptions(budget=budget), model.canvas_wh)
+    plan = plan_looks(source, LookOptions(budget=options.budget), model.canvas_wh)
     assert plan.search is not None
     search, overview = plan.search, plan.fields[0]
     said: dict[Box, FieldAnswer] = {}
@@ -114,13 +116,15 @@ def measure(model: Model, path: Path, lesion: Box | None, question: Question, bu
         answers += [ask(field) for field in chooser.second_looks(question, answers)]
         return Outcome(answers, (crops_each * len(answers) + chooser.glances) / all_crops, lesion)
 
-    outcomes = {
-        "exhaustive": outcome(Chooser(model, source, [overview], search), [overview, *every]),
-        "thumbnail": Outcome([ask(overview)], crops_each / all_crops, lesion),
-    }
-    for rank in RANKINGS:
+    outcomes = {}
+    for way in options.ways:
         chooser = Chooser(model, source, [overview], search)
-        outcomes[rank] = outcome(chooser, chooser.fields(question, rank))
+        if way == "exhaustive":
+            outcomes[way] = outcome(chooser, [overview, *every])
+        elif way == "thumbnail":
+            outcomes[way] = Outcome([ask(overview)], crops_each / all_crops, lesion)
+        else:
+            outcomes[way] = outcome(chooser, chooser.fields(question, Rank(way)))
     source.close()
     return outcomes
 
@@ -197,6 +201,7 @@ def main() -> None:
     )
     parser.add_argument("--question", default=None, help="the default names the lesion")
     parser.add_argument("--model", default="demo")
+    parser.add_argument("--ways", choices=WAYS, nargs="+", default=WAYS)
     parser.add_argument("--rank-only", action="store_true", help="glances alone, on slides with a lesion")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--tiles", type=Path, help="folder of pictures of healthy tissue instead of generated ones")
@@ -208,17 +213,17 @@ def main() -> None:
     if options.rank_only:
         rank_slides(model, question, options)
         return
-    outcomes: dict[str, list[Outcome]] = {way: [] for way in WAYS}
+    outcomes: dict[str, list[Outcome]] = {way: [] for way in options.ways}
     for number in range(options.slides):
         started = time.perf_counter()
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "slide.svs"
             lesion = write_slide(path, options, number)
-            for way, outcome in measure(model, path, lesion, question, options.budget).items():
+            for way, outcome in measure(model, path, lesion, question, options).items():
                 outcomes[way].append(outcome)
         print(f"slide {number}: {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
     print(f"{question.text} {options.slides} slides of {options.side} px, budget {options.budget}")
-    for way in WAYS:
+    for way in options.ways:
         print(report(way, outcomes[way]))
 
 
