@@ -8,7 +8,7 @@ Slides are mosaics (``mosaic_slide.py``) of benign tissue; half of them hold one
 search - and each ranking then chooses ``budget`` fields, the overview among them, from glances of its own. Printed for
 each way:
 
-    sensitivity, specificity   of the answer at P(yes) > 0.5, with second looks, and by top3-mean of the first looks
+    sensitivity, specificity   of the answer at P(yes) > 0.5, by the rule of --aggregate (top3-mean)
     auc                        of that P(yes) over the slides: independent of the threshold
     reached                    slides with a lesion, of which a chosen field shows a part
     hit                        slides with a lesion, of which the field whose yes both looks agree on most shows a part
@@ -62,11 +62,11 @@ class Outcome:
     answers: list[FieldAnswer]
     crops: float
     lesion: Box | None
+    rule: Aggregate
 
-    def p_yes(self, rule: Aggregate) -> float:
-        """By ``top3-mean`` from the first looks alone."""
-        answers = self.first_looks if rule is Aggregate.top3_mean else self.answers
-        told = aggregate(answers, rule).probabilities
+    @property
+    def p_yes(self) -> float:
+        told = aggregate(self.answers, self.rule).probabilities
         assert told is not None
         return told["yes"]
 
@@ -99,7 +99,7 @@ def measure(
     source = open_source(path, OpenOptions())
     plan = plan_looks(source, LookOptions(budget=options.budget), model.canvas_wh)
     assert plan.search is not None
-    search, overview = plan.search, plan.fields[0]
+    search, overview, rule = plan.search, plan.fields[0], Aggregate(options.aggregate)
     said: dict[Box, FieldAnswer] = {}
 
     def ask(field: Field) -> FieldAnswer:
@@ -109,20 +109,20 @@ def measure(
 
     every = zoom_fields(source, [search.grid.box(cell) for cell in search.grid.cells()], 1)
     crops_each = ask(overview).plan.crop_count
-    all_crops = crops_each * (1 + len(every) + search.confirming.second_looks)
+    all_crops = crops_each * (1 + len(every))
 
     def outcome(chooser: Chooser, fields: list[Field]) -> Outcome:
         answers = [ask(field) for field in fields]
         answers += [ask(field) for field in chooser.second_looks(question, answers)]
-        return Outcome(answers, (crops_each * len(answers) + chooser.glances) / all_crops, lesion)
+        return Outcome(answers, (crops_each * len(answers) + chooser.glances) / all_crops, lesion, rule)
 
     outcomes = {}
     for way in options.ways:
-        chooser = Chooser(model, source, [overview], search)
+        chooser = Chooser(model, source, [overview], search, rule)
         if way == "exhaustive":
             outcomes[way] = outcome(chooser, [overview, *every])
         elif way == "thumbnail":
-            outcomes[way] = Outcome([ask(overview)], crops_each / all_crops, lesion)
+            outcomes[way] = Outcome([ask(overview)], crops_each / all_crops, lesion, rule)
         else:
             outcomes[way] = outcome(chooser, chooser.fields(question, Rank(way)))
     source.close()
@@ -137,7 +137,7 @@ def measure_ranks(
     plan = plan_looks(source, LookOptions(budget=budget), model.canvas_wh)
     assert plan.search is not None
     crops_each = model.processor.plan(model.canvas_wh).crop_count
-    all_crops = crops_each * (1 + len(plan.search.grid.cells()) + plan.search.confirming.second_looks)
+    all_crops = crops_each * (1 + len(plan.search.grid.cells()))
     results = {}
     for rank in RANKINGS:
         chooser = Chooser(model, source, plan.fields[:1], plan.search)
@@ -167,13 +167,10 @@ def report(way: str, outcomes: list[Outcome]) -> str:
     """One line of figures for one way over all slides."""
     with_lesion = [each for each in outcomes if each.lesion]
     parts = [f"{way:<10}"]
-    for name, rule in (("confirmed", Aggregate.auto), ("top3-mean", Aggregate.top3_mean)):
-        ill = [each.p_yes(rule) for each in with_lesion]
-        well = [each.p_yes(rule) for each in outcomes if not each.lesion]
-        parts.append(
-            f"{name}: sensitivity {np.mean(np.array(ill) > 0.5):.2f} specificity {np.mean(np.array(well) <= 0.5):.2f} "
-            f"auc {_auc(ill, well):.2f} |"
-        )
+    ill = [each.p_yes for each in with_lesion]
+    well = [each.p_yes for each in outcomes if not each.lesion]
+    parts.append(f"sensitivity {np.mean(np.array(ill) > 0.5):.2f} specificity {np.mean(np.array(well) <= 0.5):.2f}")
+    parts.append(f"auc {_auc(ill, well):.2f}")
     parts.append(f"reached {_share(with_lesion, lambda each: each.reached):.2f}")
     parts.append(f"hit {_share(with_lesion, lambda each: each.hit):.2f}")
     parts.append(f"crops {np.mean([each.crops for each in outcomes]):.3f}")
@@ -201,6 +198,7 @@ def main() -> None:
     )
     parser.add_argument("--question", default=None, help="the default names the lesion")
     parser.add_argument("--model", default="demo")
+    parser.add_argument("--aggregate", choices=list(Aggregate), default="auto")
     parser.add_argument("--ways", choices=WAYS, nargs="+", default=WAYS)
     parser.add_argument("--rank-only", action="store_true", help="glances alone, on slides with a lesion")
     parser.add_argument("--seed", type=int, default=0)

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 
-from dragonfly_cli.engine.aggregation import CONFIRMING
 from dragonfly_cli.engine.answering import FieldAnswer
 from dragonfly_cli.engine.glance import contrast, glance, likeness, oddity, p_yes
 from dragonfly_cli.engine.model import Model
@@ -132,7 +131,7 @@ class Chooser:
         return second_looks(self._source, [each.field for each in strongest], 1 + max(each.field.id for each in seen))
 
     def _confirms(self, question: Question) -> bool:
-        return question.kind == "yesno" and self._rule in CONFIRMING
+        return question.kind == "yesno" and self._rule is Aggregate.confirmed
 
 
 def _p_yes(answered: FieldAnswer) -> float:

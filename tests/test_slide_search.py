@@ -66,7 +66,7 @@ def test_odd_is_what_is_unlike_the_rest_though_it_lies_across_four_boxes():
 @pytest.mark.parametrize("rank", [Rank.spread, Rank.likeness, Rank.contrast, Rank.odd, Rank.yes])
 def test_a_ranking_chooses_its_best_fields_and_says_what_they_cost(model, source, rank):
     plan = plan_looks(source, LookOptions(budget=4), model.canvas_wh)
-    chooser = Chooser(model, source, plan.fields[:1], plan.search, Aggregate.max)
+    chooser = Chooser(model, source, plan.fields[:1], plan.search)
     fields = chooser.fields(YES_NO, rank)
     assert [field.role for field in fields] == ["overview", "zoom", "zoom", "zoom"]
     assert [field.id for field in fields] == [0, 1, 2, 3]
@@ -83,8 +83,8 @@ def test_questions_that_share_their_fields_are_asked_together(model, source):
     asked = {
         (rule, rank): list(Chooser(model, source, plan.fields[:1], plan.search, rule).groups(questions, rank))
         for rule, rank, questions in (
-            (Aggregate.auto, Rank.yes, [YES_NO, OPEN, OPEN, YES_NO]),
-            (Aggregate.auto, Rank.spread, [YES_NO, NECROSIS, OPEN]),
+            (Aggregate.confirmed, Rank.yes, [YES_NO, OPEN, OPEN, YES_NO]),
+            (Aggregate.confirmed, Rank.spread, [YES_NO, NECROSIS, OPEN]),
             (Aggregate.max, Rank.spread, [YES_NO, NECROSIS, OPEN]),
         )
     }
@@ -109,7 +109,7 @@ def test_a_small_lesion_is_found_from_coarse_to_fine(model, lesion_slide):
     assert plan.search.power >= 1  # not every field is glanced at
     chooser = Chooser(model, source, plan.fields[:1], plan.search)
     zooms = chooser.fields(YES_NO, Rank.auto)[1:]
-    assert len(zooms) == 3 and any(field.box.meets(lesion) for field in zooms)
+    assert len(zooms) == 4 and any(field.box.meets(lesion) for field in zooms)
     assert chooser.glances < len(plan.search.grid.cells())
 
 
