@@ -11,7 +11,8 @@ each way:
     sensitivity, specificity   of the answer at P(yes) > 0.5, by the rule of --aggregate (top3-mean)
     auc                        of that P(yes) over the slides: independent of the threshold
     reached                    slides with a lesion, of which a chosen field shows a part
-    hit                        slides with a lesion, of which the field whose yes both looks agree on most shows a part
+    hit                        slides with a lesion, of which the field that says yes most strongly shows a part; of a
+                               field that was looked at twice, the lower P(yes)
     crops                      encoded crops, glances among them, as a share of exhaustive search's
 
 With --ways some of them alone: all but exhaustive search take seconds a slide. With --rank-only nothing but glances is
