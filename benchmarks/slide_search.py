@@ -82,7 +82,9 @@ class Outcome:
     @property
     def hit(self) -> bool:
         second = {each.field.second_look_of: _yes(each) for each in self.answers}
-        return self._shows_lesion(max(self.first_looks, key=lambda each: min(_yes(each), second.get(each.field.id, 1.0))))
+        return self._shows_lesion(
+            max(self.first_looks, key=lambda each: min(_yes(each), second.get(each.field.id, 1.0)))
+        )
 
     def _shows_lesion(self, each: FieldAnswer) -> bool:
         return self.lesion is not None and each.field.role == "zoom" and each.field.box.meets(self.lesion)
