@@ -27,6 +27,7 @@ CELL_PX = 256  # of level 0
 FACTORS = (1, 4, 16)  # the side of a cell is a multiple of each
 TILE_PX = 256
 STOCK = 16  # pictures of healthy tissue; with turns and mirrors eight times as many
+TISSUE_SHARE = 0.55  # of the slide, on average
 GLASS, HEALTHY, LESION = 0, 1, 2
 
 

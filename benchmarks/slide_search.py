@@ -1,21 +1,22 @@
 """Does the zoom search find a small lesion? Rankings beside exhaustive search and beside the thumbnail alone.
 
-    python benchmarks/slide_search.py [--slides 6] [--side 12288] [--budget 10] [--lesion tumour] [--model demo]
+    python benchmarks/slide_search.py [--slides 6] [--side 12288] [--budget 8] [--lesion tumour] [--model demo]
     python benchmarks/slide_search.py --tiles FOLDER --lesion-tiles FOLDER --cell 224
 
 Slides are mosaics (``mosaic_slide.py``) of benign tissue; half of them hold one lesion at a random place, a square of
-one, two or three cells a side in turn: of a slide of 12288 px 0.08, 0.3 and 0.7 % of the tissue. The question is asked
-of every field of the grid once - that is exhaustive search - and each ranking then chooses ``budget`` fields, the
-overview among them, from glances of its own. Printed for each way:
+0.1, 0.3 or 0.7 % of the tissue in turn. The question is asked of every field of the grid once - that is exhaustive
+search - and each ranking then chooses ``budget`` fields, the overview among them, from glances of its own. Printed for
+each way:
 
-    sensitivity, specificity   of the answer at P(yes) > 0.5, with second looks, and by top3-mean of the first looks
+    sensitivity, specificity   of the answer at P(yes) > 0.5, by the rule of --aggregate (top3-mean)
     auc                        of that P(yes) over the slides: independent of the threshold
     reached                    slides with a lesion, of which a chosen field shows a part
-    hit                        slides with a lesion, of which the field whose yes both looks agree on most shows a part
+    hit                        slides with a lesion, of which the field that says yes most strongly shows a part; of a
+                               field that was looked at twice, the lower P(yes)
     crops                      encoded crops, glances among them, as a share of exhaustive search's
 
-With --rank-only nothing but glances is encoded, and only ``reached`` and ``crops`` are printed: much faster, for more
-slides. Needs tifffile and imagecodecs (the ``test`` extra).
+With --ways some of them alone: all but exhaustive search take seconds a slide. With --rank-only nothing but glances is
+encoded, and only ``reached`` and ``crops`` are printed. Needs tifffile and imagecodecs (the ``test`` extra).
 """
 
 import argparse
@@ -30,7 +31,14 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # measure this checkout, whatever is installed
 
-from benchmarks.mosaic_slide import CELL_PX, generated_pictures, pictures_of, plan_mosaic, write_mosaic
+from benchmarks.mosaic_slide import (
+    CELL_PX,
+    TISSUE_SHARE,
+    generated_pictures,
+    pictures_of,
+    plan_mosaic,
+    write_mosaic,
+)
 from dragonfly_cli.engine.aggregation import aggregate
 from dragonfly_cli.engine.answering import FieldAnswer, answer, look_at
 from dragonfly_cli.engine.checkpoints import find_checkpoint
@@ -45,7 +53,7 @@ from dragonfly_cli.searching import Chooser
 from dragonfly_med.generation import Sampling
 
 RANKINGS = (Rank.spread, Rank.likeness, Rank.contrast, Rank.odd, Rank.yes, Rank.auto)
-WAYS = ("exhaustive", "thumbnail", *RANKINGS)
+WAYS = ("exhaustive", "thumbnail", *map(str, RANKINGS))
 
 
 @dataclass(frozen=True)
@@ -55,11 +63,11 @@ class Outcome:
     answers: list[FieldAnswer]
     crops: float
     lesion: Box | None
+    rule: Aggregate
 
-    def p_yes(self, rule: Aggregate) -> float:
-        """By ``top3-mean`` from the first looks alone."""
-        answers = self.first_looks if rule is Aggregate.top3_mean else self.answers
-        told = aggregate(answers, rule).probabilities
+    @property
+    def p_yes(self) -> float:
+        told = aggregate(self.answers, self.rule).probabilities
         assert told is not None
         return told["yes"]
 
@@ -74,7 +82,9 @@ class Outcome:
     @property
     def hit(self) -> bool:
         second = {each.field.second_look_of: _yes(each) for each in self.answers}
-        return self._shows_lesion(max(self.first_looks, key=lambda each: min(_yes(each), second.get(each.field.id, 0))))
+        return self._shows_lesion(
+            max(self.first_looks, key=lambda each: min(_yes(each), second.get(each.field.id, 1.0)))
+        )
 
     def _shows_lesion(self, each: FieldAnswer) -> bool:
         return self.lesion is not None and each.field.role == "zoom" and each.field.box.meets(self.lesion)
@@ -85,12 +95,14 @@ def _yes(each: FieldAnswer) -> float:
     return each.probabilities["yes"]
 
 
-def measure(model: Model, path: Path, lesion: Box | None, question: Question, budget: int) -> dict[str, Outcome]:
-    """Every way on one slide."""
+def measure(
+    model: Model, path: Path, lesion: Box | None, question: Question, options: argparse.Namespace
+) -> dict[str, Outcome]:
+    """The wanted ways on one slide."""
     source = open_source(path, OpenOptions())
-    plan = plan_looks(source, LookOptions(budget=budget), model.canvas_wh)
+    plan = plan_looks(source, LookOptions(budget=options.budget), model.canvas_wh)
     assert plan.search is not None
-    search, overview = plan.search, plan.fields[0]
+    search, overview, rule = plan.search, plan.fields[0], Aggregate(options.aggregate)
     said: dict[Box, FieldAnswer] = {}
 
     def ask(field: Field) -> FieldAnswer:
@@ -100,20 +112,22 @@ def measure(model: Model, path: Path, lesion: Box | None, question: Question, bu
 
     every = zoom_fields(source, [search.grid.box(cell) for cell in search.grid.cells()], 1)
     crops_each = ask(overview).plan.crop_count
-    all_crops = crops_each * (1 + len(every) + search.second_looks)
+    all_crops = crops_each * (1 + len(every))
 
     def outcome(chooser: Chooser, fields: list[Field]) -> Outcome:
         answers = [ask(field) for field in fields]
         answers += [ask(field) for field in chooser.second_looks(question, answers)]
-        return Outcome(answers, (crops_each * len(answers) + chooser.glances) / all_crops, lesion)
+        return Outcome(answers, (crops_each * len(answers) + chooser.glances) / all_crops, lesion, rule)
 
-    outcomes = {
-        "exhaustive": outcome(Chooser(model, source, [overview], search), [overview, *every]),
-        "thumbnail": Outcome([ask(overview)], crops_each / all_crops, lesion),
-    }
-    for rank in RANKINGS:
-        chooser = Chooser(model, source, [overview], search)
-        outcomes[rank] = outcome(chooser, chooser.fields(question, rank))
+    outcomes = {}
+    for way in options.ways:
+        chooser = Chooser(model, source, [overview], search, rule)
+        if way == "exhaustive":
+            outcomes[way] = outcome(chooser, [overview, *every])
+        elif way == "thumbnail":
+            outcomes[way] = Outcome([ask(overview)], crops_each / all_crops, lesion, rule)
+        else:
+            outcomes[way] = outcome(chooser, chooser.fields(question, Rank(way)))
     source.close()
     return outcomes
 
@@ -126,7 +140,7 @@ def measure_ranks(
     plan = plan_looks(source, LookOptions(budget=budget), model.canvas_wh)
     assert plan.search is not None
     crops_each = model.processor.plan(model.canvas_wh).crop_count
-    all_crops = crops_each * (1 + len(plan.search.grid.cells()) + plan.search.second_looks)
+    all_crops = crops_each * (1 + len(plan.search.grid.cells()))
     results = {}
     for rank in RANKINGS:
         chooser = Chooser(model, source, plan.fields[:1], plan.search)
@@ -156,13 +170,10 @@ def report(way: str, outcomes: list[Outcome]) -> str:
     """One line of figures for one way over all slides."""
     with_lesion = [each for each in outcomes if each.lesion]
     parts = [f"{way:<10}"]
-    for name, rule in (("confirmed", Aggregate.auto), ("top3-mean", Aggregate.top3_mean)):
-        ill = [each.p_yes(rule) for each in with_lesion]
-        well = [each.p_yes(rule) for each in outcomes if not each.lesion]
-        parts.append(
-            f"{name}: sensitivity {np.mean(np.array(ill) > 0.5):.2f} specificity {np.mean(np.array(well) <= 0.5):.2f} "
-            f"auc {_auc(ill, well):.2f} |"
-        )
+    ill = [each.p_yes for each in with_lesion]
+    well = [each.p_yes for each in outcomes if not each.lesion]
+    parts.append(f"sensitivity {np.mean(np.array(ill) > 0.5):.2f} specificity {np.mean(np.array(well) <= 0.5):.2f}")
+    parts.append(f"auc {_auc(ill, well):.2f}")
     parts.append(f"reached {_share(with_lesion, lambda each: each.reached):.2f}")
     parts.append(f"hit {_share(with_lesion, lambda each: each.hit):.2f}")
     parts.append(f"crops {np.mean([each.crops for each in outcomes]):.3f}")
@@ -182,12 +193,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--slides", type=int, default=6, help="half of them with a lesion")
     parser.add_argument("--side", type=int, default=12288, help="pixels")
-    parser.add_argument("--budget", type=int, default=10, help="fields, the overview among them")
+    parser.add_argument("--budget", type=int, default=8, help="fields, the overview among them")
     parser.add_argument("--lesion", choices=["tumour", "necrosis"], default="tumour")
     parser.add_argument("--cell", type=int, default=CELL_PX, help="side of a cell in pixels, a multiple of 16")
-    parser.add_argument("--lesion-cells", type=int, nargs="+", default=[1, 2, 3], help="sides of the lesions in cells")
+    parser.add_argument(
+        "--lesion-percent", type=float, nargs="+", default=[0.1, 0.3, 0.7], help="sizes of the lesions, of the tissue"
+    )
     parser.add_argument("--question", default=None, help="the default names the lesion")
     parser.add_argument("--model", default="demo")
+    parser.add_argument("--aggregate", choices=list(Aggregate), default="auto")
+    parser.add_argument("--ways", choices=WAYS, nargs="+", default=WAYS)
     parser.add_argument("--rank-only", action="store_true", help="glances alone, on slides with a lesion")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--tiles", type=Path, help="folder of pictures of healthy tissue instead of generated ones")
@@ -199,17 +214,17 @@ def main() -> None:
     if options.rank_only:
         rank_slides(model, question, options)
         return
-    outcomes: dict[str, list[Outcome]] = {way: [] for way in WAYS}
+    outcomes: dict[str, list[Outcome]] = {way: [] for way in options.ways}
     for number in range(options.slides):
         started = time.perf_counter()
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "slide.svs"
             lesion = write_slide(path, options, number)
-            for way, outcome in measure(model, path, lesion, question, options.budget).items():
+            for way, outcome in measure(model, path, lesion, question, options).items():
                 outcomes[way].append(outcome)
         print(f"slide {number}: {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
     print(f"{question.text} {options.slides} slides of {options.side} px, budget {options.budget}")
-    for way in WAYS:
+    for way in options.ways:
         print(report(way, outcomes[way]))
 
 
@@ -221,7 +236,8 @@ def write_slide(path: Path, options: argparse.Namespace, number: int) -> Box | N
     else:
         healthy, ill = generated_pictures(options.lesion, seed, options.cell)
     has_lesion = number % 2 == 1
-    lesion_cells = options.lesion_cells[number // 2 % len(options.lesion_cells)]
+    percent = options.lesion_percent[number // 2 % len(options.lesion_percent)]
+    lesion_cells = max(1, round((percent / 100 * TISSUE_SHARE) ** 0.5 * options.side / options.cell))
     mosaic = plan_mosaic(options.side, seed, (healthy, ill if has_lesion else healthy), lesion_cells=lesion_cells)
     write_mosaic(path, mosaic)
     return Box(*mosaic.lesion_box) if has_lesion else None

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 
-from dragonfly_cli.engine.aggregation import CONFIRMING
 from dragonfly_cli.engine.answering import FieldAnswer
 from dragonfly_cli.engine.glance import contrast, glance, likeness, oddity, p_yes
 from dragonfly_cli.engine.model import Model
@@ -42,7 +41,7 @@ def answer_planned(
         yield from answer_source(model, source, plan.fields, request, on_text, read)
         return
     chooser = Chooser(model, source, plan.certain, plan.search, request.rule)
-    _warn_of_the_rest(source, plan.search, {chooser.search_for(question).fields for question in request.questions})
+    _warn_of_the_rest(source, plan.search, {chooser.search_for(question).places for question in request.questions})
     for fields, questions in chooser.groups(request.questions, plan.search.rank):
         again = partial(chooser.second_looks, questions[0])
         asking = replace(request, questions=questions, deadline=plan.search.deadline, second_looks=again)
@@ -125,14 +124,12 @@ class Chooser:
 
     def second_looks(self, question: Question, seen: list[FieldAnswer]) -> list[Field]:
         """At the fields that said yes most strongly, where yes is to be confirmed."""
-        if not self._confirms(question):
-            return []
         zooms = [each for each in seen if each.field.role == "zoom"]
-        strongest = sorted(zooms, key=_p_yes, reverse=True)[: self._search.second_looks]
+        strongest = sorted(zooms, key=_p_yes, reverse=True)[: self.search_for(question).second_looks]
         return second_looks(self._source, [each.field for each in strongest], 1 + max(each.field.id for each in seen))
 
     def _confirms(self, question: Question) -> bool:
-        return question.kind == "yesno" and self._rule in CONFIRMING
+        return question.kind == "yesno" and self._rule is Aggregate.confirmed
 
 
 def _p_yes(answered: FieldAnswer) -> float:

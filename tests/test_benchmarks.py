@@ -76,3 +76,12 @@ def test_what_computing_together_would_cost_is_told() -> None:
     lines = run("together.py", "questions", "--rounds", "1").splitlines()
     assert lines[1].startswith("logits differ by ")
     assert lines[2].startswith("8 questions in one batch: ")
+
+
+@pytest.mark.slow
+def test_the_search_benchmark_compares_all_ways() -> None:
+    lines = run("slide_search.py", "--slides", "2", "--side", "2560", "--budget", "4").splitlines()
+    ways = {line.split()[0]: line for line in lines[1:]}
+    assert list(ways) == ["exhaustive", "thumbnail", "spread", "likeness", "contrast", "odd", "yes", "auto"]
+    crops = {way: float(line.split()[-1]) for way, line in ways.items()}
+    assert crops["exhaustive"] == 1 and crops["thumbnail"] < crops["spread"] < crops["auto"] < 1

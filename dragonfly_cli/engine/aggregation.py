@@ -1,11 +1,10 @@
 """From what the model says of several fields to one answer, by a rule that the record names.
 
 A finding may fill a small part of an image, so by default a yes/no question takes the mean over the three fields that
-say yes most strongly. Where many fields were searched, some say yes by chance: those that say it most strongly are
-looked at once more, otherwise framed, and the answer is the strongest yes that both looks agree on. A choice between
-options takes the mean probability of each over all fields, because no option is more of a finding than another. An open
-question takes the answer that most fields give. ``synthesise``, which has the language model write one from all of
-them, is in a module of its own (``synthesis``).
+say yes most strongly. ``confirmed`` looks at those once more, otherwise framed, and takes the strongest yes that both
+looks agree on. A choice between options takes the mean probability of each over all fields, because no option is more
+of a finding than another. An open question takes the answer that most fields give. ``synthesise``, which has the
+language model write one from all of them, is in a module of its own (``synthesis``).
 """
 
 from collections import Counter
@@ -21,8 +20,6 @@ from dragonfly_cli.options import Aggregate, Control
 from dragonfly_cli.output.notices import HARDLY
 
 UNCERTAIN = "uncertain"
-
-CONFIRMING = (Aggregate.auto, Aggregate.confirmed)  # rules that ask for second looks
 
 _MOST = 3
 _MOSTLY_OWN_WORDS = 0.5  # of a final answer; a summary in good words of its own has more in common with its sources
@@ -115,10 +112,10 @@ class Answer:
 def aggregate(answers: list[FieldAnswer], rule: Aggregate) -> Answer:
     """One answer from those of all fields (at least one), which have the question in common.
 
-    For yes/no, P(yes) is: ``mean`` and ``top3-mean`` the mean of all or of the three highest, ``max`` the highest,
-    ``any`` the chance that at least one field is right in saying yes, ``vote`` the share of fields that say yes;
-    ``confirmed``, the default, the highest of the fields that were looked at twice, each with the lower of its two
-    looks, or ``top3-mean`` where there is none. Of other options the probability is the mean over all fields, or with
+    For yes/no, P(yes) is: ``mean`` and ``top3-mean`` (the default) the mean of all or of the three highest, ``max`` the
+    highest, ``any`` the chance that at least one field is right in saying yes, ``vote`` the share of fields that say
+    yes; ``confirmed`` the highest of the fields that were looked at twice, each with the lower of its two looks, or
+    ``top3-mean`` where there is none. Of other options the probability is the mean over all fields, or with
     ``vote`` the share of fields that prefer it. Free answers take the most frequent one, of equals the first, whatever
     the rule.
     """
@@ -131,8 +128,8 @@ def aggregate(answers: list[FieldAnswer], rule: Aggregate) -> Answer:
         return Answer(first.question, text, None, None, Aggregate.vote, answers)
     if first.question.options == YES_NO:
         votes = [each["yes"] for each in said]
-        chosen = rule
-        if rule in CONFIRMING:
+        chosen = Aggregate.top3_mean if rule is Aggregate.auto else rule
+        if rule is Aggregate.confirmed:
             confirmed = _confirmed(answers, votes)
             chosen = Aggregate.confirmed if confirmed else Aggregate.top3_mean
             votes = confirmed or votes

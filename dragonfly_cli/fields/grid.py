@@ -1,6 +1,7 @@
 """Candidate fields: a grid over the tissue at the scale that is to be looked at, and coarser cells made of its cells.
 
-A cell of power 0 is a field; one of power 1 is four of them, and so on. Pure geometry.
+A cell of power 0 is a field; one of each further power is two of the power before, by turns one above the other and
+side by side, so that it is never far from square. Pure geometry.
 """
 
 from dataclasses import dataclass, field
@@ -40,7 +41,7 @@ class Grid:
 
     def box(self, cell: Cell, power: int = 0) -> Box:
         """A cell in level-0 pixels; it may reach beyond the slide, where there is white."""
-        width, height = (side << power for side in self.field_wh)
+        width, height = self.field_wh[0] << power // 2, self.field_wh[1] << (power + 1) // 2
         columns, rows = self.shape
         left = self.bounds.x + (self.bounds.width - columns * self.field_wh[0]) // 2
         top = self.bounds.y + (self.bounds.height - rows * self.field_wh[1]) // 2
@@ -54,15 +55,14 @@ class Grid:
 
     def children(self, cell: Cell, power: int) -> list[Cell]:
         """The cells of ``power - 1`` that a cell is made of, those of the area."""
-        column, row = cell
         finer = self.cells(power - 1)
-        return [child for child in _quarters(column, row) if child in finer]
+        return [child for child in _halves(cell, power) if child in finer]
 
     def _coarser(self, power: int) -> dict[Cell, float]:
         shares: dict[Cell, float] = {}
         for (column, row), share in self.cells(power - 1).items():
-            cell = column // 2, row // 2
-            shares[cell] = shares.get(cell, 0.0) + share / 4
+            cell = (column, row // 2) if power % 2 else (column // 2, row)
+            shares[cell] = shares.get(cell, 0.0) + share / 2
         return shares
 
     def _finest(self) -> dict[Cell, float]:
@@ -74,8 +74,9 @@ class Grid:
         return enough or {cell: share for cell, share in every.items() if share > 0}
 
 
-def _quarters(column: int, row: int) -> list[Cell]:
-    return [(2 * column + right, 2 * row + down) for down in (0, 1) for right in (0, 1)]
+def _halves(cell: Cell, power: int) -> list[Cell]:
+    column, row = cell
+    return [(column, 2 * row + half) if power % 2 else (2 * column + half, row) for half in (0, 1)]
 
 
 def spread_cells(cells: dict[Cell, float], most: int) -> list[Cell]:

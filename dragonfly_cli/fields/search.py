@@ -2,11 +2,11 @@
 
 As Dragonfly zooms in within an image, one scale up. A glance shows a cell of the grid as small as the network's low
 view. All cells are glanced at, at the finest scale at which there are few enough; of each further scale, down to that
-of the fields, only the quarters of the best cells, one cell for every field that may be looked at.
+of the fields, only the halves of the best cells, one cell for every field that may be looked at.
 
 A glance may have several reasons to look closer, told by the caller. Each orders the cells, and they choose in turns,
 so that what one of them cannot see at a coarse scale is not lost when another does. For n fields that is at most
-20 n glances, and 4 n more for each doubling of the slide's side: the cost follows the budget.
+40 n glances, and 4 n more for each doubling of the slide's side: the cost follows the budget.
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ from dragonfly_cli.fields.grid import Cell, Grid, spread_cells
 from dragonfly_cli.geometry import Box
 from dragonfly_cli.options import Rank
 
-GLANCES_PER_FIELD = 20  # at the coarsest scale; a glance is one crop of the 29 that a field has
+GLANCES_PER_FIELD = 40  # at the coarsest scale; a glance is one crop, of which a field has 29
 _GLANCED_AT_ONCE = 32
 
 
@@ -35,26 +35,30 @@ class Glances(Protocol):
 
 @dataclass(frozen=True)
 class ZoomSearch:
-    """A slide's grid, how many of its cells may be looked at, until when (of ``time.monotonic``), and by which rank."""
+    """A slide's grid, how many fields may be looked at, until when (of ``time.monotonic``), and by which rank.
+
+    ``second_looks`` are those of the fields that will not be new ones.
+    """
 
     grid: Grid
     fields: int
     deadline: float | None = None
     rank: Rank = Rank.auto
-
-    @property
-    def second_looks(self) -> int:
-        """How many fields are looked at twice where answers are to be confirmed; they are paid from the budget."""
-        return self.fields // 3
+    second_looks: int = 0
 
     @property
     def confirming(self) -> "ZoomSearch":
-        """The search that leaves room for second looks."""
-        return replace(self, fields=self.fields - self.second_looks)
+        """The search that leaves a third of its fields for second looks."""
+        return replace(self, second_looks=self.fields // 3)
+
+    @property
+    def places(self) -> int:
+        """How many different cells may be looked at."""
+        return self.fields - self.second_looks
 
     @property
     def power(self) -> int:
-        """At how many doublings of the field there are few enough cells to glance at all."""
+        """At how many doublings of the field's area there are few enough cells to glance at all."""
         power = 0
         while len(self.grid.cells(power)) > self.fields * GLANCES_PER_FIELD:
             power += 1
@@ -62,21 +66,21 @@ class ZoomSearch:
 
     def even(self) -> list[Box]:
         """Fields spread over the tissue, without a glance."""
-        return [self.grid.box(cell) for cell in spread_cells(self.grid.cells(), self.fields)]
+        return [self.grid.box(cell) for cell in spread_cells(self.grid.cells(), self.places)]
 
     def best(self, glances: Glances) -> list[Box]:
         """The fields that look most worthwhile, the best first.
 
         If time runs out, fields spread evenly fill the places that are left.
         """
-        if len(self.grid.cells()) <= self.fields:
+        if len(self.grid.cells()) <= self.places:
             return self.even()
         cells = list(self.grid.cells(self.power))
         for power in range(self.power, 0, -1):
             parts = self._ranked(cells, power, glances)[: self.fields]
             cells = [child for cell in parts for child in self.grid.children(cell, power)]
-        boxes = [self.grid.box(cell) for cell in self._ranked(cells, 0, glances)[: self.fields]]
-        return boxes + [box for box in self.even() if box not in boxes][: self.fields - len(boxes)]
+        boxes = [self.grid.box(cell) for cell in self._ranked(cells, 0, glances)[: self.places]]
+        return boxes + [box for box in self.even() if box not in boxes][: self.places - len(boxes)]
 
     def _ranked(self, cells: list[Cell], power: int, glances: Glances) -> list[Cell]:
         """The cells that time allowed to glance at, the most worthwhile first."""

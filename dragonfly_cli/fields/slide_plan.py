@@ -22,7 +22,7 @@ from dragonfly_cli.options import LookOptions
 from dragonfly_cli.readers.source import Source
 
 TARGET_MPP = 0.5  # a 20x objective, at which most histology models were trained
-FIELDS_LOOKED_AT = 10  # the overview among them; some seconds on a CPU with the built-in model
+FIELDS_LOOKED_AT = 8  # the overview among them; some seconds on a CPU with the built-in model
 _NEARLY = 1.25  # a slide or outline this much larger than a field is shown as one, at a little less detail
 _SHARPNESS_SAMPLES = 4
 _FULL = 0.9
