@@ -38,7 +38,7 @@ def passes() -> Iterator[list[int]]:
 
     def note(module: torch.nn.Module, args: object, given: dict, output: object) -> None:
         if isinstance(module, DragonflyForCausalLM):
-            seen.append(given["input_ids"].shape[1])
+            seen.append(given["inputs_embeds"].shape[1])
 
     handle = torch.nn.modules.module.register_module_forward_hook(note, with_kwargs=True)
     yield seen
