@@ -4,7 +4,8 @@ import json
 import signal
 import subprocess
 import sys
-import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -188,18 +189,18 @@ def test_qlora_writes_the_weights_that_it_was_trained_on(folder: Path, tmp_path:
 # --- continuing
 
 
-def interrupt_after(checkpoint: Path) -> threading.Thread:
-    """Presses Ctrl-C, so to speak, as soon as a checkpoint is complete."""
+@contextmanager
+def interrupted_after(checkpoint: Path) -> Iterator[None]:
+    """Presses Ctrl-C, so to speak, in the first step after a checkpoint is complete."""
 
-    def watch() -> None:
-        tick = threading.Event()
-        while not (checkpoint / "trainer_state.json").exists():
-            tick.wait(0.005)
-        signal.raise_signal(signal.SIGINT)
+    def press(module: torch.nn.Module, args: object) -> None:
+        if (checkpoint / "trainer_state.json").exists():
+            hook.remove()
+            signal.raise_signal(signal.SIGINT)
 
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    return thread
+    hook = torch.nn.modules.module.register_module_forward_pre_hook(press)
+    yield
+    hook.remove()
 
 
 @pytest.mark.slow
@@ -207,9 +208,8 @@ def test_an_interrupted_run_goes_on_and_ends_like_an_undisturbed_one(folder: Pat
     arguments = ("--recipe", "stage1", "--steps", "20", "--lr", "1e-2", "--save-every", "2")
     assert finetune(folder / "rows.jsonl", tmp_path / "whole", *arguments).code == 0
     broken = tmp_path / "broken"
-    watching = interrupt_after(broken / "work" / "checkpoints" / "checkpoint-2")
-    stopped = finetune(folder / "rows.jsonl", broken, *arguments)
-    watching.join()
+    with interrupted_after(broken / "work" / "checkpoints" / "checkpoint-2"):
+        stopped = finetune(folder / "rows.jsonl", broken, *arguments)
     assert stopped.code == 130
     assert not (broken / "config.json").exists()
     expect_error(finetune(folder / "rows.jsonl", broken, *arguments, "--seed", "1"), 7, "other settings (seed)")
