@@ -198,9 +198,13 @@ def interrupted_after(checkpoint: Path) -> Iterator[None]:
             hook.remove()
             signal.raise_signal(signal.SIGINT)
 
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     hook = torch.nn.modules.module.register_module_forward_pre_hook(press)
-    yield
-    hook.remove()
+    try:
+        yield
+    finally:
+        hook.remove()
+        signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.slow
