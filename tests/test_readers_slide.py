@@ -1,5 +1,6 @@
 """Slides: a planted square is where it should be at any box and size, overviews stay cheap, errors stay clean."""
 
+import csv
 import math
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,6 +12,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from make_files import SHARED_DATA, write_svs
 from PIL import Image
+from run_dragonfly import dragonfly
 
 from dragonfly_cli.errors import InputError
 from dragonfly_cli.geometry import Box
@@ -233,9 +235,21 @@ def test_a_slide_without_a_sound_tile_is_an_error(tmp_path, way):
     path = write_svs(tmp_path / "a.svs", (500, 250), downsamples=())
     spoil_tile(path, 0)
     spoil_tile(path, 1)
-    with pytest.raises(InputError, match=r"a\.svs at level 0: tiles are damaged") as caught:
-        open_source(path).view(Box(0, 0, 500, 250)).resize((500, 250))
-    assert caught.value.exit_code == 4 and caught.value.hint
+    view = open_source(path).view(Box(0, 0, 500, 250))
+    for _ in range(2):  # who asks again is not shown white instead
+        with pytest.raises(InputError, match=r"a\.svs at level 0: tiles are damaged") as caught:
+            view.resize((500, 250))
+        assert caught.value.exit_code == 4 and caught.value.hint
+
+
+def test_a_batch_fails_a_slide_without_a_sound_tile(tmp_path):
+    path = write_svs(tmp_path / "a.svs", (500, 250), downsamples=())
+    spoil_tile(path, 0)
+    spoil_tile(path, 1)
+    assert dragonfly("batch", path, "-q", "Is there a tumour?", "-o", tmp_path / "a.csv").code == 8
+    with (tmp_path / "a.csv").open(newline="") as table:
+        (row,) = csv.DictReader(table)
+    assert (row["status"], row["error_code"], row["answer"], row["p_yes"]) == ("failed", "4", "", "")
 
 
 @pytest.mark.parametrize("box", [Box(0, 0, 1280, 1100), Box(-30, 700, 900, 800), Box(255, 255, 258, 300)])

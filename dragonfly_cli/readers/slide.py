@@ -184,33 +184,37 @@ class SlideSource:
 
     def _read_by_tile(self, level: int, block: Box) -> Image.Image:
         """The tiles of a block one by one, those that are damaged white."""
+        self._refuse_if_broken(level)  # also who asks again for what was refused: it would be white now
         canvas = Image.new("RGB", block.size_wh, WHITE)
-        sound = 0
         for tile, part in plan_tiles(block, self._pyramid.tile_sizes[level]):
             if (level, tile) in self._bad_tiles:
                 continue
             try:
                 canvas.paste(self._pyramid.read(level, part), (part.x - block.x, part.y - block.y))
-                sound += 1
             except TileError:
                 self._note_bad_tile(level, tile)
         return canvas
 
     def _note_bad_tile(self, level: int, tile: tuple[int, int]) -> None:
+        with self._lock:
+            self._bad_tiles.add((level, tile))
+            self.warnings[:] = [each for each in self.warnings if not each.startswith(_BAD_TILES)]
+            self.warnings.append(f"{_BAD_TILES} white, because they are damaged: {_list_of(sorted(self._bad_tiles))}")
+        self._refuse_if_broken(level)
+
+    def _refuse_if_broken(self, level: int) -> None:
+        """Raises InputError where so many tiles are bad that the slide has no flaw but is broken."""
         columns, rows = (
             -(-length // side)
             for length, side in zip(self._pyramid.level_sizes[level], self._pyramid.tile_sizes[level], strict=True)
         )
         with self._lock:
-            self._bad_tiles.add((level, tile))
-            bad = sorted(self._bad_tiles)
-            if len(bad) > MOST_BAD_TILES or 2 * sum(at == level for at, _ in bad) > columns * rows:
-                raise InputError(
-                    f"cannot read the slide {self.path} at level {level}: tiles are damaged or missing",
-                    "copy or export the slide again, with all files that belong to it",
-                )
-            self.warnings[:] = [each for each in self.warnings if not each.startswith(_BAD_TILES)]
-            self.warnings.append(f"{_BAD_TILES} white, because they are damaged: {_list_of(bad)}")
+            bad, bad_here = len(self._bad_tiles), sum(at == level for at, _ in self._bad_tiles)
+        if bad > MOST_BAD_TILES or 2 * bad_here > columns * rows:
+            raise InputError(
+                f"cannot read the slide {self.path} at level {level}: tiles are damaged or missing",
+                "copy or export the slide again, with all files that belong to it",
+            )
 
 
 def _stacked(strips: Iterator[Image.Image], height: int) -> Image.Image:

@@ -2,7 +2,8 @@
 
 Selection keeps the high crops whose mean embedding has the largest dot product with their middle crop's. An output that
 stands for disease and has a large constant added to it puts the sickest crops first, whatever the middle crop shows; a
-training that selection's choice passes no gradient to would never find that.
+training that selection's choice passes no gradient to would never find that. It holds while the other outputs stay
+about as small as they begin: the README tells what became of it in the shipped checkpoint.
 """
 
 from collections.abc import Sequence
