@@ -201,18 +201,48 @@ def test_zips_in_a_folder_count_if_they_hold_dicom_or_cannot_be_looked_into(stud
         "two.zip": {f"{uid}/{number}": slice_of(tmp_path, uid, number) for uid in ("1.2", "1.3") for number in (1, 2)},
     }
     for name, members in contents.items():
-        with zipfile.ZipFile(folder / name, "w") as archive:
-            for member, content in members.items():
-                archive.writestr(member, content)
+        write_zip(folder / name, members)
     (folder / "torn.zip").write_bytes((folder / "film.zip").read_bytes()[:-30])
     assert dragonfly("batch", folder, "-q", "Is it?", "-m", TINY, "-o", tmp_path / "a.csv").code == 8
     rows = [(row["image"].removeprefix(f"{folder}/"), row["error_code"]) for row in rows_of(tmp_path / "a.csv")]
     assert rows == [("film.zip", ""), ("torn.zip", "4"), ("two.zip#1", ""), ("two.zip#2", "")]
 
 
+def test_what_lies_unpacked_beside_its_zip_is_asked_about_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By what the files are, not by their names: copies elsewhere count, other versions of them do not."""
+    unpacked = tmp_path / "studies" / "b"
+    unpacked.mkdir(parents=True)
+    members = {f"{number}": slice_of(tmp_path, "1.2", number) for number in (1, 2)}
+    for name, content in members.items():
+        (unpacked / f"IM{name}.dcm").write_bytes(content)
+    (tmp_path / "studies" / "film.dcm").write_bytes(slice_of(tmp_path, "1.3", 7))
+    write_zip(tmp_path / "studies" / "a.zip", members)
+    write_zip(tmp_path / "studies" / "film.zip", {"deep/er/film": (tmp_path / "studies" / "film.dcm").read_bytes()})
+    write_zip(tmp_path / "studies" / "b.zip", members | {"3": slice_of(tmp_path, "1.2", 3)})
+    write_zip(tmp_path / "studies" / "changed.zip", {"1": members["1"] + bytes(2), "2": members["2"]})
+
+    for sources in ([tmp_path / "studies"], [tmp_path / "studies" / "*"]):
+        assert names(found(*sources)) == ["b", "b.zip", "changed.zip", "film.dcm"]
+        told = capsys.readouterr().err
+        assert told.startswith("note: ") and told.count("\n") == 1
+        assert "a.zip, " in told and "film.zip" in told and "once" in told
+        assert "b.zip" not in told and "1.2" not in told and "SECRET" not in told
+    (tmp_path / "list.csv").write_text("image\nstudies/a.zip\nstudies/b\n")  # somebody wants both
+    assert names(found(tmp_path / "list.csv")) == ["a.zip", "b"]
+
+
+def write_zip(path: Path, members: dict[str, bytes]) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        for member, content in members.items():
+            archive.writestr(member, content)
+
+
 def slice_of(folder: Path, uid: str, number: int) -> bytes:
     pixels = np.full((20, 20), 10 * number, np.uint8)
     place = {"SeriesInstanceUID": uid, "ImagePositionPatient": [0, 0, number], "InstanceNumber": number}
+    place["SOPInstanceUID"] = f"{uid}.{number}"
     return write_dicom(folder / "slice", pixels, **place, ImageOrientationPatient=[1, 0, 0, 0, 1, 0]).read_bytes()
 
 

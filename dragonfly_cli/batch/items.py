@@ -27,9 +27,11 @@ from dragonfly_cli.errors import NoInputError, UsageError
 from dragonfly_cli.fields import arranged, spread
 from dragonfly_cli.option_groups import parsed_options
 from dragonfly_cli.options import Control, FormOptions, LookOptions, OpenOptions
+from dragonfly_cli.output.terminal import say
 from dragonfly_cli.readers import Source, open_source
-from dragonfly_cli.readers.inputs import Input, list_inputs
+from dragonfly_cli.readers.inputs import Input, list_inputs, zipped_copies
 
+_COPIES_NAMED = 5
 _SERIES_NUMBER = re.compile(r"#\d+$")
 STDIN = Path("-")
 
@@ -90,13 +92,14 @@ class Shard:
 def find_items(sources: list[Path], questions: list[Question], options: BatchOptions) -> list[Item]:
     """Every image below the sources, each once, with its questions; a manifest may set its own.
 
-    An image with other row options is another item; a question asked twice of the same item is asked once.
+    An image with other row options is another item; a question asked twice of the same item is asked once. A zip whose
+    pictures lie unpacked among the others is left out, which is told.
     Raises NoInputError where there is no image, and what reading a manifest raises.
     """
     asked: dict[tuple[str, str], dict[str | None, Question]] = {}
     first: dict[tuple[str, str], Item] = {}
     like = Item(_NOTHING, tuple(questions), options.opening, options.looking, "", options.answering.control)
-    for item in _all_items(sources, like, options.form):
+    for item in _without_copies(list(_all_items(sources, like, options.form))):
         first.setdefault(item.place, item)
         asked.setdefault(item.place, {}).update({question.text: question for question in item.questions})
     if not first:
@@ -169,6 +172,14 @@ def _all_items(sources: list[Path], like: Item, form: FormOptions) -> Iterator[I
             yield from _items_below(source, like)
 
 
+def _without_copies(items: list[Item]) -> list[Item]:
+    copies = zipped_copies(item.input for item in items)
+    if copies:
+        told = ", ".join(map(str, sorted(copies)[:_COPIES_NAMED])) + ", ..." * (len(copies) > _COPIES_NAMED)
+        say(f"note: zipped and unpacked among the images, and therefore asked about once: {told}")
+    return [item for item in items if copies.isdisjoint(item.input.files)]
+
+
 def _items_below(source: Path, like: Item) -> Iterator[Item]:
     found = [source] if source.exists() else _matches(source)
     for path in found:
@@ -190,7 +201,7 @@ def _paths_on_stdin() -> list[Path]:
 
 
 def _of_row(row: ManifestRow, like: Item, form: FormOptions) -> Item:
-    image = _named(row.image)
+    image = replace(_named(row.image), files=())  # what a manifest names is asked about, copy or not
     questions = like.questions if row.question is None else tuple(gather_questions([row.question], None, form))
     if not row.options:
         return replace(like, input=image, questions=questions)
