@@ -132,9 +132,28 @@ def test_what_is_wrong_with_a_manifest_is_told_before_anything_runs(study: Path,
     told("picture\nstudy/film.dcm\n", 4, "row 1", "no image")
     told("image,row_options\nstudy/film.dcm,colour=red\n", 2, "row 1", "colour=red")
     told('image,question\n"study/film', 4, "list.csv")
+    told("image,question\nstudy/000.png,Is it red, or blue?\n", 4, "row 1", "more cells")
+    told("image,question\nstudy/000.png,' '\nstudy/000.png, \n", 2, "row 2", "empty")
+    told('image,row_options\nstudy/film.dcm,"frame=\'1"\n', 2, "row 1", "row_options")
+    told("image\nstudy/0\x0000.png\n", 4, "row 1", "zero byte")
     assert not output.exists()
+    manifest.write_text("image\nstudy/\xfcn.png\n", encoding="latin-1")
+    expect_error(dragonfly("batch", manifest, *QUESTIONS, "-o", output), 4, "list.csv", "UTF-8")
+    (tmp_path / "list.jsonl").write_text('{"image": "study/000.png"}\n\n["study/000.png"]\n')
+    expect_error(dragonfly("batch", tmp_path / "list.jsonl", *QUESTIONS, "-o", output), 4, "list.jsonl, row 2", "JSON")
     (tmp_path / "list.parquet").write_text("not parquet")
     expect_error(dragonfly("batch", tmp_path / "list.parquet", *QUESTIONS, "-o", output), 4, "list.parquet")
+
+
+def test_a_manifest_may_be_as_other_programs_write_it(study: Path) -> None:
+    """Empty rows at the end, a mark in front of JSON, numbers of a column with gaps."""
+    manifest = study.parent / "list.csv"
+    manifest.write_text("\ufeffimage,frame\r\n\r\nstudy/film.dcm,1,,\r\n,\r\n", encoding="utf-8", newline="")
+    assert [item.row_options for item in found(manifest)] == ["frame=1"]
+    json_lines = study.parent / "list.jsonl"
+    lines = ({"image": "study/film.dcm", "frame": frame} for frame in (1.0, float("nan"), 0.0))
+    json_lines.write_text("\ufeff" + "\r\n".join(map(json.dumps, lines)), encoding="utf-8")
+    assert [item.row_options for item in found(json_lines)] == ["frame=1", "", "frame=0"]
 
 
 def test_a_name_that_means_two_files_is_refused(study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

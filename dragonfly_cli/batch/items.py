@@ -202,10 +202,10 @@ def _paths_on_stdin() -> list[Path]:
 
 def _of_row(row: ManifestRow, like: Item, form: FormOptions) -> Item:
     image = replace(_named(row.image), files=())  # what a manifest names is asked about, copy or not
-    questions = like.questions if row.question is None else tuple(gather_questions([row.question], None, form))
-    if not row.options:
-        return replace(like, input=image, questions=questions)
     try:
+        questions = like.questions if row.question is None else tuple(gather_questions([row.question], None, form))
+        if not row.options:
+            return replace(like, input=image, questions=questions)
         values = parsed_options(ROW_GROUPS, dict(sorted(row.options.items())))
         opening = replace(like.opening, **_members(like.opening, values))
         looking = replace(like.looking, **_members(like.looking, values))
