@@ -138,6 +138,12 @@ def test_what_cannot_be_merged_is_told_and_nothing_is_written(
     lines = second.with_suffix(".jsonl").read_bytes().splitlines(keepends=True)
     copied.with_suffix(".jsonl").write_bytes(b"".join(lines[:-1]))
     expect_error(dragonfly("merge", first, copied, third, *with_records), 4, "part2.jsonl", "other rows")
+    rows = second.read_bytes().splitlines(keepends=True)
+    for cut in (b"".join(rows)[:-20], b"".join(rows[:-1]), rows[0], b""):  # copied before it was whole
+        copied.write_bytes(cut)
+        expect_error(dragonfly("merge", first, copied, third, *output), 4, "part2.csv")
+    copied.write_bytes(b"".join(rows) + b"of something else\n")
+    expect_error(dragonfly("merge", first, copied, third, *output), 4, "part2.csv", "not a table")
     assert not list(tmp_path.glob("x.*"))
 
 
