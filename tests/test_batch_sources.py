@@ -186,6 +186,17 @@ def test_rows_of_a_manifest_are_answered_as_it_says_and_its_failures_are_the_nex
     assert (row["row_options"], row["error_code"]) == ("frame=7", "2")
 
 
+def test_a_line_that_is_no_path_fails_alone(study: Path, tmp_path: Path) -> None:
+    lines = f"{study}/000.png\n{'Is there a tumour? ' * 20}\n{study}/001.png\n"
+    (tmp_path / "list.csv").write_text("image\n" + lines)
+    for source, stdin in ((tmp_path / "list.csv", None), ("-", lines)):
+        output = tmp_path / f"{Path(source).stem}.csv"
+        output = output.with_stem(f"answers{output.stem}")
+        outcome = dragonfly("batch", source, "-q", "Is it?", "-m", TINY, "-o", output, stdin=stdin)
+        assert outcome.code == 8
+        assert [row["error_code"] for row in rows_of(output)] == ["", "4", ""]
+
+
 def test_a_dry_run_tells_what_would_run_and_writes_nothing(study: Path, tmp_path: Path) -> None:
     outcome = dragonfly("batch", study, *QUESTIONS, "-o", tmp_path / "answers.csv", "--dry-run")
     assert outcome.code == 0

@@ -28,7 +28,7 @@ from dragonfly_cli.fields import arranged, spread
 from dragonfly_cli.option_groups import parsed_options
 from dragonfly_cli.options import Control, FormOptions, LookOptions, OpenOptions
 from dragonfly_cli.output.terminal import say
-from dragonfly_cli.readers import Source, open_source
+from dragonfly_cli.readers import Source, exists, open_source
 from dragonfly_cli.readers.inputs import Input, list_inputs, zipped_copies
 
 _COPIES_NAMED = 5
@@ -164,7 +164,7 @@ def _all_items(sources: list[Path], like: Item, form: FormOptions) -> Iterator[I
     for source in sources:
         if source == STDIN:
             for named in _paths_on_stdin():  # one that is not there is to be reported, not to stop the others
-                yield from _items_below(named, like) if named.exists() else [replace(like, input=_alone(named))]
+                yield from _items_below(named, like) if exists(named) else [replace(like, input=_alone(named))]
         elif source.suffix.lower() in SUFFIXES and source.is_file():
             yield from (_of_row(row, like, form) for row in read_manifest(source))
         else:
@@ -180,7 +180,7 @@ def _without_copies(items: list[Item]) -> list[Item]:
 
 
 def _items_below(source: Path, like: Item) -> Iterator[Item]:
-    found = [source] if source.exists() else _matches(source)
+    found = [source] if exists(source) else _matches(source)
     for path in found:
         yield from (replace(like, input=each) for each in list_inputs(path))
 
@@ -216,8 +216,8 @@ def _of_row(row: ManifestRow, like: Item, form: FormOptions) -> Item:
 
 def _named(path: Path) -> Input:
     """The input that a table calls by this name: a file, a folder of slices, or ``PATH#N``, a path's N-th series."""
-    holder = path if path.exists() else Path(_SERIES_NUMBER.sub("", str(path)))
-    if holder.is_dir() or (holder != path and holder.exists()):
+    holder = path if exists(path) else Path(_SERIES_NUMBER.sub("", str(path)))
+    if exists(holder) and (holder.is_dir() or holder != path):
         return next((each for each in list_inputs(holder) if each.name == str(path)), _alone(path))
     return _alone(path)
 

@@ -20,6 +20,7 @@ from dragonfly_cli.option_groups import option_names
 from dragonfly_cli.options import LookOptions, OpenOptions
 from dragonfly_cli.output.table import COLUMNS, unguarded
 from dragonfly_cli.output.terminal import say
+from dragonfly_cli.readers import exists
 
 ROW_GROUPS = (OpenOptions, LookOptions)
 SUFFIXES = frozenset((".csv", ".tsv", ".jsonl", ".ndjson", ".parquet"))
@@ -93,8 +94,8 @@ def _taken_apart(row_options: str, where: str, options: Mapping[str, str]) -> It
 def _found(text: str, manifest: Path, where: str) -> Path:
     """The path as seen from the current folder, as a run writes it, or else from the manifest's."""
     image = Path(_ESCAPED_BYTE.sub(lambda match: chr(0xDC00 + int(match[1], 16)), text))
-    here, beside = image.exists(), manifest.parent / image
-    if image.is_absolute() or beside == image or not beside.exists():
+    here, beside = exists(image), manifest.parent / image
+    if image.is_absolute() or beside == image or not exists(beside):
         return image
     if here and not beside.samefile(image):
         raise InputError(

@@ -14,6 +14,7 @@ try:
 except ImportError:  # Windows, where what a killed process left stays
     fcntl = None  # type: ignore[assignment]
 
+_PART_START, _PART_SUFFIX = ".dragonfly-", ".part"
 _HINT = "choose another --output, in a folder that exists and that you may write to"
 
 
@@ -45,10 +46,10 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
 @contextmanager
 def _part_of(path: Path) -> Iterator[Path]:
     """A new file beside ``path``. It is locked while it is there: one that is not has nobody who will finish it."""
-    start = f".dragonfly-{crc32(os.fsencode(path.name)):08x}-"  # short, however long the name
-    for left in path.parent.glob(f"{start}*.part"):
+    start = f"{_PART_START}{crc32(os.fsencode(path.name)):08x}-"  # short, however long the name
+    for left in path.parent.glob(f"{start}*{_PART_SUFFIX}"):
         _remove_if_left(left)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=start, suffix=".part")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=start, suffix=_PART_SUFFIX)
     part = Path(name)
     try:
         _lock(handle, wait=True)  # for one that looks whether it was left, in the moment before this
@@ -56,6 +57,11 @@ def _part_of(path: Path) -> Iterator[Path]:
     finally:
         part.unlink(missing_ok=True)
         os.close(handle)
+
+
+def is_part(path: Path) -> bool:
+    """Whether it is a file that is being written, or was when a process was killed."""
+    return path.name.startswith(_PART_START) and path.suffix == _PART_SUFFIX
 
 
 def _remove_if_left(part: Path) -> None:
@@ -79,6 +85,11 @@ def storable(text: str) -> str:
     In JSON such an escape reads back as the very name.
     """
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def is_text(text: str) -> bool:
+    """Whether UTF-8 can hold ``text``: not with the bytes of a name that is not UTF-8, or half of a JSON escape."""
+    return storable(text) == text
 
 
 def write_text(path: Path, text: str) -> None:

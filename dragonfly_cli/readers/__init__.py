@@ -15,7 +15,7 @@ from dragonfly_cli.options import OpenOptions
 from dragonfly_cli.readers.dicom.signature import DICOMDIR_SOP_CLASS, HEAD_BYTES, WSI_SOP_CLASS, is_dicom, sop_class
 from dragonfly_cli.readers.source import Source, View
 
-__all__ = ["Source", "View", "holds_series", "list_images", "open_source"]
+__all__ = ["Source", "View", "exists", "holds_series", "list_images", "open_source"]
 
 _AS_THE_FILE_SAYS = OpenOptions()
 _DICOM = "dragonfly_cli.readers.dicom"
@@ -58,9 +58,9 @@ def open_source(path: str | os.PathLike[str], options: OpenOptions = _AS_THE_FIL
         raise UsageError(
             f"--slide-mpp must be above 0, not {options.slide_mpp}", "give microns per pixel, such as 0.25"
         )
-    if path.is_dir():
+    if exists(path) and path.is_dir():
         path = _slide_in(path) or path
-    head = b"" if path.is_dir() else _read_head(path)
+    head = b"" if exists(path) and path.is_dir() else _read_head(path)
     reader = next(row for row in READERS if row.recognises(path, head))
     if options.window and not reader.module.startswith(_DICOM):
         raise UsageError(f"--window is for DICOM, which {path} is not", "leave it out")
@@ -68,6 +68,11 @@ def open_source(path: str | os.PathLike[str], options: OpenOptions = _AS_THE_FIL
         raise UsageError(f"--series is for a folder or an archive, and {path} is one file", "leave it out")
     opener = getattr(import_module(reader.module), reader.opener)
     return opener(path, options)
+
+
+def exists(path: Path) -> bool:
+    """Whether there is such a file or folder; there is none with a name that is too long to be one."""
+    return os.path.exists(path)  # noqa: PTH110 - Path.exists raises in that case
 
 
 def list_images(folder: str | os.PathLike[str]) -> list[Path]:
@@ -78,7 +83,7 @@ def list_images(folder: str | os.PathLike[str]) -> list[Path]:
     when the folder does not exist.
     """
     folder = Path(folder)
-    if not folder.exists():
+    if not exists(folder):
         raise NoInputError(f"nothing found: {folder}: no such file or folder", "check the path")
     if folder.is_file():
         return [folder]
