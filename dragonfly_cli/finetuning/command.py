@@ -3,7 +3,6 @@
 import hashlib
 import json
 import logging
-import os
 from dataclasses import asdict
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -14,12 +13,13 @@ from dragonfly_cli import __version__
 from dragonfly_cli.engine.checkpoints import Checkpoint, find_checkpoint
 from dragonfly_cli.errors import InputError, ModelError, UsageError
 from dragonfly_cli.finetuning.data_file import Data, read_data
-from dragonfly_cli.finetuning.folder import RunFolder
+from dragonfly_cli.finetuning.folder import RunFolder, is_first_process
 from dragonfly_cli.finetuning.options import RecipeName, TuneOptions
 from dragonfly_cli.finetuning.splits import split_rows
 from dragonfly_cli.options import OpenOptions
 from dragonfly_cli.output.notices import NOTICE
 from dragonfly_cli.output.terminal import say
+from dragonfly_cli.readers import exists
 from dragonfly_cli.readers.fingerprint import fingerprint, fingerprint_of_many
 
 SCHEMA_VERSION = 1
@@ -50,17 +50,17 @@ def finetune(data_file: Path, output: Path, tuning: TuneOptions, opening: OpenOp
     _tell(NOTICE)
     if earlier:
         _tell(f"continuing {output}")
-    folder.begin(record)
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # remarks on a CPU, which nobody can do anything about
-    from dragonfly_cli.finetuning.training import train_rows
+    with folder.at_work(record):
+        from dragonfly_cli.finetuning.training import train_rows
 
-    train_rows(folder, record, checkpoint, data, split, tuning, opening)
+        train_rows(folder, record, checkpoint, data, split, tuning, opening)
     _tell(f'written to {output}; ask it with: dragonfly ask IMAGE "..." --model {output}')
 
 
 def _tell(note: str) -> None:
     """Once, however many processes train."""
-    if os.environ.get("RANK", "0") == "0":
+    if is_first_process():
         say(f"note: {note}")
 
 
@@ -92,7 +92,7 @@ def _data_hashes(data: Data) -> dict[str, Any]:
 
 
 def _hash_of(path: Path) -> str | None:
-    if path.is_dir():  # a DICOM series
+    if exists(path) and path.is_dir():  # a DICOM series
         hashes = fingerprint_of_many(sorted(file for file in path.rglob("*") if file.is_file()))
     else:
         hashes = fingerprint(path)
