@@ -125,11 +125,14 @@ def test_what_is_wrong_with_a_manifest_is_told_before_anything_runs(study: Path,
 
     def told(text: str, code: int, *words: str) -> None:
         manifest.write_text(text)
-        expect_error(dragonfly("batch", manifest, *QUESTIONS, "-o", output), code, "list.csv", *words)
+        outcome = dragonfly("batch", manifest, *QUESTIONS, "-o", output)
+        expect_error(outcome, code, "list.csv", *words)
+        assert "Secret" not in outcome.stderr
 
     told("image,frame\nstudy/film.dcm,third\n", 2, "row 1", "--frame", "third")
     told("image,frame\nstudy/film.dcm,-1\n", 2, "row 1", "--frame")
     told("picture\nstudy/film.dcm\n", 4, "row 1", "no image")
+    told("study/000.png,Secret^Name\nstudy/001.png,Other^Name\n", 4, "row 1", "no image")
     told("image,row_options\nstudy/film.dcm,colour=red\n", 2, "row 1", "colour=red")
     told('image,question\n"study/film', 4, "list.csv")
     told("image,question\nstudy/000.png,Is it red, or blue?\n", 4, "row 1", "more cells")

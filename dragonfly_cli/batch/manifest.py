@@ -55,12 +55,13 @@ def read_manifest(path: Path) -> list[ManifestRow]:
         why = getattr(error, "strerror", None) or "it is not what its suffix says"
         raise InputError(f"cannot read the manifest {path}: {why}", "check the file") from error
     options = option_names(ROW_GROUPS)
+    numbered = enumerate(rows, start=1)
+    taken = [_manifest_row(path, number, row, options) for number, row in numbered if any(row.values())]
     known = {"image", "question", *options, *COLUMNS}
     unknown = sorted({name for row in rows for name in row} - known)
-    if unknown:
+    if unknown:  # told only now, as they are no names of columns but somebody's where the header is missing
         say(f"note: {path}: columns that are not used: {', '.join(unknown)}")
-    numbered = enumerate(rows, start=1)
-    return [_manifest_row(path, number, row, options) for number, row in numbered if any(row.values())]
+    return taken
 
 
 def _manifest_row(path: Path, number: int, row: Mapping[str, str], options: Mapping[str, str]) -> ManifestRow:
