@@ -189,6 +189,15 @@ def test_rows_of_a_manifest_are_answered_as_it_says_and_its_failures_are_the_nex
     assert (row["row_options"], row["error_code"]) == ("frame=7", "2")
 
 
+def test_a_name_of_two_lines_is_told_in_one(tmp_path: Path) -> None:
+    (tmp_path / "a\nerror: b.png").write_text("broken")
+    (tmp_path / "gone.png").symlink_to("nowhere")
+    outcome = dragonfly("batch", tmp_path, "-q", "Is it?", "-m", TINY, "-o", tmp_path / "answers.csv")
+    assert outcome.code == 8
+    assert [row["error_code"] for row in rows_of(tmp_path / "answers.csv")] == ["4", "3"]
+    assert sum(line.startswith("error: ") for line in outcome.stderr.splitlines()) == 2
+
+
 def test_a_line_that_is_no_path_fails_alone(study: Path, tmp_path: Path) -> None:
     lines = f"{study}/000.png\n{'Is there a tumour? ' * 20}\n{study}/001.png\n"
     (tmp_path / "list.csv").write_text("image\n" + lines)

@@ -78,9 +78,9 @@ def exists(path: Path) -> bool:
 def list_images(folder: str | os.PathLike[str]) -> list[Path]:
     """Every image below ``folder``, sorted by path; the folder may also be one file, which is then the list.
 
-    A file counts by its content, or by a suffix that promises an image: a broken one is to be reported,
-    not to vanish. A zip counts if it holds DICOM files. Hidden files and DICOMDIR are left out. Raises NoInputError
-    when the folder does not exist.
+    A file counts by its content, or by a suffix that promises an image: a broken one, or a link to nowhere, is to be
+    reported, not to vanish. A zip counts if it holds DICOM files. Hidden files and DICOMDIR are left out. Links to
+    folders elsewhere are followed, to each once. Raises NoInputError when the folder does not exist.
     """
     folder = Path(folder)
     if not exists(folder):
@@ -88,10 +88,21 @@ def list_images(folder: str | os.PathLike[str]) -> list[Path]:
     if folder.is_file():
         return [folder]
     found: list[Path] = []
-    for parent, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+    entered = {folder.resolve()}
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        shown = [name for name in sorted(folders) if not name.startswith(".")]
+        folders[:] = [name for name in shown if _is_new(Path(parent, name), folder, entered)]
         found += [Path(parent, name) for name in names if not name.startswith(".")]
-    return sorted(path for path in found if path.is_file() and _is_listed(path))
+    return sorted(path for path in found if (path.is_file() or not path.exists()) and _is_listed(path))
+
+
+def _is_new(folder: Path, root: Path, entered: set[Path]) -> bool:
+    """Whether a walk from ``root`` should enter a folder; a link to one that it comes to anyway it should not."""
+    real = folder.resolve()
+    if real in entered or (folder.is_symlink() and real.is_relative_to(root.resolve())):
+        return False
+    entered.add(real)
+    return True
 
 
 def _read_head(path: Path) -> bytes:
@@ -171,6 +182,8 @@ def _is_listed(path: Path) -> bool:
         return True
     try:
         head = _read_head(path)
+    except NoInputError:
+        return False
     except InputError as error:
         return "permission" in error.message  # what it is cannot be told: let the run report it
     return _has_image_magic(head) or (is_dicom(head) and sop_class(head) != DICOMDIR_SOP_CLASS)
