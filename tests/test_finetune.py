@@ -1,6 +1,7 @@
 """``dragonfly finetune`` as a user meets it: rows and pictures made here, the real command, and what it leaves."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -325,6 +326,9 @@ def test_gaps_in_a_table_of_numbers_are_no_group_and_no_frame(folder: Path) -> N
 
 def test_a_picture_on_both_sides_is_a_leak(folder: Path, tmp_path: Path) -> None:
     rows = [taught(0, split="train"), {**taught(1, split="val"), "image": "./0.png"}]
+    expect_error(finetune(write_rows(folder / "twice.jsonl", rows), tmp_path / "out"), 4, "column image", "row 2")
+    shutil.copy(folder / "0.png", folder / "copy.png")
+    rows[1]["image"] = "copy.png"
     expect_error(finetune(write_rows(folder / "twice.jsonl", rows), tmp_path / "out"), 4, "column image", "row 2")
 
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import logging
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -74,16 +74,21 @@ def _check_packages(recipe: RecipeName) -> None:
 
 
 def _data_hashes(data: Data) -> dict[str, Any]:
-    """Of the data file, and one of all pictures; rows whose file cannot be opened are moved to the bad ones."""
+    """Of the data file, and one of all pictures; rows whose file cannot be opened are moved to the bad ones.
+
+    The others are told their picture's.
+    """
     pictures: dict[Path, set[int]] = {}
     for row in data.rows:
         pictures.setdefault(row.picture.path, set()).add(row.number)
-    lines = []
+    hashes = {}
     for path, numbers in sorted(pictures.items()):
         try:
-            lines.append(f"{_hash_of(path)}  {path}\n")
+            hashes[path] = _hash_of(path)
         except InputError as error:
             data.leave_out(numbers, error.message)
+    data.rows = [replace(row, picture_hash=hashes[row.picture.path]) for row in data.rows]
+    lines = [f"{content}  {path}\n" for path, content in hashes.items()]
     return {
         "file": _hash_of(data.path),
         "images": len(lines),

@@ -51,13 +51,17 @@ class Picture:
 
 @dataclass(frozen=True)
 class Row:
-    """``number`` counts from 1, as lines do. ``groups`` holds the row's patient, slide and group, where it has them."""
+    """``number`` counts from 1, as lines do. ``groups`` holds the row's patient, slide and group, where it has them.
+
+    ``picture_hash`` tells a picture also under another name, once its file was read.
+    """
 
     number: int
     picture: Picture
     turns: tuple[Turn, ...]
     groups: Mapping[str, str]
     is_held_out: bool | None  # None: the file does not say
+    picture_hash: str | None = None
 
 
 def as_row(number: int, content: Any, folder: Path) -> Row:
