@@ -42,7 +42,8 @@ def merge_parts(parts: list[Path], table: TableOptions) -> int:
     """
     outputs = Outputs.of(table)
     outputs.check()
-    shards = sorted((_part(path) for path in parts), key=lambda part: part.shard.index)
+    tables = [Outputs.of(TableOptions(path)).table for path in parts]  # of a Parquet file the CSV that it was made of
+    shards = sorted(map(_part, tables), key=lambda part: part.shard.index)
     _check_together(shards)
     for part in shards:
         if Outputs.of(TableOptions(part.path)).table_format is not outputs.table_format:
