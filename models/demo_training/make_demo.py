@@ -23,10 +23,11 @@ from typing import Any
 
 LIBRARIES = ("torch", "transformers", "tokenizers", "numpy", "pillow", "safetensors")
 READ_AT_ONCE = 2**20
-REFINING = ("--minutes", "40", "--rate", "7e-4", "--seed", "31")
-FROM_NOTHING = ("--minutes", "34", "--seed", "34")
-GOING_ON = ("--minutes", "30", "--begin", "0.35", "--rate", "1.5e-3", "--seed", "34")
-FINISHING = ("--steps", "450", "--rate", "8e-4", "--seed", "36")
+REFINING = ("--minutes", "30", "--rate", "5e-4", "--seed", "41")
+FROM_NOTHING = ("--minutes", "34", "--seed", "44")
+GOING_ON = ("--minutes", "42", "--begin", "0.35", "--rate", "1.5e-3", "--seed", "44")
+FURTHER = ("--minutes", "22", "--begin", "0.55", "--rate", "1e-3", "--seed", "45")
+FINISHING = ("--steps", "150", "--rate", "3e-4", "--seed", "46")
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Places:
 def encoder_stages(places: Places) -> list[Stage]:
     """Generated tissue, and an encoder that is learnt from nothing or goes on learning."""
     data, generated, left = str(places.data), places.left("generated"), places.left
-    drawing = Stage("draw_tissue", (generated, "--seed", "0"), "generated/generated.csv")
+    drawing = Stage("draw_tissue", (generated, "--seed", "40"), "generated/generated.csv")
     if places.start is not None:
         arguments = (data, generated, left("encoder.pt"), str(places.start), *REFINING)
         return [drawing, Stage("refine_encoder", arguments, "encoder.pt")]
@@ -73,27 +74,39 @@ def encoder_stages(places: Places) -> list[Stage]:
 def lesson_stages(places: Places) -> list[Stage]:
     """Pictures and questions, the tokenizer unless there is one, and the encoder's features."""
     rows, left = places.left("rows"), places.left
-    making = Stage("make_rows", (str(places.data), left("generated"), rows, "--seed", "33"), "rows/rows.jsonl")
+    making = Stage("make_rows", (str(places.data), left("generated"), rows, "--seed", "43"), "rows/rows.jsonl")
     words = Stage("make_tokenizer", (rows + "/rows.jsonl", places.tokenizer), "tokenizer/tokenizer.json")
     encoding = Stage("encode_features", (left("encoder.pt"), rows, left("features.pt")), "features.pt")
     return [making, encoding] if places.start is not None else [making, words, encoding]
 
 
 def language_stages(places: Places) -> list[Stage]:
-    """Projector and language model, from nothing or going on, and the checkpoint."""
-    left, tokenizer = places.left, places.tokenizer
-    lessons = (left("rows"), left("features.pt"))
-    begun = ("--start", str(places.start), *GOING_ON) if places.start is not None else FROM_NOTHING
+    """The language model, from nothing or going on twice, and the checkpoint."""
+    learnt = [language_stage(places, "language", FROM_NOTHING)]
+    if places.start is not None:
+        learnt = [
+            language_stage(places, "begun", ("--start", str(places.start), *GOING_ON)),
+            Stage(
+                "export", (places.left("begun.pt"), places.tokenizer, places.left("begun")), "begun/model.safetensors"
+            ),
+            language_stage(places, "language", ("--start", places.left("begun"), *FURTHER)),
+        ]
+    left = places.left
+    weights, lessons = (left("unfinished"), left("language.pt")), (left("rows"), left("features.pt"))
+    finishing = (*weights, *lessons, left("core"), left("finished.pt"), *FINISHING)
     return [
-        Stage("train_language", (left("encoder.pt"), *lessons, tokenizer, left("language.pt"), *begun), "language.pt"),
-        Stage("export", (left("language.pt"), tokenizer, left("unfinished")), "unfinished/model.safetensors"),
-        Stage(
-            "finish_language",
-            (left("unfinished"), left("language.pt"), *lessons, left("core"), left("finished.pt"), *FINISHING),
-            "finished.pt",
-        ),
-        Stage("export", (left("finished.pt"), tokenizer, str(places.out)), "exported"),
+        *learnt,
+        Stage("export", (left("language.pt"), places.tokenizer, left("unfinished")), "unfinished/model.safetensors"),
+        Stage("finish_language", finishing, "finished.pt"),
+        Stage("export", (left("finished.pt"), places.tokenizer, str(places.out)), "exported"),
     ]
+
+
+def language_stage(places: Places, name: str, arguments: tuple[str, ...]) -> Stage:
+    """Stage 5, which leaves ``name``.pt."""
+    given = [places.left(file) for file in ("encoder.pt", "rows", "features.pt")]
+    weights = f"{name}.pt"
+    return Stage("train_language", (*given, places.tokenizer, places.left(weights), *arguments), weights)
 
 
 def stages(places: Places) -> list[Stage]:
