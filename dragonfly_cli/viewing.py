@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from dragonfly_cli.engine.checkpoints import Checkpoint, canvas_of, find_checkpoint
 from dragonfly_cli.engine.questions import Question, caption_question
 from dragonfly_cli.errors import ModelError
-from dragonfly_cli.fields import Field, LookPlan, arranged, check_looking, field_view, plan_looks
+from dragonfly_cli.fields import Field, LookPlan, arranged, check_looking, displayed_field, field_view, plan_looks
 from dragonfly_cli.geometry import Box
 from dragonfly_cli.options import LookOptions, OpenOptions, Picture, Rank, ViewOptions
 from dragonfly_cli.output.files import check_writable, write_whole
@@ -40,18 +40,19 @@ def draw_view(
     check_looking(looking)
     checkpoint = find_checkpoint(viewing.model)
     with closing(arranged(open_source(image, opening), looking)) as source:
-        plan = plan_looks(source, looking, canvas_of(checkpoint))
-        picture = _draw(source, plan, questions, viewing, checkpoint)
+        picture = _draw(source, looking, questions, viewing, checkpoint)
     write_whole(output, lambda part: picture.save(part, format="PNG"))
 
 
 def _draw(
-    source: Source, plan: LookPlan, questions: list[Question], viewing: ViewOptions, checkpoint: Checkpoint
+    source: Source, looking: LookOptions, questions: list[Question], viewing: ViewOptions, checkpoint: Checkpoint
 ) -> "Image":
     from dragonfly_cli.output import pictures
 
+    canvas_wh = canvas_of(checkpoint)
     if viewing.what is Picture.display:
-        return pictures.display_picture(field_view(source, plan.fields[0]))
+        return pictures.display_picture(field_view(source, displayed_field(source, looking, canvas_wh)))
+    plan = plan_looks(source, looking, canvas_wh)
     searches = plan.search is not None and plan.search.rank is not Rank.spread
     model = _load(checkpoint, viewing) if questions or searches else None
     fields = _chosen(model, source, plan, questions or [caption_question()]) if model else plan.fields

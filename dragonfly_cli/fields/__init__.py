@@ -19,6 +19,7 @@ __all__ = [
     "Role",
     "arranged",
     "check_looking",
+    "displayed_field",
     "field_mpp",
     "field_view",
     "plan_fields",
@@ -84,6 +85,19 @@ def plan_looks(
     role: Role = "region" if boxes else "slice" if source.frames > 1 else "whole"
     places = [(frame, box) for frame in frames for box in boxes or [whole]]
     return LookPlan([Field(number, role, frame, box) for number, (frame, box) in enumerate(places)])
+
+
+def displayed_field(source: Source, looking: LookOptions, canvas_wh: tuple[int, int]) -> Field:
+    """What is shown as it is: the first frame or part that was named, or all of it. No pixel is read.
+
+    Raises what ``plan_looks`` does.
+    """
+    if source.kind != "slide" or looking.frame is not None:
+        return plan_looks(source, looking, canvas_wh).fields[0]
+    from dragonfly_cli.fields.slide_plan import named_part
+
+    check_looking(looking)
+    return Field(0, "whole", 0, named_part(source, looking, canvas_wh))
 
 
 def _refuse_what_slides_have(source: Source, looking: LookOptions) -> None:

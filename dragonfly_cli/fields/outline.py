@@ -33,9 +33,7 @@ class Outlined:
 
     @property
     def bounds(self) -> Box:
-        left, top, right, bottom = self.outline.bounds
-        x, y = math.floor(left), math.floor(top)
-        return Box(x, y, max(1, math.ceil(right) - x), max(1, math.ceil(bottom) - y))
+        return bounds_of(self.outline)
 
     def share(self, box: Box) -> float:
         inside = self.outline.intersection(shapely.box(*box.corners)).area / (box.width * box.height)
@@ -47,6 +45,13 @@ class Outlined:
             self.tissue.share(self.bounds)
             >= SMALLEST_SHARE * self.outline.area / shapely.box(*self.bounds.corners).area
         )
+
+
+def bounds_of(outline: shapely.Geometry) -> Box:
+    """The smallest box of whole pixels around an outline."""
+    left, top, right, bottom = outline.bounds
+    x, y = math.floor(left), math.floor(top)
+    return Box(x, y, max(1, math.ceil(right) - x), max(1, math.ceil(bottom) - y))
 
 
 def read_outline(path: Path, classes: Sequence[str], offset_xy: tuple[int, int]) -> shapely.Geometry:
