@@ -13,7 +13,7 @@ from run_dragonfly import dragonfly, expect_error
 
 from dragonfly_cli.geometry import Box
 from dragonfly_cli.options import OpenOptions
-from dragonfly_cli.readers import open_source, slide_tiff
+from dragonfly_cli.readers import open_source, pyramid, slide_tiff, slide_tiles
 from dragonfly_cli.readers.inputs import list_inputs
 from dragonfly_cli.readers.slide_scale import scale_of
 
@@ -51,6 +51,23 @@ def test_a_large_plain_tiff_is_a_slide_of_one_level(tmp_path, layout):
         "resolution",
     )
     assert np.array_equal(whole(source, (600, 500)), pixels)
+
+
+@pytest.mark.parametrize("rows", [3, 16, 200])
+def test_every_strip_of_a_wide_tiff_is_decoded_once(tmp_path, monkeypatch, rows):
+    monkeypatch.setattr(pyramid, "BLOCK_SIDE_PX", 128)
+    monkeypatch.setattr(pyramid, "MAX_REGION_PIXELS", 20_000)
+    monkeypatch.setattr(slide_tiles, "KEPT_BYTES", 2 * 1400 * 3 * rows)
+    pixels = tissue_like((1400, 1000))
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="rgb", rowsperstrip=rows, compression="zlib")
+    decoded = []
+    original = slide_tiles.SegmentedPage._decode
+    monkeypatch.setattr(
+        slide_tiles.SegmentedPage, "_decode", lambda page, index: decoded.append(index) or original(page, index)
+    )
+    seen = whole(open_source(tmp_path / "a.tif"), (70, 50))
+    assert sorted(decoded) == list(range(-(-1000 // rows)))
+    assert np.abs(seen - pixels.reshape(50, 20, 70, 20, 3).mean(axis=(1, 3))).mean() < 2
 
 
 def test_a_pyramid_in_sub_images_is_found(tmp_path):

@@ -27,6 +27,7 @@ from dragonfly_cli.readers.pyramid import (
     ReadPlan,
     Scale,
     TileError,
+    are_wide,
     plan_blocks,
     plan_read,
     plan_strips,
@@ -144,11 +145,11 @@ class SlideSource:
         def strip_of(strip: Box) -> Image.Image:
             return finish(self._read_strip(plan, strip))
 
-        _, tile_rows = self._pyramid.tile_sizes[plan.level]
-        strips = list(plan_strips(plan.region, plan.reduce_xy, tile_rows))
+        tile_wh = self._pyramid.tile_sizes[plan.level]
+        strips = list(plan_strips(plan.region, plan.reduce_xy, tile_wh))
         if len(strips) == 1:
             return strip_of(strips[0])
-        with ThreadPoolExecutor(READ_THREADS) as pool:
+        with ThreadPoolExecutor(1 if are_wide(tile_wh) else READ_THREADS) as pool:  # neighbours have tiles in common
             return _stacked(pool.map(strip_of, strips), math.ceil(plan.region.height / plan.reduce_xy[1]))
 
     def details(self) -> dict[str, Any]:
@@ -166,7 +167,7 @@ class SlideSource:
     def _read_strip(self, plan: ReadPlan, strip: Box) -> Image.Image:
         factor_x, factor_y = plan.reduce_xy
         canvas = Image.new("RGB", (math.ceil(strip.width / factor_x), math.ceil(strip.height / factor_y)))
-        for block in plan_blocks(strip, factor_x):
+        for block in plan_blocks(strip, factor_x, self._pyramid.tile_sizes[plan.level]):
             image = self._read_block(plan.level, block)
             reduced = image if plan.reduce_xy == (1, 1) else image.reduce(plan.reduce_xy)
             canvas.paste(reduced, ((block.x - strip.x) // factor_x, 0))
