@@ -14,6 +14,8 @@ from dragonfly_cli.engine.checkpoints import find_checkpoint
 from dragonfly_cli.geometry import Box
 from dragonfly_cli.output.geojson import as_geojson
 from dragonfly_cli.output.overlay import round_length, wrapped
+from dragonfly_cli.readers import pyramid
+from dragonfly_cli.readers.slide import SlideSource
 from dragonfly_med import DragonflyForCausalLM, DragonflyProcessor
 from dragonfly_med.crops import cut_crops, draw_canvases, normalize
 from dragonfly_med.modeling import ImageEncoder
@@ -244,6 +246,20 @@ def test_zero_tissue_is_told_and_answered(tmp_path: Path):
     record = dragonfly("ask", path, QUESTION, "--budget", "2", "--json").json
     assert record["fields"][0]["box"] == {"x": 0, "y": 0, "width": 1500, "height": 1100}
     assert any("tissue: fallback" in warning for warning in record["warnings"])
+
+
+def test_a_slide_of_one_huge_level_is_read_as_a_whole_once_for_all_that_shows_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(pyramid, "MAX_REGION_PIXELS", 1_100_000)
+    path = write_svs(tmp_path / "one.svs", (2400, 1700), downsamples=())
+    read = []
+    original = SlideSource.read
+    monkeypatch.setattr(
+        SlideSource, "read", lambda source, plan, *rest: read.append(plan) or original(source, plan, *rest)
+    )
+    files = ["--geojson", tmp_path / "seen.geojson", "--overlay", tmp_path / "seen.png"]
+    assert dragonfly("ask", path, QUESTION, "Is there necrosis?", "--budget", "3", *files).code == 0
+    large = [plan.region.size_wh for plan in read if plan.level == 0 and plan.region.width > 1000]
+    assert large == [(2400, 1700)]
 
 
 @pytest.mark.parametrize(("wanted", "length"), [(1, 1), (1.9, 1), (2, 2), (49, 20), (730, 500), (0.034, 0.02)])

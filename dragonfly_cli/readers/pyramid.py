@@ -82,6 +82,14 @@ def plan_read(downsamples: tuple[float, ...], box: Box, size_wh: tuple[int, int]
     return ReadPlan(level, scale, region, inside, _plan_reduction(region, size_wh))
 
 
+def plan_overview(level_sizes: tuple[tuple[int, int], ...], downsamples: tuple[float, ...]) -> ReadPlan:
+    """All of the coarsest level, averaged until it fits; ``reduce_xy`` is (1, 1) where it does as it is."""
+    level = downsamples.index(max(downsamples))
+    width, height = level_sizes[level]
+    factor = math.ceil(math.sqrt(width * height / MAX_REGION_PIXELS))
+    return ReadPlan(level, downsamples[level], Box(0, 0, width, height), (0, 0, width, height), (factor, factor))
+
+
 def plan_strips(region: Box, reduce_xy: tuple[int, int], tile_wh: tuple[int, int] = (1, 1)) -> Iterator[Box]:
     """``region`` cut into strips of its full width, whose origins fall on whole reduced pixels.
 
