@@ -100,6 +100,14 @@ def test_a_tiff_that_is_no_picture_is_refused(tmp_path):
     expect_error(dragonfly("info", tmp_path / "a.tif"), 4, "a.tif", "float32")
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.uint32, np.int16])
+def test_a_tiled_tiff_of_values_that_openslide_shows_white_is_refused(tmp_path, dtype):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, tissue_like((600, 500))[..., 1].astype(dtype), tile=(128, 128), photometric="minisblack")
+    outcome = dragonfly("ask", path, "Is there a tumour?")
+    expect_error(outcome, 4, "a.tif", f"1 samples of {np.dtype(dtype)} are no grey or colour picture")
+
+
 def test_a_tiff_that_is_cut_short_is_refused(tmp_path):
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, tissue_like((600, 500)), photometric="rgb", rowsperstrip=16)

@@ -22,19 +22,23 @@ SMALLEST_PIXELS = 25_000_000  # a smaller TIFF is opened as the picture it is
 LARGEST_SEGMENT_PIXELS = 200_000_000  # 600 MB as RGB: a strip is decoded in one piece
 _SAME_SHAPE = 0.05  # a level may differ by so much from the shape of level 0; a thumbnail of something else by more
 OPEN_ERRORS = (*DECODE_ERRORS, tifffile.TiffFileError, KeyError, IndexError, AttributeError, TypeError, ArithmeticError)
+_DTYPES = (np.uint8, np.uint16)
 _OME_UNITS = {"nm": 1e-3, "µm": 1.0, "um": 1.0, "mm": 1e3}  # to microns
 
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # it quotes what stands in a broken file
 
 
 def is_known(path: Path, opens_elsewhere: bool) -> bool:
-    """Whether this reader should show the file: it is large, or has levels that OpenSlide would not find."""
+    """Whether this reader should show the file: it is large, or OpenSlide would not find its levels, or its values.
+
+    OpenSlide shows samples of 32 bits and floating point as plain white; here they are refused.
+    """
     try:
         with tifffile.TiffFile(path) as tiff:
             levels = _levels(tiff)
             width, height = levels[0].imagewidth, levels[0].imagelength
             if opens_elsewhere:
-                return tiff.is_ome and len(levels) > 1
+                return (tiff.is_ome and len(levels) > 1) or levels[0].dtype not in _DTYPES
             is_pyramid = len(levels) > 1 and levels[0].is_tiled  # pages of a document may be alike, too
             return is_pyramid or width * height > SMALLEST_PIXELS
     except OPEN_ERRORS:
@@ -93,7 +97,7 @@ def _levels(tiff: tifffile.TiffFile) -> list[Any]:
 
 def _check(path: Path, page: Any) -> None:
     samples_beside = page.planarconfig == 1 or page.samplesperpixel == 1
-    if page.dtype not in (np.uint8, np.uint16) or page.samplesperpixel > 4 or not samples_beside:
+    if page.dtype not in _DTYPES or page.samplesperpixel > 4 or not samples_beside:
         raise InputError(
             f"cannot open {path}: {page.samplesperpixel} samples of {page.dtype} are no grey or colour picture",
             "export it as an RGB TIFF of 8 bits",
