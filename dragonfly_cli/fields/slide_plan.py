@@ -61,8 +61,11 @@ def plan_slide(source: Source, looking: LookOptions, canvas_wh: tuple[int, int])
     budget = looking.budget or FIELDS_LOOKED_AT
     deadline = started + looking.time_limit if looking.time_limit else None
     left = budget - len(first)
-    if _fits(area.bounds, field_wh) or left < 1 or not grid.cells():
-        return LookPlan(first[:budget], tissue=tissue)
+    if _fits(area.bounds, field_wh) or not grid.cells():
+        return LookPlan(first, tissue=tissue)
+    if left < 1:
+        source.warnings.append(f"--budget {budget}: none of {len(grid.cells())} fields was looked at closely")
+        return LookPlan(first, tissue=tissue)
     search = ZoomSearch(grid, left, deadline, looking.rank)
     even = search.even()
     _warn_of_blur(source, grid, scale)
