@@ -84,6 +84,21 @@ def test_a_pyramid_in_sub_images_is_found(tmp_path):
     assert np.array_equal(whole(source, (256, 192)), pixels[::4, ::4])
 
 
+def test_a_label_beside_the_picture_is_no_level_of_it_and_gives_no_scale(tmp_path):
+    picture, label = tissue_like((1200, 1000)), np.full((200, 240, 3), 90, np.uint8)
+    with tifffile.TiffWriter(tmp_path / "a.ome.tif", ome=True) as tiff:
+        tiff.write(label, photometric="rgb", tile=(128, 128), metadata={"PhysicalSizeX": 9, "PhysicalSizeY": 9})
+        tiff.write(picture, photometric="rgb", tile=(128, 128), metadata={"PhysicalSizeX": 0.25, "PhysicalSizeY": 0.25})
+    with tifffile.TiffWriter(tmp_path / "a.tif") as tiff:
+        tiff.write(picture, photometric="rgb", tile=(128, 128), resolution=(40_000, 40_000), resolutionunit=3)
+        tiff.write(label, photometric="rgb", rowsperstrip=16)
+    for name in ("a.ome.tif", "a.tif"):
+        source = open_source(tmp_path / name)
+        assert [level["width"] for level in source.details()["levels"]] == [1200]
+        assert source.mpp == (0.25, 0.25)
+        assert np.abs(whole(source, (240, 200)) - 90).max(axis=-1).min() > 30  # nothing of the label is seen
+
+
 @pytest.mark.parametrize("invert", [False, True])
 def test_grey_of_16_bits_is_shown_as_it_looks(tmp_path, invert):
     values = np.linspace(0, 65535, 500 * 400).reshape(400, 500).astype(np.uint16)

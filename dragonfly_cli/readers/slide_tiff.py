@@ -31,14 +31,15 @@ logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # it quotes what stand
 def is_known(path: Path, opens_elsewhere: bool) -> bool:
     """Whether this reader should show the file: it is large, or OpenSlide would not find its levels, or its values.
 
-    OpenSlide shows samples of 32 bits and floating point as plain white; here they are refused.
+    OpenSlide shows the first image of an OME file, which may be a label, and samples of 32 bits and floating point as
+    plain white; here these are refused.
     """
     try:
         with tifffile.TiffFile(path) as tiff:
             levels = _levels(tiff)
             width, height = levels[0].imagewidth, levels[0].imagelength
             if opens_elsewhere:
-                return (tiff.is_ome and len(levels) > 1) or levels[0].dtype not in _DTYPES
+                return levels[0].dtype not in _DTYPES or (tiff.is_ome and (len(levels) > 1 or levels[0].index != 0))
             is_pyramid = len(levels) > 1 and levels[0].is_tiled  # pages of a document may be alike, too
             return is_pyramid or width * height > SMALLEST_PIXELS
     except OPEN_ERRORS:
@@ -57,7 +58,7 @@ class TiffPyramid:
                 for page in pages:
                     _check(path, page)
                 self.format = "ome-tiff" if tiff.is_ome else "tiff"
-                self.scale = _ome_scale(tiff) or scale_of(_resolution(pages[0]))
+                self.scale = _ome_scale(tiff, pages[0]) or scale_of(_resolution(pages[0]))
                 self.icc_profile: bytes | None = pages[0].iccprofile
                 self._levels = [SegmentedPage(path, page) for page in pages]
         except OPEN_ERRORS as error:
@@ -79,9 +80,12 @@ class TiffPyramid:
 
 
 def _levels(tiff: tifffile.TiffFile) -> list[Any]:
-    """The pages that show the same picture, large to small: of a series with levels, else of a series of pages."""
+    """The pages that show the same picture, large to small: of a series with levels, else of a series of pages.
+
+    A label or thumbnail is another image of an OME file, and is in strips beside levels in tiles.
+    """
     largest = max(tiff.series, key=lambda series: series.keyframe.imagewidth * series.keyframe.imagelength)
-    if len(largest.levels) > 1:
+    if len(largest.levels) > 1 or tiff.is_ome:
         pages = [level.keyframe for level in largest.levels]
     else:
         pages = [series.keyframe for series in tiff.series]
@@ -90,7 +94,7 @@ def _levels(tiff: tifffile.TiffFile) -> list[Any]:
     alike = {
         page.imagewidth: page.aspage()
         for page in pages
-        if abs(page.imagewidth / page.imagelength / shape - 1) < _SAME_SHAPE
+        if abs(page.imagewidth / page.imagelength / shape - 1) < _SAME_SHAPE and page.is_tiled == base.is_tiled
     }
     return [alike[width] for width in sorted(alike, reverse=True)]
 
@@ -123,12 +127,14 @@ def _resolution(page: Any) -> dict[str, str]:
     return found
 
 
-def _ome_scale(tiff: tifffile.TiffFile) -> Scale | None:
-    """PhysicalSizeX and Y of an OME header, whose unit is microns where it is not said."""
+def _ome_scale(tiff: tifffile.TiffFile, page: Any) -> Scale | None:
+    """PhysicalSizeX and Y that an OME header has of the image of ``page``; in microns where no unit is said."""
     if not tiff.ome_metadata:
         return None
-    pixels = tifffile.xml2dict(tiff.ome_metadata)["OME"]["Image"]
-    pixels = (pixels[0] if isinstance(pixels, list) else pixels)["Pixels"]
+    images = tifffile.xml2dict(tiff.ome_metadata)["OME"]["Image"]
+    every = [image["Pixels"] for image in (images if isinstance(images, list) else [images])]
+    size_wh = page.imagewidth, page.imagelength
+    pixels: dict[str, Any] = next((each for each in every if (each["SizeX"], each["SizeY"]) == size_wh), {})
     sizes = []
     for axis in "XY":
         size, unit = pixels.get(f"PhysicalSize{axis}"), pixels.get(f"PhysicalSize{axis}Unit", "µm")
