@@ -16,6 +16,7 @@ from dragonfly_cli.fields import Field, LookPlan, arranged, check_looking, displ
 from dragonfly_cli.geometry import Box
 from dragonfly_cli.options import LookOptions, OpenOptions, Picture, Rank, ViewOptions
 from dragonfly_cli.output.files import check_writable, write_whole
+from dragonfly_cli.output.terminal import say
 from dragonfly_cli.readers import Source, View, open_source
 
 if TYPE_CHECKING:  # these import torch and Pillow
@@ -41,7 +42,10 @@ def draw_view(
     checkpoint = find_checkpoint(viewing.model)
     with closing(arranged(open_source(image, opening), looking)) as source:
         picture = _draw(source, looking, questions, viewing, checkpoint)
+        warnings = list(source.warnings)
     write_whole(output, lambda part: picture.save(part, format="PNG"))
+    for warning in warnings:
+        say(f"warning: {warning}")
 
 
 def _draw(

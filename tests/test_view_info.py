@@ -77,6 +77,13 @@ def test_display_of_a_large_slide_is_refused_before_a_pixel_is_read(tmp_path: Pa
     assert not (tmp_path / "seen.png").exists()
 
 
+def test_view_tells_what_is_not_as_it_was_asked_for(tmp_path: Path) -> None:
+    path = write_svs(tmp_path / "slide.svs", (600, 400))
+    outcome = dragonfly("view", path, "--region", "400,300,500,500", "-o", tmp_path / "seen.png")
+    assert outcome.code == 0
+    assert outcome.stderr.startswith("warning: --region 400,300,500,500 reaches beyond the image")
+
+
 def test_view_needs_no_weights(tmp_path: Path) -> None:
     model = tmp_path / "model"
     model.mkdir()
