@@ -141,13 +141,23 @@ def given():
     handle.remove()
 
 
-@pytest.mark.parametrize("question", [QUESTION, "What kind of tissue is this?", None])
-def test_view_draws_the_fields_and_the_crops_that_the_model_is_given(asked, tmp_path, given, question):
+CONFIRMED = ["--budget", "4", "--aggregate", "confirmed"]  # one of three zooms is a second look
+
+
+@pytest.mark.parametrize(
+    ("question", "options"),
+    [
+        (QUESTION, ["--budget", "3"]),
+        ("What kind of tissue is this?", ["--budget", "3"]),
+        (None, ["--budget", "3"]),
+        (QUESTION, CONFIRMED),
+    ],
+)
+def test_view_draws_the_fields_and_the_crops_that_the_model_is_given(asked, tmp_path, given, question, options):
     *_, slide = asked
-    options = ["--budget", "3"]
     command = ["ask", slide, question] if question else ["caption", slide]
     record = dragonfly(*command, *options, "--json", "--max-tokens", "2").json
-    assert [field["role"] for field in record["fields"]] == ["overview", "zoom", "zoom"]
+    assert [field["role"] for field in record["fields"]] == ["overview"] + ["zoom"] * (int(options[1]) - 1)
     read = list(given)
     asking = ["-q", question] if question else []
     assert dragonfly("view", slide, *asking, *options, "-o", tmp_path / "seen.png").code == 0
@@ -155,7 +165,7 @@ def test_view_draws_the_fields_and_the_crops_that_the_model_is_given(asked, tmp_
     boxes = [Box(**field["box"]) for field in record["fields"]]
     plans = [processor.plan(box.size_wh) for box in boxes]
     drawn = taken_apart(tmp_path / "seen.png", plans)
-    assert len(read) == len(drawn) == 3
+    assert len(read) == len(drawn) == int(options[1])
     for pixels, crops, field, box, plan in zip(read, drawn, record["fields"], boxes, plans, strict=True):
         assert np.array_equal(normalize([crop[:, 1:] for crop in crops]), pixels)
         marked = [number for number, crop in enumerate(crops[5:]) if (crop[:, 0] == FRAME).all()]
