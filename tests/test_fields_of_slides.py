@@ -91,6 +91,7 @@ class Everywhere:
 
     def __init__(self, bounds):
         self.bounds = bounds
+        self.pieces = [bounds]
 
     def share(self, box):
         return 1.0
@@ -126,6 +127,15 @@ def test_a_coarse_cell_is_made_of_its_children(grid, power):
             inner = grid.box(child, power - 1)
             assert outer.x <= inner.x and inner.x + inner.width <= outer.x + outer.width
             assert outer.y <= inner.y and inner.y + inner.height <= outer.y + outer.height
+
+
+@given(st.integers(0, 100), st.integers(0, 230), st.integers(15, 40))
+def test_a_small_piece_of_tissue_by_itself_is_not_left_out(left, top, side):
+    """Pieces of less than a fifth of a field, beside a large one."""
+    tissue = tissue_of(painted((200, 20, 390, 280), (left, top, left + side, top + side)))
+    grid = Grid(tissue, tissue.bounds, (1000, 800))
+    piece = Box(left * 10, top * 10, side * 10, side * 10)
+    assert any(grid.box(cell).meets(piece) for cell in grid.cells())
 
 
 @given(st.integers(1, 20), st.integers(1, 20), st.integers(1, 30))

@@ -38,6 +38,12 @@ class Outlined:
     def bounds(self) -> Box:
         return bounds_of(self.outline)
 
+    @property
+    def pieces(self) -> list[Box]:
+        if not self._has_tissue:
+            return []
+        return [piece for piece in self.tissue.pieces if self.outline.intersects(shapely.box(*piece.corners))]
+
     def share(self, box: Box) -> float:
         """How much of the box is outlined tissue, or, where that is more, how much of one outline the box shows.
 
