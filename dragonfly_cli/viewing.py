@@ -15,9 +15,10 @@ from dragonfly_cli.errors import ModelError
 from dragonfly_cli.fields import Field, LookPlan, arranged, check_looking, displayed_field, field_view, plan_looks
 from dragonfly_cli.geometry import Box
 from dragonfly_cli.options import Aggregate, LookOptions, OpenOptions, Picture, Rank, ViewOptions
-from dragonfly_cli.output.files import check_writable, write_whole
+from dragonfly_cli.output.files import check_unread, check_writable, write_whole
 from dragonfly_cli.output.terminal import say
 from dragonfly_cli.readers import Source, View, open_source
+from dragonfly_cli.readers.source import files_of
 
 if TYPE_CHECKING:  # these import torch and Pillow
     from PIL.Image import Image
@@ -42,6 +43,7 @@ def draw_view(
     check_looking(looking)
     checkpoint = find_checkpoint(viewing.model)
     with closing(arranged(open_source(image, opening), looking)) as source:
+        check_unread((output,), (*files_of(source), looking.roi))
         picture = _draw(source, looking, questions, viewing, checkpoint)
         warnings = list(source.warnings)
     write_whole(output, lambda part: picture.save(part, format="PNG"))

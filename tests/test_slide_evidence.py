@@ -209,6 +209,18 @@ def test_outputs_are_checked_before_any_work(asked, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_no_output_replaces_what_is_read(tmp_path):
+    slide = write_svs(tmp_path / "slide.svs", (600, 400))
+    roi = tmp_path / "roi.geojson"
+    roi.write_text('{"type": "Polygon", "coordinates": [[[100, 50], [400, 50], [100, 250]]]}')
+    (tmp_path / "link.svs").symlink_to(slide)
+    before = slide.read_bytes(), roi.read_bytes()
+    for options in (["--overlay", slide], ["--geojson", slide], ["-o", tmp_path / "link.svs"], ["--geojson", roi]):
+        expect_error(dragonfly("ask", slide, QUESTION, "--roi", roi, *options), 2, str(options[1]), "would be lost")
+    expect_error(dragonfly("view", slide, "-o", slide), 2, "slide.svs", "would be lost")
+    assert before == (slide.read_bytes(), roi.read_bytes())
+
+
 def test_a_bad_tile_is_told_in_the_record(tmp_path: Path):
     import tifffile
 

@@ -2,10 +2,10 @@
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from dragonfly_cli.errors import OutputError
+from dragonfly_cli.errors import OutputError, UsageError
 
 _HINT = "choose another --output, in a folder that exists and that you may write to"
 
@@ -18,6 +18,14 @@ def check_writable(path: Path) -> None:
         raise OutputError(f"cannot write {path}: there is no folder {path.parent}", _HINT)
     if not os.access(path if path.exists() else path.parent, os.W_OK):
         raise OutputError(f"cannot write {path}: permission denied", _HINT)
+
+
+def check_unread(outputs: Iterable[Path | None], inputs: Iterable[Path | None]) -> None:
+    """Raises UsageError for an output that is one of the files that are read: writing it would destroy that."""
+    existing = [path for path in inputs if path and path.exists()]
+    for output in outputs:
+        if output and output.exists() and any(output.samefile(path) for path in existing):
+            raise UsageError(f"cannot write {output}: it is what is read, and would be lost", "give another name")
 
 
 def write_whole(path: Path, write: Callable[[Path], None]) -> None:
