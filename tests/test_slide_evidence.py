@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from make_files import tissue_like, write_svs
+from make_files import tissue_like, write_scn, write_svs
 from PIL import Image, ImageFont
 from run_dragonfly import dragonfly, expect_error
 
@@ -102,6 +102,31 @@ def test_the_overlay_shows_the_fields_in_the_colour_of_their_vote(asked):
         if feature["properties"]["objectType"] == "annotation":
             assert (pixels == feature["properties"]["classification"]["color"]).all(axis=-1).sum() > 100
     assert picture.width > 1500
+
+
+def test_boxes_are_right_to_the_pixel_on_a_slide_whose_scan_has_an_offset(tmp_path):
+    """A red square of 400 x 300 px at (500, 200) of a scan that lies at (1000, 700) of the slide."""
+    pixels = tissue_like((1600, 1200))
+    pixels[200:500, 500:900] = (255, 0, 0)
+    slide = write_scn(tmp_path / "a.scn", pixels, (1000, 700), (3300, 2200))
+    square = {"x": 1500, "y": 900, "width": 400, "height": 300}
+    region = ["--region", "1500,900,400,300"]
+    assert dragonfly("view", slide, *region, "--what", "display", "-o", tmp_path / "seen.png").code == 0
+    seen = np.asarray(Image.open(tmp_path / "seen.png")).astype(int)
+    assert seen.shape == (300, 400, 3) and np.abs(seen - (255, 0, 0)).max() < 100  # no pixel of the tissue around it
+    files = ["--geojson", tmp_path / "seen.geojson", "--overlay", tmp_path / "overlay.png"]
+    outcome = dragonfly("ask", slide, QUESTION, *region, *files, "--json")
+    assert outcome.json["fields"][0]["box"] == square
+    (ring,) = json.loads((tmp_path / "seen.geojson").read_text())["features"][0]["geometry"]["coordinates"]
+    assert (ring[0], ring[2]) == ([500, 200], [900, 500])
+    again = dragonfly("ask", slide, QUESTION, "--roi", tmp_path / "seen.geojson", "--json").json
+    assert again["fields"][0]["box"] == square
+    overlay = np.asarray(Image.open(tmp_path / "overlay.png").convert("RGB")).astype(int)
+    drawn = (np.abs(overlay - (255, 0, 0)).max(axis=-1) < 40)[:, : 24 + 1100]  # a map of 1100 px, a margin of 24
+    rows, columns = np.nonzero(drawn)
+    line = 6  # the field's frame, white and coloured lines, is drawn on the inside of the square
+    assert [columns.min() - 24, columns.max() + 1 - 24] == pytest.approx([1500 / 3 + line, 1900 / 3 - line], abs=1)
+    assert rows.max() + 1 - rows.min() == pytest.approx(300 / 3 - 2 * line, abs=1)
 
 
 GAP, FIELD_GAP, FRAME = 4, 40, [230, 120, 0]
