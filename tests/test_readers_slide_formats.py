@@ -115,6 +115,16 @@ def test_a_tiff_that_is_no_picture_is_refused(tmp_path):
     expect_error(dragonfly("info", tmp_path / "a.tif"), 4, "a.tif", "float32")
 
 
+@pytest.mark.parametrize("layout", [{"tile": (128, 128)}, {"rowsperstrip": 50}])
+def test_channels_that_are_not_shown_are_told(tmp_path, layout):
+    channels = np.stack([tissue_like((600, 500))[..., channel] for channel in range(3)])
+    path = tmp_path / "a.ome.tif"
+    tifffile.imwrite(path, channels, photometric="minisblack", metadata={"axes": "CYX"}, **layout)
+    source = open_source(path)
+    assert np.abs(whole(source, (600, 500)) - channels[0][..., None]).max() <= 1
+    assert "only the first of 3 channels, focal planes or time points is shown" in source.warnings
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.uint32, np.int16])
 def test_a_tiled_tiff_of_values_that_openslide_shows_white_is_refused(tmp_path, dtype):
     path = tmp_path / "a.tif"

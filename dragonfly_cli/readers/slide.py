@@ -134,6 +134,8 @@ class SlideSource:
             self.warnings.append("the slide does not say its microns per pixel: sizes are in pixels only")
         if scale.source == "objective":
             self.warnings.append(GUESSED_FROM_POWER)
+        if _is_tiff(path) and (planes := slide_tiff.count_planes(path)) > 1:
+            self.warnings.append(f"only the first of {planes} channels, focal planes or time points is shown")
 
     def view(self, box: Box, frame: int = 0) -> SlideView:
         """The part ``box`` of the slide, white outside it. Pixels are read by ``resize``."""

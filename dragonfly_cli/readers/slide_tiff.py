@@ -46,6 +46,15 @@ def is_known(path: Path, opens_elsewhere: bool) -> bool:
         return False
 
 
+def count_planes(path: Path) -> int:
+    """How many channels, focal planes or time points the picture of a TIFF has; 1 where that cannot be told."""
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            return len(_largest(tiff).pages)
+    except OPEN_ERRORS:
+        return 1
+
+
 class TiffPyramid:
     """See ``Pyramid``. Raises InputError for pixels that are no picture, or cannot be read in pieces."""
 
@@ -84,7 +93,7 @@ def _levels(tiff: tifffile.TiffFile) -> list[Any]:
 
     A label or thumbnail is another image of an OME file, and is in strips beside levels in tiles.
     """
-    largest = max(tiff.series, key=lambda series: series.keyframe.imagewidth * series.keyframe.imagelength)
+    largest = _largest(tiff)
     if len(largest.levels) > 1 or tiff.is_ome:
         pages = [level.keyframe for level in largest.levels]
     else:
@@ -97,6 +106,10 @@ def _levels(tiff: tifffile.TiffFile) -> list[Any]:
         if abs(page.imagewidth / page.imagelength / shape - 1) < _SAME_SHAPE and page.is_tiled == base.is_tiled
     }
     return [alike[width] for width in sorted(alike, reverse=True)]
+
+
+def _largest(tiff: tifffile.TiffFile) -> Any:
+    return max(tiff.series, key=lambda series: series.keyframe.imagewidth * series.keyframe.imagelength)
 
 
 def _check(path: Path, page: Any) -> None:
