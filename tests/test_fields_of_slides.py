@@ -243,6 +243,12 @@ def test_regions_in_pixels_microns_and_percent_are_the_same_box(slide):
         assert (field.role, field.box) == ("region", Box(1000, 600, 800, 300))
 
 
+def test_the_only_frame_of_a_slide_is_looked_at_as_the_slide_is(slide):
+    assert [field.box for field in plan(slide, frame=0).fields] == [field.box for field in plan(slide).fields]
+    (field,) = plan(slide, frame=0, region=["1000,600,800,300"]).fields
+    assert field.box == Box(1000, 600, 800, 300)
+
+
 def test_a_centre_is_the_middle_of_its_field(slide):
     assert plan(slide, center="2000,1500").fields[0].box == Box(1664, 1276, 672, 448)
     assert plan(slide, center="50%,50%", fov="500um").fields[0].box == Box(1500, 1000, 1000, 1000)

@@ -70,7 +70,7 @@ class Session:
 
     def look_at_frame(self, frame: int) -> None:
         """The same box of another frame; raises UsageError if there is none of that number."""
-        (planned,) = plan_fields(self.source, LookOptions(frame=frame))
+        planned, *_ = plan_fields(self.source, LookOptions(frame=frame))
         self.look_at(replace(self.field, frame=planned.frame))
 
     def open_with_window(self, window: str) -> None:

@@ -70,8 +70,7 @@ def plan_looks(
     check_looking(looking)
     if source.kind == "slide":
         if looking.frame is not None:
-            _check_frame(source, looking.frame)
-            return LookPlan([Field(0, "whole", looking.frame, Box(0, 0, *source.size_wh))])
+            _check_frame(source, looking.frame)  # a slide has one, and is looked at as it would be without
         from dragonfly_cli.fields.slide_plan import plan_slide
 
         return plan_slide(source, looking, canvas_wh)
@@ -92,11 +91,13 @@ def displayed_field(source: Source, looking: LookOptions, canvas_wh: tuple[int, 
 
     Raises what ``plan_looks`` does.
     """
-    if source.kind != "slide" or looking.frame is not None:
+    if source.kind != "slide":
         return plan_looks(source, looking, canvas_wh).fields[0]
     from dragonfly_cli.fields.slide_plan import named_part
 
     check_looking(looking)
+    if looking.frame is not None:
+        _check_frame(source, looking.frame)
     return Field(0, "whole", 0, named_part(source, looking, canvas_wh))
 
 
