@@ -1,17 +1,18 @@
 """How a folder run compares with what it is made of, as ratios of things run side by side on this machine.
 
-    python benchmarks/batch.py asks     [--images 64]     a batch beside single asks, in one process and in one each
+    python benchmarks/batch.py asks     [--images 64] [--questions 1]
+                                                          a batch beside single asks, in one process and in one each
     python benchmarks/batch.py stages   [--images 64]     a batch beside its slowest stage alone
     python benchmarks/batch.py many     [--images 10000]  time per file and memory beside those of a tenth of the files
     python benchmarks/batch.py resume   [--images 10000]  taking up a finished run beside taking up one of one file
     python benchmarks/batch.py workers  [--images 64]     two processes, and two Ray actors, beside one; all warm
     python benchmarks/batch.py evidence [--images 64]     a batch that draws where it looked beside one that does not
 
-The built-in model, or another one (``--model``, ``tiny`` for the smallest there is), answers one yes/no question about
-synthetic pictures of mixed size; in ``many`` they are small, and in ``resume`` unreadable, so that a finished table of
-any length is quickly made. The smaller the network, the more of the time is the program's own. ``many`` also tells time
-on the processor, which other programs do not count into. Targets: at least 2 and 20; at most 1.15; within 5 % and flat;
-below 2 s; at least 1.7.
+The built-in model, or another one (``--model``, ``tiny`` for the smallest there is), answers one yes/no question, or in
+``asks`` as many as are asked for, about synthetic pictures of mixed size; in ``many`` they are small, and in ``resume``
+unreadable, so that a finished table of any length is quickly made. The smaller the network, the more of the time is the
+program's own. ``many`` also tells time on the processor, which other programs do not count into. Targets: at least 2
+and 20; at most 1.15; within 5 % and flat; below 2 s; at least 1.7.
 """
 
 import argparse
@@ -37,6 +38,7 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "models")]  # measure this checkout, whatever is installed
 
 QUESTION = "Is there a tumour?"
+QUESTIONS = (QUESTION, *(f"Is there {finding}?" for finding in ("necrosis", "a fracture", "an effusion", "fibrosis")))
 MIXED_WH = ((320, 240), (640, 480), (1024, 768), (1600, 1200), (2048, 1536))
 SMALL_WH = ((64, 48),)
 WARM_UP = 4
@@ -79,7 +81,9 @@ def in_process(arguments: list[str]) -> None:
 
     from dragonfly_cli.main import app
 
-    CliRunner().invoke(app, arguments, catch_exceptions=False)
+    code = CliRunner().invoke(app, arguments, catch_exceptions=False).exit_code
+    if code:
+        raise SystemExit(f"dragonfly {' '.join(arguments)} ended with {code}")
 
 
 def in_own_process(arguments: list[str]) -> tuple[float, float, int]:
@@ -101,20 +105,24 @@ def seconds(work: Callable[..., object], *arguments: object) -> float:
     return time.perf_counter() - started
 
 
-def batch(source: Path, output: Path, model: str) -> list[str]:
-    return command("batch", source, "-q", QUESTION, "-o", output, "-m", model, "--device", "cpu")
+def batch(source: Path, output: Path, model: str, questions: tuple[str, ...] = (QUESTION,)) -> list[str]:
+    asked = [word for question in questions for word in ("-q", question)]
+    return command("batch", source, *asked, "-o", output, "-m", model, "--device", "cpu")
 
 
-def compare_asks(folder: Path, count: int, model: str) -> None:
+def compare_asks(folder: Path, count: int, model: str, questions: int = 1) -> None:
+    """Of several questions the batch reads and encodes an image once, a single ask for each."""
     images = write_images(folder / "images", count, MIXED_WH)
-    asks = [command("ask", image, QUESTION, "-m", model, "--device", "cpu") for image in images]
+    asked = QUESTIONS[:questions]
+    asks = [command("ask", image, each, "-m", model, "--device", "cpu") for image in images for each in asked]
     in_process(asks[0])  # imports
-    together = seconds(in_process, batch(folder / "images", folder / "answers.csv", model))
+    together = seconds(in_process, batch(folder / "images", folder / "answers.csv", model, asked))
     singly = sum(seconds(in_process, ask) for ask in asks)
-    some = asks[:: max(1, count // 5)][:5]
+    some = asks[:: max(1, len(asks) // 5)][:5]
     each = statistics.median(in_own_process(ask)[0] for ask in some)
-    print(f"batch of {count}: {together:.1f} s; asks in one process {singly:.1f} s: {singly / together:.2f} times")
-    print(f"one process each, {each:.1f} s a file: {each * count / together:.1f} times")
+    print(f"batch of {count} images, questions of each {questions}: {together:.1f} s", end="; ")
+    print(f"asks in one process {singly:.1f} s: {singly / together:.2f} times")
+    print(f"one process each, {each:.1f} s an ask: {each * len(asks) / together:.1f} times")
 
 
 def worker_and_items(images: list[Path], model: str, evidence: Path | None = None) -> tuple[Any, list[Any]]:
@@ -263,8 +271,13 @@ def main() -> None:
     parser.add_argument("what", choices=tuple(COMPARISONS))
     parser.add_argument("--images", type=int)
     parser.add_argument("--model", default="demo")
+    parser.add_argument("--questions", type=int, default=1, choices=range(1, len(QUESTIONS) + 1))
     options = parser.parse_args()
     compare, usual = COMPARISONS[options.what]
+    if options.questions > 1:
+        if options.what != "asks":
+            parser.error(f"--questions is of asks alone, and this is {options.what}")
+        compare = partial(compare_asks, questions=options.questions)
     with tempfile.TemporaryDirectory() as folder:
         model = write_tiny_network(Path(folder, "tiny")) if options.model == "tiny" else options.model
         compare(Path(folder), options.images or usual, model)

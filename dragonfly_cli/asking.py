@@ -23,7 +23,7 @@ from dragonfly_cli.options import (
 )
 from dragonfly_cli.output.control_characters import harmless_rows
 from dragonfly_cli.output.evidence import check_evidence, write_evidence
-from dragonfly_cli.output.files import check_unread, storable, write_text
+from dragonfly_cli.output.files import check_unread, is_text, storable, write_text
 from dragonfly_cli.output.notices import DEMO_WARNING
 from dragonfly_cli.output.terminal import certainty, say, say_notices, show, where_it_looked
 from dragonfly_cli.readers import Source, open_source
@@ -49,6 +49,8 @@ def gather_questions(asked: list[str], file: Path | None, wanted: FormOptions = 
         raise UsageError("there is no question", 'write one after the image, in quotes: "Is there necrosis?"')
     if not all(text.strip() for text in texts):
         raise UsageError("a question is empty", "write it in quotes")
+    if not all(map(is_text, texts)):
+        raise UsageError("a question has bytes in it that are not UTF-8", "write it anew")
     return [as_question(text, form, template.system if template else None) for text in texts]
 
 

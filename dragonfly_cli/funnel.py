@@ -4,6 +4,7 @@ It behaves the same in the shell and under a test runner. A traceback is shown w
 text of an unexpected exception could hold something that was read from a patient's file.
 """
 
+import errno
 import os
 import sys
 import traceback
@@ -18,6 +19,8 @@ from typer.core import TyperGroup
 from dragonfly_cli.errors import DragonflyError
 from dragonfly_cli.options import DEBUG_KEY
 from dragonfly_cli.output.control_characters import harmless
+
+_SHOWN_LETTERS = 40  # of a path that is none
 
 # Typer has used its own copy of click since 0.26, so its usage error is reached through the name that stayed.
 _WrongUsage: Any = typer.BadParameter.__base__
@@ -43,6 +46,10 @@ class ErrorFunnel(TyperGroup):
         except (typer.Exit, typer.Abort, KeyboardInterrupt, _WrongUsage):  # of the last, only the help page is left
             raise
         except Exception as error:
+            if getattr(error, "errno", None) == errno.ENAMETOOLONG:  # a question, say, where a path belongs
+                name = str(getattr(error, "filename", ""))[:_SHOWN_LETTERS]
+                _show(ctx, f"{name}... is too long for the name of a file", "check the order of the arguments")
+                raise typer.Exit(2) from error
             last = traceback.extract_tb(error.__traceback__)[-1]
             where = f"{Path(last.filename).name}, line {last.lineno}"
             _show(

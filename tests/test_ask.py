@@ -189,6 +189,7 @@ def test_no_patient_tag_gets_out(tmp_path: Path) -> None:
         (["--frame", "3"], 2, ["--frame 3", "1 frame"]),
         (["--question", "why " * 3000], 2, ["too long", "1023"]),
         (["--question", "  "], 2, ["empty"]),
+        (["--question", "Is it \udcff?"], 2, ["UTF-8"]),
         (["--questions", "nowhere.txt"], 3, ["nowhere.txt"]),
         (["--temperature", "-1"], 2, ["--temperature"]),
         (["--no-such-option"], 2, ["--no-such-option"]),

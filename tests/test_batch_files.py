@@ -1,16 +1,33 @@
 """The files of a run: whatever a kill leaves of them, exactly the whole rows are taken up again."""
 
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
 import pytest
+from batch_runs import TINY
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from make_files import write_png
+from run_dragonfly import dragonfly
 
 from dragonfly_cli.batch.progress import Progress, duration
 from dragonfly_cli.batch.result import Result, key_of
 from dragonfly_cli.batch.row_file import CsvRows, JsonRows, RowFile
 
+WRITES_HALF = """
+import sys
+from pathlib import Path
+from dragonfly_cli.output.files import write_whole
+
+def write(part):
+    part.write_text("half")
+    print("halfway", flush=True)
+    sys.stdin.readline()
+
+write_whole(Path(sys.argv[1]), write)
+"""
 CELLS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=12)
 RESULTS = st.builds(
     lambda image, question, options, error: Result(key_of(image, question, options), None, 4, error),
@@ -83,3 +100,39 @@ def test_progress_is_told_in_plain_words() -> None:
     progress.advance(failed=True)
     assert progress.line().startswith("images: 2 of 10, ")
     assert progress.line().endswith(" left, failed: 1")
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next_and_nothing_else_is(tmp_path: Path) -> None:
+    def hidden() -> set[str]:
+        return {path.name for path in tmp_path.iterdir() if path.name.startswith(".")}
+
+    def left_by_a_kill(path: Path) -> str:
+        before = hidden()
+        process = writing_half(path)
+        process.kill()
+        process.communicate()
+        (left,) = hidden() - before
+        return left
+
+    image, foreign = write_png(tmp_path / "a.png"), ".run-abcdefgh.json"
+    (tmp_path / foreign).write_text("of somebody else")
+    left, other = left_by_a_kill(tmp_path / "run.json"), left_by_a_kill(tmp_path / "other.json")
+    alive = writing_half(tmp_path / "run.json")
+    (at_work,) = hidden() - {left, other, foreign}
+
+    assert dragonfly("batch", image, "-q", "Is it?", "-m", TINY, "-o", tmp_path / "answers.csv").code == 0
+    assert left not in hidden()
+    assert hidden() >= {other, at_work, foreign}
+    alive.communicate("go on\n")
+    assert alive.returncode == 0
+    assert (tmp_path / "run.json").read_text() == "half"  # it was moved there whole, by the last one to finish
+    assert at_work not in hidden()
+
+
+def writing_half(path: Path) -> "subprocess.Popen[str]":
+    """A process that stands in the middle of writing ``path``."""
+    command = [sys.executable, "-c", WRITES_HALF, str(path)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "halfway\n"
+    return process

@@ -133,6 +133,12 @@ def test_a_full_disk_is_told_and_made_good_later(undisturbed: Undisturbed, tmp_p
     assert undisturbed.equals(table)
 
 
+def test_a_disk_without_any_room_is_left_as_it_was(undisturbed: Undisturbed, tmp_path: Path) -> None:
+    with files_limited_to(0):
+        expect_error(undisturbed.again(tmp_path / "answers.csv"), 7, "answers.csv")
+    assert [path.name for path in tmp_path.iterdir()] == [".answers.csv.lock"]
+
+
 def test_a_folder_that_may_not_be_written_to(undisturbed: Undisturbed) -> None:
     with tempfile.TemporaryDirectory() as closed:
         Path(closed).chmod(0o555)

@@ -125,16 +125,38 @@ def test_what_is_wrong_with_a_manifest_is_told_before_anything_runs(study: Path,
 
     def told(text: str, code: int, *words: str) -> None:
         manifest.write_text(text)
-        expect_error(dragonfly("batch", manifest, *QUESTIONS, "-o", output), code, "list.csv", *words)
+        outcome = dragonfly("batch", manifest, *QUESTIONS, "-o", output)
+        expect_error(outcome, code, "list.csv", *words)
+        assert "Secret" not in outcome.stderr
 
     told("image,frame\nstudy/film.dcm,third\n", 2, "row 1", "--frame", "third")
     told("image,frame\nstudy/film.dcm,-1\n", 2, "row 1", "--frame")
     told("picture\nstudy/film.dcm\n", 4, "row 1", "no image")
+    told("study/000.png,Secret^Name\nstudy/001.png,Other^Name\n", 4, "row 1", "no image")
     told("image,row_options\nstudy/film.dcm,colour=red\n", 2, "row 1", "colour=red")
     told('image,question\n"study/film', 4, "list.csv")
+    told("image,question\nstudy/000.png,Is it red, or blue?\n", 4, "row 1", "more cells")
+    told("image,question\nstudy/000.png,' '\nstudy/000.png, \n", 2, "row 2", "empty")
+    told('image,row_options\nstudy/film.dcm,"frame=\'1"\n', 2, "row 1", "row_options")
+    told("image\nstudy/0\x0000.png\n", 4, "row 1", "zero byte")
     assert not output.exists()
+    manifest.write_text("image\nstudy/\xfcn.png\n", encoding="latin-1")
+    expect_error(dragonfly("batch", manifest, *QUESTIONS, "-o", output), 4, "list.csv", "UTF-8")
+    (tmp_path / "list.jsonl").write_text('{"image": "study/000.png"}\n\n["study/000.png"]\n')
+    expect_error(dragonfly("batch", tmp_path / "list.jsonl", *QUESTIONS, "-o", output), 4, "list.jsonl, row 2", "JSON")
     (tmp_path / "list.parquet").write_text("not parquet")
     expect_error(dragonfly("batch", tmp_path / "list.parquet", *QUESTIONS, "-o", output), 4, "list.parquet")
+
+
+def test_a_manifest_may_be_as_other_programs_write_it(study: Path) -> None:
+    """Empty rows at the end, a mark in front of JSON, numbers of a column with gaps."""
+    manifest = study.parent / "list.csv"
+    manifest.write_text("\ufeffimage,frame\r\n\r\nstudy/film.dcm,1,,\r\n,\r\n", encoding="utf-8", newline="")
+    assert [item.row_options for item in found(manifest)] == ["frame=1"]
+    json_lines = study.parent / "list.jsonl"
+    lines = ({"image": "study/film.dcm", "frame": frame} for frame in (1.0, float("nan"), 0.0))
+    json_lines.write_text("\ufeff" + "\r\n".join(map(json.dumps, lines)), encoding="utf-8")
+    assert [item.row_options for item in found(json_lines)] == ["frame=1", "", "frame=0"]
 
 
 def test_a_name_that_means_two_files_is_refused(study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,6 +187,26 @@ def test_rows_of_a_manifest_are_answered_as_it_says_and_its_failures_are_the_nex
     (row,) = rows_of(tmp_path / "more" / "answers.csv")
     assert (row["image"], row["question"]) == (str(study / "film.dcm"), "Is it?")
     assert (row["row_options"], row["error_code"]) == ("frame=7", "2")
+
+
+def test_a_name_of_two_lines_is_told_in_one(tmp_path: Path) -> None:
+    (tmp_path / "a\nerror: b.png").write_text("broken")
+    (tmp_path / "gone.png").symlink_to("nowhere")
+    outcome = dragonfly("batch", tmp_path, "-q", "Is it?", "-m", TINY, "-o", tmp_path / "answers.csv")
+    assert outcome.code == 8
+    assert [row["error_code"] for row in rows_of(tmp_path / "answers.csv")] == ["4", "3"]
+    assert sum(line.startswith("error: ") for line in outcome.stderr.splitlines()) == 2
+
+
+def test_a_line_that_is_no_path_fails_alone(study: Path, tmp_path: Path) -> None:
+    lines = f"{study}/000.png\n{'Is there a tumour? ' * 20}\n{study}/001.png\n"
+    (tmp_path / "list.csv").write_text("image\n" + lines)
+    for source, stdin in ((tmp_path / "list.csv", None), ("-", lines)):
+        output = tmp_path / f"{Path(source).stem}.csv"
+        output = output.with_stem(f"answers{output.stem}")
+        outcome = dragonfly("batch", source, "-q", "Is it?", "-m", TINY, "-o", output, stdin=stdin)
+        assert outcome.code == 8
+        assert [row["error_code"] for row in rows_of(output)] == ["", "4", ""]
 
 
 def test_a_dry_run_tells_what_would_run_and_writes_nothing(study: Path, tmp_path: Path) -> None:
@@ -201,18 +243,48 @@ def test_zips_in_a_folder_count_if_they_hold_dicom_or_cannot_be_looked_into(stud
         "two.zip": {f"{uid}/{number}": slice_of(tmp_path, uid, number) for uid in ("1.2", "1.3") for number in (1, 2)},
     }
     for name, members in contents.items():
-        with zipfile.ZipFile(folder / name, "w") as archive:
-            for member, content in members.items():
-                archive.writestr(member, content)
+        write_zip(folder / name, members)
     (folder / "torn.zip").write_bytes((folder / "film.zip").read_bytes()[:-30])
     assert dragonfly("batch", folder, "-q", "Is it?", "-m", TINY, "-o", tmp_path / "a.csv").code == 8
     rows = [(row["image"].removeprefix(f"{folder}/"), row["error_code"]) for row in rows_of(tmp_path / "a.csv")]
     assert rows == [("film.zip", ""), ("torn.zip", "4"), ("two.zip#1", ""), ("two.zip#2", "")]
 
 
+def test_what_lies_unpacked_beside_its_zip_is_asked_about_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By what the files are, not by their names: copies elsewhere count, other versions of them do not."""
+    unpacked = tmp_path / "studies" / "b"
+    unpacked.mkdir(parents=True)
+    members = {f"{number}": slice_of(tmp_path, "1.2", number) for number in (1, 2)}
+    for name, content in members.items():
+        (unpacked / f"IM{name}.dcm").write_bytes(content)
+    (tmp_path / "studies" / "film.dcm").write_bytes(slice_of(tmp_path, "1.3", 7))
+    write_zip(tmp_path / "studies" / "a.zip", members)
+    write_zip(tmp_path / "studies" / "film.zip", {"deep/er/film": (tmp_path / "studies" / "film.dcm").read_bytes()})
+    write_zip(tmp_path / "studies" / "b.zip", members | {"3": slice_of(tmp_path, "1.2", 3)})
+    write_zip(tmp_path / "studies" / "changed.zip", {"1": members["1"] + bytes(2), "2": members["2"]})
+
+    for sources in ([tmp_path / "studies"], [tmp_path / "studies" / "*"]):
+        assert names(found(*sources)) == ["b", "b.zip", "changed.zip", "film.dcm"]
+        told = capsys.readouterr().err
+        assert told.startswith("note: ") and told.count("\n") == 1
+        assert "a.zip, " in told and "film.zip" in told and "once" in told
+        assert "b.zip" not in told and "1.2" not in told and "SECRET" not in told
+    (tmp_path / "list.csv").write_text("image\nstudies/a.zip\nstudies/b\n")  # somebody wants both
+    assert names(found(tmp_path / "list.csv")) == ["a.zip", "b"]
+
+
+def write_zip(path: Path, members: dict[str, bytes]) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        for member, content in members.items():
+            archive.writestr(member, content)
+
+
 def slice_of(folder: Path, uid: str, number: int) -> bytes:
     pixels = np.full((20, 20), 10 * number, np.uint8)
     place = {"SeriesInstanceUID": uid, "ImagePositionPatient": [0, 0, number], "InstanceNumber": number}
+    place["SOPInstanceUID"] = f"{uid}.{number}"
     return write_dicom(folder / "slice", pixels, **place, ImageOrientationPatient=[1, 0, 0, 0, 1, 0]).read_bytes()
 
 

@@ -110,6 +110,19 @@ def test_merged_shards_are_the_table_of_one_run(study: Path, alone: Path, shards
 
 
 @pytest.mark.slow
+def test_shards_may_be_parquet(study: Path, tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    parts = [tmp_path / f"part{number}.parquet" for number in (1, 2)]
+    for number, part in enumerate(parts, start=1):
+        dragonfly("batch", study, "-q", "Is it?", "-m", TINY, "-o", part, "--limit", "3", "--shard", f"{number}/2")
+    assert dragonfly("merge", *parts, "-o", tmp_path / "whole.parquet").code == 8
+    rows = parquet.read_table(tmp_path / "whole.parquet").to_pylist()
+    assert [Path(row["image"]).name for row in rows] == ["000.png", "001-broken.svs", "001.png"]
+    (tmp_path / "part2.csv").unlink()
+    expect_error(dragonfly("merge", *parts, "-o", tmp_path / "x.parquet"), 3, "part2.csv")
+
+
+@pytest.mark.slow
 def test_what_cannot_be_merged_is_told_and_nothing_is_written(
     study: Path, alone: Path, shards: list[Path], tmp_path: Path
 ) -> None:
@@ -138,6 +151,12 @@ def test_what_cannot_be_merged_is_told_and_nothing_is_written(
     lines = second.with_suffix(".jsonl").read_bytes().splitlines(keepends=True)
     copied.with_suffix(".jsonl").write_bytes(b"".join(lines[:-1]))
     expect_error(dragonfly("merge", first, copied, third, *with_records), 4, "part2.jsonl", "other rows")
+    rows = second.read_bytes().splitlines(keepends=True)
+    for cut in (b"".join(rows)[:-20], b"".join(rows[:-1]), rows[0], b""):  # copied before it was whole
+        copied.write_bytes(cut)
+        expect_error(dragonfly("merge", first, copied, third, *output), 4, "part2.csv")
+    copied.write_bytes(b"".join(rows) + b"of something else\n")
+    expect_error(dragonfly("merge", first, copied, third, *output), 4, "part2.csv", "not a table")
     assert not list(tmp_path.glob("x.*"))
 
 

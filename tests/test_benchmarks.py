@@ -65,6 +65,15 @@ def test_the_batch_benchmark_s_comparisons_work(what: str) -> None:
 
 
 @pytest.mark.slow
+def test_a_batch_is_compared_with_asking_each_question_by_itself() -> None:
+    """One of the asks starts a process of its own for each question, which is why there is one image."""
+    lines = run("batch.py", "asks", "--images", "1", "--questions", "2", "--model", "tiny").splitlines()
+    assert lines[0].startswith("batch of 1 images, questions of each 2: ")
+    assert "; asks in one process " in lines[0]
+    assert lines[1].startswith("one process each, ")
+
+
+@pytest.mark.slow
 def test_a_second_question_costs_little() -> None:
     """Both are measured in turn on the same machine, and the target has room: 0.15, where 0.03 is usual."""
     ratio = float(run("questions.py", "--rounds", "3").split("ratio ")[1])

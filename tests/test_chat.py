@@ -119,6 +119,7 @@ def test_what_goes_wrong_is_told_and_the_conversation_goes_on(photo: Path) -> No
         assert error.startswith("error: ") and word in error
         assert hint.startswith("hint: ")
     assert rest[0].startswith("/region X,Y,W,H")
+    assert len(rest) > 5 and all(line.startswith("/") for line in rest[:-1])
 
 
 def test_a_conversation_that_is_too_long_can_begin_anew(photo: Path) -> None:

@@ -3,13 +3,16 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from demo_training import facts
 from demo_training.dataset import ImageRow, vqa_split
+from demo_training.facts import BENIGN, MALIGNANT
 from demo_training.focus_map import FocusMap
-from demo_training.labels import COLUMNS, KINDS
-from demo_training.projector import disease_direction, first_projector
-from demo_training.questions import SEEN, UNSEEN, questions_about
+from demo_training.labels import COLUMNS, OUTPUTS, targets
+from demo_training.projector import make_projector
+from demo_training.questions import SEEN, UNSEEN, questions_about, telling_question
+from demo_training.variants import Mosaics, counterparts
 from dragonfly_med.modeling import rank_and_keep
 
 LABELS = sorted(facts.EVERYTHING | facts.VQA)
@@ -92,13 +95,35 @@ def test_a_part_of_generated_tissue_is_labelled_by_what_is_in_it(tmp_path):
 
 def test_the_projector_makes_zoom_in_selection_look_for_disease():
     torch.manual_seed(0)
-    labels = ["colon_benign", "colon_adenocarcinoma"] * 40
-    features = torch.randn(80, 29, 50, 256)
-    features[1::2] += torch.randn(256) * 0.3  # disease, the same in every crop
-    student = {name: torch.randn(len(COLUMNS) + len(KINDS), 256) for name in ("head.weight", "mean_head.weight")}
-    disease = disease_direction(features[:, 1:5], labels)
-    weight, bias = first_projector(student, features[:20], disease, 192)
-    field = features[0].clone()
-    field[5 + 16] = features[1, 5 + 16]  # one sick crop among well ones
+    student = {name: torch.randn(OUTPUTS, 256) for name in ("head.weight", "mean_head.weight")}
+    disease = student["mean_head.weight"][-1] / 256**0.5
+    sick = torch.rand(80, 29) < 0.5
+    features = torch.randn(80, 29, 50, 256) + torch.where(sick, 0.5, -0.5)[:, :, None, None] * disease
+    weight, bias = make_projector(student, features[:20], 192)
+    field = features[~sick[:, 1:5].any(1)][0]  # what is sick is not seen in the middle crops
+    field[5:] = features[~sick][:24]
+    field[5 + 16] = features[sick][0]
     assert 16 in rank_and_keep((field @ weight.T + bias)[None])[0].tolist()
     assert 16 not in rank_and_keep((field @ weight.T + bias - 2 * (bias > 1) * bias)[None])[0].tolist()
+
+
+def test_disease_is_learnt_from_what_a_label_says_of_it_alone():
+    known = targets(["oral", "oral", "mednist"], ["oral_normal", "oral_squamous_cell_carcinoma", "hand_xray"])[:, -1]
+    assert known[0] < 0.1 and known[1] > 0.9 and known[2].isnan()
+
+
+def test_a_mosaic_is_labelled_by_its_odd_tile_and_asked_about_it(tmp_path):
+    rows = []
+    for number, label in enumerate(sorted(BENIGN | MALIGNANT)):
+        colour = (40, 200, 40) if label in BENIGN else (200, 40, 40)
+        Image.new("RGB", (64, 64), colour).save(tmp_path / f"{number}.png")
+        rows.append(ImageRow(f"{number}.png", "oral", label, "train", label))
+    mosaics = Mosaics(tmp_path, rows, np.random.default_rng(0))
+    for draw in (mosaics.draw, mosaics.draw_cut) * 20:
+        field, row = draw()
+        red = (np.asarray(field)[..., 0] > 100).mean()
+        if row.label in ("necrotic_tumour", "viable_tumour"):
+            continue  # their surroundings may be red too
+        assert (red > 0.01) == (row.label in MALIGNANT) and red < 0.3
+        asked = telling_question(row, counterparts(row.label), SEEN, mosaics.rng)
+        assert asked.answer in ("Yes", "No")

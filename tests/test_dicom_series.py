@@ -239,6 +239,17 @@ def test_broken_and_empty_archives_are_refused(tmp_path: Path, content: bytes) -
     expect_error(dragonfly("info", tmp_path / "a.zip"), 4, "a.zip")
 
 
+def test_a_zip_whose_packed_bytes_are_damaged_is_refused(study: Path) -> None:
+    archive = packed(study, "zip")
+    content = bytearray(archive.read_bytes())
+    with zipfile.ZipFile(archive) as reader:
+        member = reader.infolist()[-1]
+    start = member.header_offset + 30 + len(member.filename)
+    content[start : start + 30] = b"\xff" * 30
+    archive.write_bytes(content)
+    expect_error(dragonfly("info", archive), 4, archive.name, "damaged")
+
+
 def test_a_locked_zip_is_refused(study: Path) -> None:
     archive = packed(study, "zip")
     content = bytearray(archive.read_bytes())

@@ -1,6 +1,7 @@
 """``dragonfly finetune`` as a user meets it: rows and pictures made here, the real command, and what it leaves."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from batch_runs import files_limited_to
 from make_checkpoints import GOLDEN
 from make_files import write_dicom
 from PIL import Image
@@ -261,6 +263,10 @@ BAD_ROWS = [
     ({"image": "0.png", "conversations": [{"from": "human", "value": "a"}]}, "no answer"),
     ({"image": "0.png", "conversations": "free text"}, "Llama 3"),
     ({"image": "gone.png", "question": "a", "answer": "b"}, "gone.png"),
+    ({"image": "0.png", "question": "a", "answer": float("nan")}, "answer is no text"),
+    ({"image": "0.png", "question": "half a smile \ud83d", "answer": "b"}, "half a character"),
+    ({"image": "0.png\0", "question": "a", "answer": "b"}, "zero byte"),
+    ({"image": "0" * 300, "question": "a", "answer": "b"}, "too long"),
 ]
 
 
@@ -309,8 +315,20 @@ def test_a_leak_between_the_splits_is_refused_without_quoting_it(folder: Path, t
     assert not (tmp_path / "out").exists()
 
 
+def test_gaps_in_a_table_of_numbers_are_no_group_and_no_frame(folder: Path) -> None:
+    nan = float("nan")
+    rows = [taught(0, split="train", patient=nan, frame=nan), taught(1, split="val", patient=nan, frame=0.0)]
+    data = read_data(write_rows(folder / "gaps.jsonl", rows))
+    assert not data.bad
+    assert [row.picture.frame for row in data.rows] == [None, 0]
+    assert len(split_rows(data.path, data.rows, 0.1, 0).held_out) == 1
+
+
 def test_a_picture_on_both_sides_is_a_leak(folder: Path, tmp_path: Path) -> None:
     rows = [taught(0, split="train"), {**taught(1, split="val"), "image": "./0.png"}]
+    expect_error(finetune(write_rows(folder / "twice.jsonl", rows), tmp_path / "out"), 4, "column image", "row 2")
+    shutil.copy(folder / "0.png", folder / "copy.png")
+    rows[1]["image"] = "copy.png"
     expect_error(finetune(write_rows(folder / "twice.jsonl", rows), tmp_path / "out"), 4, "column image", "row 2")
 
 
@@ -371,8 +389,43 @@ def test_bad_options_are_told_before_any_file_is_opened(
 def test_bad_places(folder: Path, tmp_path: Path) -> None:
     expect_error(finetune(folder / "gone.jsonl", tmp_path / "out"), 3, "gone.jsonl")
     expect_error(finetune(folder / "rows.jsonl", folder), 7, "in use for something else")
+    (tmp_path / "others" / "work").mkdir(parents=True)
+    expect_error(finetune(folder / "rows.jsonl", tmp_path / "others"), 7, "in use for something else")
     expect_error(finetune(folder / "rows.jsonl", tmp_path / "no" / "out"), 7, "there is no folder")
     expect_error(finetune(write_rows(folder / "empty.jsonl", []), tmp_path / "out"), 4, "no row to learn from")
+    (folder / "table.csv").write_text("image,question,answer\n0.png,a,b\n")
+    expect_error(finetune(folder / "table.csv", tmp_path / "out"), 4, "no row to learn from", "row 1: it is not an")
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_told_and_the_run_goes_on_later(folder: Path, tmp_path: Path) -> None:
+    """Where features, a checkpoint and the result are written: the libraries have errors of their own for it."""
+    output, arguments = tmp_path / "out", ("--steps", "2", "--save-every", "1")
+    output.mkdir()
+    (output / ".dragonfly-12345678-abcdefgh.part").touch()  # of one that was killed as it began
+    sizes = {2_000: False, 60_000: False, 300_000: True, 800_000: True}  # bytes, and whether a checkpoint fits
+    for size, has_checkpoint in sizes.items():
+        with files_limited_to(size):
+            expect_error(finetune(folder / "rows.jsonl", output, *arguments), 7, str(output))
+        assert any(output.glob("work/checkpoints/*/trainer_state.json")) == has_checkpoint
+        assert not (output / "config.json").exists()
+    assert finetune(folder / "rows.jsonl", output, *arguments).code == 0
+    assert not (output / "work").exists()
+
+
+@pytest.mark.slow
+def test_two_runs_in_one_folder_are_refused(folder: Path, tmp_path: Path) -> None:
+    second: list[Outcome] = []
+
+    def begin_it(module: torch.nn.Module, args: object) -> None:
+        hook.remove()
+        second.append(finetune(folder / "rows.jsonl", tmp_path / "out", "--steps", "1"))
+
+    hook = torch.nn.modules.module.register_module_forward_pre_hook(begin_it)
+    first = finetune(folder / "rows.jsonl", tmp_path / "out", "--steps", "1")
+    expect_error(second[0], 7, "out", "another run")
+    assert first.code == 0, first.stderr
+    assert not (tmp_path / "out" / "work").exists()
 
 
 # --- several processes

@@ -25,6 +25,15 @@ def test_a_bug_is_told_without_what_it_was_about(tmp_path: Path, broken_reader: 
     assert "Secret" not in outcome.stderr
 
 
+def test_what_is_too_long_for_a_file_name_is_no_bug(tmp_path: Path) -> None:
+    """A question in the place of the image, say."""
+    question = "Is there a tumour, or is there none? " * 10
+    photo = write_png(tmp_path / "photo.png")
+    expect_error(dragonfly("ask", question, photo), 4, "too long")
+    expect_error(dragonfly("ask", photo, "Is it?", "--model", question), 2, "too long")
+    expect_error(dragonfly("batch", photo, "-q", "Is it?", "-o", tmp_path / question), 2, "too long")
+
+
 def test_debug_shows_the_traceback(tmp_path: Path, broken_reader: None) -> None:
     outcome = dragonfly("info", write_png(tmp_path / "photo.png"), "--debug")
     assert outcome.code == 1

@@ -142,6 +142,21 @@ def test_a_folder_lists_what_is_or_should_be_an_image(tmp_path):
         list_images(tmp_path / "gone")
 
 
+def test_a_folder_lists_what_links_lead_to_once_and_those_that_lead_nowhere(tmp_path):
+    study, elsewhere = tmp_path / "study", tmp_path / "elsewhere"
+    (study / "z").mkdir(parents=True)
+    elsewhere.mkdir()
+    write_png(study / "z" / "a.png")
+    write_png(elsewhere / "b.png")
+    links = {"a": study / "z", "b": elsewhere, "c": elsewhere, "d.png": tmp_path / "gone", "e": tmp_path / "gone"}
+    for name, target in links.items():
+        (study / name).symlink_to(target)
+    (elsewhere / "back").symlink_to(study)
+    (study / "around").symlink_to("around")
+    listed = [str(path.relative_to(study)) for path in list_images(study)]
+    assert listed == ["b/b.png", "d.png", "z/a.png"]
+
+
 def test_a_picture_needs_neither_dicom_nor_slide_library(tmp_path):
     path = write_png(tmp_path / "a.png")
     code = (

@@ -14,7 +14,7 @@ from run_dragonfly import dragonfly, expect_error
 from dragonfly_cli.geometry import Box
 from dragonfly_cli.options import OpenOptions
 from dragonfly_cli.readers import open_source, pyramid, slide_tiff, slide_tiles
-from dragonfly_cli.readers.inputs import list_inputs
+from dragonfly_cli.readers.inputs import list_inputs, zipped_copies
 from dragonfly_cli.readers.slide_scale import scale_of
 
 APERIO_JPEG_2000 = 33005  # TIFF Compression
@@ -224,6 +224,17 @@ def test_a_folder_run_takes_a_dicom_slide_once(dicom_slide):
     (first,) = list_inputs(dicom_slide)
     assert first.name == str(dicom_slide / "level0.dcm")
     assert first.open(OpenOptions()).size_wh == (256, 256)
+
+
+def test_a_zip_of_a_slide_that_lies_unpacked_too_is_known_as_a_copy(dicom_slide, tmp_path):
+    with zipfile.ZipFile(tmp_path / "case.zip", "w") as archive:
+        for file in dicom_slide.iterdir():
+            archive.write(file, f"case/{file.name}")
+    assert zipped_copies(list_inputs(tmp_path)) == {tmp_path / "case.zip"}
+    (dicom_slide / "level1.dcm").rename(tmp_path / "level1.dcm")
+    assert zipped_copies(list_inputs(tmp_path)) == {tmp_path / "case.zip"}  # wherever it is now
+    (tmp_path / "level1.dcm").unlink()
+    assert zipped_copies(list_inputs(tmp_path)) == set()
 
 
 def test_a_zip_without_a_slide_is_told(tmp_path):

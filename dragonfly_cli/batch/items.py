@@ -27,9 +27,11 @@ from dragonfly_cli.errors import NoInputError, UsageError
 from dragonfly_cli.fields import arranged, spread
 from dragonfly_cli.option_groups import parsed_options
 from dragonfly_cli.options import Control, FormOptions, LookOptions, OpenOptions
-from dragonfly_cli.readers import Source, open_source
-from dragonfly_cli.readers.inputs import Input, list_inputs
+from dragonfly_cli.output.terminal import say
+from dragonfly_cli.readers import Source, exists, open_source
+from dragonfly_cli.readers.inputs import Input, list_inputs, zipped_copies
 
+_COPIES_NAMED = 5
 _SERIES_NUMBER = re.compile(r"#\d+$")
 STDIN = Path("-")
 
@@ -90,13 +92,14 @@ class Shard:
 def find_items(sources: list[Path], questions: list[Question], options: BatchOptions) -> list[Item]:
     """Every image below the sources, each once, with its questions; a manifest may set its own.
 
-    An image with other row options is another item; a question asked twice of the same item is asked once.
+    An image with other row options is another item; a question asked twice of the same item is asked once. A zip whose
+    pictures lie unpacked among the others is left out, which is told.
     Raises NoInputError where there is no image, and what reading a manifest raises.
     """
     asked: dict[tuple[str, str], dict[str | None, Question]] = {}
     first: dict[tuple[str, str], Item] = {}
     like = Item(_NOTHING, tuple(questions), options.opening, options.looking, "", options.answering.control)
-    for item in _all_items(sources, like, options.form):
+    for item in _without_copies(list(_all_items(sources, like, options.form))):
         first.setdefault(item.place, item)
         asked.setdefault(item.place, {}).update({question.text: question for question in item.questions})
     if not first:
@@ -129,9 +132,8 @@ def shard_of(items: list[Item], shard: Shard) -> list[Item]:
     return items[shard.index :: shard.count]
 
 
-def digest(items: list[Item]) -> str:
+def digest(keys: Iterable[Key]) -> str:
     """A hash of what is asked of what, in which order: shards of one run have it in common."""
-    keys = [key for item in items for key in item.keys]
     return hashlib.sha256("\n".join("\t".join(key) for key in keys).encode()).hexdigest()
 
 
@@ -162,15 +164,23 @@ def _all_items(sources: list[Path], like: Item, form: FormOptions) -> Iterator[I
     for source in sources:
         if source == STDIN:
             for named in _paths_on_stdin():  # one that is not there is to be reported, not to stop the others
-                yield from _items_below(named, like) if named.exists() else [replace(like, input=_alone(named))]
+                yield from _items_below(named, like) if exists(named) else [replace(like, input=_alone(named))]
         elif source.suffix.lower() in SUFFIXES and source.is_file():
             yield from (_of_row(row, like, form) for row in read_manifest(source))
         else:
             yield from _items_below(source, like)
 
 
+def _without_copies(items: list[Item]) -> list[Item]:
+    copies = zipped_copies(item.input for item in items)
+    if copies:
+        told = ", ".join(map(str, sorted(copies)[:_COPIES_NAMED])) + ", ..." * (len(copies) > _COPIES_NAMED)
+        say(f"note: zipped and unpacked among the images, and therefore asked about once: {told}")
+    return [item for item in items if copies.isdisjoint(item.input.files)]
+
+
 def _items_below(source: Path, like: Item) -> Iterator[Item]:
-    found = [source] if source.exists() else _matches(source)
+    found = [source] if exists(source) else _matches(source)
     for path in found:
         yield from (replace(like, input=each) for each in list_inputs(path))
 
@@ -190,11 +200,11 @@ def _paths_on_stdin() -> list[Path]:
 
 
 def _of_row(row: ManifestRow, like: Item, form: FormOptions) -> Item:
-    image = _named(row.image)
-    questions = like.questions if row.question is None else tuple(gather_questions([row.question], None, form))
-    if not row.options:
-        return replace(like, input=image, questions=questions)
+    image = replace(_named(row.image), files=())  # what a manifest names is asked about, copy or not
     try:
+        questions = like.questions if row.question is None else tuple(gather_questions([row.question], None, form))
+        if not row.options:
+            return replace(like, input=image, questions=questions)
         values = parsed_options(ROW_GROUPS, dict(sorted(row.options.items())))
         opening = replace(like.opening, **_members(like.opening, values))
         looking = replace(like.looking, **_members(like.looking, values))
@@ -206,8 +216,8 @@ def _of_row(row: ManifestRow, like: Item, form: FormOptions) -> Item:
 
 def _named(path: Path) -> Input:
     """The input that a table calls by this name: a file, a folder of slices, or ``PATH#N``, a path's N-th series."""
-    holder = path if path.exists() else Path(_SERIES_NUMBER.sub("", str(path)))
-    if holder.is_dir() or (holder != path and holder.exists()):
+    holder = path if exists(path) else Path(_SERIES_NUMBER.sub("", str(path)))
+    if exists(holder) and (holder.is_dir() or holder != path):
         return next((each for each in list_inputs(holder) if each.name == str(path)), _alone(path))
     return _alone(path)
 

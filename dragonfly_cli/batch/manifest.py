@@ -20,10 +20,12 @@ from dragonfly_cli.option_groups import option_names
 from dragonfly_cli.options import LookOptions, OpenOptions
 from dragonfly_cli.output.table import COLUMNS, unguarded
 from dragonfly_cli.output.terminal import say
+from dragonfly_cli.readers import exists
 
 ROW_GROUPS = (OpenOptions, LookOptions)
 SUFFIXES = frozenset((".csv", ".tsv", ".jsonl", ".ndjson", ".parquet"))
 
+_BEYOND = "cells beyond the header"
 _DELIMITERS = ",;\t"
 _ESCAPED_BYTE = re.compile(r"\\udc([89a-f][0-9a-f])")
 
@@ -39,47 +41,62 @@ class ManifestRow:
 
 
 def read_manifest(path: Path) -> list[ManifestRow]:
-    """All rows, in their order.
+    """All rows, in their order, but for those without a single filled cell.
 
     Raises:
         InputError: it cannot be read, has no column ``image`` or a row without one, or a name means two files.
-        UsageError: Parquet is not installed.
+        UsageError: Parquet is not installed, or ``row_options`` are none.
     """
     try:
         rows = list(_READERS.get(path.suffix.lower(), _csv_rows)(path))
+    except UnicodeDecodeError as error:
+        raise InputError(f"cannot read the manifest {path}: it is not UTF-8", "save it as UTF-8") from error
     except (OSError, ValueError, csv.Error) as error:
         why = getattr(error, "strerror", None) or "it is not what its suffix says"
         raise InputError(f"cannot read the manifest {path}: {why}", "check the file") from error
     options = option_names(ROW_GROUPS)
+    numbered = enumerate(rows, start=1)
+    taken = [_manifest_row(path, number, row, options) for number, row in numbered if any(row.values())]
     known = {"image", "question", *options, *COLUMNS}
     unknown = sorted({name for row in rows for name in row} - known)
-    if unknown:
+    if unknown:  # told only now, as they are no names of columns but somebody's where the header is missing
         say(f"note: {path}: columns that are not used: {', '.join(unknown)}")
-    return [_manifest_row(path, number, row, options) for number, row in enumerate(rows, start=1)]
+    return taken
 
 
 def _manifest_row(path: Path, number: int, row: Mapping[str, str], options: Mapping[str, str]) -> ManifestRow:
-    where = f"{path}, row {number}"
+    where = _where(path, number)
     if not row.get("image"):
         raise InputError(f"{where}: there is no image", "name the column with the paths `image`, and fill every row")
+    if "\0" in row["image"]:
+        raise InputError(f"{where}: the path has a zero byte in it", "write the manifest anew")
     own = dict(_taken_apart(row.get("row_options", ""), where, options))
     own |= {options[name]: text for name, text in row.items() if name in options and text}
     return ManifestRow(_found(row["image"], path, where), row.get("question") or None, own, where)
 
 
+def _where(path: Path, number: int) -> str:
+    return f"{path}, row {number}"
+
+
 def _taken_apart(row_options: str, where: str, options: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    for part in shlex.split(row_options):
+    hint = "write name=value, with the name of an option"
+    try:
+        parts = shlex.split(row_options)
+    except ValueError:
+        raise UsageError(f"{where}: row_options has a quote that does not end", hint) from None
+    for part in parts:
         name, equals, text = part.partition("=")
         if not equals or name not in options:
-            raise UsageError(f"{where}: row_options has {part}", "write name=value, with the name of an option")
+            raise UsageError(f"{where}: row_options has {part}", hint)
         yield options[name], text
 
 
 def _found(text: str, manifest: Path, where: str) -> Path:
     """The path as seen from the current folder, as a run writes it, or else from the manifest's."""
     image = Path(_ESCAPED_BYTE.sub(lambda match: chr(0xDC00 + int(match[1], 16)), text))
-    here, beside = image.exists(), manifest.parent / image
-    if image.is_absolute() or beside == image or not beside.exists():
+    here, beside = exists(image), manifest.parent / image
+    if image.is_absolute() or beside == image or not exists(beside):
         return image
     if here and not beside.samefile(image):
         raise InputError(
@@ -93,18 +110,21 @@ def _csv_rows(path: Path) -> Iterator[dict[str, str]]:
     with path.open(encoding="utf-8-sig", newline="") as file:
         header = file.readline()
         file.seek(0)
-        delimiter = max(_DELIMITERS, key=header.count)
-        for row in csv.DictReader(file, delimiter=delimiter, strict=True):
+        rows = csv.DictReader(file, delimiter=max(_DELIMITERS, key=header.count), restkey=_BEYOND, strict=True)
+        for number, row in enumerate(rows, start=1):
+            if any(row.pop(_BEYOND, ())):  # a comma in a question, say, of which half would be asked
+                raise InputError(f"{_where(path, number)}: it has more cells than the header", "put commas in quotes")
             yield _named((name, unguarded(cell)) for name, cell in row.items() if name and cell is not None)
 
 
 def _json_rows(path: Path) -> Iterator[dict[str, str]]:
-    with path.open(encoding="utf-8") as file:
-        for line in filter(str.strip, file):
-            row = json.loads(line)
-            if not isinstance(row, dict):
-                raise ValueError("a line is not an object")
-            yield _named((name, _as_text(value)) for name, value in row.items())
+    with path.open(encoding="utf-8-sig") as file:
+        for number, line in enumerate(filter(str.strip, file), start=1):
+            try:
+                cells = json.loads(line).items()
+            except (ValueError, AttributeError):
+                raise InputError(f"{_where(path, number)}: it is not a JSON object", "write one a line") from None
+            yield _named((name, _as_text(value)) for name, value in cells)
 
 
 def _parquet_rows(path: Path) -> Iterator[dict[str, str]]:
@@ -117,9 +137,14 @@ def _named(cells: Iterable[tuple[str, str]]) -> dict[str, str]:
 
 
 def _as_text(value: Any) -> str:
-    """As it would be written on the command line; a list is joined by commas, a box say."""
-    if value is None:
+    """As it would be written on the command line; a list is joined by commas, a box say.
+
+    A whole number may come as 2.0 and an empty cell as NaN, from tables of numbers with gaps.
+    """
+    if value is None or value != value:
         return ""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
     return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 

@@ -10,10 +10,10 @@ from itertools import groupby, zip_longest
 from pathlib import Path
 from typing import Any
 
-from dragonfly_cli.batch.items import Shard, read_shard
+from dragonfly_cli.batch.items import Shard, digest, read_shard
 from dragonfly_cli.batch.ledger import Ledger, Outputs, companions, differing_names, read_settings
 from dragonfly_cli.batch.options import TableOptions
-from dragonfly_cli.batch.result import Key
+from dragonfly_cli.batch.result import Key, Result
 from dragonfly_cli.batch.row_file import JsonRows, RowFile, RowFormat
 from dragonfly_cli.errors import InputError, NoInputError, OutputError, UsageError
 from dragonfly_cli.output.files import write_whole
@@ -36,17 +36,19 @@ def merge_parts(parts: list[Path], table: TableOptions) -> int:
 
     Raises:
         NoInputError: a part, or its records, are not there.
-        InputError: a part is no table of a shard, not finished, or of another run than the first.
+        InputError: a part is no table of a shard, not finished, of another run than the first, or has lost rows.
         UsageError: parts are missing, given twice, or in another format than the output.
         OutputError: an output is there already, or cannot be written.
     """
     outputs = Outputs.of(table)
     outputs.check()
-    shards = sorted((_part(path) for path in parts), key=lambda part: part.shard.index)
+    tables = [Outputs.of(TableOptions(path)).table for path in parts]  # of a Parquet file the CSV that it was made of
+    shards = sorted(map(_part, tables), key=lambda part: part.shard.index)
     _check_together(shards)
     for part in shards:
         if Outputs.of(TableOptions(part.path)).table_format is not outputs.table_format:
             raise UsageError(f"{part.path} and {outputs.table} are of different formats", "merge CSV with CSV")
+    _check_complete(shards, outputs.rows)
     whole = {name: value for name, value in shards[0].settings.items() if name not in _OF_SHARDS_ALONE}
     ledger = Ledger(outputs, whole | {"shard": None})
     with ledger.lock():
@@ -72,7 +74,7 @@ def _records_of(part: Part, rows: RowFormat) -> Path:
     records = part.path.parent / name
     if not records.is_file():
         raise NoInputError(f"no such file: {records}, the records of {part.path}", "put it beside its table")
-    if RowFile(records, JsonRows()).read() != RowFile(part.path, rows).read():
+    if _read(records, JsonRows())[1] != _read(part.path, rows)[1]:
         raise InputError(f"{records}: it has other rows than {part.path}", "run its shard again until it is finished")
     return records
 
@@ -109,11 +111,28 @@ def _check_together(parts: list[Part]) -> None:
         raise UsageError(f"the parts are shards {told}", f"give each of the {first.shard.count} once")
 
 
+def _check_complete(parts: list[Part], rows: RowFormat) -> None:
+    """A shard was finished when its ``run.json`` said so; its table may have been cut off since, in copying say."""
+    files = [_read(part.path, rows)[0] for part in parts]
+    if digest(key for key, _ in _in_turn(files)) != parts[0].settings.get("images_sha256"):
+        counts = ", ".join(f"{part.path} {len(list(file.rows()))}" for part, file in zip(parts, files, strict=True))
+        raise InputError(
+            f"the parts have not the rows of their run, but: {counts}",
+            "copy the tables again, or run the commands of their shards again, which ask for what is missing",
+        )
+
+
+def _read(path: Path, rows: RowFormat) -> tuple[RowFile, dict[Key, Result]]:
+    file = RowFile(path, rows)
+    try:
+        return file, file.read()
+    except OutputError:
+        raise InputError(f"{path}: it is not a table of this version of dragonfly", "copy it again") from None
+
+
 def _write_in_turn(parts: list[Path], rows: RowFormat, output: Path) -> list[Key]:
     """The rows of the first image of every part, then those of the second ...; returns their keys."""
-    files = [RowFile(part, rows) for part in parts]
-    for file in files:
-        file.read()
+    files = [_read(part, rows)[0] for part in parts]
     keys: list[Key] = []
 
     def write(path: Path) -> None:

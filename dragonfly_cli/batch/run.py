@@ -59,7 +59,8 @@ def run_batch(sources: list[Path], questions: list[Question], options: BatchOpti
     checkpoint = find_checkpoint(options.answering.model)
     settings = _settings(sources, questions, options, checkpoint)
     if shard.count > 1:
-        settings |= {"shard": str(shard), "images": len(every), "images_sha256": digest(every)}
+        keys = (key for item in every for key in item.keys)
+        settings |= {"shard": str(shard), "images": len(every), "images_sha256": digest(keys)}
     ledger = Ledger(outputs, settings, is_shard=shard.count > 1)
     ledger.refuse_other_run()
     job = Job(checkpoint, _asked(items), options.answering, evidence and evidence.absolute())

@@ -38,7 +38,7 @@ class RunLock:
         try:
             self._holder.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
         except OSError as error:
-            self._lock.release()
+            self.__exit__()
             raise unwritable(self._output, error) from error
         return self
 

@@ -59,11 +59,13 @@ def _take(session: "Session", line: str) -> None:
     """One line; whatever goes wrong with it, the conversation goes on."""
     try:
         if line.startswith("/"):
-            say(run_command(session, line))
+            for told in run_command(session, line).split("\n"):
+                say(told)
         elif line:
             _answer(session, line)
     except DragonflyError as error:
-        say(f"error: {' '.join(error.message.split())}\nhint: {error.hint}")
+        say(f"error: {error.message}")
+        say(f"hint: {error.hint}")
     except KeyboardInterrupt:
         show("\n")
         say("note: stopped; this question is not part of the conversation")

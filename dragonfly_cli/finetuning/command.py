@@ -3,8 +3,7 @@
 import hashlib
 import json
 import logging
-import os
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,12 +13,13 @@ from dragonfly_cli import __version__
 from dragonfly_cli.engine.checkpoints import Checkpoint, find_checkpoint
 from dragonfly_cli.errors import InputError, ModelError, UsageError
 from dragonfly_cli.finetuning.data_file import Data, read_data
-from dragonfly_cli.finetuning.folder import RunFolder
+from dragonfly_cli.finetuning.folder import RunFolder, is_first_process
 from dragonfly_cli.finetuning.options import RecipeName, TuneOptions
 from dragonfly_cli.finetuning.splits import split_rows
 from dragonfly_cli.options import OpenOptions
 from dragonfly_cli.output.notices import NOTICE
 from dragonfly_cli.output.terminal import say
+from dragonfly_cli.readers import exists
 from dragonfly_cli.readers.fingerprint import fingerprint, fingerprint_of_many
 
 SCHEMA_VERSION = 1
@@ -50,17 +50,17 @@ def finetune(data_file: Path, output: Path, tuning: TuneOptions, opening: OpenOp
     _tell(NOTICE)
     if earlier:
         _tell(f"continuing {output}")
-    folder.begin(record)
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # remarks on a CPU, which nobody can do anything about
-    from dragonfly_cli.finetuning.training import train_rows
+    with folder.at_work(record):
+        from dragonfly_cli.finetuning.training import train_rows
 
-    train_rows(folder, record, checkpoint, data, split, tuning, opening)
+        train_rows(folder, record, checkpoint, data, split, tuning, opening)
     _tell(f'written to {output}; ask it with: dragonfly ask IMAGE "..." --model {output}')
 
 
 def _tell(note: str) -> None:
     """Once, however many processes train."""
-    if os.environ.get("RANK", "0") == "0":
+    if is_first_process():
         say(f"note: {note}")
 
 
@@ -74,16 +74,21 @@ def _check_packages(recipe: RecipeName) -> None:
 
 
 def _data_hashes(data: Data) -> dict[str, Any]:
-    """Of the data file, and one of all pictures; rows whose file cannot be opened are moved to the bad ones."""
+    """Of the data file, and one of all pictures; rows whose file cannot be opened are moved to the bad ones.
+
+    The others are told their picture's.
+    """
     pictures: dict[Path, set[int]] = {}
     for row in data.rows:
         pictures.setdefault(row.picture.path, set()).add(row.number)
-    lines = []
+    hashes = {}
     for path, numbers in sorted(pictures.items()):
         try:
-            lines.append(f"{_hash_of(path)}  {path}\n")
+            hashes[path] = _hash_of(path)
         except InputError as error:
             data.leave_out(numbers, error.message)
+    data.rows = [replace(row, picture_hash=hashes[row.picture.path]) for row in data.rows]
+    lines = [f"{content}  {path}\n" for path, content in hashes.items()]
     return {
         "file": _hash_of(data.path),
         "images": len(lines),
@@ -92,7 +97,7 @@ def _data_hashes(data: Data) -> dict[str, Any]:
 
 
 def _hash_of(path: Path) -> str | None:
-    if path.is_dir():  # a DICOM series
+    if exists(path) and path.is_dir():  # a DICOM series
         hashes = fingerprint_of_many(sorted(file for file in path.rglob("*") if file.is_file()))
     else:
         hashes = fingerprint(path)

@@ -31,14 +31,17 @@ class Data:
 
     def refuse_too_many_bad(self, most: int) -> None:
         """Raises InputError when more than ``most`` rows are bad, or no row is left."""
+        named = "; ".join(self.bad_lines()[:_NAMED])
         if len(self.bad) > most:
-            named = "; ".join(self.bad_lines()[:_NAMED])
             raise InputError(
                 f"{self.path}: {len(self.bad)} rows cannot be used, and --max-errors is {most}: {named}",
                 "correct them, or give a larger --max-errors to leave them out",
             )
         if not self.rows:
-            raise InputError(f"{self.path}: there is no row to learn from", 'a row is {"image", "question", "answer"}')
+            why = f"; {named}" if named else ""
+            raise InputError(
+                f"{self.path}: there is no row to learn from{why}", 'a row is {"image", "question", "answer"}'
+            )
 
 
 def read_data(path: Path) -> Data:

@@ -5,13 +5,17 @@ training has not ended is no model.
 """
 
 import json
+import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from dragonfly_cli.errors import OutputError
-from dragonfly_cli.output.files import write_text
-from dragonfly_cli.store.folder import disk_errors
+from dragonfly_cli.output.files import is_part, write_text
 
 _RECORD, _CONFIG, _WORK = "training.json", "config.json", "work"
 
@@ -40,7 +44,7 @@ class RunFolder:
         """Raises OutputError if the folder cannot be made, or holds anything but a run; changes nothing."""
         if not self.path.parent.is_dir():
             raise OutputError(f"cannot write {self.path}: there is no folder {self.path.parent}", "make it first")
-        if self.path.exists() and not self._record.is_file() and (not self.path.is_dir() or any(self.path.iterdir())):
+        if self.path.exists() and not self._record.is_file() and (not self.path.is_dir() or self._holds_files()):
             raise OutputError(
                 f"cannot write {self.path}: it is in use for something else", "choose a new folder for --output"
             )
@@ -64,23 +68,46 @@ class RunFolder:
             )
         return record
 
-    def begin(self, record: dict[str, Any]) -> None:
-        with disk_errors(self.path):
+    @contextmanager
+    def at_work(self, record: dict[str, Any]) -> Iterator[None]:
+        """While a run goes on. Raises OutputError if another one goes on in the folder, or where the disk refuses."""
+        with _disk_errors(self.path):
+            self.path.mkdir(exist_ok=True)
+            self.write(record)  # before anything else, so that a kill does not make the folder a foreign one
             for folder in (self.checkpoints, self.features):
                 folder.mkdir(parents=True, exist_ok=True)
-        self.write(record)
+            with self._lock():
+                yield
+
+    def _holds_files(self) -> bool:
+        """Anything but a record that is being written by another process of this run, or was until a kill."""
+        return any(not is_part(file) for file in self.path.iterdir())
+
+    @contextmanager
+    def _lock(self) -> Iterator[None]:
+        """Of several processes of one run, the first one holds it."""
+        if not is_first_process():
+            yield
+            return
+        try:
+            with FileLock(self.path / _WORK / "lock", timeout=0):
+                yield
+        except Timeout:
+            raise OutputError(
+                f"cannot write {self.path}: another run is writing it",
+                "wait until it has finished, or choose a new folder for --output",
+            ) from None
 
     def write(self, record: dict[str, Any]) -> None:
         write_text(self._record, json.dumps(record, ensure_ascii=False, indent=2) + "\n")
 
     def publish(self) -> None:
         """Moves the finished checkpoint to its place; the work is left for ``clear``."""
-        with disk_errors(self.path):
-            for file in sorted(self.result.iterdir(), key=lambda file: file.name == _CONFIG):
-                place = self.path / file.name
-                if place.is_dir():  # an earlier call was interrupted just here
-                    shutil.rmtree(place)
-                file.replace(place)
+        for file in sorted(self.result.iterdir(), key=lambda file: file.name == _CONFIG):
+            place = self.path / file.name
+            if place.is_dir():  # an earlier call was interrupted just here
+                shutil.rmtree(place)
+            file.replace(place)
 
     def clear(self) -> None:
         """Removes what only a run that goes on needs."""
@@ -93,3 +120,28 @@ class RunFolder:
             self._record.unlink(missing_ok=True)
             if not any(self.path.iterdir()):
                 self.path.rmdir()
+
+
+def is_first_process() -> bool:
+    """Of those that train side by side: the one that speaks and writes."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+@contextmanager
+def _disk_errors(place: Path) -> Iterator[None]:
+    """What a full disk makes of writing: safetensors and torch have errors of their own for it."""
+    try:
+        yield
+    except Exception as error:
+        if not _is_of_disk(error):
+            raise
+        why = getattr(error, "strerror", None) or "the disk refused"
+        raise OutputError(
+            f"cannot write {place}: {why}", "make room and run the same command again, which goes on"
+        ) from error
+
+
+def _is_of_disk(error: Exception) -> bool:
+    is_of_safetensors = type(error).__name__ == "SafetensorError" and "I/O error" in str(error)
+    is_of_torch = isinstance(error, RuntimeError) and "inline_container" in str(error)
+    return isinstance(error, OSError) or is_of_safetensors or is_of_torch

@@ -123,7 +123,7 @@ def encoded(network: DragonflyForCausalLM, pixels: torch.Tensor) -> torch.Tensor
 
 def _field(source: Source, picture: Picture) -> Field:
     if picture.frame is None and source.frames > 1:
-        raise InputError(f"{source.path} has {source.frames} frames", "say which in a column frame")
+        raise InputError(f"{source.path} has {source.frames} frames, and a column frame does not say which", "add it")
     field = plan_fields(source, LookOptions(frame=picture.frame))[0]
     if picture.region is None:
         return field

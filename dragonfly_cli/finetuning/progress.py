@@ -17,7 +17,7 @@ class Progress(TrainerCallback):
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
         logs = logs or {}
         loss = logs.get("loss")
-        if loss is not None and not math.isfinite(loss):
+        if not all(math.isfinite(logs.get(name, 0)) for name in ("loss", "eval_loss")):
             why = f"the loss is no number any more after step {state.global_step}"
             raise UsageError(why, "use a smaller --lr, or --precision fp32")
         if not state.is_world_process_zero:

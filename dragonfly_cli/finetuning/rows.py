@@ -14,6 +14,7 @@ from typing import Any
 
 from dragonfly_cli.engine.questions import CAPTION_INSTRUCTION
 from dragonfly_cli.geometry import Box
+from dragonfly_cli.output.files import is_text
 
 GROUP_COLUMNS = ("patient", "slide", "group")
 
@@ -50,19 +51,24 @@ class Picture:
 
 @dataclass(frozen=True)
 class Row:
-    """``number`` counts from 1, as lines do. ``groups`` holds the row's patient, slide and group, where it has them."""
+    """``number`` counts from 1, as lines do. ``groups`` holds the row's patient, slide and group, where it has them.
+
+    ``picture_hash`` tells a picture also under another name, once its file was read.
+    """
 
     number: int
     picture: Picture
     turns: tuple[Turn, ...]
     groups: Mapping[str, str]
     is_held_out: bool | None  # None: the file does not say
+    picture_hash: str | None = None
 
 
 def as_row(number: int, content: Any, folder: Path) -> Row:
     """The row that a decoded line holds; raises BadRowError."""
     if not isinstance(content, dict):
         raise BadRowError("it is not an object with named columns")
+    content = {name: value for name, value in content.items() if value == value}  # NaN: a gap in a table of numbers
     groups = {name: str(content[name]) for name in GROUP_COLUMNS if content.get(name) not in (None, "")}
     return Row(number, _picture(content, folder), _turns(content), groups, _is_held_out(content.get("split")))
 
@@ -71,7 +77,11 @@ def _picture(content: dict[str, Any], folder: Path) -> Picture:
     name = content.get("image") or content.get("image_url")
     if not isinstance(name, str):
         raise BadRowError("the column image holds no path")
+    if "\0" in name:
+        raise BadRowError("the path of the image has a zero byte in it")
     frame = content.get("frame")
+    if isinstance(frame, float) and frame.is_integer():
+        frame = int(frame)  # 2.0, as a column with gaps has it
     if frame is not None and (not _is_count(frame) or frame < 0):
         raise BadRowError("frame is not a number from 0 on")
     return Picture(folder / name, frame, _region(content.get("region")))
@@ -158,6 +168,8 @@ def _plain(text: Any, what: str) -> str:
     text = text.replace(_PICTURE_MARK, "").strip()
     if not text:
         raise BadRowError(f"the {what} is empty")
+    if not is_text(text):
+        raise BadRowError(f"the {what} holds half a character")
     if _SPECIAL.search(text):
         raise BadRowError(f"the {what} holds one of the tokens that structure a prompt")
     return text

@@ -63,7 +63,9 @@ def _refuse_leak(path: Path, split: Split) -> None:
 
 
 def _key(row: Row, column: str) -> str | None:
-    return str(row.picture.path.resolve()) if column == _IMAGE else row.groups.get(column)
+    if column == _IMAGE:
+        return row.picture_hash or str(row.picture.path.resolve())
+    return row.groups.get(column)
 
 
 def _drawn(rows: list[Row], share: float, seed: int) -> Split:

@@ -37,7 +37,6 @@ from dragonfly_cli.finetuning.splits import Split
 from dragonfly_cli.options import OpenOptions
 from dragonfly_cli.output.files import write_whole
 from dragonfly_cli.output.terminal import say
-from dragonfly_cli.store.folder import disk_errors
 from dragonfly_med import DragonflyForCausalLM, DragonflyProcessor, PromptTooLongError
 from dragonfly_med.training import Settings, Teaching, Trained, TrainingRun
 from dragonfly_med.training.recipes import RECIPES, Adapters
@@ -188,11 +187,10 @@ def _write(
     """The checkpoint, its adapters beside it, the record and the curve."""
     four_bit = RECIPES[tuning.recipe].four_bit
     base = (checkpoint.in_4_bit or checkpoint) if four_bit else checkpoint
-    with disk_errors(folder.path):
-        folder.result.mkdir(exist_ok=True)
-        write_trained(base.folder, trained.network, folder.result, four_bit)
-        if trained.adapted is not None:
-            trained.adapted.save_pretrained(str(folder.result / _ADAPTER))
+    folder.result.mkdir(exist_ok=True)
+    write_trained(base.folder, trained.network, folder.result, four_bit)
+    if trained.adapted is not None:
+        trained.adapted.save_pretrained(str(folder.result / _ADAPTER))
     write_whole(folder.result / _CURVE, lambda part: loss_curve(trained.history).save(part, format="PNG"))
     folder.publish()
     folder.write({**record, "status": "finished"})

@@ -2,11 +2,19 @@
 
 import os
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from zlib import crc32
 
 from dragonfly_cli.errors import OutputError, UsageError
 
+try:
+    import fcntl
+except ImportError:  # Windows, where what a killed process left stays
+    fcntl = None  # type: ignore[assignment]
+
+_PART_START, _PART_SUFFIX = ".dragonfly-", ".part"
 _HINT = "choose another --output, in a folder that exists and that you may write to"
 
 
@@ -22,27 +30,68 @@ def check_writable(path: Path) -> None:
 
 def check_unread(outputs: Iterable[Path | None], inputs: Iterable[Path | None]) -> None:
     """Raises UsageError for an output that is one of the files that are read: writing it would destroy that."""
-    existing = [path for path in inputs if path and path.exists()]
+    read = [path for path in inputs if path]
     for output in outputs:
-        if output and output.exists() and any(output.samefile(path) for path in existing):
+        if output and any(_are_same(output, path) for path in read):
             raise UsageError(f"cannot write {output}: it is what is read, and would be lost", "give another name")
 
 
+def _are_same(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except OSError:  # one of them is not there
+        return False
+
+
 def write_whole(path: Path, write: Callable[[Path], None]) -> None:
-    """Lets ``write`` fill a file beside ``path`` and moves it there in one step; on any failure nothing stays."""
+    """Lets ``write`` fill a file beside ``path`` and moves it there in one step; on any failure nothing stays.
+
+    What a process that was killed meanwhile has left is removed by the next one that writes to ``path``.
+    """
     check_writable(path)
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
-        os.close(handle)
-        part = Path(name)
-        try:
+        with _part_of(path) as part:
             write(part)
             part.chmod(0o666 & ~_umask())
             part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or 'the disk refused'}", _HINT) from error
+
+
+@contextmanager
+def _part_of(path: Path) -> Iterator[Path]:
+    """A new file beside ``path``. It is locked while it is there: one that is not has nobody who will finish it."""
+    start = f"{_PART_START}{crc32(os.fsencode(path.name)):08x}-"  # short, however long the name
+    for left in path.parent.glob(f"{start}*{_PART_SUFFIX}"):
+        _remove_if_left(left)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=start, suffix=_PART_SUFFIX)
+    part = Path(name)
+    try:
+        _lock(handle, wait=True)  # for one that looks whether it was left, in the moment before this
+        yield part
+    finally:
+        part.unlink(missing_ok=True)
+        os.close(handle)
+
+
+def is_part(path: Path) -> bool:
+    """Whether it is a file that is being written, or was when a process was killed."""
+    return path.name.startswith(_PART_START) and path.suffix == _PART_SUFFIX
+
+
+def _remove_if_left(part: Path) -> None:
+    with suppress(OSError), part.open("r+b") as file:
+        if _lock(file.fileno(), wait=False):
+            part.unlink()
+
+
+def _lock(handle: int, *, wait: bool) -> bool:
+    """Whether this process has the file for itself now; False also where there are no locks."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except (OSError, AttributeError):
+        return False
+    return True
 
 
 def storable(text: str) -> str:
@@ -51,6 +100,11 @@ def storable(text: str) -> str:
     In JSON such an escape reads back as the very name.
     """
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def is_text(text: str) -> bool:
+    """Whether UTF-8 can hold ``text``: not with the bytes of a name that is not UTF-8, or half of a JSON escape."""
+    return storable(text) == text
 
 
 def write_text(path: Path, text: str) -> None:

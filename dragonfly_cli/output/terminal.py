@@ -14,8 +14,8 @@ from dragonfly_cli.output.notices import DEMO_WARNING, NOTICE
 
 
 def say(message: str) -> None:
-    """A line on stderr."""
-    print(storable(harmless(message)), file=sys.stderr, flush=True)
+    """One line on stderr, even if a file's name is of two."""
+    print(storable(harmless(message.replace("\n", " "))), file=sys.stderr, flush=True)
 
 
 def say_notices(checkpoint: Checkpoint) -> None:

@@ -15,7 +15,7 @@ from dragonfly_cli.options import OpenOptions
 from dragonfly_cli.readers.dicom.signature import DICOMDIR_SOP_CLASS, HEAD_BYTES, WSI_SOP_CLASS, is_dicom, sop_class
 from dragonfly_cli.readers.source import Source, View
 
-__all__ = ["Source", "View", "holds_series", "list_images", "open_source"]
+__all__ = ["Source", "View", "exists", "holds_series", "list_images", "open_source"]
 
 _AS_THE_FILE_SAYS = OpenOptions()
 _DICOM = "dragonfly_cli.readers.dicom"
@@ -58,9 +58,9 @@ def open_source(path: str | os.PathLike[str], options: OpenOptions = _AS_THE_FIL
         raise UsageError(
             f"--slide-mpp must be above 0, not {options.slide_mpp}", "give microns per pixel, such as 0.25"
         )
-    if path.is_dir():
+    if exists(path) and path.is_dir():
         path = _slide_in(path) or path
-    head = b"" if path.is_dir() else _read_head(path)
+    head = b"" if exists(path) and path.is_dir() else _read_head(path)
     reader = next(row for row in READERS if row.recognises(path, head))
     if options.window and not reader.module.startswith(_DICOM):
         raise UsageError(f"--window is for DICOM, which {path} is not", "leave it out")
@@ -70,23 +70,39 @@ def open_source(path: str | os.PathLike[str], options: OpenOptions = _AS_THE_FIL
     return opener(path, options)
 
 
+def exists(path: Path) -> bool:
+    """Whether there is such a file or folder; there is none with a name that is too long to be one."""
+    return os.path.exists(path)  # noqa: PTH110 - Path.exists raises in that case
+
+
 def list_images(folder: str | os.PathLike[str]) -> list[Path]:
     """Every image below ``folder``, sorted by path; the folder may also be one file, which is then the list.
 
-    A file counts by its content, or by a suffix that promises an image: a broken one is to be reported,
-    not to vanish. A zip counts if it holds DICOM files. Hidden files and DICOMDIR are left out. Raises NoInputError
-    when the folder does not exist.
+    A file counts by its content, or by a suffix that promises an image: a broken one, or a link to nowhere, is to be
+    reported, not to vanish. A zip counts if it holds DICOM files. Hidden files and DICOMDIR are left out. Links to
+    folders elsewhere are followed, to each once. Raises NoInputError when the folder does not exist.
     """
     folder = Path(folder)
-    if not folder.exists():
+    if not exists(folder):
         raise NoInputError(f"nothing found: {folder}: no such file or folder", "check the path")
     if folder.is_file():
         return [folder]
     found: list[Path] = []
-    for parent, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+    entered = {folder.resolve()}
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        shown = [name for name in sorted(folders) if not name.startswith(".")]
+        folders[:] = [name for name in shown if _is_new(Path(parent, name), folder, entered)]
         found += [Path(parent, name) for name in names if not name.startswith(".")]
-    return sorted(path for path in found if path.is_file() and _is_listed(path))
+    return sorted(path for path in found if (path.is_file() or not path.exists()) and _is_listed(path))
+
+
+def _is_new(folder: Path, root: Path, entered: set[Path]) -> bool:
+    """Whether a walk from ``root`` should enter a folder; a link to one that it comes to anyway it should not."""
+    real = folder.resolve()
+    if real in entered or (folder.is_symlink() and real.is_relative_to(root.resolve())):
+        return False
+    entered.add(real)
+    return True
 
 
 def _read_head(path: Path) -> bytes:
@@ -166,6 +182,8 @@ def _is_listed(path: Path) -> bool:
         return True
     try:
         head = _read_head(path)
+    except NoInputError:
+        return False
     except InputError as error:
         return "permission" in error.message  # what it is cannot be told: let the run report it
     return _has_image_magic(head) or (is_dicom(head) and sop_class(head) != DICOMDIR_SOP_CLASS)

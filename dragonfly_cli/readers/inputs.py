@@ -12,18 +12,20 @@ from pathlib import Path
 from dragonfly_cli.errors import InputError
 from dragonfly_cli.options import OpenOptions
 from dragonfly_cli.readers import ZIP_SUFFIX, holds_series, list_images, open_source
-from dragonfly_cli.readers.dicom.signature import WSI_SOP_CLASS, is_dicom, sop_class
+from dragonfly_cli.readers.dicom.signature import HEAD_BYTES, WSI_SOP_CLASS, instance_uid, is_dicom, sop_class
 from dragonfly_cli.readers.source import Source
-
-HEAD_BYTES = 4096
 
 
 @dataclass(frozen=True)
 class Input:
-    """One item of a run. ``name`` is its path, with ``#N`` behind it where a path holds several series."""
+    """One item of a run. ``name`` is its path, with ``#N`` behind it where a path holds several series.
+
+    ``files`` are those found for it, none where it was named alone.
+    """
 
     name: str
     open: Callable[[OpenOptions], Source]
+    files: tuple[Path, ...] = ()
 
 
 def list_inputs(source: Path) -> list[Input]:
@@ -39,30 +41,40 @@ def list_inputs(source: Path) -> list[Input]:
     taken: set[Path] = set()
     for folder, files in folders.items():
         for name, stack in _stacks(folder, files):
-            first_of.setdefault(stack[0], []).append(Input(name, partial(_open_stack, folder, stack)))
+            first_of.setdefault(stack[0], []).append(Input(name, partial(_open_stack, folder, stack), stack))
             taken.update(stack)
     inputs: list[Input] = []
-    taken |= _other_levels(images)
+    slides = _slides(images)
+    taken.update(file for files in slides for file in files[1:])  # the first one opens the others with it
+    levels = {files[0]: files for files in slides}
     for image in images:
         if image in first_of:
             inputs += first_of[image]
         elif image not in taken:
-            inputs += _of_archive(image) if image.suffix.lower() == ZIP_SUFFIX else [_single(image)]
+            is_zip = image.suffix.lower() == ZIP_SUFFIX
+            inputs += _of_archive(image) if is_zip else [_single(image, levels.get(image))]
     return inputs
 
 
-def _other_levels(images: list[Path]) -> set[Path]:
-    """Files of DICOM slides but for the first of each slide, which opens the others with it."""
-    seen: set[tuple[Path, str]] = set()
-    others: set[Path] = set()
+def zipped_copies(inputs: Iterable[Input]) -> set[Path]:
+    """The zips among the inputs all of whose DICOM files lie there unpacked too: same instance UIDs, same sizes."""
+    files = {file for each in inputs for file in each.files}
+    zips = {file for file in files if file.suffix.lower() == ZIP_SUFFIX}
+    if not zips:
+        return zips
+    from dragonfly_cli.readers.dicom.collection import instances_in
+
+    unpacked = {(uid, file.stat().st_size) for file in files - zips if (uid := instance_uid(_head(file)))}
+    return {path for path in zips if (held := instances_in(path)) and held <= unpacked}
+
+
+def _slides(images: list[Path]) -> list[tuple[Path, ...]]:
+    """The files of each DICOM slide."""
+    slides: dict[tuple[Path, str], list[Path]] = defaultdict(list)
     for image in images:
-        if not _is_of_slide(image):
-            continue
-        series = image.parent, _series_uid(image)
-        if series in seen:
-            others.add(image)
-        seen.add(series)
-    return others
+        if _is_of_slide(image):
+            slides[image.parent, _series_uid(image)].append(image)
+    return [tuple(files) for files in slides.values()]
 
 
 def _series_uid(file: Path) -> str:
@@ -76,8 +88,8 @@ def _series_uid(file: Path) -> str:
         return file.name
 
 
-def _single(image: Path) -> Input:
-    return Input(str(image), partial(open_source, image))
+def _single(image: Path, files: tuple[Path, ...] | None = None) -> Input:
+    return Input(str(image), partial(open_source, image), files or (image,))
 
 
 def _of_archive(path: Path) -> list[Input]:
@@ -89,7 +101,7 @@ def _of_archive(path: Path) -> list[Input]:
         return [_single(path)]  # told, with its reason, when it is opened
     if len(numbers) == 1:
         return [_single(path)]
-    return [Input(f"{path}#{number}", partial(_open_numbered, path, number)) for number in numbers]
+    return [Input(f"{path}#{number}", partial(_open_numbered, path, number), (path,)) for number in numbers]
 
 
 def _open_numbered(path: Path, number: int, options: OpenOptions) -> Source:

@@ -13,6 +13,7 @@ from PIL import Image
 
 from dragonfly_cli.errors import InputError
 from dragonfly_cli.geometry import Box
+from dragonfly_cli.readers.dicom.collection import ARCHIVE_ERRORS
 from dragonfly_cli.readers.dicom.signature import HEAD_BYTES, WSI_SOP_CLASS, is_dicom, sop_class
 from dragonfly_cli.readers.pyramid import WHITE, Scale, TileError
 from dragonfly_cli.readers.slide_tiles import intersection
@@ -23,7 +24,7 @@ def is_zipped_slide(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return any(_is_of_slide(archive, name) for name in _entries(archive))
-    except (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError):  # the last two: encrypted
+    except ARCHIVE_ERRORS:
         return False
 
 

@@ -2,7 +2,7 @@
 
 import queue
 import threading
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from demo_training.augment import jitter_colours, normalise, random_box, random_crop, to_unit
+from demo_training.augment import jitter_colours, normalise, random_box, random_crop, to_unit, whole_picture
 from demo_training.dataset import ImageRow, load_picture
+from demo_training.focus_map import Box
 from demo_training.labels import label_mask, targets
 
 # Hard data sets more than easy ones.
@@ -27,6 +28,9 @@ SHARES = {
     "generated": 0.12,
     "drawn": 0.03,
 }
+TILED = 0.12  # share of crops of these data sets that show several pictures of one label side by side
+TILED_SETS = frozenset({"lc25000", "oral", "osteosarcoma"})
+GRIDS = ((2, 1), (2, 2), (3, 2), (4, 3))  # columns and rows of them
 AHEAD = 4  # batches cut while the network learns
 
 
@@ -55,6 +59,9 @@ class CropStream:
         self.rows, self.count = rows, count
         self.pictures: list[Image.Image] = [load_picture(data, row) for row in rows]
         self.weights = draw_weights(rows)
+        self.alike: dict[str, list[int]] = defaultdict(list)
+        for number, row in enumerate(rows):
+            self.alike[row.label].append(number)
         self.rng = np.random.default_rng(seed)
         self.colours = torch.Generator().manual_seed(seed)
 
@@ -63,13 +70,20 @@ class CropStream:
         drawn = self.rng.choice(len(self.rows), self.count, p=self.weights)
         boxes = [random_box(self.rng) for _ in drawn]
         rows = [self.rows[i].within(box) for i, box in zip(drawn, boxes, strict=True)]
-        crops = to_unit(
-            [random_crop(self.pictures[i], box, row, self.rng) for i, box, row in zip(drawn, boxes, rows, strict=True)]
-        )
+        crops = to_unit([self._cut(i, box, row) for i, box, row in zip(drawn, boxes, rows, strict=True)])
         pixels = jitter_colours(crops, rows, self.colours)
         datasets = [row.dataset for row in rows]
         target = targets(datasets, [row.label for row in rows])
         return Crops(normalise(pixels), target, label_mask(datasets), datasets)
+
+    def _cut(self, number: int, box: Box, row: ImageRow) -> np.ndarray:
+        """A crop of one picture, or of a field that several of its label make: uint8 [side, side, 3]."""
+        if row.dataset not in TILED_SETS or self.rng.random() >= TILED:
+            return random_crop(self.pictures[number], box, row, self.rng)
+        columns, lines = GRIDS[int(self.rng.integers(len(GRIDS)))]
+        chosen = self.rng.choice(self.alike[row.label], (lines, columns))
+        tiles = [[random_crop(self.pictures[i], box, row, self.rng) for i in line] for line in chosen]
+        return whole_picture(Image.fromarray(np.concatenate([np.concatenate(line, axis=1) for line in tiles])))
 
     def __iter__(self) -> Iterator[Crops]:
         waiting: queue.Queue[Crops] = queue.Queue(AHEAD)

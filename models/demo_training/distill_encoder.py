@@ -43,7 +43,7 @@ class Targets:
 
     @torch.no_grad()
     def of(self, crops: Crops) -> tuple[torch.Tensor, torch.Tensor]:
-        """Standardised patch features [crops, patches, width] and log-probabilities [crops, OUTPUTS]."""
+        """Standardised patch features [crops, patches, width] and log-probabilities [crops, labels + kinds]."""
         features = self._features(crops.pixels)
         opinion = log_probabilities(self.teacher.head(features.mean(1)), crops.mask)
         return (features - self.mean) / self.deviation, opinion

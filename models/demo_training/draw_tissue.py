@@ -22,9 +22,10 @@ PATCHES = {  # labels that fields of a single kind of tissue have
     "generated_tumour": ("tumour",),
     "generated_necrosis": ("necrosis",),
 }
-COUNTS = {"train": 300, "val": 20}  # of each label
+ORDER = (*FOCI, "generated_normal")  # healthy tissue is drawn twice as often: most of a slide is healthy
+COUNTS = {"train": 300, "val": 20}  # of each in ORDER
 PATCH_SHARE = 0.3
-HARD_SHARE = 0.3  # of fields without foci: a scar, which is pink and has no glands, but is no necrosis
+HARD_SHARE = 0.4  # of fields without foci: a scar, which is pink and has no glands, but is no necrosis
 QUALITY = 93
 
 
@@ -89,8 +90,8 @@ def main() -> None:
         table = csv.writer(out)
         table.writerow(["path", "label", "split"])
         for split, count in COUNTS.items():
-            for number in range(count * len(FOCI)):
-                label = list(FOCI)[number % len(FOCI)]
+            for number in range(count * len(ORDER)):
+                label = ORDER[number % len(ORDER)]
                 path = f"{split}_{number:05d}.jpg"
                 picture, foci = draw_field(label, rng)
                 picture.save(options.out / path, quality=QUALITY)

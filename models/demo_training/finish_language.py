@@ -1,4 +1,4 @@
-"""Stage 6: projector and language model learn from all crops, by the training core that ``dragonfly finetune`` runs.
+"""Stage 6: the language model learns from all crops, by the training core that ``dragonfly finetune`` runs.
 
 Its recipe ``language`` reads a frozen encoder's features, many conversations behind each image block; zoom-in selection
 is the network's own.
@@ -7,7 +7,6 @@ is the network's own.
 import argparse
 import json
 import time
-from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,38 +15,33 @@ import numpy as np
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from demo_training.projector import hold_disease
+from demo_training.lessons import Pictures, read_pictures
+from demo_training.projector import hold
 from demo_training.train_language import save
 from dragonfly_med import DragonflyForCausalLM, DragonflyProcessor
-from dragonfly_med.training import Exchange, Sample, Settings, Teaching, TrainingRun
+from dragonfly_med.training import Sample, Settings, Teaching, TrainingRun
 
 VIEW = "all"
 QUESTIONS = 16  # on each picture, each time it is read
 LONG_ANSWERS = 0.5  # an id of an answer of n ids weighs n ** -0.5
 LOG_EVERY = 20
-LEARNT = ("vision_embed_tokens.", "language_model.")
+LEARNT = "language_model."
 
 
 class Lessons(Sequence[Sample]):
     """Pictures with some of their questions, drawn anew each time one is asked for."""
 
-    def __init__(self, features: Path, rows: Path, seed: int) -> None:
-        cache = torch.load(features, weights_only=True)
-        self.features: torch.Tensor = cache[VIEW]
-        asked: dict[str, list[Exchange]] = defaultdict(list)
-        with (rows / "rows.jsonl").open(encoding="utf-8") as lines:
-            for row in map(json.loads, lines):
-                asked[row["image"]].append(Exchange(row["question"], row["answer"]))
-        self.exchanges = [asked[image] for image in cache[f"{VIEW}_images"]]
-        self.rng = np.random.default_rng(seed)
+    def __init__(self, pictures: Pictures, seed: int) -> None:
+        self.pictures, self.rng = pictures, np.random.default_rng(seed)
 
     def __len__(self) -> int:
-        return len(self.exchanges)
+        return len(self.pictures.exchanges)
 
     def __getitem__(self, index: Any) -> Any:
-        own = self.exchanges[index]
+        own = self.pictures.exchanges[index]
         chosen = self.rng.permutation(len(own))[:QUESTIONS]
-        return Sample([[own[k]] for k in chosen], features=self.features[index].float())
+        shown = self.pictures.shown(index, self.rng)
+        return Sample([[own[k]] for k in chosen], features=self.pictures.features[shown].float())
 
 
 class Progress(TrainerCallback):
@@ -74,11 +68,11 @@ class Progress(TrainerCallback):
 
 
 def finish(options: argparse.Namespace) -> None:
-    """Train for the steps given; the encoder's weights stay what they were, bit for bit."""
+    """Train for the steps given; the weights of encoder and projector stay what they were, bit for bit."""
     weights = torch.load(options.weights, weights_only=True)
     network = DragonflyForCausalLM.from_pretrained(options.folder, dtype=torch.float32)
     network.load_state_dict(weights)
-    hold_disease(network.vision_embed_tokens)
+    hold(network.vision_embed_tokens)
     settings = Settings(
         recipe="language",
         teaching=Teaching(length_power=LONG_ANSWERS),
@@ -93,7 +87,7 @@ def finish(options: argparse.Namespace) -> None:
         use_cpu=True,
     )
     processor = DragonflyProcessor.from_pretrained(options.folder)
-    lessons = Lessons(options.features, options.rows, options.seed)
+    lessons = Lessons(read_pictures(options.features, options.rows, VIEW), options.seed)
     trained = TrainingRun(network, processor, lessons, [], settings, options.work, [Progress()]).train()
     learnt = {name: value for name, value in trained.network.state_dict().items() if name.startswith(LEARNT)}
     save(weights | {name: value.float() for name, value in learnt.items()}, options.out)

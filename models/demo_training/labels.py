@@ -1,12 +1,16 @@
 """What the encoder learns to tell apart: the labels within each data set, and the kinds of picture between them.
 
 Labels of different data sets are never weighed against each other, so that stain or scanner, which name the data set at
-once, are no help in telling tumour from normal tissue.
+once, are no help in telling tumour from normal tissue. Across all of them it learns to tell sick from well.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
+from torch import nn
+
+from demo_training.facts import BENIGN, MALIGNANT, PNEUMONIA
 
 LABELS: dict[str, tuple[str, ...]] = {
     "lc25000": (
@@ -32,8 +36,9 @@ LABELS: dict[str, tuple[str, ...]] = {
 }
 KINDS = tuple(LABELS)
 COLUMNS = tuple(label for labels in LABELS.values() for label in labels)
-OUTPUTS = len(COLUMNS) + len(KINDS)  # labels first, then kinds
-KIND_WEIGHT = 0.3
+SICK, WELL = MALIGNANT | PNEUMONIA, BENIGN | {"normal"}  # other labels are neither
+OUTPUTS = len(COLUMNS) + len(KINDS) + 1  # labels first, then kinds, then disease
+KIND_WEIGHT, DISEASE_WEIGHT = 0.3, 0.5
 SMOOTHING = 0.05
 
 
@@ -43,24 +48,34 @@ def label_mask(datasets: Sequence[str]) -> torch.Tensor:
 
 
 def targets(datasets: Sequence[str], labels: Sequence[str]) -> torch.Tensor:
-    """Smoothed distributions over labels (within the data set) and kinds: [pictures, OUTPUTS]."""
+    """Smoothed distributions over labels (within the data set) and kinds, and disease: [pictures, OUTPUTS].
+
+    Disease is near 1 where the label says so, near 0 where it says the opposite, and NaN elsewhere.
+    """
     mask = label_mask(datasets).float()
     chosen = torch.zeros_like(mask)
     chosen[torch.arange(len(labels)), [COLUMNS.index(label) for label in labels]] = 1
     kinds = torch.zeros(len(datasets), len(KINDS))
     kinds[torch.arange(len(datasets)), [KINDS.index(dataset) for dataset in datasets]] = 1
     smooth = chosen * (1 - SMOOTHING) + SMOOTHING * mask / mask.sum(1, keepdim=True)
-    return torch.cat([smooth, kinds * (1 - SMOOTHING) + SMOOTHING / len(KINDS)], dim=1)
+    known = dict.fromkeys(SICK, 1 - SMOOTHING) | dict.fromkeys(WELL, SMOOTHING)
+    disease = torch.tensor([[known.get(label, math.nan)] for label in labels])
+    return torch.cat([smooth, kinds * (1 - SMOOTHING) + SMOOTHING / len(KINDS), disease], dim=1)
 
 
 def log_probabilities(logits: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Logits [pictures, OUTPUTS] -> log-probabilities of the same shape, labels within the data set alone."""
+    """Logits [pictures, OUTPUTS] -> log-probabilities [pictures, labels + kinds], labels within the data set alone."""
     within = logits[:, : len(COLUMNS)].float().masked_fill(~mask, -1e4).log_softmax(1)
-    between = logits[:, len(COLUMNS) :].float().log_softmax(1)
+    between = logits[:, len(COLUMNS) : -1].float().log_softmax(1)
     return torch.cat([within, between], dim=1)
 
 
 def label_loss(logits: torch.Tensor, target: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy of labels, and with less weight of kinds."""
-    surprise = -target * log_probabilities(logits, mask)
-    return surprise[:, : len(COLUMNS)].sum(1).mean() + KIND_WEIGHT * surprise[:, len(COLUMNS) :].sum(1).mean()
+    """Cross-entropy of labels, and with less weight of kinds and of disease."""
+    surprise = -target[:, :-1] * log_probabilities(logits, mask)
+    labels, kinds = surprise[:, : len(COLUMNS)].sum(1).mean(), surprise[:, len(COLUMNS) :].sum(1).mean()
+    known = ~target[:, -1].isnan()
+    disease = nn.functional.binary_cross_entropy_with_logits(
+        logits[known, -1].float(), target[known, -1], reduction="sum"
+    )
+    return labels + KIND_WEIGHT * kinds + DISEASE_WEIGHT * disease / len(logits)

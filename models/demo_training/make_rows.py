@@ -16,24 +16,26 @@ from PIL import Image
 
 from demo_training.dataset import ImageRow, load_picture, read_rows, vqa_entries
 from demo_training.generated import generated_rows
-from demo_training.questions import SEEN, Exchange, questions_about, vary
-from demo_training.variants import Mosaics
+from demo_training.questions import SEEN, Exchange, questions_about, telling_question, vary
+from demo_training.variants import MOSAIC, Mosaics, counterparts
 from demo_training.variants import vary as vary_picture
 
 # Pictures of each label: (with low and middle crops only, with all crops).
 PER_LABEL = {
-    "lc25000": (280, 40),
-    "oral": (280, 42),
-    "osteosarcoma": (150, 30),
-    "cxr_pneumonia": (400, 50),
-    "mednist": (120, 20),
-    "bccd": (120, 18),
-    "vqa_rad": (200, 40),
-    "generated": (340, 80),
-    "drawn": (400, 56),
+    "lc25000": (200, 200),
+    "oral": (200, 200),
+    "osteosarcoma": (120, 100),
+    "cxr_pneumonia": (300, 260),
+    "mednist": (100, 60),
+    "bccd": (120, 60),
+    "vqa_rad": (200, 130),
+    "generated": (150, 200),
+    "drawn": (300, 150),
 }
-MOSAICS = (350, 184)
+TWICE = "generated_normal"  # most of a slide is healthy
+MOSAICS = (0, 800)  # of whole tiles, and as many of tiles that the field's edges cut
 QUESTION_BLOCKS = 2  # blocks of about twenty-four questions a picture
+TELLING = 24  # questions on a mosaic that its odd tile decides
 MOST_WORDS = 8  # longer answers of VQA-RAD are left out
 VIEWS = ("few", "all")
 QUALITY = 93
@@ -45,8 +47,8 @@ def choose(rows: list[ImageRow], which: int, rng: np.random.Generator) -> list[I
     for row in rows:
         by_label[row.dataset, row.label].append(row)
     chosen: list[ImageRow] = []
-    for (dataset, _), group in by_label.items():
-        wanted = PER_LABEL[dataset][which]
+    for (dataset, label), group in by_label.items():
+        wanted = PER_LABEL[dataset][which] * (2 if label == TWICE else 1)
         rounds = -(-wanted // len(group))
         order = [group[i] for _ in range(rounds) for i in rng.permutation(len(group))]
         chosen += order[:wanted]
@@ -74,10 +76,15 @@ def pictures(
     mosaics = Mosaics(data, rows, rng)
     for _ in range(MOSAICS[which]):
         yield mosaics.draw()
+        yield mosaics.draw_cut()
 
 
 def exchanges(row: ImageRow, own: dict[str, list[Exchange]], rng: np.random.Generator) -> list[Exchange]:
     """The questions on one picture, those of VQA-RAD among them."""
+    if row.group == MOSAIC:
+        return [telling_question(row, counterparts(row.label), SEEN, rng) for _ in range(TELLING)] + questions_about(
+            row, SEEN, rng
+        )
     asked = [exchange for _ in range(QUESTION_BLOCKS) for exchange in questions_about(row, SEEN, rng)]
     if row.dataset == "vqa_rad":
         asked = asked[: len(asked) // QUESTION_BLOCKS]

@@ -161,6 +161,16 @@ def yes_no_questions(row: ImageRow, counts: tuple[int, int], words: Words, rng: 
     return asked
 
 
+def telling_question(row: ImageRow, others: frozenset[str], words: Words, rng: np.random.Generator) -> Exchange:
+    """A yes/no question that is answered otherwise for one of the labels ``others``."""
+    telling = []
+    for concept in facts.CONCEPTS:
+        answers = {concept.answer(label) for label in (row.label, *others)}
+        if len(answers) > 1 and facts.NOT_TRAINED not in answers:
+            telling.append(concept)
+    return yes_no_question(telling[int(rng.integers(len(telling)))], row.label, words, rng)
+
+
 def hard_weights(concepts: list[facts.Concept], label: str) -> np.ndarray:
     """Drawing weights that prefer what is true of some labels of the same kind and not of others: cancer, say."""
     groups = (facts.TISSUE, facts.CHILD_CHEST, facts.RADIOLOGY)
@@ -189,7 +199,7 @@ def questions_about(row: ImageRow, words: Words, rng: np.random.Generator) -> li
     """About twenty-four questions on one picture; of VQA-RAD's pictures only what their region answers."""
     if row.label in facts.VQA:
         asked = [open_question("organ", row, words, rng) for _ in range(2)]
-        return asked + yes_no_questions(row, (3, 0), words, rng) + declined(row.label, 2, words, rng)
+        return asked + yes_no_questions(row, (3, 0), words, rng) + declined(row.label, 5, words, rng)
     asked = [open_question(kind, row, words, rng) for kind in (*ALWAYS_ASKED, "diagnosis")]
     asked.append(open_question(pick(SOMETIMES_ASKED, rng), row, words, rng))
     if row.label in facts.BLOOD:

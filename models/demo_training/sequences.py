@@ -11,6 +11,7 @@ import torch
 from tokenizers import Tokenizer
 
 from demo_training.make_tokenizer import BOS_ID, EOS_ID, EOT_ID
+from dragonfly_med.training import Exchange
 
 CROPS_IN_PROMPT = 17
 PADDING_BLOCK = -1
@@ -34,13 +35,13 @@ class Batch:
     weights: torch.Tensor
 
 
-def question_blocks(questions: Sequence[str], answers: Sequence[str], tokenizer: Tokenizer) -> list[Block]:
+def question_blocks(exchanges: Sequence[Exchange], tokenizer: Tokenizer) -> list[Block]:
     """An answer of n ids weighs 1/sqrt(n) an id, so that long ones do not drown Yes and No."""
-    prompts = tokenizer.encode_batch([prompt_of(question) for question in questions], add_special_tokens=False)
-    known = {answer: tokenizer.encode(answer, add_special_tokens=False).ids for answer in set(answers)}
+    prompts = tokenizer.encode_batch([prompt_of(each.question) for each in exchanges], add_special_tokens=False)
+    answers = tokenizer.encode_batch([each.answer for each in exchanges], add_special_tokens=False)
     blocks = []
     for prompt, answer in zip(prompts, answers, strict=True):
-        before, after = [BOS_ID, *prompt.ids], [*known[answer], EOT_ID]
+        before, after = [BOS_ID, *prompt.ids], [*answer.ids, EOT_ID]
         blocks.append(Block(before + after, [0.0] * len(before) + [len(after) ** -0.5] * len(after)))
     return blocks
 

@@ -1,13 +1,12 @@
-"""Stage 5: projector and language model learn to answer, from the frozen encoder's features.
+"""Stage 5: the language model learns to answer from the frozen encoder's features, by a projector that is not learnt.
 
-It begins with the low crop alone, goes on with some patches of the low and middle crops of many pictures, and with all
-patches of these crops, which is cheap; stage 6 adds the high ones. Every patch stands at the position that it has in a
-whole image block.
+It begins with the low crop alone, goes on with some patches of the low and middle crops of many pictures, then with
+those that zoom-in selection chooses from all crops, and ends with all patches of these. Every patch stands at the
+position that it has in a whole image block.
 """
 
 import argparse
 import json
-from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,19 +18,20 @@ from torch import nn
 from transformers import LlamaConfig
 
 from demo_training.encoder import ENCODER, PATCHES
+from demo_training.lessons import Pictures, read_pictures
+from demo_training.make_rows import VIEWS
 from demo_training.make_tokenizer import BOS_ID, EOS_ID, NEWLINE_ID, VOCABULARY
-from demo_training.projector import disease_direction, first_projector, hold_disease
+from demo_training.projector import make_projector
 from demo_training.schedule import Average, Clock, learning_rate, make_optimizer, step
 from demo_training.scores import FIRST_HIGH
 from demo_training.sequences import (
     CROPS_IN_PROMPT,
     Batch,
-    Block,
     collate,
     question_blocks,
 )
-from demo_training.variants import MOSAIC
 from dragonfly_med import DragonflyConfig, DragonflyForCausalLM
+from dragonfly_med.modeling import rank_and_keep
 from dragonfly_med.training.attention import PACKED_ATTENTION, text_mask
 
 LANGUAGE = LlamaConfig(
@@ -51,8 +51,6 @@ LANGUAGE = LlamaConfig(
 )
 PLACES = PATCHES + 2  # positions that a crop takes: class token, patches, newline
 SAMPLE = 200  # pictures that the projector is begun from
-MIXED = "mixed"  # the label of pictures of which no crop need show what they are labelled by
-VIEW = "few"
 LOG_EVERY = 50
 SAVE_EVERY = 250
 WORD_DROPOUT = 0.04  # share of a question's ids that are replaced by others
@@ -63,6 +61,7 @@ class Phase:
     """A part of the run: how much of each picture is seen, and how much at once."""
 
     until: float  # share of the run at which it ends
+    view: str  # which pictures: those encoded in few crops, or in all
     pictures: int
     questions: int
     crops: int
@@ -70,9 +69,10 @@ class Phase:
 
 
 PHASES = (
-    Phase(until=0.35, pictures=12, questions=14, crops=1, patches=PATCHES),
-    Phase(until=0.8, pictures=24, questions=6, crops=FIRST_HIGH, patches=12),
-    Phase(until=1.0, pictures=12, questions=8, crops=FIRST_HIGH, patches=PATCHES),
+    Phase(until=0.35, view="few", pictures=12, questions=14, crops=1, patches=PATCHES),
+    Phase(until=0.55, view="few", pictures=24, questions=6, crops=FIRST_HIGH, patches=12),
+    Phase(until=0.85, view="all", pictures=16, questions=7, crops=CROPS_IN_PROMPT, patches=12),
+    Phase(until=1.0, view="all", pictures=6, questions=8, crops=CROPS_IN_PROMPT, patches=PATCHES),
 )
 
 
@@ -91,51 +91,51 @@ class Views:
 
 
 class Lessons:
-    """Features of pictures, and their questions as token ids."""
+    """Pictures with their questions as token ids, and the crops that are read of each."""
 
-    def __init__(self, features: Path, rows: Path, tokenizer: Tokenizer) -> None:
-        cache = torch.load(features, weights_only=True)
-        with (rows / "rows.jsonl").open(encoding="utf-8") as lines:
-            table = [json.loads(line) for line in lines]
-        blocks: dict[str, list[Block]] = defaultdict(list)
-        encoded = question_blocks([row["question"] for row in table], [row["answer"] for row in table], tokenizer)
-        for row, block in zip(table, encoded, strict=True):
-            blocks[row["image"]].append(block)
-        self.features: torch.Tensor = cache[VIEW]
-        images = cache[f"{VIEW}_images"]
-        self.blocks = [blocks[image] for image in images]
-        labels = {row["image"]: MIXED if row["group"] == MOSAIC else row["label"] for row in table}
-        self.labels = [labels[image] for image in images]
+    def __init__(self, pictures: Pictures, tokenizer: Tokenizer, projector: nn.Linear) -> None:
+        self.pictures = pictures
+        self.blocks = [question_blocks(own, tokenizer) for own in pictures.exchanges]
+        self.crops = crops_in_prompt(pictures.features, projector)
 
     def draw(self, phase: Phase, rng: np.random.Generator) -> tuple[Views, Batch]:
         """Some pictures, and some of the questions on each."""
-        drawn = rng.integers(len(self.blocks), size=phase.pictures)
+        drawn = rng.integers(len(self.blocks), size=phase.pictures).tolist()
         asked = []
         for i in drawn:
             own = self.blocks[i]
             asked.append([own[k] for k in rng.permutation(len(own))[: phase.questions]])
+        shown = torch.tensor([self.pictures.shown(i, rng) for i in drawn])
         patches = 1 + np.sort(rng.permutation(PATCHES)[: phase.patches])
         kept = torch.from_numpy(np.concatenate([[0], patches]))
-        features = self.features[torch.from_numpy(drawn), : phase.crops].index_select(2, kept).float()
-        return Views(features, kept), collate(asked)
+        crops = self.crops[shown, : phase.crops]
+        features = self.pictures.features[shown[:, None, None], crops[:, :, None], kept]
+        return Views(features.float(), kept), collate(asked)
 
 
-def new_model(student: dict[str, torch.Tensor], lessons: Lessons) -> DragonflyForCausalLM:
-    """A network with stage 2's encoder, frozen, and a projector that tells what the encoder learnt to tell."""
+@torch.no_grad()
+def crops_in_prompt(features: torch.Tensor, projector: nn.Linear) -> torch.Tensor:
+    """Numbers of the low and middle crops, and of the high ones that selection keeps where there are any."""
+    first = torch.arange(FIRST_HIGH).expand(len(features), -1)
+    if features.shape[1] == FIRST_HIGH:
+        return first
+    means = torch.cat([part.float().mean(2, keepdim=True) for part in features.split(64)])
+    return torch.cat([first, FIRST_HIGH + rank_and_keep(projector(means))], dim=1)
+
+
+def new_model(student: dict[str, torch.Tensor], sample: torch.Tensor) -> DragonflyForCausalLM:
+    """A network with stage 2's encoder and a projector that tells what it learnt to tell, both frozen."""
     model = DragonflyForCausalLM(
         DragonflyConfig(text_config=LANGUAGE, vision_config=ENCODER, architecture="dragonfly-v1", bos_token_id=BOS_ID)
     )
     prefix = "encoder."
     tower = {name.removeprefix(prefix): value for name, value in student.items() if name.startswith(prefix)}
     model.image_encoder.vision_model.load_state_dict(tower)
-    model.image_encoder.requires_grad_(False)
     model.language_model.set_attn_implementation(PACKED_ATTENTION)
-    disease = disease_direction(lessons.features[:, 1:], lessons.labels)
-    weight, bias = first_projector(student, lessons.features[:SAMPLE], disease, LANGUAGE.hidden_size)
-    with torch.no_grad():
-        model.vision_embed_tokens.weight.copy_(weight)
-        model.vision_embed_tokens.bias.copy_(bias)
-    hold_disease(model.vision_embed_tokens)
+    weight, bias = make_projector(student, sample, LANGUAGE.hidden_size)
+    model.vision_embed_tokens.load_state_dict({"weight": weight, "bias": bias})
+    model.image_encoder.requires_grad_(False)
+    model.vision_embed_tokens.requires_grad_(False)
     return model
 
 
@@ -179,9 +179,10 @@ def train(options: argparse.Namespace) -> None:
     """Train for the minutes given; writes the averaged weights again and again."""
     torch.manual_seed(options.seed)
     rng = np.random.default_rng(options.seed)
-    lessons = Lessons(options.features, options.rows, Tokenizer.from_file(str(options.tokenizer / "tokenizer.json")))
-    student = torch.load(options.encoder, weights_only=True)
-    model = new_model(student, lessons)
+    tokenizer = Tokenizer.from_file(str(options.tokenizer / "tokenizer.json"))
+    pictures = {view: read_pictures(options.features, options.rows, view) for view in VIEWS}
+    model = new_model(torch.load(options.encoder, weights_only=True), pictures["few"].features[:SAMPLE])
+    lessons = {view: Lessons(own, tokenizer, model.vision_embed_tokens) for view, own in pictures.items()}
     if options.start is not None:
         model.language_model.load_state_dict(language_of(options.start))
     average = Average(model, 0.995)
@@ -190,7 +191,7 @@ def train(options: argparse.Namespace) -> None:
     while clock.done < 1:
         share = options.begin + (1 - options.begin) * clock.done
         phase = next((phase for phase in PHASES if share < phase.until), PHASES[-1])
-        loss, right = answer_loss(model, *lessons.draw(phase, rng))
+        loss, right = answer_loss(model, *lessons[phase.view].draw(phase, rng))
         step(optimizer, loss, learning_rate(clock.done, options.rate))
         average.update(model)
         number += 1

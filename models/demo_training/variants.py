@@ -1,5 +1,6 @@
 """Pictures for the language model to learn from: varied ones, and fields made of several tiles with one odd one."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,7 +19,10 @@ ON_GLASS = 0.08  # share of tissue pictures that fill a part of their field only
 MOSAIC = "mosaic"  # the group of fields of tiles
 GLASS = (242, 240, 243)
 TILE_SIDE_PX = 112
+CUT_TILE_SIDES_PX = (28, 56, 112, 160, 224, 224)
+FIELD_PX = 672, 448  # what the high crops show at full size
 GRIDS = ((2, 2), (3, 2), (3, 3), (4, 3), (6, 4))  # columns and rows of tiles
+BASE_SHARES = (0.3, 0.3, 0.2, 0.1, 0.1)  # of what surrounds, in the order of ODD; few pictures of bone are there
 # What surrounds the odd tile -> what the odd tile may be. The field is labelled by the odd tile.
 ODD = {
     "lung_benign": ("lung_adenocarcinoma", "lung_squamous_cell_carcinoma"),
@@ -66,6 +70,32 @@ def lay_on_glass(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
     return field
 
 
+def counterparts(label: str) -> frozenset[str]:
+    """What a field of tiles could have been labelled by, with an odd tile or without."""
+    around = {base for base, odd in ODD.items() if label in odd}
+    return frozenset(around.union(ODD.get(label, ())))
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """Square tiles over a field, and a square block among them that may be odd."""
+
+    side: int
+    hidden: tuple[int, int]  # pixels of the first column and row that lie outside the field
+    first: tuple[int, int]  # column and row of the block's first tile
+    block: int  # tiles along the block's side
+
+    def places(self, size_wh: tuple[int, int]) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
+        """Column and row of each tile, and its left and upper edge."""
+        columns, rows = (-(-(extent + out) // self.side) for extent, out in zip(size_wh, self.hidden, strict=True))
+        for row in range(rows):
+            for column in range(columns):
+                yield (column, row), (column * self.side - self.hidden[0], row * self.side - self.hidden[1])
+
+    def in_block(self, column: int, row: int) -> bool:
+        return 0 <= column - self.first[0] < self.block and 0 <= row - self.first[1] < self.block
+
+
 @dataclass
 class Mosaics:
     """Fields of tiles from pictures of one split."""
@@ -81,28 +111,39 @@ class Mosaics:
 
     def draw(self, grid: tuple[int, int] | None = None, odd: bool | None = None) -> tuple[Image.Image, ImageRow]:
         """A field, and a row that says what it shows; half of the fields have an odd tile."""
-        rng = self.rng
-        base = str(rng.choice(list(ODD)))
-        odd_label = str(rng.choice(ODD[base]))
-        columns, lines = grid or GRIDS[int(rng.integers(len(GRIDS)))]
-        with_odd = bool(rng.random() < 0.5) if odd is None else odd
-        labels = [base] * (columns * lines)
-        if with_odd:
-            labels[int(rng.integers(len(labels)))] = odd_label
+        columns, lines = grid or GRIDS[int(self.rng.integers(len(GRIDS)))]
         field = Image.new("RGB", (columns * TILE_SIDE_PX, lines * TILE_SIDE_PX))
-        shown = self._pick(base)
-        for place, label in enumerate(labels):
-            tile = self._tile(self._pick(label))
-            field.paste(tile, (place % columns * TILE_SIDE_PX, place // columns * TILE_SIDE_PX))
-        return field, replace(shown, label=odd_label if with_odd else base, group=MOSAIC)
+        line, column = divmod(int(self.rng.integers(columns * lines)), columns)
+        return field, self._fill(field, Tiling(TILE_SIDE_PX, (0, 0), (column, line), 1), odd)
+
+    def draw_cut(self) -> tuple[Image.Image, ImageRow]:
+        """A field of a slide that is made of tiles: its edges and its crops cut them. Small ones are odd in a block."""
+        side = int(self.rng.choice(CUT_TILE_SIDES_PX))
+        block = -(-TILE_SIDE_PX // side)
+        field = Image.new("RGB", FIELD_PX)
+        hidden = self.rng.integers(side, size=2)
+        whole = [int((extent + out) // side) for extent, out in zip(FIELD_PX, hidden, strict=True)]
+        first = [int(self.rng.integers(1, max(2, count - block + 1))) for count in whole]
+        tiling = Tiling(side, (int(hidden[0]), int(hidden[1])), (first[0], first[1]), block)
+        return field, self._fill(field, tiling, None)
+
+    def _fill(self, field: Image.Image, tiling: Tiling, odd: bool | None) -> ImageRow:
+        """Paste tiles; those of the block may be odd."""
+        base = str(self.rng.choice(list(ODD), p=BASE_SHARES))
+        odd_label = str(self.rng.choice(ODD[base]))
+        with_odd = bool(self.rng.random() < 0.5) if odd is None else odd
+        for (column, line), (left, top) in tiling.places(field.size):
+            label = odd_label if with_odd and tiling.in_block(column, line) else base
+            field.paste(self._tile(self._pick(label), tiling.side), (left, top))
+        return replace(self._pick(base), label=odd_label if with_odd else base, group=MOSAIC)
 
     def _pick(self, label: str) -> ImageRow:
         pool = self.pools[label]
         return pool[int(self.rng.integers(len(pool)))]
 
-    def _tile(self, row: ImageRow) -> Image.Image:
+    def _tile(self, row: ImageRow, side: int) -> Image.Image:
         """A square part of a picture, of the side of a tile."""
         picture = load_picture(self.data, row)
-        side = round(min(picture.size) * float(self.rng.uniform(0.5, 1.0) if row.dataset != "osteosarcoma" else 0.4))
-        left, top = (int(self.rng.integers(extent - side + 1)) for extent in picture.size)
-        return picture.resize((TILE_SIDE_PX, TILE_SIDE_PX), box=(left, top, left + side, top + side))
+        part = round(min(picture.size) * float(self.rng.uniform(0.5, 1.0) if row.dataset != "osteosarcoma" else 0.4))
+        left, top = (int(self.rng.integers(extent - part + 1)) for extent in picture.size)
+        return picture.resize((side, side), box=(left, top, left + part, top + part))

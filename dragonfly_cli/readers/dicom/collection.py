@@ -22,6 +22,7 @@ from dragonfly_cli.readers.dicom.signature import (
     DICOMDIR_SOP_CLASS,
     HEAD_BYTES,
     WSI_SOP_CLASS,
+    instance_uid,
     is_dicom,
     sop_class,
 )
@@ -101,6 +102,18 @@ def may_hold_dicom(path: Path) -> bool:
             return any(is_dicom(_head_in(archive, member)) for member in members)
     except ARCHIVE_ERRORS:
         return True
+
+
+def instances_in(path: Path) -> set[tuple[bytes, int]]:
+    """Instance UID, empty where there is none, and size of a zip's DICOM files; nothing if it cannot be looked into."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = [member for member in archive.infolist()[: MAX_MEMBERS + 1] if not member.is_dir()]
+            heads = [(_head_in(archive, member), member.file_size) for member in members]
+    except ARCHIVE_ERRORS:
+        return set()
+    dicom = [(head, size) for head, size in heads if is_dicom(head) and sop_class(head) != DICOMDIR_SOP_CLASS]
+    return {(instance_uid(head), size) for head, size in dicom}
 
 
 def _head_in(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:

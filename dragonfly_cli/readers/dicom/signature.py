@@ -19,7 +19,16 @@ def is_dicom(head: bytes) -> bool:
 
 def sop_class(head: bytes) -> bytes:
     """The Media Storage SOP Class UID of the file meta information, explicit VR by the standard."""
-    tag_at = head.find(b"\x02\0\x02\0UI")
+    return _meta_uid(head, b"\x02\0\x02\0UI")
+
+
+def instance_uid(head: bytes) -> bytes:
+    """The Media Storage SOP Instance UID beside it, the same in every copy of a file; for comparing, never shown."""
+    return _meta_uid(head, b"\x02\0\x03\0UI")
+
+
+def _meta_uid(head: bytes, tag: bytes) -> bytes:
+    tag_at = head.find(tag)
     if tag_at < 0:
         return b""
     length = int.from_bytes(head[tag_at + 6 : tag_at + 8], "little")
