@@ -23,10 +23,11 @@ from dragonfly_cli.options import (
 )
 from dragonfly_cli.output.control_characters import harmless_rows
 from dragonfly_cli.output.evidence import check_evidence, write_evidence
-from dragonfly_cli.output.files import is_text, storable, write_text
+from dragonfly_cli.output.files import check_unread, is_text, storable, write_text
 from dragonfly_cli.output.notices import DEMO_WARNING
 from dragonfly_cli.output.terminal import certainty, say, say_notices, show, where_it_looked
 from dragonfly_cli.readers import Source, open_source
+from dragonfly_cli.readers.source import files_of
 from dragonfly_cli.templates import find_template
 
 STDOUT = Path("-")
@@ -71,6 +72,7 @@ def ask_image(
     settings = asdict(opening) | asdict(looking)
     opened = arranged(open_source(image, opening), looking)  # before torch is imported: a bad path is told at once
     with closing(opened) as source:
+        check_unread((output, evidence.geojson, evidence.overlay), (*files_of(source), looking.roi))
         plan = plan_looks(source, looking, canvas_of(checkpoint))
         if printing.format is Format.text and output is None:
             answers = _answers(source, plan, checkpoint, questions, answering, settings, show)

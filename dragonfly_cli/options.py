@@ -379,6 +379,7 @@ class ViewOptions:
     device: DeviceOption = "auto"
     quant: QuantOption = Quant.auto
     attn: AttentionOption = Attention.auto
+    aggregate: AggregateOption = Aggregate.auto
 
 
 @dataclass(frozen=True)

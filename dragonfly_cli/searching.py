@@ -18,6 +18,7 @@ from dragonfly_cli.engine.model import Model
 from dragonfly_cli.engine.placement import memory_errors
 from dragonfly_cli.engine.questions import Question
 from dragonfly_cli.fields import Field, LookPlan
+from dragonfly_cli.fields.grid import Area
 from dragonfly_cli.fields.search import ZoomSearch
 from dragonfly_cli.fields.slide_plan import second_looks, zoom_fields
 from dragonfly_cli.geometry import Box
@@ -117,7 +118,9 @@ class Chooser:
         why, search = reasons(self._model, rank, question), self.search_for(question)
         with memory_errors(str(self._model.device)):
             if why:
-                boxes = search.best(Impressions(self._model, self._seen, question, why, self._first[0].box))
+                boxes = search.best(
+                    Impressions(self._model, self._seen, question, why, self._first[0].box, search.grid.area)
+                )
             else:
                 boxes = search.even()
         return [*self._first, *zoom_fields(self._source, boxes, len(self._first))]
@@ -160,13 +163,20 @@ class Impressions:
     """What glances say to one question, by the reasons that are asked for; ``fields.search.Glances``."""
 
     def __init__(
-        self, model: Model, seen: SeenAtAGlance, question: Question, why: tuple[Rank, ...], overview: Box
+        self,
+        model: Model,
+        seen: SeenAtAGlance,
+        question: Question,
+        why: tuple[Rank, ...],
+        overview: Box,
+        tissue: Area,
     ) -> None:
         self._model = model
         self._seen = seen
         self._question = question
         self._why = why
         self._overview = overview
+        self._tissue = tissue
         self._means: dict[Box, torch.Tensor] = {}  # [width] each
         self._yes: dict[Box, float] = {}
 
@@ -184,6 +194,12 @@ class Impressions:
             return [self._yes[box] for box in boxes]
         means = torch.stack([self._means[box] for box in boxes])
         if reason is Rank.odd:
-            return oddity(means)
-        compare = likeness if reason is Rank.likeness else contrast
-        return compare(means, self._seen.features([self._overview])[0].mean(dim=0))
+            return self._of_tissue(oddity(means), boxes)
+        overview = self._seen.features([self._overview])[0].mean(dim=0)
+        if reason is Rank.likeness:
+            return likeness(means, overview)
+        return self._of_tissue(contrast(means, overview), boxes)
+
+    def _of_tissue(self, differences: list[float], boxes: list[Box]) -> list[float]:
+        """Weighed by how much of each box is tissue: the edge of it is unlike the rest for its glass."""
+        return [difference * self._tissue.share(box) for difference, box in zip(differences, boxes, strict=True)]

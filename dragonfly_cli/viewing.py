@@ -12,16 +12,19 @@ from typing import TYPE_CHECKING
 from dragonfly_cli.engine.checkpoints import Checkpoint, canvas_of, find_checkpoint
 from dragonfly_cli.engine.questions import Question, caption_question
 from dragonfly_cli.errors import ModelError
-from dragonfly_cli.fields import Field, LookPlan, arranged, check_looking, field_view, plan_looks
+from dragonfly_cli.fields import Field, LookPlan, arranged, check_looking, displayed_field, field_view, plan_looks
 from dragonfly_cli.geometry import Box
-from dragonfly_cli.options import LookOptions, OpenOptions, Picture, Rank, ViewOptions
-from dragonfly_cli.output.files import check_writable, write_whole
+from dragonfly_cli.options import Aggregate, LookOptions, OpenOptions, Picture, Rank, ViewOptions
+from dragonfly_cli.output.files import check_unread, check_writable, write_whole
+from dragonfly_cli.output.terminal import say
 from dragonfly_cli.readers import Source, View, open_source
+from dragonfly_cli.readers.source import files_of
 
 if TYPE_CHECKING:  # these import torch and Pillow
     from PIL.Image import Image
 
     from dragonfly_cli.engine.model import Model
+    from dragonfly_cli.searching import Chooser
     from dragonfly_med.views import ViewPlan
 
     PlanOf = Callable[[tuple[int, int]], ViewPlan]
@@ -40,21 +43,27 @@ def draw_view(
     check_looking(looking)
     checkpoint = find_checkpoint(viewing.model)
     with closing(arranged(open_source(image, opening), looking)) as source:
-        plan = plan_looks(source, looking, canvas_of(checkpoint))
-        picture = _draw(source, plan, questions, viewing, checkpoint)
+        check_unread((output,), (*files_of(source), looking.roi))
+        picture = _draw(source, looking, questions, viewing, checkpoint)
+        warnings = list(source.warnings)
     write_whole(output, lambda part: picture.save(part, format="PNG"))
+    for warning in warnings:
+        say(f"warning: {warning}")
 
 
 def _draw(
-    source: Source, plan: LookPlan, questions: list[Question], viewing: ViewOptions, checkpoint: Checkpoint
+    source: Source, looking: LookOptions, questions: list[Question], viewing: ViewOptions, checkpoint: Checkpoint
 ) -> "Image":
     from dragonfly_cli.output import pictures
 
+    canvas_wh = canvas_of(checkpoint)
     if viewing.what is Picture.display:
-        return pictures.display_picture(field_view(source, plan.fields[0]))
+        return pictures.display_picture(field_view(source, displayed_field(source, looking, canvas_wh)))
+    plan = plan_looks(source, looking, canvas_wh)
     searches = plan.search is not None and plan.search.rank is not Rank.spread
     model = _load(checkpoint, viewing) if questions or searches else None
-    fields = _chosen(model, source, plan, questions or [caption_question()]) if model else plan.fields
+    asked = questions or [caption_question()]
+    fields = _chosen(model, source, plan, asked, viewing.aggregate) if model else plan.fields
     if viewing.what is Picture.fields:
         return pictures.fields_picture(source.view(Box(0, 0, *source.size_wh), fields[0].frame), fields)
     plan_of = model.processor.plan if model else _configured(checkpoint)
@@ -67,14 +76,32 @@ def _load(checkpoint: Checkpoint, viewing: ViewOptions) -> "Model":
     return load_model(checkpoint, viewing.device, viewing.quant, viewing.attn)
 
 
-def _chosen(model: "Model", source: Source, plan: LookPlan, questions: list[Question]) -> list[Field]:
-    """The fields of all questions, each of them once."""
+def _chosen(model: "Model", source: Source, plan: LookPlan, questions: list[Question], rule: Aggregate) -> list[Field]:
+    """The fields of all questions, each of them once, and those that are looked at again."""
     if plan.search is None:
         return plan.fields
     from dragonfly_cli.searching import Chooser
 
-    groups = Chooser(model, source, plan.certain, plan.search).groups(questions, plan.search.rank)
-    return list({field.box: field for fields, _ in groups for field in fields}.values())
+    chooser = Chooser(model, source, plan.certain, plan.search, rule)
+    chosen: list[Field] = []
+    for fields, group in chooser.groups(questions, plan.search.rank):
+        chosen += fields
+        for question in group:
+            chosen += _looked_at_again(model, source, chooser, question, fields)
+    return list({field.box: field for field in chosen}.values())
+
+
+def _looked_at_again(
+    model: "Model", source: Source, chooser: "Chooser", question: Question, fields: list[Field]
+) -> list[Field]:
+    """The second looks, which depend on what is answered about each field."""
+    if not chooser.search_for(question).second_looks:
+        return []
+    from dragonfly_cli.engine.answering import answer, look_at
+    from dragonfly_med.generation import Sampling
+
+    seen = [answer(model, look_at(model, source, field), question, Sampling()) for field in fields]
+    return chooser.second_looks(question, seen)
 
 
 def _crops(view: View, plan_of: "PlanOf", model: "Model | None") -> "Image":

@@ -53,6 +53,31 @@ def write_svs(
     return path
 
 
+SCN = """<?xml version="1.0"?>
+<scn xmlns="http://www.leica-microsystems.com/scn/2010/10/01"><collection name="c" sizeX="{whole_w}" sizeY="{whole_h}">
+<image name="i"><device model="m" version="1"/>
+<pixels sizeX="{px_w}" sizeY="{px_h}"><dimension sizeX="{px_w}" sizeY="{px_h}" r="0" ifd="0"/></pixels>
+<view sizeX="{view_w}" sizeY="{view_h}" offsetX="{left}" offsetY="{top}" spacingZ="0"/>
+<scanSettings><objectiveSettings><objective>20</objective></objectiveSettings><illuminationSettings>
+<numericalAperture>0.4</numericalAperture><illuminationSource>brightfield</illuminationSource></illuminationSettings>
+</scanSettings></image></collection></scn>"""  # lengths in nanometres, but for px
+
+
+def write_scn(path: Path, pixels: np.ndarray, origin_xy: tuple[int, int], whole_wh: tuple[int, int]) -> Path:
+    """A slide at 0.5 microns per pixel that OpenSlide opens as ``leica``: ``pixels`` lie at ``origin_xy``, its bounds.
+
+    ``origin_xy`` and ``whole_wh`` are level-0 pixels.
+    """
+    height, width = pixels.shape[:2]
+    lengths = {"whole_w": whole_wh[0], "whole_h": whole_wh[1], "view_w": width, "view_h": height}
+    lengths |= {"left": origin_xy[0], "top": origin_xy[1]}
+    text = SCN.format(px_w=width, px_h=height, **{name: 500 * length for name, length in lengths.items()})
+    about = {"description": text, "metadata": None, "software": False, "resolution": (20_000, 20_000)}
+    layout = {"photometric": "rgb", "tile": (TILE_PX, TILE_PX), "compression": "jpeg", "compressionargs": {"level": 95}}
+    tifffile.imwrite(path, pixels, bigtiff=True, resolutionunit="CENTIMETER", **layout, **about)
+    return path
+
+
 def write_dicom(
     path: Path,
     pixels: np.ndarray,

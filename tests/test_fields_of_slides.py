@@ -91,6 +91,7 @@ class Everywhere:
 
     def __init__(self, bounds):
         self.bounds = bounds
+        self.pieces = [bounds]
 
     def share(self, box):
         return 1.0
@@ -126,6 +127,15 @@ def test_a_coarse_cell_is_made_of_its_children(grid, power):
             inner = grid.box(child, power - 1)
             assert outer.x <= inner.x and inner.x + inner.width <= outer.x + outer.width
             assert outer.y <= inner.y and inner.y + inner.height <= outer.y + outer.height
+
+
+@given(st.integers(0, 100), st.integers(0, 230), st.integers(15, 40))
+def test_a_small_piece_of_tissue_by_itself_is_not_left_out(left, top, side):
+    """Pieces of less than a fifth of a field, beside a large one."""
+    tissue = tissue_of(painted((200, 20, 390, 280), (left, top, left + side, top + side)))
+    grid = Grid(tissue, tissue.bounds, (1000, 800))
+    piece = Box(left * 10, top * 10, side * 10, side * 10)
+    assert any(grid.box(cell).meets(piece) for cell in grid.cells())
 
 
 @given(st.integers(1, 20), st.integers(1, 20), st.integers(1, 30))
@@ -233,6 +243,12 @@ def test_regions_in_pixels_microns_and_percent_are_the_same_box(slide):
         assert (field.role, field.box) == ("region", Box(1000, 600, 800, 300))
 
 
+def test_the_only_frame_of_a_slide_is_looked_at_as_the_slide_is(slide):
+    assert [field.box for field in plan(slide, frame=0).fields] == [field.box for field in plan(slide).fields]
+    (field,) = plan(slide, frame=0, region=["1000,600,800,300"]).fields
+    assert field.box == Box(1000, 600, 800, 300)
+
+
 def test_a_centre_is_the_middle_of_its_field(slide):
     assert plan(slide, center="2000,1500").fields[0].box == Box(1664, 1276, 672, 448)
     assert plan(slide, center="50%,50%", fov="500um").fields[0].box == Box(1500, 1000, 1000, 1000)
@@ -242,6 +258,14 @@ def test_a_region_with_a_scale_is_searched(slide):
     first, *zooms = plan(slide, region=["1000,500,2000,1500"], mpp=0.5).fields
     assert first.box == Box(1000, 500, 2000, 1500) and len(zooms) == 7
     assert all(field.box.meets(first.box) for field in zooms)
+
+
+def test_no_region_is_left_out_for_the_budget_and_what_is_left_out_is_told(slide):
+    source = open_source(slide)
+    regions = ["500,500,2000,1500", "2000,1000,1500,900", "100,100,900,900"]
+    planned = plan_looks(source, LookOptions(region=regions, mpp=0.5, budget=2), CANVAS_WH)
+    assert [field.box.size_wh for field in planned.fields] == [(2000, 1500), (1500, 900), (900, 900)]
+    assert any("--budget 2: none of" in warning for warning in source.warnings)
 
 
 def test_a_region_that_reaches_beyond_the_slide_is_cut_and_told(slide):
@@ -313,6 +337,24 @@ def test_an_outline_is_searched_and_its_hole_is_not(slide, roi):
 
 def test_an_outline_of_one_field_is_one_field(slide, roi):
     assert [field.box for field in plan(slide, roi=roi, roi_class=["Stroma"]).fields] == [Box(1000, 1000, 500, 200)]
+
+
+def test_a_small_outline_beside_a_large_one_is_looked_at(slide, tmp_path):
+    small = [ring(2950, 1400, 3010, 1450), ring(2000, 2100, 2080, 2170)]
+    large = feature("Tumor", "Polygon", [ring(800, 900, 2200, 1900)])
+    path = tmp_path / "roi.geojson"
+    path.write_text(json.dumps([large, *(feature("Tumor", "Polygon", [one]) for one in small)]))
+    zooms = plan(slide, roi=path, budget=40).fields[1:]
+    for (left, top), _, (right, bottom), *_ in small:
+        assert any(field.box.meets(Box(left, top, right - left, bottom - top)) for field in zooms)
+
+
+def test_an_outline_with_little_tissue_is_searched_where_that_is(tmp_path):
+    pixels = np.full((3000, 4000, 3), GLASS, np.uint8)
+    pixels[1300:2100, 1000:1900] = PINK  # 6 % of it
+    path = write_svs(tmp_path / "a.svs", pixels=pixels)
+    zooms = plan(path, region=["0,0,100%,100%"], mpp=0.5).fields[1:]
+    assert zooms and all(field.box.meets(Box(1000, 1300, 900, 800)) for field in zooms)
 
 
 def test_outlines_that_are_none_are_told(slide, roi, tmp_path):

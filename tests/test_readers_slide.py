@@ -143,12 +143,30 @@ def test_a_slide_of_one_level_is_read_in_blocks_and_looks_the_same(tmp_path, mon
     monkeypatch.setattr(pyramid_module, "BLOCK_SIDE_PX", 128)
     monkeypatch.setattr(slide_openslide, "jpeg_levels", lambda *about: {})
     spy = LevelSpy(monkeypatch)
-    view = open_source(path).view(Box(-40, 10, 1500, 1080))
-    in_blocks = np.asarray(view.resize((40, 30))).astype(int)
-    assert spy.pixels == {0: 1500 * 1080}
+    source = open_source(path)
+    in_blocks = np.asarray(source.view(Box(-40, 10, 1500, 1080)).resize((40, 30))).astype(int)
+    assert spy.pixels == {0: 1500 * 1100}
     assert np.abs(in_blocks - at_once).mean() < 1.5 and np.abs(in_blocks - at_once).max() < 25
-    view.resize((20, 15))
-    assert spy.pixels == {0: 1500 * 1080}  # the second size costs no second reading
+    source.view(Box(0, 0, 1500, 1100)).resize((20, 15))
+    assert spy.pixels == {0: 1500 * 1100}  # no other view of it costs another reading
+    source.view(Box(100, 100, 600, 500)).resize((10, 10))
+    assert spy.pixels == {0: 1500 * 1100 + 600 * 500}  # a small part is read by itself
+
+
+def test_an_overview_shows_the_square_where_it_is_and_white_outside(tmp_path, monkeypatch):
+    pixels = np.full((1000, 1400, 3), 255, np.uint8)
+    pixels[700:830, 1000:1200] = (0, 0, 255)
+    path = write_svs(tmp_path / "one.svs", pixels=pixels, downsamples=(), quality=95)
+    monkeypatch.setattr(pyramid_module, "MAX_REGION_PIXELS", 60_000)  # averaged by 5
+    source = open_source(path)
+    for left, top, width, height in ((0, 0, 1400, 1000), (300, 250, 1300, 900), (-200, -100, 1600, 1100)):
+        shown = np.asarray(source.view(Box(left, top, width, height)).resize((width // 10, height // 10)))
+        dark = shown[..., 0] < 128
+        rows, columns = np.nonzero(dark)
+        edges = [columns.min() * 10 + left, rows.min() * 10 + top]
+        edges += [(columns.max() + 1) * 10 + left, (rows.max() + 1) * 10 + top]
+        assert edges == [1000, 700, 1200, 830] and dark.sum() == 20 * 13
+        assert (shown[0] > 250).all() and (shown[:, 0] > 250).all() and (shown[:, -1] > 250).all()
 
 
 @given(box=boxes, size=sizes)
@@ -165,10 +183,15 @@ def test_the_plan_covers_the_box_at_enough_resolution(box, size):
     assert not coarser or min(coarser) > wanted
 
 
-@given(box=boxes, factors=st.tuples(st.integers(1, 9), st.integers(1, 9)), tile_rows=st.integers(1, 3000))
+@given(
+    box=boxes,
+    factors=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    tile_wh=st.tuples(st.integers(1, 60_000), st.integers(1, 3000)),
+)
 @settings(max_examples=30)
-def test_blocks_tile_the_region(box, factors, tile_rows):
-    blocks = [block for strip in plan_strips(box, factors, tile_rows) for block in plan_blocks(strip, factors[0])]
+def test_blocks_tile_the_region(box, factors, tile_wh):
+    strips = plan_strips(box, factors, tile_wh)
+    blocks = [block for strip in strips for block in plan_blocks(strip, factors[0], tile_wh)]
     assert sum(block.width * block.height for block in blocks) == box.width * box.height
     assert all((block.x - box.x) % factors[0] == 0 and (block.y - box.y) % factors[1] == 0 for block in blocks)
     assert max(block.width * block.height for block in blocks) <= pyramid_module.BLOCK_SIDE_PX**2
@@ -176,7 +199,7 @@ def test_blocks_tile_the_region(box, factors, tile_rows):
 
 @given(box=boxes, tile_rows=st.integers(1, 1024))
 def test_strips_are_cut_between_tiles(box, tile_rows):
-    _, *later = plan_strips(box, (1, 1), tile_rows)
+    _, *later = plan_strips(box, (1, 1), (256, tile_rows))
     if box.height > pyramid_module.BLOCK_SIDE_PX and tile_rows <= 256:
         assert later and all(strip.y % tile_rows == 0 for strip in later)
 

@@ -13,7 +13,7 @@ from run_dragonfly import dragonfly, expect_error
 
 from dragonfly_cli.geometry import Box
 from dragonfly_cli.options import OpenOptions
-from dragonfly_cli.readers import open_source, slide_tiff
+from dragonfly_cli.readers import open_source, pyramid, slide_tiff, slide_tiles
 from dragonfly_cli.readers.inputs import list_inputs, zipped_copies
 from dragonfly_cli.readers.slide_scale import scale_of
 
@@ -53,6 +53,23 @@ def test_a_large_plain_tiff_is_a_slide_of_one_level(tmp_path, layout):
     assert np.array_equal(whole(source, (600, 500)), pixels)
 
 
+@pytest.mark.parametrize("rows", [3, 16, 200])
+def test_every_strip_of_a_wide_tiff_is_decoded_once(tmp_path, monkeypatch, rows):
+    monkeypatch.setattr(pyramid, "BLOCK_SIDE_PX", 128)
+    monkeypatch.setattr(pyramid, "MAX_REGION_PIXELS", 20_000)
+    monkeypatch.setattr(slide_tiles, "KEPT_BYTES", 2 * 1400 * 3 * rows)
+    pixels = tissue_like((1400, 1000))
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="rgb", rowsperstrip=rows, compression="zlib")
+    decoded = []
+    original = slide_tiles.SegmentedPage._decode
+    monkeypatch.setattr(
+        slide_tiles.SegmentedPage, "_decode", lambda page, index: decoded.append(index) or original(page, index)
+    )
+    seen = whole(open_source(tmp_path / "a.tif"), (70, 50))
+    assert sorted(decoded) == list(range(-(-1000 // rows)))
+    assert np.abs(seen - pixels.reshape(50, 20, 70, 20, 3).mean(axis=(1, 3))).mean() < 2
+
+
 def test_a_pyramid_in_sub_images_is_found(tmp_path):
     pixels = tissue_like((1024, 768))
     path = tmp_path / "levels.ome.tif"
@@ -65,6 +82,21 @@ def test_a_pyramid_in_sub_images_is_found(tmp_path):
     assert (source.format, source.mpp, source.mpp_source) == ("ome-tiff", (0.25, 0.5), "file")
     assert [level["width"] for level in source.details()["levels"]] == [1024, 512, 256]
     assert np.array_equal(whole(source, (256, 192)), pixels[::4, ::4])
+
+
+def test_a_label_beside_the_picture_is_no_level_of_it_and_gives_no_scale(tmp_path):
+    picture, label = tissue_like((1200, 1000)), np.full((200, 240, 3), 90, np.uint8)
+    with tifffile.TiffWriter(tmp_path / "a.ome.tif", ome=True) as tiff:
+        tiff.write(label, photometric="rgb", tile=(128, 128), metadata={"PhysicalSizeX": 9, "PhysicalSizeY": 9})
+        tiff.write(picture, photometric="rgb", tile=(128, 128), metadata={"PhysicalSizeX": 0.25, "PhysicalSizeY": 0.25})
+    with tifffile.TiffWriter(tmp_path / "a.tif") as tiff:
+        tiff.write(picture, photometric="rgb", tile=(128, 128), resolution=(40_000, 40_000), resolutionunit=3)
+        tiff.write(label, photometric="rgb", rowsperstrip=16)
+    for name in ("a.ome.tif", "a.tif"):
+        source = open_source(tmp_path / name)
+        assert [level["width"] for level in source.details()["levels"]] == [1200]
+        assert source.mpp == (0.25, 0.25)
+        assert np.abs(whole(source, (240, 200)) - 90).max(axis=-1).min() > 30  # nothing of the label is seen
 
 
 @pytest.mark.parametrize("invert", [False, True])
@@ -81,6 +113,24 @@ def test_grey_of_16_bits_is_shown_as_it_looks(tmp_path, invert):
 def test_a_tiff_that_is_no_picture_is_refused(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", np.zeros((400, 500), np.float32), rowsperstrip=50)
     expect_error(dragonfly("info", tmp_path / "a.tif"), 4, "a.tif", "float32")
+
+
+@pytest.mark.parametrize("layout", [{"tile": (128, 128)}, {"rowsperstrip": 50}])
+def test_channels_that_are_not_shown_are_told(tmp_path, layout):
+    channels = np.stack([tissue_like((600, 500))[..., channel] for channel in range(3)])
+    path = tmp_path / "a.ome.tif"
+    tifffile.imwrite(path, channels, photometric="minisblack", metadata={"axes": "CYX"}, **layout)
+    source = open_source(path)
+    assert np.abs(whole(source, (600, 500)) - channels[0][..., None]).max() <= 1
+    assert "only the first of 3 channels, focal planes or time points is shown" in source.warnings
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.uint32, np.int16])
+def test_a_tiled_tiff_of_values_that_openslide_shows_white_is_refused(tmp_path, dtype):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, tissue_like((600, 500))[..., 1].astype(dtype), tile=(128, 128), photometric="minisblack")
+    outcome = dragonfly("ask", path, "Is there a tumour?")
+    expect_error(outcome, 4, "a.tif", f"1 samples of {np.dtype(dtype)} are no grey or colour picture")
 
 
 def test_a_tiff_that_is_cut_short_is_refused(tmp_path):

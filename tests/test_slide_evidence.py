@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from make_files import tissue_like, write_svs
+from make_files import tissue_like, write_scn, write_svs
 from PIL import Image, ImageFont
 from run_dragonfly import dragonfly, expect_error
 
@@ -14,6 +14,8 @@ from dragonfly_cli.engine.checkpoints import find_checkpoint
 from dragonfly_cli.geometry import Box
 from dragonfly_cli.output.geojson import as_geojson
 from dragonfly_cli.output.overlay import round_length, wrapped
+from dragonfly_cli.readers import pyramid
+from dragonfly_cli.readers.slide import SlideSource
 from dragonfly_med import DragonflyForCausalLM, DragonflyProcessor
 from dragonfly_med.crops import cut_crops, draw_canvases, normalize
 from dragonfly_med.modeling import ImageEncoder
@@ -102,6 +104,31 @@ def test_the_overlay_shows_the_fields_in_the_colour_of_their_vote(asked):
     assert picture.width > 1500
 
 
+def test_boxes_are_right_to_the_pixel_on_a_slide_whose_scan_has_an_offset(tmp_path):
+    """A red square of 400 x 300 px at (500, 200) of a scan that lies at (1000, 700) of the slide."""
+    pixels = tissue_like((1600, 1200))
+    pixels[200:500, 500:900] = (255, 0, 0)
+    slide = write_scn(tmp_path / "a.scn", pixels, (1000, 700), (3300, 2200))
+    square = {"x": 1500, "y": 900, "width": 400, "height": 300}
+    region = ["--region", "1500,900,400,300"]
+    assert dragonfly("view", slide, *region, "--what", "display", "-o", tmp_path / "seen.png").code == 0
+    seen = np.asarray(Image.open(tmp_path / "seen.png")).astype(int)
+    assert seen.shape == (300, 400, 3) and np.abs(seen - (255, 0, 0)).max() < 100  # no pixel of the tissue around it
+    files = ["--geojson", tmp_path / "seen.geojson", "--overlay", tmp_path / "overlay.png"]
+    outcome = dragonfly("ask", slide, QUESTION, *region, *files, "--json")
+    assert outcome.json["fields"][0]["box"] == square
+    (ring,) = json.loads((tmp_path / "seen.geojson").read_text())["features"][0]["geometry"]["coordinates"]
+    assert (ring[0], ring[2]) == ([500, 200], [900, 500])
+    again = dragonfly("ask", slide, QUESTION, "--roi", tmp_path / "seen.geojson", "--json").json
+    assert again["fields"][0]["box"] == square
+    overlay = np.asarray(Image.open(tmp_path / "overlay.png").convert("RGB")).astype(int)
+    drawn = (np.abs(overlay - (255, 0, 0)).max(axis=-1) < 40)[:, : 24 + 1100]  # a map of 1100 px, a margin of 24
+    rows, columns = np.nonzero(drawn)
+    line = 6  # the field's frame, white and coloured lines, is drawn on the inside of the square
+    assert [columns.min() - 24, columns.max() + 1 - 24] == pytest.approx([1500 / 3 + line, 1900 / 3 - line], abs=1)
+    assert rows.max() + 1 - rows.min() == pytest.approx(300 / 3 - 2 * line, abs=1)
+
+
 GAP, FIELD_GAP, FRAME = 4, 40, [230, 120, 0]
 
 
@@ -139,13 +166,23 @@ def given():
     handle.remove()
 
 
-@pytest.mark.parametrize("question", [QUESTION, "What kind of tissue is this?", None])
-def test_view_draws_the_fields_and_the_crops_that_the_model_is_given(asked, tmp_path, given, question):
+CONFIRMED = ["--budget", "4", "--aggregate", "confirmed"]  # one of three zooms is a second look
+
+
+@pytest.mark.parametrize(
+    ("question", "options"),
+    [
+        (QUESTION, ["--budget", "3"]),
+        ("What kind of tissue is this?", ["--budget", "3"]),
+        (None, ["--budget", "3"]),
+        (QUESTION, CONFIRMED),
+    ],
+)
+def test_view_draws_the_fields_and_the_crops_that_the_model_is_given(asked, tmp_path, given, question, options):
     *_, slide = asked
-    options = ["--budget", "3"]
     command = ["ask", slide, question] if question else ["caption", slide]
     record = dragonfly(*command, *options, "--json", "--max-tokens", "2").json
-    assert [field["role"] for field in record["fields"]] == ["overview", "zoom", "zoom"]
+    assert [field["role"] for field in record["fields"]] == ["overview"] + ["zoom"] * (int(options[1]) - 1)
     read = list(given)
     asking = ["-q", question] if question else []
     assert dragonfly("view", slide, *asking, *options, "-o", tmp_path / "seen.png").code == 0
@@ -153,7 +190,7 @@ def test_view_draws_the_fields_and_the_crops_that_the_model_is_given(asked, tmp_
     boxes = [Box(**field["box"]) for field in record["fields"]]
     plans = [processor.plan(box.size_wh) for box in boxes]
     drawn = taken_apart(tmp_path / "seen.png", plans)
-    assert len(read) == len(drawn) == 3
+    assert len(read) == len(drawn) == int(options[1])
     for pixels, crops, field, box, plan in zip(read, drawn, record["fields"], boxes, plans, strict=True):
         assert np.array_equal(normalize([crop[:, 1:] for crop in crops]), pixels)
         marked = [number for number, crop in enumerate(crops[5:]) if (crop[:, 0] == FRAME).all()]
@@ -195,6 +232,18 @@ def test_outputs_are_checked_before_any_work(asked, tmp_path):
     same = tmp_path / "a"
     expect_error(dragonfly("ask", slide, QUESTION, "--geojson", same, "--overlay", same), 2, "same name")
     assert not list(tmp_path.iterdir())
+
+
+def test_no_output_replaces_what_is_read(tmp_path):
+    slide = write_svs(tmp_path / "slide.svs", (600, 400))
+    roi = tmp_path / "roi.geojson"
+    roi.write_text('{"type": "Polygon", "coordinates": [[[100, 50], [400, 50], [100, 250]]]}')
+    (tmp_path / "link.svs").symlink_to(slide)
+    before = slide.read_bytes(), roi.read_bytes()
+    for options in (["--overlay", slide], ["--geojson", slide], ["-o", tmp_path / "link.svs"], ["--geojson", roi]):
+        expect_error(dragonfly("ask", slide, QUESTION, "--roi", roi, *options), 2, str(options[1]), "would be lost")
+    expect_error(dragonfly("view", slide, "-o", slide), 2, "slide.svs", "would be lost")
+    assert before == (slide.read_bytes(), roi.read_bytes())
 
 
 def test_a_bad_tile_is_told_in_the_record(tmp_path: Path):
@@ -244,6 +293,20 @@ def test_zero_tissue_is_told_and_answered(tmp_path: Path):
     record = dragonfly("ask", path, QUESTION, "--budget", "2", "--json").json
     assert record["fields"][0]["box"] == {"x": 0, "y": 0, "width": 1500, "height": 1100}
     assert any("tissue: fallback" in warning for warning in record["warnings"])
+
+
+def test_a_slide_of_one_huge_level_is_read_as_a_whole_once_for_all_that_shows_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(pyramid, "MAX_REGION_PIXELS", 1_100_000)
+    path = write_svs(tmp_path / "one.svs", (2400, 1700), downsamples=())
+    read = []
+    original = SlideSource.read
+    monkeypatch.setattr(
+        SlideSource, "read", lambda source, plan, *rest: read.append(plan) or original(source, plan, *rest)
+    )
+    files = ["--geojson", tmp_path / "seen.geojson", "--overlay", tmp_path / "seen.png"]
+    assert dragonfly("ask", path, QUESTION, "Is there necrosis?", "--budget", "3", *files).code == 0
+    large = [plan.region.size_wh for plan in read if plan.level == 0 and plan.region.width > 1000]
+    assert large == [(2400, 1700)]
 
 
 @pytest.mark.parametrize(("wanted", "length"), [(1, 1), (1.9, 1), (2, 2), (49, 20), (730, 500), (0.034, 0.02)])

@@ -1,5 +1,8 @@
 """The search with the real model: what a glance is, and which fields each ranking chooses."""
 
+from contextlib import closing
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -111,6 +114,14 @@ def test_a_small_lesion_is_found_from_coarse_to_fine(model, lesion_slide):
     zooms = chooser.fields(YES_NO, Rank.auto)[1:]
     assert len(zooms) == 4 and any(field.box.meets(lesion) for field in zooms)
     assert chooser.glances < len(plan.search.grid.cells())
+
+
+@pytest.mark.parametrize("rank", [Rank.odd, Rank.contrast])
+def test_what_looks_different_is_tissue_and_not_the_glass_around_it(model, rank):
+    with closing(open_source(Path(__file__).parents[1] / "examples" / "slide.svs")) as benign:
+        plan = plan_looks(benign, LookOptions(budget=6), model.canvas_wh)
+        zooms = Chooser(model, benign, plan.fields[:1], plan.search).fields(YES_NO, rank)[1:]
+    assert np.mean([plan.tissue.share(field.box) for field in zooms]) > 0.75
 
 
 @pytest.mark.slow

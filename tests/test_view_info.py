@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import tifffile
 from make_files import write_dicom, write_png, write_svs
 from PIL import Image
 from run_dragonfly import dragonfly, expect_error
@@ -51,6 +52,36 @@ def test_fields_are_boxes_on_a_thumbnail(tmp_path: Path) -> None:
     assert picture.size == (1024, 512)
     assert picture.getpixel((0, 256)) == picture.getpixel((1023, 256)) == (0, 120, 255)
     assert picture.getpixel((512, 256)) != (0, 120, 255)
+
+
+def test_display_of_a_slide_is_all_of_it_or_the_region(tmp_path: Path) -> None:
+    path = write_svs(tmp_path / "slide.svs", (1500, 1000))
+    base = np.asarray(Image.open(path).convert("RGB"))
+    (tmp_path / "roi.geojson").write_text('{"type": "Polygon", "coordinates": [[[100, 50], [400, 50], [100, 250]]]}')
+    for options, (left, top, right, bottom) in (
+        ([], (0, 0, 1500, 1000)),
+        (["--region", "300,200,400,300", "--mpp", "0.5"], (300, 200, 700, 500)),
+        (["--roi", tmp_path / "roi.geojson"], (100, 50, 400, 250)),
+    ):
+        assert dragonfly("view", path, "--what", "display", *options, "-o", tmp_path / "seen.png").code == 0
+        shown = np.asarray(Image.open(tmp_path / "seen.png")).astype(int)
+        assert shown.shape == (bottom - top, right - left, 3)
+        assert np.abs(shown - base[top:bottom, left:right]).max() <= 3  # decoders round differently
+
+
+def test_display_of_a_large_slide_is_refused_before_a_pixel_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "large.tif"
+    layout = {"tile": (1024, 1024), "photometric": "rgb", "shape": (11_000, 10_000, 3), "dtype": np.uint8}
+    tifffile.imwrite(path, (b"broken" for _ in range(110)), compression="jpeg", **layout)
+    expect_error(dragonfly("view", path, "--what", "display", "-o", tmp_path / "seen.png"), 2, "10000 x 11000")
+    assert not (tmp_path / "seen.png").exists()
+
+
+def test_view_tells_what_is_not_as_it_was_asked_for(tmp_path: Path) -> None:
+    path = write_svs(tmp_path / "slide.svs", (600, 400))
+    outcome = dragonfly("view", path, "--region", "400,300,500,500", "-o", tmp_path / "seen.png")
+    assert outcome.code == 0
+    assert outcome.stderr.startswith("warning: --region 400,300,500,500 reaches beyond the image")
 
 
 def test_view_needs_no_weights(tmp_path: Path) -> None:

@@ -12,10 +12,11 @@ from dragonfly_cli.errors import UsageError
 from dragonfly_cli.fields import Field, arranged, plan_fields
 from dragonfly_cli.geometry import Box
 from dragonfly_cli.options import AnswerOptions, LookOptions, OpenOptions
-from dragonfly_cli.output.files import check_writable, write_text
+from dragonfly_cli.output.files import check_unread, check_writable, write_text
 from dragonfly_cli.output.record import answer_record, as_json, source_record
 from dragonfly_cli.pipeline import Asked, as_request, make_looks
 from dragonfly_cli.readers import Source, open_source
+from dragonfly_cli.readers.source import files_of
 
 SMALLEST_SIDE_PX = 16
 
@@ -69,7 +70,7 @@ class Session:
 
     def look_at_frame(self, frame: int) -> None:
         """The same box of another frame; raises UsageError if there is none of that number."""
-        (planned,) = plan_fields(self.source, LookOptions(frame=frame))
+        planned, *_ = plan_fields(self.source, LookOptions(frame=frame))
         self.look_at(replace(self.field, frame=planned.frame))
 
     def open_with_window(self, window: str) -> None:
@@ -110,6 +111,7 @@ class Session:
     def save(self, file: Path) -> None:
         """The records of the conversation as JSON; raises OutputError if that cannot be written."""
         check_writable(file)
+        check_unread((file,), files_of(self.source))
         if not self.records:
             raise UsageError("nothing was answered yet", "ask something first")
         write_text(file, as_json(self.records))

@@ -19,6 +19,7 @@ __all__ = [
     "Role",
     "arranged",
     "check_looking",
+    "displayed_field",
     "field_mpp",
     "field_view",
     "plan_fields",
@@ -69,8 +70,7 @@ def plan_looks(
     check_looking(looking)
     if source.kind == "slide":
         if looking.frame is not None:
-            _check_frame(source, looking.frame)
-            return LookPlan([Field(0, "whole", looking.frame, Box(0, 0, *source.size_wh))])
+            _check_frame(source, looking.frame)  # a slide has one, and is looked at as it would be without
         from dragonfly_cli.fields.slide_plan import plan_slide
 
         return plan_slide(source, looking, canvas_wh)
@@ -84,6 +84,21 @@ def plan_looks(
     role: Role = "region" if boxes else "slice" if source.frames > 1 else "whole"
     places = [(frame, box) for frame in frames for box in boxes or [whole]]
     return LookPlan([Field(number, role, frame, box) for number, (frame, box) in enumerate(places)])
+
+
+def displayed_field(source: Source, looking: LookOptions, canvas_wh: tuple[int, int]) -> Field:
+    """What is shown as it is: the first frame or part that was named, or all of it. No pixel is read.
+
+    Raises what ``plan_looks`` does.
+    """
+    if source.kind != "slide":
+        return plan_looks(source, looking, canvas_wh).fields[0]
+    from dragonfly_cli.fields.slide_plan import named_part
+
+    check_looking(looking)
+    if looking.frame is not None:
+        _check_frame(source, looking.frame)
+    return Field(0, "whole", 0, named_part(source, looking, canvas_wh))
 
 
 def _refuse_what_slides_have(source: Source, looking: LookOptions) -> None:

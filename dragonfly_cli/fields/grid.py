@@ -9,7 +9,7 @@ from typing import Protocol
 
 from dragonfly_cli.geometry import Box
 
-SMALLEST_SHARE = 0.2  # a field with less tissue is glass
+SMALLEST_SHARE = 0.2  # a field with less tissue is glass, unless it is all that shows a small piece
 
 Cell = tuple[int, int]  # column and row
 
@@ -19,6 +19,10 @@ class Area(Protocol):
 
     @property
     def bounds(self) -> Box: ...
+
+    @property
+    def pieces(self) -> list[Box]:
+        """Boxes around separate pieces of tissue, each of which is to be looked at."""
 
     def share(self, box: Box) -> float:
         """How much of ``box`` belongs to it, 0 to 1."""
@@ -70,8 +74,23 @@ class Grid:
         every = {
             (column, row): self.area.share(self.box((column, row))) for row in range(rows) for column in range(columns)
         }
-        enough = {cell: share for cell, share in every.items() if share >= SMALLEST_SHARE}
-        return enough or {cell: share for cell, share in every.items() if share > 0}
+        enough = {cell for cell, share in every.items() if share >= SMALLEST_SHARE}
+        wanted = enough | self._needed_beside(enough) if enough else set(every)
+        return {cell: share for cell, share in every.items() if share > 0 and cell in wanted}
+
+    def _needed_beside(self, enough: set[Cell]) -> set[Cell]:
+        """The cells over pieces so small, or thin, that their middle lies in no cell that has enough."""
+        needed: set[Cell] = set()
+        for piece in self.area.pieces:
+            left, top, right, bottom = piece.corners
+            if self._cell_at((left + right) // 2, (top + bottom) // 2) not in enough:
+                (first, upper), (last, lower) = self._cell_at(left, top), self._cell_at(right - 1, bottom - 1)
+                needed |= {(column, row) for row in range(upper, lower + 1) for column in range(first, last + 1)}
+        return needed
+
+    def _cell_at(self, x: int, y: int) -> Cell:
+        corner = self.box((0, 0))
+        return (x - corner.x) // corner.width, (y - corner.y) // corner.height
 
 
 def _halves(cell: Cell, power: int) -> list[Cell]:

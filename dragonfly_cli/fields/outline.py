@@ -18,10 +18,13 @@ from shapely.affinity import translate
 from shapely.geometry import shape
 
 from dragonfly_cli.errors import InputError, NoInputError, UsageError
-from dragonfly_cli.fields.grid import SMALLEST_SHARE, Area
+from dragonfly_cli.fields.grid import Area
 from dragonfly_cli.geometry import Box
 
 _HINT = "export the annotations from QuPath as GeoJSON"
+
+
+_LEAST_TISSUE = 0.05  # of an outline: with less in it, what was outlined is not what is taken for tissue elsewhere
 
 
 @dataclass(frozen=True)
@@ -33,20 +36,44 @@ class Outlined:
 
     @property
     def bounds(self) -> Box:
-        left, top, right, bottom = self.outline.bounds
-        x, y = math.floor(left), math.floor(top)
-        return Box(x, y, max(1, math.ceil(right) - x), max(1, math.ceil(bottom) - y))
+        return bounds_of(self.outline)
+
+    @property
+    def pieces(self) -> list[Box]:
+        if not self._has_tissue:
+            return []
+        return [piece for piece in self.tissue.pieces if self.outline.intersects(shapely.box(*piece.corners))]
 
     def share(self, box: Box) -> float:
-        inside = self.outline.intersection(shapely.box(*box.corners)).area / (box.width * box.height)
-        return inside * self.tissue.share(box) if self._has_tissue else inside
+        """How much of the box is outlined tissue, or, where that is more, how much of one outline the box shows.
+
+        So none of several outlines is too small to be looked at.
+        """
+        window = shapely.box(*box.corners)
+        drawn = self._parts.geometries[self._parts.query(window)]
+        pieces = shapely.intersection(drawn, window)
+        areas = shapely.area(pieces)
+        if not areas.any():
+            return 0.0
+        shown = max(areas.sum() / window.area, (areas / shapely.area(drawn)).max())
+        return float(shown * self.tissue.share(bounds_of(shapely.union_all(pieces))) if self._has_tissue else shown)
+
+    @cached_property
+    def _parts(self) -> shapely.STRtree:
+        parts = shapely.get_parts(self.outline)
+        return shapely.STRtree(parts[shapely.area(parts) > 0])
 
     @cached_property
     def _has_tissue(self) -> bool:
-        return (
-            self.tissue.share(self.bounds)
-            >= SMALLEST_SHARE * self.outline.area / shapely.box(*self.bounds.corners).area
-        )
+        filled = self.outline.area / shapely.box(*self.bounds.corners).area
+        return self.tissue.share(self.bounds) >= _LEAST_TISSUE * filled
+
+
+def bounds_of(outline: shapely.Geometry) -> Box:
+    """The smallest box of whole pixels around an outline."""
+    left, top, right, bottom = outline.bounds
+    x, y = math.floor(left), math.floor(top)
+    return Box(x, y, max(1, math.ceil(right) - x), max(1, math.ceil(bottom) - y))
 
 
 def read_outline(path: Path, classes: Sequence[str], offset_xy: tuple[int, int]) -> shapely.Geometry:

@@ -13,7 +13,7 @@ import shapely
 from dragonfly_cli.errors import UsageError
 from dragonfly_cli.fields.field import Field, LookPlan
 from dragonfly_cli.fields.grid import Area, Grid, spread_cells
-from dragonfly_cli.fields.outline import Outlined, read_outline
+from dragonfly_cli.fields.outline import Outlined, bounds_of, read_outline
 from dragonfly_cli.fields.regions import centered_box, region_box
 from dragonfly_cli.fields.search import ZoomSearch
 from dragonfly_cli.fields.tissue import Tissue, find_tissue
@@ -61,8 +61,11 @@ def plan_slide(source: Source, looking: LookOptions, canvas_wh: tuple[int, int])
     budget = looking.budget or FIELDS_LOOKED_AT
     deadline = started + looking.time_limit if looking.time_limit else None
     left = budget - len(first)
-    if _fits(area.bounds, field_wh) or left < 1 or not grid.cells():
-        return LookPlan(first[:budget], tissue=tissue)
+    if _fits(area.bounds, field_wh) or not grid.cells():
+        return LookPlan(first, tissue=tissue)
+    if left < 1:
+        source.warnings.append(f"--budget {budget}: none of {len(grid.cells())} fields was looked at closely")
+        return LookPlan(first, tissue=tissue)
     search = ZoomSearch(grid, left, deadline, looking.rank)
     even = search.even()
     _warn_of_blur(source, grid, scale)
@@ -127,6 +130,15 @@ def named_boxes(source: Source, looking: LookOptions, field_wh: tuple[int, int])
     if looking.center:
         boxes.append(centered_box(source, looking.center, looking.fov, field_wh))
     return boxes
+
+
+def named_part(source: Source, looking: LookOptions, canvas_wh: tuple[int, int]) -> Box:
+    """The first of the regions, or what is around the outlines, or where nothing was named, all of the slide."""
+    regions = named_boxes(source, looking, target_scale(source, looking).field_wh(canvas_wh))
+    if regions:
+        return regions[0]
+    outline = _outline(source, looking, regions)
+    return bounds_of(outline) if outline else Box(0, 0, *source.size_wh)
 
 
 def bounds_origin(source: Source, looking: LookOptions) -> tuple[int, int]:

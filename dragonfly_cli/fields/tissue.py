@@ -4,6 +4,7 @@ Small objects are dropped and small holes filled, by area in square microns. Ink
 Source: N. Otsu, "A threshold selection method from gray-level histograms" (1979).
 """
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -45,11 +46,22 @@ class Tissue:
     def bounds(self) -> Box:
         """The smallest box with all of the tissue, in level-0 pixels."""
         rows, columns = np.nonzero(self.mask.any(axis=1))[0], np.nonzero(self.mask.any(axis=0))[0]
+        return self._box(columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)
+
+    @cached_property
+    def pieces(self) -> list[Box]:
+        """Boxes around its separate pieces, in level-0 pixels."""
+        found = ndimage.find_objects(ndimage.label(self.mask)[0])
+        return [self._box(columns.start, rows.start, columns.stop, rows.stop) for rows, columns in found]
+
+    def _box(self, left: int, top: int, right: int, bottom: int) -> Box:
+        """A box of mask pixels, the last ones exclusive, in level-0 pixels."""
         width, height = self.pixel_wh
-        left, top = int(columns[0] * width), int(rows[0] * height)
-        right = min(self.size_wh[0], int(np.ceil((columns[-1] + 1) * width)))
-        bottom = min(self.size_wh[1], int(np.ceil((rows[-1] + 1) * height)))
-        return Box(left, top, right - left, bottom - top)
+        x, y = int(left * width), int(top * height)
+        end_x, end_y = (
+            min(end, math.ceil(edge)) for end, edge in zip(self.size_wh, (right * width, bottom * height), strict=True)
+        )
+        return Box(x, y, end_x - x, end_y - y)
 
     def share(self, box: Box) -> float:
         """How much of ``box`` is tissue, 0 to 1; what lies beyond the frame is none."""

@@ -2,12 +2,12 @@
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from zlib import crc32
 
-from dragonfly_cli.errors import OutputError
+from dragonfly_cli.errors import OutputError, UsageError
 
 try:
     import fcntl
@@ -26,6 +26,21 @@ def check_writable(path: Path) -> None:
         raise OutputError(f"cannot write {path}: there is no folder {path.parent}", _HINT)
     if not os.access(path if path.exists() else path.parent, os.W_OK):
         raise OutputError(f"cannot write {path}: permission denied", _HINT)
+
+
+def check_unread(outputs: Iterable[Path | None], inputs: Iterable[Path | None]) -> None:
+    """Raises UsageError for an output that is one of the files that are read: writing it would destroy that."""
+    read = [path for path in inputs if path]
+    for output in outputs:
+        if output and any(_are_same(output, path) for path in read):
+            raise UsageError(f"cannot write {output}: it is what is read, and would be lost", "give another name")
+
+
+def _are_same(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except OSError:  # one of them is not there
+        return False
 
 
 def write_whole(path: Path, write: Callable[[Path], None]) -> None:

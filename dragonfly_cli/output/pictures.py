@@ -67,7 +67,7 @@ def display_picture(view: View) -> Image.Image:
     width, height = view.size
     if width * height > _LARGEST_DISPLAY_PX:
         raise UsageError(
-            f"--what display would draw {width} x {height} pixels", "use --what fields or --what crops for a slide"
+            f"--what display would draw {width} x {height} pixels", "give a --region, or --what fields or crops"
         )
     return view.resize((width, height)).convert("RGB")
 

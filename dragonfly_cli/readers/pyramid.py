@@ -82,12 +82,25 @@ def plan_read(downsamples: tuple[float, ...], box: Box, size_wh: tuple[int, int]
     return ReadPlan(level, scale, region, inside, _plan_reduction(region, size_wh))
 
 
-def plan_strips(region: Box, reduce_xy: tuple[int, int], tile_rows: int = 1) -> Iterator[Box]:
+def plan_overview(level_sizes: tuple[tuple[int, int], ...], downsamples: tuple[float, ...]) -> ReadPlan:
+    """All of the coarsest level, averaged until it fits; ``reduce_xy`` is (1, 1) where it does as it is."""
+    level = downsamples.index(max(downsamples))
+    width, height = level_sizes[level]
+    factor = math.ceil(math.sqrt(width * height / MAX_REGION_PIXELS))
+    return ReadPlan(level, downsamples[level], Box(0, 0, width, height), (0, 0, width, height), (factor, factor))
+
+
+def plan_strips(region: Box, reduce_xy: tuple[int, int], tile_wh: tuple[int, int] = (1, 1)) -> Iterator[Box]:
     """``region`` cut into strips of its full width, whose origins fall on whole reduced pixels.
 
-    Of a high region that is not reduced they are low, and cut between tiles of ``tile_rows`` where these allow it.
+    Of a high region that is not reduced they are low, and cut between tiles of ``tile_wh`` where these allow it; of
+    tiles that are wide they are as low as the one block that each of them is then.
     """
-    if region.height <= BLOCK_SIDE_PX or reduce_xy[1] > 1:
+    tile_rows = tile_wh[1]
+    if are_wide(tile_wh):
+        step = max(1, min(BLOCK_SIDE_PX, BLOCK_SIDE_PX**2 // region.width) // reduce_xy[1]) * reduce_xy[1]
+        end = step
+    elif region.height <= BLOCK_SIDE_PX or reduce_xy[1] > 1:
         step = max(1, BLOCK_SIDE_PX // reduce_xy[1]) * reduce_xy[1]
         end = step
     else:
@@ -100,9 +113,14 @@ def plan_strips(region: Box, reduce_xy: tuple[int, int], tile_rows: int = 1) -> 
         start, end = end, end + step
 
 
-def plan_blocks(strip: Box, reduce_x: int) -> Iterator[Box]:
+def are_wide(tile_wh: tuple[int, int]) -> bool:
+    """Whether tiles are strips of a page, which would be decoded again for each of several blocks side by side."""
+    return tile_wh[0] > BLOCK_SIDE_PX
+
+
+def plan_blocks(strip: Box, reduce_x: int, tile_wh: tuple[int, int] = (1, 1)) -> Iterator[Box]:
     """A strip cut into blocks whose origins fall on whole reduced pixels."""
-    step = max(1, BLOCK_SIDE_PX // reduce_x) * reduce_x
+    step = strip.width if are_wide(tile_wh) else max(1, BLOCK_SIDE_PX // reduce_x) * reduce_x
     for x in range(0, strip.width, step):
         yield Box(strip.x + x, strip.y, min(step, strip.width - x), strip.height)
 

@@ -27,7 +27,9 @@ from dragonfly_cli.readers.pyramid import (
     ReadPlan,
     Scale,
     TileError,
+    are_wide,
     plan_blocks,
+    plan_overview,
     plan_read,
     plan_strips,
     plan_tiles,
@@ -36,6 +38,7 @@ from dragonfly_cli.readers.slide_scale import GUESSED_FROM_POWER
 from dragonfly_cli.readers.source import SourceKind
 
 READ_THREADS = min(4, os.cpu_count() or 1)  # OpenSlide and Pillow let other threads run while they decode
+OVERVIEW_SHARE = 0.25  # of the slide: who looks at so much of it at once will do so again
 KEPT_PIXELS = 2_000_000  # a region this small is kept for the next size of the same view
 # Each costs opening the slide twice; a file with more of them, or half of a level, has no flaw but is broken.
 MOST_BAD_TILES = 100
@@ -83,7 +86,7 @@ class SlideView:
         Raises InputError when nothing of the slide can be read there.
         """
         width, height = size
-        plan = plan_read(self._source.downsamples, self.box, size)
+        plan = self._source.plan(self.box, size)
         left, top, right, bottom = (edge / plan.reduce_xy[i % 2] for i, edge in enumerate(plan.box))
 
         def narrow(rows: Image.Image) -> Image.Image:
@@ -117,6 +120,9 @@ class SlideSource:
         self._stamp = _stamp(path)
         self._bad_tiles: set[tuple[int, tuple[int, int]]] = set()
         self._lock = threading.Lock()
+        self._overview_plan = plan_overview(self._pyramid.level_sizes, self._pyramid.downsamples)
+        self._overview: Image.Image | None = None
+        self._overview_lock = threading.Lock()
         self.format: str = self._pyramid.format
         self.size_wh: tuple[int, int] = self._pyramid.level_sizes[0]
         self.downsamples: tuple[float, ...] = self._pyramid.downsamples
@@ -128,12 +134,25 @@ class SlideSource:
             self.warnings.append("the slide does not say its microns per pixel: sizes are in pixels only")
         if scale.source == "objective":
             self.warnings.append(GUESSED_FROM_POWER)
+        if _is_tiff(path) and (planes := slide_tiff.count_planes(path)) > 1:
+            self.warnings.append(f"only the first of {planes} channels, focal planes or time points is shown")
 
     def view(self, box: Box, frame: int = 0) -> SlideView:
         """The part ``box`` of the slide, white outside it. Pixels are read by ``resize``."""
         if frame != 0:
             raise InputError(f"{self.path} has no frame {frame}", "a slide has one frame, number 0")
         return SlideView(self, box)
+
+    def plan(self, box: Box, size_wh: tuple[int, int]) -> ReadPlan:
+        """What to read to show ``box`` at a size.
+
+        Where the coarsest level is huge, a large part of the slide is shown from an overview that stands behind the
+        levels as one more; it is made when it is first needed, and kept.
+        """
+        factor, (width, height) = self._overview_plan.reduce_xy[0], self.size_wh
+        if factor == 1 or box.width * box.height < OVERVIEW_SHARE * width * height:
+            return plan_read(self.downsamples, box, size_wh)
+        return plan_read((*self.downsamples, factor * self._overview_plan.downsample), box, size_wh)
 
     def read(self, plan: ReadPlan, finish: Callable[[Image.Image], Image.Image] = lambda rows: rows) -> Image.Image:
         """The planned region, reduced, as RGB on the slide's background; ``finish`` is applied to each strip of rows.
@@ -144,11 +163,13 @@ class SlideSource:
         def strip_of(strip: Box) -> Image.Image:
             return finish(self._read_strip(plan, strip))
 
-        _, tile_rows = self._pyramid.tile_sizes[plan.level]
-        strips = list(plan_strips(plan.region, plan.reduce_xy, tile_rows))
+        if plan.level == len(self.downsamples):
+            return finish(self._read_overview(plan))
+        tile_wh = self._pyramid.tile_sizes[plan.level]
+        strips = list(plan_strips(plan.region, plan.reduce_xy, tile_wh))
         if len(strips) == 1:
             return strip_of(strips[0])
-        with ThreadPoolExecutor(READ_THREADS) as pool:
+        with ThreadPoolExecutor(1 if are_wide(tile_wh) else READ_THREADS) as pool:  # neighbours have tiles in common
             return _stacked(pool.map(strip_of, strips), math.ceil(plan.region.height / plan.reduce_xy[1]))
 
     def details(self) -> dict[str, Any]:
@@ -163,24 +184,35 @@ class SlideSource:
     def close(self) -> None:
         self._pyramid.close()
 
+    def _read_overview(self, plan: ReadPlan) -> Image.Image:
+        self._refuse_if_changed()
+        with self._overview_lock:
+            self._overview = self._overview or self.read(self._overview_plan)
+        canvas = Image.new("RGB", plan.region.size_wh, WHITE)
+        canvas.paste(self._overview, (-plan.region.x, -plan.region.y))
+        return canvas if plan.reduce_xy == (1, 1) else canvas.reduce(plan.reduce_xy)
+
     def _read_strip(self, plan: ReadPlan, strip: Box) -> Image.Image:
         factor_x, factor_y = plan.reduce_xy
         canvas = Image.new("RGB", (math.ceil(strip.width / factor_x), math.ceil(strip.height / factor_y)))
-        for block in plan_blocks(strip, factor_x):
+        for block in plan_blocks(strip, factor_x, self._pyramid.tile_sizes[plan.level]):
             image = self._read_block(plan.level, block)
             reduced = image if plan.reduce_xy == (1, 1) else image.reduce(plan.reduce_xy)
             canvas.paste(reduced, ((block.x - strip.x) // factor_x, 0))
         return canvas
 
     def _read_block(self, level: int, block: Box) -> Image.Image:
-        if _stamp(self.path) != self._stamp:
-            raise ChangedError(
-                f"cannot read {self.path}: it changed while it was read", "ask again when it is complete"
-            )
+        self._refuse_if_changed()
         try:
             return self._pyramid.read(level, block)
         except TileError:
             return self._read_by_tile(level, block)
+
+    def _refuse_if_changed(self) -> None:
+        if _stamp(self.path) != self._stamp:
+            raise ChangedError(
+                f"cannot read {self.path}: it changed while it was read", "ask again when it is complete"
+            )
 
     def _read_by_tile(self, level: int, block: Box) -> Image.Image:
         """The tiles of a block one by one, those that are damaged white."""

@@ -22,23 +22,37 @@ SMALLEST_PIXELS = 25_000_000  # a smaller TIFF is opened as the picture it is
 LARGEST_SEGMENT_PIXELS = 200_000_000  # 600 MB as RGB: a strip is decoded in one piece
 _SAME_SHAPE = 0.05  # a level may differ by so much from the shape of level 0; a thumbnail of something else by more
 OPEN_ERRORS = (*DECODE_ERRORS, tifffile.TiffFileError, KeyError, IndexError, AttributeError, TypeError, ArithmeticError)
+_DTYPES = (np.uint8, np.uint16)
 _OME_UNITS = {"nm": 1e-3, "µm": 1.0, "um": 1.0, "mm": 1e3}  # to microns
 
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # it quotes what stands in a broken file
 
 
 def is_known(path: Path, opens_elsewhere: bool) -> bool:
-    """Whether this reader should show the file: it is large, or has levels that OpenSlide would not find."""
+    """Whether this reader should show the file: it is large, or OpenSlide would not find its levels, or its values.
+
+    OpenSlide shows the first image of an OME file, which may be a label, and samples of 32 bits and floating point as
+    plain white; here these are refused.
+    """
     try:
         with tifffile.TiffFile(path) as tiff:
             levels = _levels(tiff)
             width, height = levels[0].imagewidth, levels[0].imagelength
             if opens_elsewhere:
-                return tiff.is_ome and len(levels) > 1
+                return levels[0].dtype not in _DTYPES or (tiff.is_ome and (len(levels) > 1 or levels[0].index != 0))
             is_pyramid = len(levels) > 1 and levels[0].is_tiled  # pages of a document may be alike, too
             return is_pyramid or width * height > SMALLEST_PIXELS
     except OPEN_ERRORS:
         return False
+
+
+def count_planes(path: Path) -> int:
+    """How many channels, focal planes or time points the picture of a TIFF has; 1 where that cannot be told."""
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            return len(_largest(tiff).pages)
+    except OPEN_ERRORS:
+        return 1
 
 
 class TiffPyramid:
@@ -53,7 +67,7 @@ class TiffPyramid:
                 for page in pages:
                     _check(path, page)
                 self.format = "ome-tiff" if tiff.is_ome else "tiff"
-                self.scale = _ome_scale(tiff) or scale_of(_resolution(pages[0]))
+                self.scale = _ome_scale(tiff, pages[0]) or scale_of(_resolution(pages[0]))
                 self.icc_profile: bytes | None = pages[0].iccprofile
                 self._levels = [SegmentedPage(path, page) for page in pages]
         except OPEN_ERRORS as error:
@@ -75,9 +89,12 @@ class TiffPyramid:
 
 
 def _levels(tiff: tifffile.TiffFile) -> list[Any]:
-    """The pages that show the same picture, large to small: of a series with levels, else of a series of pages."""
-    largest = max(tiff.series, key=lambda series: series.keyframe.imagewidth * series.keyframe.imagelength)
-    if len(largest.levels) > 1:
+    """The pages that show the same picture, large to small: of a series with levels, else of a series of pages.
+
+    A label or thumbnail is another image of an OME file, and is in strips beside levels in tiles.
+    """
+    largest = _largest(tiff)
+    if len(largest.levels) > 1 or tiff.is_ome:
         pages = [level.keyframe for level in largest.levels]
     else:
         pages = [series.keyframe for series in tiff.series]
@@ -86,14 +103,18 @@ def _levels(tiff: tifffile.TiffFile) -> list[Any]:
     alike = {
         page.imagewidth: page.aspage()
         for page in pages
-        if abs(page.imagewidth / page.imagelength / shape - 1) < _SAME_SHAPE
+        if abs(page.imagewidth / page.imagelength / shape - 1) < _SAME_SHAPE and page.is_tiled == base.is_tiled
     }
     return [alike[width] for width in sorted(alike, reverse=True)]
 
 
+def _largest(tiff: tifffile.TiffFile) -> Any:
+    return max(tiff.series, key=lambda series: series.keyframe.imagewidth * series.keyframe.imagelength)
+
+
 def _check(path: Path, page: Any) -> None:
     samples_beside = page.planarconfig == 1 or page.samplesperpixel == 1
-    if page.dtype not in (np.uint8, np.uint16) or page.samplesperpixel > 4 or not samples_beside:
+    if page.dtype not in _DTYPES or page.samplesperpixel > 4 or not samples_beside:
         raise InputError(
             f"cannot open {path}: {page.samplesperpixel} samples of {page.dtype} are no grey or colour picture",
             "export it as an RGB TIFF of 8 bits",
@@ -119,12 +140,14 @@ def _resolution(page: Any) -> dict[str, str]:
     return found
 
 
-def _ome_scale(tiff: tifffile.TiffFile) -> Scale | None:
-    """PhysicalSizeX and Y of an OME header, whose unit is microns where it is not said."""
+def _ome_scale(tiff: tifffile.TiffFile, page: Any) -> Scale | None:
+    """PhysicalSizeX and Y that an OME header has of the image of ``page``; in microns where no unit is said."""
     if not tiff.ome_metadata:
         return None
-    pixels = tifffile.xml2dict(tiff.ome_metadata)["OME"]["Image"]
-    pixels = (pixels[0] if isinstance(pixels, list) else pixels)["Pixels"]
+    images = tifffile.xml2dict(tiff.ome_metadata)["OME"]["Image"]
+    every = [image["Pixels"] for image in (images if isinstance(images, list) else [images])]
+    size_wh = page.imagewidth, page.imagelength
+    pixels: dict[str, Any] = next((each for each in every if (each["SizeX"], each["SizeY"]) == size_wh), {})
     sizes = []
     for axis in "XY":
         size, unit = pixels.get(f"PhysicalSize{axis}"), pixels.get(f"PhysicalSize{axis}Unit", "µm")
