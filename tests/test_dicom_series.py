@@ -13,11 +13,12 @@ import pydicom
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from make_files import write_dicom
+from make_files import save_dicom, write_dicom
 from PIL import Image
 from pydicom.dataset import Dataset
 from pydicom.fileset import FileSet
 from pydicom.sequence import Sequence
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 from run_dragonfly import dragonfly, expect_error
 
 from dragonfly_cli.errors import InputError, UsageError
@@ -147,6 +148,48 @@ def test_copies_mixed_directions_gaps_and_broken_files_are_found_and_said(study:
     assert "gaps" in said
     assert "1 of 15 files" in said
     assert [each["orientation"] for each in source.details()["series"]] == ["axial", "sagittal"]
+
+
+def test_a_deflated_series_is_no_smaller_than_it_was(study: Path) -> None:
+    """A header cannot be read from the first part of a deflated file alone."""
+    noise = np.random.default_rng(0).integers(0, 2**15, (300, 300), np.uint16)
+    for path in study.iterdir():
+        dataset = pydicom.dcmread(path)
+        dataset.Rows, dataset.Columns, dataset.PixelData = 300, 300, noise.tobytes()
+        assert save_dicom(path, dataset, DeflatedExplicitVRLittleEndian).stat().st_size > 2**16
+    source = open_source(study)
+    assert (source.frames, source.size_wh, source.warnings) == (10, (300, 300), [])
+
+
+def grouped(height: float, tilt: float = 0.0) -> Dataset:
+    """The functional groups that say where a frame lies."""
+    position, orientation, groups = Dataset(), Dataset(), Dataset()
+    position.ImagePositionPatient = [0, 0, height]
+    orientation.ImageOrientationPatient = [1, tilt, 0, 0, 1, 0]
+    groups.PlanePositionSequence = Sequence([position])
+    groups.PlaneOrientationSequence = Sequence([orientation])
+    return groups
+
+
+def test_files_of_one_enhanced_frame_lie_where_their_groups_say(tmp_path: Path) -> None:
+    """Instance numbers run against the body here, as they do in half of all studies."""
+    (tmp_path / "study").mkdir()
+    for height in range(0, 100, 20):
+        pixels = np.full((1, 32, 48), height, np.uint16)
+        facts = {"SeriesInstanceUID": "1.2.3", "InstanceNumber": 100 - height, "SOPInstanceUID": f"1.2.3.{height}"}
+        groups = {"PerFrameFunctionalGroupsSequence": Sequence([grouped(height)])}
+        write_dicom(tmp_path / "study" / f"{height}", pixels, window=(50.5, 101), **facts, **groups)
+    source = open_source(tmp_path / "study")
+    assert heights(source) == [0, 20, 40, 60, 80]
+    assert source.warnings == [] and source.details()["spacing_mm"] is None
+
+
+def test_frames_whose_directions_differ_by_rounding_are_one_stack(tmp_path: Path) -> None:
+    places = (30, 1e-6), (10, 0.0), (20, -1e-6)
+    pixels = np.stack([np.full((32, 48), height, np.uint16) for height, _ in places])
+    groups = {"PerFrameFunctionalGroupsSequence": Sequence([grouped(*place) for place in places])}
+    source = open_source(write_dicom(tmp_path / "a", pixels, window=(50.5, 101), **groups))
+    assert list(source.slices) == [1, 2, 0]
 
 
 def test_a_series_without_positions_goes_by_number(tmp_path: Path) -> None:

@@ -14,7 +14,13 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.pixels import apply_modality_lut, apply_voi_lut
 from pydicom.sequence import Sequence
-from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, JPEGBaseline8Bit
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    JPEGBaseline8Bit,
+    XRayAngiographicImageStorage,
+    XRayRadiofluoroscopicImageStorage,
+)
 from run_dragonfly import dragonfly, expect_error
 
 from dragonfly_cli.errors import InputError, UsageError
@@ -129,6 +135,15 @@ def test_a_modality_table_comes_before_the_window(tmp_path):
     assert gray(path)[0].tolist() == [255, 128, 64, 0]
 
 
+@pytest.mark.parametrize("kind", [XRayAngiographicImageStorage, XRayRadiofluoroscopicImageStorage])
+def test_the_modality_table_of_angiography_is_not_for_display(tmp_path, kind):
+    """It leads back to X-ray intensity: with it the vessels would be shown inverted, or not at all."""
+    pixels = np.array([[0, 85, 170, 255]], np.uint8)
+    sequence = table([255, 100, 20, 0])
+    path = write_dicom(tmp_path / "a", pixels, window=(128, 256), SOPClassUID=kind, ModalityLUTSequence=sequence)
+    assert gray(path)[0].tolist() == [0, 85, 170, 255]
+
+
 def test_a_voi_table_stands_above_a_window(tmp_path):
     pixels = np.array([[9, 10, 11, 12, 13]], np.uint8)
     path = write_dicom(tmp_path / "a", pixels, window=(1, 2), VOILUTSequence=table([0, 100, 255], first=10, bits=8))
@@ -204,11 +219,12 @@ def test_ybr_becomes_rgb(tmp_path):
     assert np.abs(values[0, 0].astype(int) - (255, 0, 0)).max() <= 2
 
 
-@pytest.mark.parametrize(("bits", "full"), [(16, 65535), (8, 255)])
+@pytest.mark.parametrize(("bits", "full"), [(16, 65535), (8, 255), (8, 65280)])
 def test_palettes_of_8_and_16_bits(tmp_path, bits, full):
+    """A descriptor that says 8 above entries of 16 is an old mistake of ultrasound machines."""
     elements = {}
     for color, entries in zip(("Red", "Green", "Blue"), ([0, full], [0, 0], [full, 0]), strict=True):
-        kind = np.uint16 if bits == 16 else np.uint8
+        kind = np.uint16 if full > 255 else np.uint8
         elements[f"{color}PaletteColorLookupTableDescriptor"] = [2, 0, bits]
         elements[f"{color}PaletteColorLookupTableData"] = np.array(entries, kind).tobytes()
     path = write_dicom(tmp_path / "a", np.array([[0, 1]], np.uint8), photometric="PALETTE COLOR", **elements)

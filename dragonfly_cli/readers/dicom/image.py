@@ -29,7 +29,7 @@ from dragonfly_cli.readers.dicom.display import Array, GrayWay, LookupTable, Voi
 from dragonfly_cli.readers.dicom.failures import COPY_HINT, READ_ERRORS, in_own_words, quiet_pydicom
 from dragonfly_cli.readers.dicom.index import Vector, frames_in
 from dragonfly_cli.readers.dicom.places import Place
-from dragonfly_cli.readers.dicom.series import plane_of
+from dragonfly_cli.readers.dicom.series import is_parallel, plane_of
 
 NOT_PICTURES = ("Segmentation Storage", "Label Map Segmentation Storage", "RT Dose Storage")
 NOT_PICTURE_MODALITIES = ("SEG", "RTDOSE")
@@ -84,7 +84,7 @@ class DicomImage:
                 frames = frames_in(self.header, self._place, self.facts.frames)
             except READ_ERRORS:
                 return range(self.facts.frames)
-        if len({each.orientation for each in frames}) != 1 or any(each.along_normal is None for each in frames):
+        if any(each.along_normal is None or not is_parallel(frames[0], each) for each in frames):
             return range(self.facts.frames)
         return [each.frame for each in sorted(frames, key=lambda each: (each.along_normal or 0.0, each.frame))]
 

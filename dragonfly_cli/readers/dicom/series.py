@@ -58,7 +58,7 @@ def group(slices: Iterable[Slice]) -> list[Series]:
     stacks: dict[Any, list[list[Slice]]] = defaultdict(list)
     for each in slices:
         key = each.series, each.is_localizer, each.size_wh, each.spacing and tuple(round(mm, 3) for mm in each.spacing)
-        same = next((stack for stack in stacks[key] if _is_parallel(stack[0], each)), None)
+        same = next((stack for stack in stacks[key] if is_parallel(stack[0], each)), None)
         if same is None:
             stacks[key].append([each])
         else:
@@ -147,7 +147,8 @@ def plane_of(orientation: Vector | None) -> str | None:
     return PLANES[axis] if length and normal[axis] >= MOSTLY * length else "oblique"
 
 
-def _is_parallel(a: Slice, b: Slice) -> bool:
+def is_parallel(a: Slice, b: Slice) -> bool:
+    """Whether two slices have one orientation, but for what rounding and a breath do to it."""
     if a.orientation is None or b.orientation is None:
         return a.orientation is b.orientation
     return all(abs(x - y) <= SAME_DIRECTION for x, y in zip(a.orientation, b.orientation, strict=True))
