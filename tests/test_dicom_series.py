@@ -427,7 +427,9 @@ def test_a_batch_has_one_item_for_a_series(study: Path, tmp_path: Path) -> None:
 
 
 def test_a_batch_of_one_series_is_called_by_its_folder(study: Path, tmp_path: Path) -> None:
-    archive = packed(study, "zip")
+    for number in range(10):  # the same pictures of somebody else: a zip of what lies there is left out
+        write_slice(tmp_path / "other" / f"IM{number}", 100 - 10 * number, "1.2.4")
+    archive = packed(tmp_path / "other", "zip")
     outcome = dragonfly(
         "batch", study, archive, "-q", "Is there a tumour?", "--budget", "1", "-o", tmp_path / "out.csv"
     )
