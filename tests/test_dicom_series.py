@@ -18,7 +18,7 @@ from PIL import Image
 from pydicom.dataset import Dataset
 from pydicom.fileset import FileSet
 from pydicom.sequence import Sequence
-from pydicom.uid import DeflatedExplicitVRLittleEndian
+from pydicom.uid import DeflatedExplicitVRLittleEndian, MRSpectroscopyStorage, RTDoseStorage, SegmentationStorage
 from run_dragonfly import dragonfly, expect_error
 
 from dragonfly_cli.errors import InputError, UsageError
@@ -190,6 +190,17 @@ def test_frames_whose_directions_differ_by_rounding_are_one_stack(tmp_path: Path
     groups = {"PerFrameFunctionalGroupsSequence": Sequence([grouped(*place) for place in places])}
     source = open_source(write_dicom(tmp_path / "a", pixels, window=(50.5, 101), **groups))
     assert list(source.slices) == [1, 2, 0]
+
+
+@pytest.mark.parametrize(
+    ("kind", "modality"), [(SegmentationStorage, "SEG"), (RTDoseStorage, "RTDOSE"), (MRSpectroscopyStorage, "MR")]
+)
+def test_marks_and_doses_are_no_series(study: Path, kind: str, modality: str) -> None:
+    """One file of them often has more frames than the study has slices, and was then taken in its stead."""
+    facts = {"SOPClassUID": kind, "Modality": modality, "SeriesInstanceUID": "1.2.4"}
+    write_dicom(study / "marks", np.zeros((30, 32, 48), np.uint8), **facts)
+    source = open_source(study)
+    assert (source.frames, source.warnings) == (10, ["1 of 11 files hold no picture"])
 
 
 def test_a_series_without_positions_goes_by_number(tmp_path: Path) -> None:

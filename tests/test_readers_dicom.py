@@ -107,6 +107,16 @@ def test_a_window_without_width_is_no_window(tmp_path, width):
     assert source.details()["window"]["origin"] == "percentile" and "no window" in source.warnings[0]
 
 
+@pytest.mark.parametrize("wrong", [{"WindowCenter": 1e9}, {"RescaleSlope": 0}, {"RescaleSlope": 1e-6}])
+def test_a_window_that_shows_nothing_is_told(tmp_path, wrong):
+    rescale = {"RescaleSlope": 1, "RescaleIntercept": 0}
+    path = write_dicom(tmp_path / "a", RAMP, window=(2048, 4096), **(rescale | wrong))
+    outcome = dragonfly("view", path, "--what", "display", "-o", tmp_path / "a.png")
+    assert outcome.code == 0 and "all pixels of a frame lie outside the window" in outcome.stderr
+    even = write_dicom(tmp_path / "b", np.full((9, 9), 7, np.uint16), window=(2048, 4096))
+    assert "outside" not in dragonfly("view", even, "-o", tmp_path / "c.png").stderr
+
+
 def test_the_first_of_several_windows_is_used(tmp_path):
     path = write_dicom(tmp_path / "a", RAMP, bits_stored=12, WindowCenter=[40, 600], WindowWidth=[400, 2000])
     assert open_source(path).details()["window"]["width"] == 400

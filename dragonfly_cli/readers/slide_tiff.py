@@ -60,7 +60,7 @@ def kind_of(path: Path) -> str | None:
     try:
         with tifffile.TiffFile(path) as tiff:
             page = tiff.pages.first
-            return f"{page.samplesperpixel} x {page.dtype}, {page.compression.name}"
+            return f"{page.samplesperpixel} x {page.dtype}, {tifffile.COMPRESSION(page.compression).name}"
     except OPEN_ERRORS:
         return None
 

@@ -34,6 +34,13 @@ CODE = re.compile(r"[A-Z0-9_ ]{1,16}")  # the shape of DICOM's code strings; a v
 META_BYTES = 4096
 MAX_INFLATED_BYTES = 2**30
 FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
+NOT_PICTURES = (
+    "Segmentation Storage",
+    "Label Map Segmentation Storage",
+    "RT Dose Storage",
+    "MR Spectroscopy Storage",
+)
+NOT_PICTURE_MODALITIES = ("SEG", "RTDOSE")
 COLORS = ("Red", "Green", "Blue")
 # Angiography and fluoroscopy, whose modality LUT leads back to X-ray intensity and is not for display (C.8.7.1.1.2).
 LUT_NOT_FOR_DISPLAY = (XRayAngiographicImageStorage, XRayRadiofluoroscopicImageStorage)
@@ -112,6 +119,11 @@ def completed(header: Dataset) -> Dataset:
 def known_name(uid: object) -> str | None:
     """The standard's name for a UID; None for a private one, which may be made of anything."""
     return str(UID_dictionary[str(uid)][0]) if str(uid) in UID_dictionary else None
+
+
+def is_overlay_of_others(sop_class: object, modality: str | None) -> bool:
+    """Whether an object has rows and columns, but what they hold is marks or doses for other pictures, or spectra."""
+    return known_name(sop_class) in NOT_PICTURES or modality in NOT_PICTURE_MODALITIES
 
 
 def is_empty(header: Dataset, keyword: str) -> bool:

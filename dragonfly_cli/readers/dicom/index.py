@@ -70,6 +70,8 @@ def frames_in(header: Dataset, place: Place, frames: int) -> list[Slice]:
     if not _short(header, "Rows") or not _short(header, "Columns"):
         return []
     common = _common_facts(header, place)
+    if header_of.is_overlay_of_others(_text(header, "SOPClassUID"), common["modality"]):
+        return []
     return [Slice(frame=frame, **common, **_geometry(header, frame)) for frame in range(frames)]
 
 
