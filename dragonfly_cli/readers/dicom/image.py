@@ -238,10 +238,8 @@ def _check_is_picture(header: Dataset, label: str) -> None:
     if not len(header) or not (sop_class or keyword):
         raise InputError(f"cannot read {label}: it is not a DICOM file", COPY_HINT)
     if keyword is None or header_of.is_overlay_of_others(sop_class, modality):
-        kind = (
-            header_of.known_name(sop_class)
-            or f"a DICOM object of an unknown kind{f', modality {modality}' if modality else ''}"
-        )
+        unknown = f"a DICOM object of an unknown kind{f', modality {modality}' if modality else ''}"
+        kind = header_of.known_name(sop_class) or unknown
         raise InputError(
             f"cannot show {label}: it holds no picture (it is: {kind})", "give the image that it refers to"
         )
