@@ -145,7 +145,7 @@ def test_copies_mixed_directions_gaps_and_broken_files_are_found_and_said(study:
     assert source.frames == 10  # nine that are left, and one more where another one lies
     assert "1 file was left out: a copy" in said
     assert "slices lie where another one lies" in said
-    assert "gaps" in said
+    assert "not even: 1 gap" in said
     assert "1 of 15 files" in said
     assert [each["orientation"] for each in source.details()["series"]] == ["axial", "sagittal"]
 
@@ -190,6 +190,15 @@ def test_frames_whose_directions_differ_by_rounding_are_one_stack(tmp_path: Path
     groups = {"PerFrameFunctionalGroupsSequence": Sequence([grouped(*place) for place in places])}
     source = open_source(write_dicom(tmp_path / "a", pixels, window=(50.5, 101), **groups))
     assert list(source.slices) == [1, 2, 0]
+
+
+def test_slices_that_are_turned_a_little_keep_their_order(tmp_path: Path) -> None:
+    """A quarter of a metre from the origin, half a degree is as much as the distance of two slices."""
+    for number, turn in enumerate((0, 0.01, -0.01, 0.01, -0.01)):
+        place = {"ImageOrientationPatient": [1, 0, 0, 0, 1, turn], "ImagePositionPatient": [-200, -250, number]}
+        write_slice(tmp_path / "study" / f"{number}", 20 * number, **place)
+    source = open_source(tmp_path / "study")
+    assert (heights(source), source.warnings) == ([0, 20, 40, 60, 80], [])
 
 
 @pytest.mark.parametrize(

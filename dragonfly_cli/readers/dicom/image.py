@@ -29,7 +29,7 @@ from dragonfly_cli.readers.dicom.display import Array, GrayWay, LookupTable, Voi
 from dragonfly_cli.readers.dicom.failures import COPY_HINT, READ_ERRORS, in_own_words, quiet_pydicom
 from dragonfly_cli.readers.dicom.index import Vector, frames_in
 from dragonfly_cli.readers.dicom.places import Place
-from dragonfly_cli.readers.dicom.series import is_parallel, plane_of
+from dragonfly_cli.readers.dicom.series import group, plane_of
 
 SQUARE_WITHIN = 0.005  # rounding in a header is no reason to resample
 LARGEST_PIXEL_SHAPE = 20.0  # a pixel longer than this is a mistake in the header
@@ -83,9 +83,10 @@ class DicomImage:
                 frames = frames_in(self.header, self._place, self.facts.frames)
             except READ_ERRORS:
                 return range(self.facts.frames)
-        if any(each.along_normal is None or not is_parallel(frames[0], each) for each in frames):
+        stacks = group(frames)
+        if len(stacks) != 1 or any(each.along_normal is None for each in stacks[0].slices):
             return range(self.facts.frames)
-        return [each.frame for each in sorted(frames, key=lambda each: (each.along_normal or 0.0, each.frame))]
+        return [each.frame for each in stacks[0].slices]
 
     def details(self) -> dict[str, Any]:
         """Technical facts only: an allow-list."""
