@@ -165,7 +165,7 @@ def test_a_segment_that_is_too_long_does_no_harm(tmp_path):
     stream = np.array([2, 64, 64 + len(plane) + 2] + [0] * 13, "<u4").tobytes() + plane + plane[:2] + plane
     path = encoded(tmp_path / "a.dcm", SMOOTH_12, stream, RLELossless)
     outcome = dragonfly("view", path, "--what", "display", "-o", tmp_path / "a.png")
-    assert (outcome.code, outcome.stderr) == (0, "")
+    assert (outcome.code, outcome.error_lines) == (0, [])
     assert not np.asarray(Image.open(tmp_path / "a.png")).any()
 
 

@@ -14,7 +14,13 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.pixels import apply_modality_lut, apply_voi_lut
 from pydicom.sequence import Sequence
-from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, JPEGBaseline8Bit
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    JPEGBaseline8Bit,
+    XRayAngiographicImageStorage,
+    XRayRadiofluoroscopicImageStorage,
+)
 from run_dragonfly import dragonfly, expect_error
 
 from dragonfly_cli.errors import InputError, UsageError
@@ -101,6 +107,16 @@ def test_a_window_without_width_is_no_window(tmp_path, width):
     assert source.details()["window"]["origin"] == "percentile" and "no window" in source.warnings[0]
 
 
+@pytest.mark.parametrize("wrong", [{"WindowCenter": 1e9}, {"RescaleSlope": 0}, {"RescaleSlope": 1e-6}])
+def test_a_window_that_shows_nothing_is_told(tmp_path, wrong):
+    rescale = {"RescaleSlope": 1, "RescaleIntercept": 0}
+    path = write_dicom(tmp_path / "a", RAMP, window=(2048, 4096), **(rescale | wrong))
+    outcome = dragonfly("view", path, "--what", "display", "-o", tmp_path / "a.png")
+    assert outcome.code == 0 and "all pixels of a frame lie outside the window" in outcome.stderr
+    even = write_dicom(tmp_path / "b", np.full((9, 9), 7, np.uint16), window=(2048, 4096))
+    assert "outside" not in dragonfly("view", even, "-o", tmp_path / "c.png").stderr
+
+
 def test_the_first_of_several_windows_is_used(tmp_path):
     path = write_dicom(tmp_path / "a", RAMP, bits_stored=12, WindowCenter=[40, 600], WindowWidth=[400, 2000])
     assert open_source(path).details()["window"]["width"] == 400
@@ -127,6 +143,15 @@ def test_a_modality_table_comes_before_the_window(tmp_path):
     pixels = np.array([[0, 1, 2, 3]], np.uint8)
     path = write_dicom(tmp_path / "a", pixels, window=(50.5, 101), ModalityLUTSequence=table([100, 50, 25, 0]))
     assert gray(path)[0].tolist() == [255, 128, 64, 0]
+
+
+@pytest.mark.parametrize("kind", [XRayAngiographicImageStorage, XRayRadiofluoroscopicImageStorage])
+def test_the_modality_table_of_angiography_is_not_for_display(tmp_path, kind):
+    """It leads back to X-ray intensity: with it the vessels would be shown inverted, or not at all."""
+    pixels = np.array([[0, 85, 170, 255]], np.uint8)
+    sequence = table([255, 100, 20, 0])
+    path = write_dicom(tmp_path / "a", pixels, window=(128, 256), SOPClassUID=kind, ModalityLUTSequence=sequence)
+    assert gray(path)[0].tolist() == [0, 85, 170, 255]
 
 
 def test_a_voi_table_stands_above_a_window(tmp_path):
@@ -204,11 +229,12 @@ def test_ybr_becomes_rgb(tmp_path):
     assert np.abs(values[0, 0].astype(int) - (255, 0, 0)).max() <= 2
 
 
-@pytest.mark.parametrize(("bits", "full"), [(16, 65535), (8, 255)])
+@pytest.mark.parametrize(("bits", "full"), [(16, 65535), (8, 255), (8, 65280)])
 def test_palettes_of_8_and_16_bits(tmp_path, bits, full):
+    """A descriptor that says 8 above entries of 16 is an old mistake of ultrasound machines."""
     elements = {}
     for color, entries in zip(("Red", "Green", "Blue"), ([0, full], [0, 0], [full, 0]), strict=True):
-        kind = np.uint16 if bits == 16 else np.uint8
+        kind = np.uint16 if full > 255 else np.uint8
         elements[f"{color}PaletteColorLookupTableDescriptor"] = [2, 0, bits]
         elements[f"{color}PaletteColorLookupTableData"] = np.array(entries, kind).tobytes()
     path = write_dicom(tmp_path / "a", np.array([[0, 1]], np.uint8), photometric="PALETTE COLOR", **elements)

@@ -4,7 +4,9 @@ import warnings
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
+from run_dragonfly import dragonfly, expect_error
 
 from dragonfly_cli.errors import InputError
 from dragonfly_cli.geometry import Box
@@ -94,6 +96,39 @@ def test_float_pixels_are_stretched_and_reported(tmp_path):
     source, image = whole(save(tmp_path / "a.tif", np.array([[-1.0, 0.0, 1.0, np.nan]], np.float32)))
     assert [image.getpixel((x, 0))[0] for x in range(4)] == [0, 128, 255, 0]
     assert "no fixed range" in source.warnings[0]
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32])
+def test_white_is_zero_at_every_depth(tmp_path, dtype):
+    """Scanned film: without it the picture would be a negative."""
+    values = np.array([[0, 32768, 65535]], dtype)
+    tifffile.imwrite(tmp_path / "a.tif", values, photometric="miniswhite", byteorder="<")
+    assert [pixel[0] for pixel in np.asarray(whole(tmp_path / "a.tif")[1])[0]] == [255, 127, 0]
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.int16, np.int32, np.uint32])
+def test_the_sign_of_samples_is_that_of_the_file(tmp_path, dtype):
+    """Half of the values would be taken for the other end of the range."""
+    low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
+    tifffile.imwrite(tmp_path / "a.tif", np.array([[low, low // 2 + high // 2, high]], dtype))
+    source, image = whole(tmp_path / "a.tif")
+    assert [round(pixel[0] / 2) for pixel in np.asarray(image)[0].astype(float)] == [0, 64, 128]
+    assert "no fixed range" in source.warnings[0]
+
+
+def test_planes_of_16_bits_are_refused_and_packed_ones_shown(tmp_path):
+    """Pillow would show the bytes of the first as pixels."""
+    planes = np.stack([np.full((4, 4), value, np.uint16) for value in (65535, 0, 257 * 9)])
+    how = {"photometric": "rgb", "planarconfig": "separate"}
+    tifffile.imwrite(tmp_path / "a.tif", planes, **how)
+    expect_error(dragonfly("info", tmp_path / "a.tif"), 4, "a.tif: its colours lie in separate planes of 16 bits")
+    tifffile.imwrite(tmp_path / "b.tif", planes, compression="zlib", **how)
+    assert whole(tmp_path / "b.tif")[1].getpixel((2, 2)) == (255, 0, 9)
+
+
+def test_an_unsupported_tiff_is_not_called_damaged_only(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((4, 4, 3), np.float32), photometric="rgb")
+    expect_error(dragonfly("info", tmp_path / "a.tif"), 4, "a.tif", "not supported (3 x float32, NONE)")
 
 
 def test_cmyk_is_shown_in_its_colours(tmp_path):

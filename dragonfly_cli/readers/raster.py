@@ -20,14 +20,14 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from dragonfly_cli.errors import InputError
 from dragonfly_cli.geometry import Box
 from dragonfly_cli.options import OpenOptions
-from dragonfly_cli.readers import TIFF_MAGICS
+from dragonfly_cli.readers import TIFF_MAGICS, raster_tiff
 from dragonfly_cli.readers.source import MppSource, SourceKind
 
 FORMATS = ("PNG", "JPEG", "MPO", "TIFF", "GIF", "BMP", "WEBP", "JPEG2000", "PPM", "AVIF")
 MAX_PIXELS = 500_000_000  # 1.5 GB as RGB; Pillow's own limit of 179 megapixels refuses real stitched scans
-WHITE_IS_ZERO_TAG = 262  # TIFF PhotometricInterpretation
-_STRIP_OFFSETS, _TILE_OFFSETS, _TILE_BYTE_COUNTS = 273, 324, 325  # TIFF tags
 DARK_16_BIT = 4096  # 16-bit values all below this look black in 8 bits: a camera of 12 bits or fewer
+COPY_HINT = "copy or export the file again"
+WIDE_PLANES = "its colours lie in separate planes of 16 bits, which is not supported"
 DECODE_ERRORS = (
     OSError,
     SyntaxError,
@@ -94,7 +94,7 @@ def to_rgb(image: Image.Image) -> tuple[Image.Image, list[str]]:
     """Any Pillow mode as 8-bit RGB, and what the user should know about it."""
     if image.mode.startswith("I;16"):
         return _from_16_bit(image)
-    if image.mode in ("I", "F"):
+    if image.mode in ("I", "F") or raster_tiff.is_signed_8_bit(image):
         return _from_wide_range(image)
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         return on_white(image.convert("RGBA")), []
@@ -106,16 +106,17 @@ def _from_16_bit(image: Image.Image) -> tuple[Image.Image, list[str]]:
     notes = []
     if values.size and values.max() < DARK_16_BIT:
         notes.append(f"the 16-bit values stay below {DARK_16_BIT}, so the picture is nearly black")
-    if image.format == "TIFF" and getattr(image, "tag_v2", {}).get(WHITE_IS_ZERO_TAG) == 0:
+    if raster_tiff.is_white_zero(image):
         values = 65535 - values  # Pillow inverts white-is-zero for 8 bits only
     return Image.fromarray(np.rint(values / 257).astype(np.uint8)).convert("RGB"), notes
 
 
 def _from_wide_range(image: Image.Image) -> tuple[Image.Image, list[str]]:
-    values = np.asarray(image).astype(np.float64)  # [height, width]
+    values = raster_tiff.samples(image).astype(np.float64)  # [height, width]
     known = values[np.isfinite(values)]
     low, high = (known.min(), known.max()) if known.size else (0.0, 0.0)
-    scaled = np.nan_to_num((np.clip(values, low, high) - low) / (high - low or 1))
+    scaled = (np.clip(values, low, high) - low) / (high - low or 1)
+    scaled = np.nan_to_num(1 - scaled if raster_tiff.is_white_zero(image) else scaled)
     warning = "the pixel type has no fixed range: the darkest value is shown black and the brightest white"
     return Image.fromarray(np.rint(scaled * 255).astype(np.uint8)).convert("RGB"), [warning]
 
@@ -168,7 +169,7 @@ class RasterSource:
         return image
 
     def _read_facts(self) -> None:
-        if _ends_early(self._file, self.path.stat().st_size):  # libtiff would write to stderr of it
+        if raster_tiff.ends_early(self._file, self.path.stat().st_size):  # libtiff would write to stderr of it
             raise self._broken(EOFError("truncated"))
         # An MPO is a phone's JPEG; what follows its first picture is a preview or the other eye.
         is_mpo = self._file.format == "MPO"
@@ -201,6 +202,8 @@ class RasterSource:
         if self.frames > 1:
             self._file.seek(frame)
             check_pixel_count(self.path, self._file.size)
+        if raster_tiff.has_wide_planes(self._file):
+            raise InputError(f"cannot open {self.path}: {WIDE_PLANES}", "save it with its colours interleaved")
         self._file.load()
         rgb, notes = to_rgb(self._file)
         self.warnings += [sentence for sentence in notes if sentence not in self.warnings]
@@ -209,17 +212,20 @@ class RasterSource:
         return turn or rgb
 
     def _broken(self, error: BaseException) -> InputError:
-        reason = "the file is cut short" if "truncated" in str(error) else "the image data is damaged"
-        return InputError(f"cannot decode {self.path}: {reason}", "copy or export the file again")
+        if "truncated" in str(error):
+            return InputError(f"cannot decode {self.path}: the file is cut short", COPY_HINT)
+        if kind := self._tiff_kind():
+            reason = f"the image data is damaged, or of a kind that is not supported ({kind})"
+            return InputError(f"cannot decode {self.path}: {reason}", "save it as 8- or 16-bit grey or RGB, with LZW")
+        return InputError(f"cannot decode {self.path}: the image data is damaged", COPY_HINT)
 
+    def _tiff_kind(self) -> str | None:
+        with self.path.open("rb") as file:
+            if file.read(4) not in TIFF_MAGICS:
+                return None
+        from dragonfly_cli.readers.slide_tiff import kind_of
 
-def _ends_early(image: Image.Image, file_bytes: int) -> bool:
-    """Whether tiles or strips of a TIFF's first picture begin beyond the end of the file, or their table is cut off."""
-    tags = getattr(image, "tag_v2", {})
-    if _TILE_OFFSETS in tags and _TILE_BYTE_COUNTS not in tags:
-        return True
-    offsets = tags.get(_TILE_OFFSETS) or tags.get(_STRIP_OFFSETS) or ()
-    return any(start >= file_bytes for start in offsets)
+        return kind_of(self.path)
 
 
 def _tagged(image: Image.Image, orientation: int) -> Image.Image:

@@ -55,6 +55,16 @@ def count_planes(path: Path) -> int:
         return 1
 
 
+def kind_of(path: Path) -> str | None:
+    """The kind of the first picture's samples, such as "3 x float32, LERC"; None where that cannot be told."""
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            page = tiff.pages.first
+            return f"{page.samplesperpixel} x {page.dtype}, {tifffile.COMPRESSION(page.compression).name}"
+    except OPEN_ERRORS:
+        return None
+
+
 class TiffPyramid:
     """See ``Pyramid``. Raises InputError for pixels that are no picture, or cannot be read in pieces."""
 

@@ -151,9 +151,9 @@ def color_to_8_bit(color: Array, bits: int) -> Array:
 
 
 def palette_to_8_bit(stored: Array, tables: list[LookupTable]) -> Array:
-    """[height, width] of indices as [height, width, 3] uint8; an 8-bit palette may be stored in 16 bits."""
+    """[height, width] of indices as [height, width, 3] uint8; the entries tell their bits, descriptors often err."""
     color = np.stack([table.apply(stored) for table in tables], axis=-1)
-    is_wide = tables[0].bits > 8 and max(int(table.entries.max()) for table in tables) > 255
+    is_wide = max(int(table.entries.max()) for table in tables) > 255
     return (color // 256 if is_wide else color).astype(np.uint8)
 
 

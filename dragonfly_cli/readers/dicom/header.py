@@ -20,6 +20,8 @@ from pydicom.uid import (
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     UID_dictionary,
+    XRayAngiographicImageStorage,
+    XRayRadiofluoroscopicImageStorage,
 )
 
 from dragonfly_cli.errors import InputError
@@ -32,14 +34,22 @@ CODE = re.compile(r"[A-Z0-9_ ]{1,16}")  # the shape of DICOM's code strings; a v
 META_BYTES = 4096
 MAX_INFLATED_BYTES = 2**30
 FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
+NOT_PICTURES = (
+    "Segmentation Storage",
+    "Label Map Segmentation Storage",
+    "RT Dose Storage",
+    "MR Spectroscopy Storage",
+)
+NOT_PICTURE_MODALITIES = ("SEG", "RTDOSE")
 COLORS = ("Red", "Green", "Blue")
+# Angiography and fluoroscopy, whose modality LUT leads back to X-ray intensity and is not for display (C.8.7.1.1.2).
+LUT_NOT_FOR_DISPLAY = (XRayAngiographicImageStorage, XRayRadiofluoroscopicImageStorage)
 
 
 def read_header(place: Place) -> Dataset:
     """The data set with its large elements left on disk. Raises what pydicom raises, and InputError."""
     with place.opener() as file:
-        _refuse_inflation(file, place.label)
-        file.seek(0)
+        refuse_inflation(file, place.label)
         if place.path is None:
             return pydicom.dcmread(file, force=True)
     header = pydicom.dcmread(place.path, force=True, defer_size=DEFER_BYTES)
@@ -47,12 +57,21 @@ def read_header(place: Place) -> Dataset:
     return header if has_place(header) else pydicom.dcmread(place.path)
 
 
-def _refuse_inflation(file: BinaryIO, label: str) -> None:
-    """Raises InputError for a deflated data set that would fill the memory."""
+def is_deflated(head: bytes) -> bool:
+    """Whether the file meta information at the start of a file says that the data set is one compressed stream."""
+    return DeflatedExplicitVRLittleEndian.encode() in head[:META_BYTES]
+
+
+def refuse_inflation(file: BinaryIO, label: str) -> None:
+    """Raises InputError for a deflated data set that would fill the memory; else ``file`` is at its start again."""
     head = file.read(META_BYTES)
     start = head.find(b"\x02\0\0\0UL\4\0", 128)
-    if DeflatedExplicitVRLittleEndian.encode() not in head or start < 0:
-        return
+    if is_deflated(head) and start >= 0:
+        _measure_inflated(file, head, start, label)
+    file.seek(0)
+
+
+def _measure_inflated(file: BinaryIO, head: bytes, start: int, label: str) -> None:
     file.seek(start + 12 + int.from_bytes(head[start + 8 : start + 12], "little"))
     inflate, size = zlib.decompressobj(-zlib.MAX_WBITS), 0
     while size <= MAX_INFLATED_BYTES and (chunk := inflate.unconsumed_tail or file.read(2**16)):
@@ -100,6 +119,11 @@ def completed(header: Dataset) -> Dataset:
 def known_name(uid: object) -> str | None:
     """The standard's name for a UID; None for a private one, which may be made of anything."""
     return str(UID_dictionary[str(uid)][0]) if str(uid) in UID_dictionary else None
+
+
+def is_overlay_of_others(sop_class: object, modality: str | None) -> bool:
+    """Whether an object has rows and columns, but what they hold is marks or doses for other pictures, or spectra."""
+    return known_name(sop_class) in NOT_PICTURES or modality in NOT_PICTURE_MODALITIES
 
 
 def is_empty(header: Dataset, keyword: str) -> bool:
@@ -181,7 +205,7 @@ def is_hounsfield(header: Dataset, frame: int) -> bool:
 def modality_of(header: Dataset, frame: int) -> Modality:
     """The modality LUT of the data set, else the rescale of the frame, else none."""
     tables = _tables_of(header, header.get("ModalityLUTSequence"))
-    if tables:
+    if tables and header.get("SOPClassUID") not in LUT_NOT_FOR_DISPLAY:
         return tables[0].for_signed(header.get("PixelRepresentation") == 1)
     return rescale_of(header, frame) or Rescale()
 

@@ -29,13 +29,12 @@ from dragonfly_cli.readers.dicom.display import Array, GrayWay, LookupTable, Voi
 from dragonfly_cli.readers.dicom.failures import COPY_HINT, READ_ERRORS, in_own_words, quiet_pydicom
 from dragonfly_cli.readers.dicom.index import Vector, frames_in
 from dragonfly_cli.readers.dicom.places import Place
-from dragonfly_cli.readers.dicom.series import plane_of
+from dragonfly_cli.readers.dicom.series import group, plane_of
 
-NOT_PICTURES = ("Segmentation Storage", "Label Map Segmentation Storage", "RT Dose Storage")
-NOT_PICTURE_MODALITIES = ("SEG", "RTDOSE")
 SQUARE_WITHIN = 0.005  # rounding in a header is no reason to resample
 LARGEST_PIXEL_SHAPE = 20.0  # a pixel longer than this is a mistake in the header
 BURNED_IN = "the file says that text is burned into its pixels: it may name the patient"
+ONE_GREY = "all pixels of a frame lie outside the window: it is shown in one grey, and --window W,L chooses another"
 NO_WINDOW = "the file gives no window: the middle 99 % of the pixel values are shown"
 
 
@@ -84,9 +83,10 @@ class DicomImage:
                 frames = frames_in(self.header, self._place, self.facts.frames)
             except READ_ERRORS:
                 return range(self.facts.frames)
-        if len({each.orientation for each in frames}) != 1 or any(each.along_normal is None for each in frames):
+        stacks = group(frames)
+        if len(stacks) != 1 or any(each.along_normal is None for each in stacks[0].slices):
             return range(self.facts.frames)
-        return [each.frame for each in sorted(frames, key=lambda each: (each.along_normal or 0.0, each.frame))]
+        return [each.frame for each in stacks[0].slices]
 
     def details(self) -> dict[str, Any]:
         """Technical facts only: an allow-list."""
@@ -182,7 +182,14 @@ class DicomImage:
             return display.color_to_8_bit(stored, self.facts.bits)
         ways = self._ways(stored, frame)
         self.used = ways[0].voi
-        return ways[0].levels(stored) if len(ways) == 1 else np.stack([way.levels(stored) for way in ways], axis=-1)
+        shown = ways[0].levels(stored) if len(ways) == 1 else np.stack([way.levels(stored) for way in ways], axis=-1)
+        if shown.min() == shown.max() and stored.min() != stored.max():
+            self._warn(ONE_GREY)
+        return shown
+
+    def _warn(self, sentence: str) -> None:
+        if sentence not in self.warnings:
+            self.warnings.append(sentence)
 
     def _palette(self, stored: Array) -> Array:
         tables = header_of.palette_tables(self.header)
@@ -211,8 +218,7 @@ class DicomImage:
             return tables[0] if tables else windows[0]
         if header_of.is_hounsfield(self.header, frame):
             return CT_DEFAULT
-        if NO_WINDOW not in self.warnings:
-            self.warnings.append(NO_WINDOW)
+        self._warn(NO_WINDOW)
         values = header_of.modality_of(self.header, frame).apply(stored)
         return display.percentile_window(values, display.is_within(stored, padding))
 
@@ -221,20 +227,20 @@ class DicomImage:
         if not profile or self.facts.is_gray or header_of.code_of(self.header, "ColorSpace") == "SRGB":
             return image
         converted = to_srgb(image, bytes(profile))
-        unusable = "the ICC profile in the file cannot be used: its colours are shown as they are stored"
-        if converted is None and unusable not in self.warnings:
-            self.warnings.append(unusable)
+        if converted is None:
+            self._warn("the ICC profile in the file cannot be used: its colours are shown as they are stored")
         return converted or image
 
 
 def _check_is_picture(header: Dataset, label: str) -> None:
     keyword = next((word for word in PIXEL_KEYWORDS if word in header), None)
     modality = header_of.code_of(header, "Modality")
-    name = header_of.known_name(header.get("SOPClassUID"))
-    if not len(header):
+    sop_class = header.get("SOPClassUID")
+    if not len(header) or not (sop_class or keyword):
         raise InputError(f"cannot read {label}: it is not a DICOM file", COPY_HINT)
-    if name in NOT_PICTURES or modality in NOT_PICTURE_MODALITIES or keyword is None:
-        kind = name or f"a DICOM object of an unknown kind{f', modality {modality}' if modality else ''}"
+    if keyword is None or header_of.is_overlay_of_others(sop_class, modality):
+        unknown = f"a DICOM object of an unknown kind{f', modality {modality}' if modality else ''}"
+        kind = header_of.known_name(sop_class) or unknown
         raise InputError(
             f"cannot show {label}: it holds no picture (it is: {kind})", "give the image that it refers to"
         )

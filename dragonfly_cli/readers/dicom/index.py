@@ -20,6 +20,7 @@ from dragonfly_cli.readers.dicom.places import Place
 HEAD_BYTES = 2**16  # holds the header of nearly every single-frame file
 LAST_TAG = 0x00280030  # Pixel Spacing: what is needed stands up to here
 LOCALIZER_WORDS = {"LOCALIZER", "SCOUT", "TOPOGRAM"}
+GROUPS = ("PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence")
 Vector = tuple[float, ...]
 
 
@@ -57,7 +58,8 @@ def slices_of(place: Place) -> list[Slice]:
     with in_own_words(place.label, "its header is damaged or incomplete"):
         header = _partial_header(place)
         frames = _whole(header, "NumberOfFrames") or 1
-        if frames > 1:
+        # An enhanced object may have one frame only; its place is in its functional groups all the same.
+        if frames > 1 or ("NumberOfFrames" in header and "ImagePositionPatient" not in header):
             with place.opener() as file:
                 header = pydicom.dcmread(file, stop_before_pixels=True, force=True)
         return frames_in(header, place, frames)
@@ -68,12 +70,18 @@ def frames_in(header: Dataset, place: Place, frames: int) -> list[Slice]:
     if not _short(header, "Rows") or not _short(header, "Columns"):
         return []
     common = _common_facts(header, place)
-    return [Slice(frame=frame, **common, **_geometry(header, frame, frames)) for frame in range(frames)]
+    if header_of.is_overlay_of_others(_text(header, "SOPClassUID"), common["modality"]):
+        return []
+    return [Slice(frame=frame, **common, **_geometry(header, frame)) for frame in range(frames)]
 
 
 def _partial_header(place: Place) -> Dataset:
     with place.opener() as file:
         head = file.read(HEAD_BYTES)
+        if header_of.is_deflated(head):  # a part of it cannot be decompressed
+            file.seek(0)
+            header_of.refuse_inflation(file, place.label)
+            return _parsed_until_last(file)[0]
         header, is_enough = _parsed_until_last(BytesIO(head))
         if is_enough or len(head) < HEAD_BYTES:
             return header
@@ -111,9 +119,9 @@ def _common_facts(header: Dataset, place: Place) -> dict[str, Any]:
     }
 
 
-def _geometry(header: Dataset, frame: int, frames: int) -> dict[str, Any]:
-    """Spacing, orientation and position, of the frame's functional groups where there are several frames."""
-    if frames == 1:
+def _geometry(header: Dataset, frame: int) -> dict[str, Any]:
+    """Spacing, orientation and position, of the frame's functional groups where there are any."""
+    if not any(sequence in header for sequence in GROUPS):
         spacing = _numbers(header, "PixelSpacing")
         orientation = _numbers(header, "ImageOrientationPatient")
         position = _numbers(header, "ImagePositionPatient")

@@ -8,7 +8,7 @@ number. UIDs and descriptions group and are never shown: a series is told by its
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from statistics import median
 from typing import Any
@@ -61,8 +61,8 @@ def group(slices: Iterable[Slice]) -> list[Series]:
         same = next((stack for stack in stacks[key] if _is_parallel(stack[0], each)), None)
         if same is None:
             stacks[key].append([each])
-        else:
-            same.append(each)
+        else:  # far from the origin a small turn would move a slice past its neighbours
+            same.append(replace(each, orientation=same[0].orientation))
     found = [stack for alike in stacks.values() for stack in alike]
     return [_sorted_series(number, stack) for number, stack in enumerate(found, 1)]
 
@@ -122,7 +122,7 @@ def _oddities(ordered: list[Slice]) -> list[str]:
     moved = [step for step in steps if step > SAME_POSITION_MM]
     gaps = sum(step > GAP * median(moved) for step in moved) if len(moved) > 2 else 0
     notes = [f"{shared} of {len(ordered)} slices lie where another one lies"] if shared else []
-    return notes + ([f"the distance between slices is not even: {gaps} gaps"] if gaps else [])
+    return notes + ([f"the distance between slices is not even: {gaps} gap{'s' * (gaps > 1)}"] if gaps else [])
 
 
 def step_of(slices: Sequence[Slice]) -> float | None:
@@ -148,6 +148,7 @@ def plane_of(orientation: Vector | None) -> str | None:
 
 
 def _is_parallel(a: Slice, b: Slice) -> bool:
+    """Whether two slices have one orientation, but for what rounding and a breath do to it."""
     if a.orientation is None or b.orientation is None:
         return a.orientation is b.orientation
     return all(abs(x - y) <= SAME_DIRECTION for x, y in zip(a.orientation, b.orientation, strict=True))

@@ -1,0 +1,58 @@
+"""What of a TIFF Pillow passes over without a word: the sign of samples, white as zero, planes of 16 bits, a lost end.
+
+Every function takes a picture that Pillow has opened, of whatever format; one that is no TIFF has none of this.
+Tags and their values are those of TIFF 6.0.
+"""
+
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+_BITS, _COMPRESSION, _PHOTOMETRIC, _PLANAR, _SAMPLE_FORMAT = 258, 259, 262, 284, 339
+_STRIP_OFFSETS, _TILE_OFFSETS, _TILE_BYTE_COUNTS = 273, 324, 325
+_WHITE_IS_ZERO, _UNCOMPRESSED, _SEPARATE = 0, 1, 2
+_UNSIGNED, _SIGNED = 1, 2
+
+
+def samples(image: Image.Image) -> np.ndarray[Any, np.dtype[Any]]:
+    """[height, width] of the values as the file means them; Pillow takes all 8 bits unsigned and all 32 signed."""
+    stored = np.asarray(image)
+    if stored.dtype == np.uint8 and is_signed_8_bit(image):
+        return stored.view(np.int8)
+    is_unsigned = image.format == "TIFF" and _sample_format(image) == _UNSIGNED
+    return stored.view(np.uint32) if stored.dtype == np.int32 and is_unsigned else stored
+
+
+def is_signed_8_bit(image: Image.Image) -> bool:
+    return image.mode == "L" and _sample_format(image) == _SIGNED
+
+
+def is_white_zero(image: Image.Image) -> bool:
+    """Whether the lowest value is white; Pillow inverts such pictures itself if they have 8 bits or fewer."""
+    return image.format == "TIFF" and _tags(image).get(_PHOTOMETRIC) == _WHITE_IS_ZERO
+
+
+def has_wide_planes(image: Image.Image) -> bool:
+    """Whether colours lie in planes of 16 bits, uncompressed: Pillow takes their bytes for pixels."""
+    tags = _tags(image)
+    bits = tags.get(_BITS, (1,))
+    is_raw = tags.get(_COMPRESSION, _UNCOMPRESSED) == _UNCOMPRESSED
+    return is_raw and tags.get(_PLANAR) == _SEPARATE and len(bits) > 1 and max(bits) > 8
+
+
+def ends_early(image: Image.Image, file_bytes: int) -> bool:
+    """Whether tiles or strips of the first picture begin beyond the end of the file, or their table is cut off."""
+    tags = _tags(image)
+    if _TILE_OFFSETS in tags and _TILE_BYTE_COUNTS not in tags:
+        return True
+    offsets = tags.get(_TILE_OFFSETS) or tags.get(_STRIP_OFFSETS) or ()
+    return any(start >= file_bytes for start in offsets)
+
+
+def _sample_format(image: Image.Image) -> int:
+    return int(_tags(image).get(_SAMPLE_FORMAT, (_UNSIGNED,))[0])
+
+
+def _tags(image: Image.Image) -> Any:
+    return getattr(image, "tag_v2", {})
