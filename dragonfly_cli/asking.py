@@ -137,7 +137,7 @@ def _formatted(records: list[dict[str, Any]], output_format: Format) -> str:
 
 def _read_questions(file: Path) -> list[str]:
     try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
+        lines = file.read_text(encoding="utf-8-sig").split("\n")  # a question may hold other line ends
     except FileNotFoundError:
         raise NoInputError(f"no questions file {file}", "check the path given to --questions") from None
     except (OSError, UnicodeDecodeError):

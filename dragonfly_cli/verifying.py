@@ -63,7 +63,7 @@ def read_records(file: Path) -> list[Record]:
         try:
             content = json.loads(text)
         except ValueError:
-            content = [json.loads(line) for line in text.splitlines() if line.strip()]
+            content = [json.loads(line) for line in text.split("\n") if line.strip()]
     except FileNotFoundError:
         raise NoInputError(f"no record {file}", "check the path") from None
     except (OSError, ValueError, RecursionError):
