@@ -1,6 +1,5 @@
 """``ask`` and ``caption``: one image, some questions, answers printed as they come or written as records."""
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import asdict
@@ -25,6 +24,7 @@ from dragonfly_cli.output.control_characters import harmless_rows
 from dragonfly_cli.output.evidence import check_evidence, write_evidence
 from dragonfly_cli.output.files import check_unread, is_text, storable, write_text
 from dragonfly_cli.output.notices import DEMO_WARNING
+from dragonfly_cli.output.streams import write_result
 from dragonfly_cli.output.terminal import certainty, say, say_notices, show, where_it_looked
 from dragonfly_cli.readers import Source, open_source
 from dragonfly_cli.readers.source import files_of
@@ -84,7 +84,7 @@ def ask_image(
     if output:
         write_text(output, text)
     else:
-        sys.stdout.write(storable(harmless_rows(text)))
+        write_result(storable(harmless_rows(text)))
 
 
 def _answers(
@@ -137,7 +137,7 @@ def _formatted(records: list[dict[str, Any]], output_format: Format) -> str:
 
 def _read_questions(file: Path) -> list[str]:
     try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
+        lines = file.read_text(encoding="utf-8-sig").split("\n")  # a question may hold other line ends
     except FileNotFoundError:
         raise NoInputError(f"no questions file {file}", "check the path given to --questions") from None
     except (OSError, UnicodeDecodeError):

@@ -5,7 +5,6 @@ text of an unexpected exception could hold something that was read from a patien
 """
 
 import errno
-import os
 import sys
 import traceback
 from collections.abc import Iterator
@@ -16,10 +15,13 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from dragonfly_cli.errors import DragonflyError
+from dragonfly_cli.errors import DragonflyError, OutputError
 from dragonfly_cli.options import DEBUG_KEY
 from dragonfly_cli.output.control_characters import harmless
+from dragonfly_cli.output.files import storable
+from dragonfly_cli.output.streams import discard, tell
 
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 _SHOWN_LETTERS = 40  # of a path that is none
 
 # Typer has used its own copy of click since 0.26, so its usage error is reached through the name that stayed.
@@ -30,19 +32,16 @@ class ErrorFunnel(TyperGroup):
     """A command group whose commands end in an exit code of the contract, whatever happens in them."""
 
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
-        with _usage_errors(info_name):
+        with _usage_errors(info_name), _output_may_fail():  # a help page is written here
             return super().make_context(info_name, args, parent=parent, **extra)
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            with _usage_errors(ctx.info_name):
+            with _usage_errors(ctx.info_name), _output_may_fail():
                 return super().invoke(ctx)
         except DragonflyError as error:
             _show(ctx, error.message, error.hint)
             raise typer.Exit(error.exit_code) from error
-        except BrokenPipeError:  # the reader of our output has gone, such as `| head`
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes
-            raise typer.Exit(0) from None
         except (typer.Exit, typer.Abort, KeyboardInterrupt, _WrongUsage):  # of the last, only the help page is left
             raise
         except Exception as error:
@@ -58,6 +57,22 @@ class ErrorFunnel(TyperGroup):
                 "run it again with --debug and report what it prints, without patient data",
             )
             raise typer.Exit(1) from error
+
+
+@contextmanager
+def _output_may_fail() -> Iterator[None]:
+    """The reader of our output has gone, such as `| head`, which is no error; or a disk is full, which is one."""
+    try:
+        yield
+    except BrokenPipeError:
+        discard(sys.stdout)
+        raise typer.Exit(0) from None
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        discard(sys.stdout)
+        _two_lines(f"cannot write: {error.strerror}", "make room, or write elsewhere with --output")
+        raise typer.Exit(OutputError.exit_code) from error
 
 
 @contextmanager
@@ -80,7 +95,7 @@ def _show(ctx: Any, message: str, hint: str) -> None:
 
 def _two_lines(message: str, hint: str) -> None:
     one_line, hint_line = (harmless(" ".join(text.split())) for text in (message, hint))
-    typer.echo(f"error: {one_line}\nhint: {hint_line}", err=True)
+    tell(storable(f"error: {one_line}\nhint: {hint_line}"))
 
 
 def _lower_first(text: str) -> str:

@@ -5,15 +5,34 @@ Options that belong together form a group, a frozen dataclass, which is also wha
 
 from dataclasses import dataclass
 from enum import StrEnum
+from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.main import get_click_type
+from typer.models import OptionInfo
 
 if TYPE_CHECKING:
     from dragonfly_cli.readers.dicom.choices import DicomChoices
 
 DEBUG_KEY = "dragonfly.debug"
+
+# Typer's type of a text; its module is private, and another one in older versions.
+_Text: Any = type(get_click_type(annotation=str, parameter_info=OptionInfo()))
+
+
+class _Lines(_Text):
+    """Of an option that may be repeated: in the environment one value a line, since a question has spaces."""
+
+    envvar_list_splitter = "\n"
+
+    def split_envvar_value(self, rv: str) -> list[str]:
+        return [line for line in super().split_envvar_value(rv) if line.strip()]
+
+
+_LINES = _Lines()
+_SEEDS = range(-(2**63), 2**64)  # what PyTorch's generator takes
 
 
 class Format(StrEnum):
@@ -134,7 +153,9 @@ FormatOption = Annotated[Format, typer.Option("--format", "-f", envvar="DRAGONFL
 JsonOption = Annotated[bool, typer.Option("--json", envvar="DRAGONFLY_JSON", help="The same as --format json.")]
 QuestionOption = Annotated[
     list[str] | None,
-    typer.Option("--question", "-q", envvar="DRAGONFLY_QUESTION", help="A question; may be repeated."),
+    typer.Option(
+        "--question", "-q", envvar="DRAGONFLY_QUESTION", click_type=_LINES, help="A question; may be repeated."
+    ),
 ]
 QuestionsFileOption = Annotated[
     Path | None,
@@ -243,6 +264,7 @@ RegionOption = Annotated[
     typer.Option(
         "--region",
         envvar="DRAGONFLY_REGION",
+        click_type=_LINES,
         metavar="X,Y,W,H",
         help="Look at this box: level-0 pixels, or 500um, 25%; may be repeated.",
     ),
@@ -261,7 +283,12 @@ RoiOption = Annotated[
 ]
 RoiClassOption = Annotated[
     list[str] | None,
-    typer.Option("--roi-class", envvar="DRAGONFLY_ROI_CLASS", help="Only outlines of this class; may be repeated."),
+    typer.Option(
+        "--roi-class",
+        envvar="DRAGONFLY_ROI_CLASS",
+        click_type=_LINES,
+        help="Only outlines of this class; may be repeated.",
+    ),
 ]
 BoundsOffsetOption = Annotated[
     bool,
@@ -368,6 +395,16 @@ class AnswerOptions:
     aggregate: AggregateOption = Aggregate.auto
     abstain: AbstainOption = 0.0
     control: ControlOption = Control.none
+
+    def __post_init__(self) -> None:
+        """Numbers that no answer can be drawn with. Raises UsageError."""
+        from dragonfly_cli.errors import UsageError
+
+        for name, value in (("--temperature", self.temperature), ("--abstain", self.abstain)):
+            if not isfinite(value):
+                raise UsageError(f"{name} {value}: this is no number to answer with", "give one such as 0.2")
+        if not _SEEDS.start <= self.seed < _SEEDS.stop:
+            raise UsageError(f"--seed {self.seed}: it does not fit into 64 bits", "give a smaller one")
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from dragonfly_cli.fields import Field, arranged
 from dragonfly_cli.geometry import Box
 from dragonfly_cli.options import AnswerOptions, Control, LookOptions, OpenOptions
 from dragonfly_cli.output.record import SCHEMA_VERSION, source_record
-from dragonfly_cli.readers import open_source
+from dragonfly_cli.readers import Source, open_source
 
 if TYPE_CHECKING:  # these import torch, which is not needed to tell that a record is none
     from dragonfly_cli.engine.model import Model
@@ -38,10 +38,23 @@ _NEEDED = ("schema_version", "image", "source", "question", "answer", "probabili
 
 
 @dataclass(frozen=True)
+class _Asked:
+    """What a record says was asked, of what, and of whom."""
+
+    image: Path
+    opening: OpenOptions
+    looking: LookOptions
+    answering: AnswerOptions
+    question: Question
+    fields: list[Field]
+    checkpoint: Checkpoint
+
+
+@dataclass(frozen=True)
 class Comparison:
     """One answer of a record and the same question's answer now.
 
-    ``largest_difference`` is that of any option's probability, None for a free answer.
+    ``largest_difference`` is that of any option's probability, of the answer or a field's; None for a free answer.
     """
 
     image: str
@@ -63,7 +76,7 @@ def read_records(file: Path) -> list[Record]:
         try:
             content = json.loads(text)
         except ValueError:
-            content = [json.loads(line) for line in text.splitlines() if line.strip()]
+            content = [json.loads(line) for line in text.split("\n") if line.strip()]
     except FileNotFoundError:
         raise NoInputError(f"no record {file}", "check the path") from None
     except (OSError, ValueError, RecursionError):
@@ -87,7 +100,7 @@ def compare_all(records: list[Record], image: Path | None) -> Iterator[Compariso
         ModelError: the model is not here, or is another one.
         ProblemError: the image is not the one that was asked about.
     """
-    checkpoints = [_checkpoint(record) for record in records]  # told before any image is opened
+    asked = [_as_asked(record) for record in records]  # what is wrong is told before any image is opened
 
     @cache
     def load(checkpoint: Checkpoint, options: AnswerOptions) -> "Model":
@@ -95,18 +108,44 @@ def compare_all(records: list[Record], image: Path | None) -> Iterator[Compariso
 
         return load_model(checkpoint, options.device, options.quant, options.attn)
 
-    for record, checkpoint in zip(records, checkpoints, strict=True):
-        settings = record["settings"]
-        opening, looking = options_from(OpenOptions, settings), options_from(LookOptions, settings)
-        answering = replace(options_from(AnswerOptions, settings), control=Control.none)
-        with closing(arranged(open_source(image or Path(record["image"]), opening), looking)) as source:
+    for record, each in zip(records, asked, strict=True):
+        opening, looking = each.opening, each.looking
+        with closing(arranged(open_source(image or each.image, opening), looking)) as source:
             _refuse_another_image(record, source_record(source), source.path)
+            _refuse_other_fields(each.fields, source)
             from dragonfly_cli.pipeline import answer_source, as_request
 
-            model = load(checkpoint, answering)
-            request = as_request(model, [question_from(record)], answering, asdict(opening) | asdict(looking))
-            (now,) = answer_source(model, source, fields_from(record), request)
+            model = load(each.checkpoint, each.answering)
+            request = as_request(model, [each.question], each.answering, asdict(opening) | asdict(looking))
+            (now,) = answer_source(model, source, each.fields, request)
         yield _compare(record, now)
+
+
+def _as_asked(record: Record) -> _Asked:
+    """Raises InputError for a record whose parts are not of the form that this program writes."""
+    try:
+        settings = record["settings"]
+        asked = _Asked(
+            image=Path(record["image"]),
+            opening=options_from(OpenOptions, settings),
+            looking=options_from(LookOptions, settings),
+            answering=replace(options_from(AnswerOptions, settings), control=Control.none),
+            question=question_from(record),
+            fields=fields_from(record),
+            checkpoint=_checkpoint(record),
+        )
+        for each in (record, *record["fields"]):
+            said = each["probabilities"] or {}
+            if said.keys() != set(asked.question.options) or not all(0 <= p <= 1 for p in said.values()):
+                raise ValueError("its probabilities are not those of what was asked")
+        if not asked.fields or not isinstance(record["source"], dict):
+            raise ValueError("nothing was looked at")
+        return asked
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(
+            f"the record about {record['image']} is damaged: its parts are not of the form that this program writes",
+            "give a file that dragonfly ask --json -o has written",
+        ) from error
 
 
 def options_from(group: type[Options], settings: Record) -> Options:
@@ -164,13 +203,26 @@ def _refuse_another_image(record: Record, now: Record, path: Path) -> None:
             )
 
 
+def _refuse_other_fields(fields: list[Field], source: Source) -> None:
+    """Raises ProblemError for what cannot have been looked at; at the edge of a slide, a field may stand out."""
+    width, height = source.size_wh
+    for field in fields:
+        left, top, right, bottom = field.box.corners
+        inside = left >= 0 and top >= 0 and right <= width and bottom <= height
+        if not 0 <= field.frame < source.frames or not (inside or source.kind == "slide"):
+            raise ProblemError(f"{source.path}: the record looked at what is not part of it", "take another record")
+
+
 def _compare(record: Record, now: Record) -> Comparison:
-    was_p, now_p = record["probabilities"], now["probabilities"]
-    difference = None
-    if was_p and now_p:
-        difference = max(abs(p - now_p.get(option, 0.0)) for option, p in was_p.items())
+    pairs = [(record, now), *zip(record["fields"], now["fields"], strict=False)]
+    apart = [_distance(was["probabilities"], is_now["probabilities"]) for was, is_now in pairs if was["probabilities"]]
+    difference = max(apart, default=None)
     tolerance = max(_TOLERANCE.get(each["model"]["dtype"], _TOLERANCE_16_BIT) for each in (record, now))
     return Comparison(record["image"], record["question"], record["answer"], now["answer"], difference, tolerance)
+
+
+def _distance(was: dict[str, float], now: dict[str, float]) -> float:
+    return max(abs(p - now.get(option, 0.0)) for option, p in was.items())
 
 
 def as_line(compared: Comparison) -> str:

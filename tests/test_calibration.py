@@ -117,6 +117,24 @@ def test_a_batch_that_other_weights_answered_is_refused(tmp_path: Path) -> None:
     expect_error(dragonfly("calibrate", file), 5, "demo", "not those that answered")
 
 
+def test_a_table_goes_by_its_own_run(tmp_path: Path) -> None:
+    file = write_review(tmp_path / "answers.csv", *overconfident(40))
+    (tmp_path / "run.json").write_text('{"model_sha256": "0123", "output": "others.csv"}')
+    (tmp_path / "answers.run.json").write_text("{}")
+    assert dragonfly("calibrate", file).code == 0
+
+
+def test_what_a_template_said_before_the_question_is_no_calibration_of_it(tmp_path: Path) -> None:
+    file = write_review(tmp_path / "answers.csv", *overconfident(40))
+    (tmp_path / "run.json").write_text('{"forms": [["yesno", ["yes", "no"], null, "You are a radiologist."]]}')
+    expect_error(dragonfly("calibrate", file), 4, "answers.csv", "template")
+
+
+def test_yes_among_options_is_no_yes_no_question(tmp_path: Path) -> None:
+    file = write_review(tmp_path / "answers.csv", *overconfident(40), probabilities='{"yes": 0.4, "no": 0.6}')
+    expect_error(dragonfly("calibrate", file), 4, "no row")
+
+
 def test_a_damaged_calibration_is_told(tmp_path: Path) -> None:
     outcome = dragonfly("calibrate", write_review(tmp_path / "reviewed.csv", *overconfident(40)))
     Path(outcome.stderr.split("stored in ")[1].strip()).write_text("{}")

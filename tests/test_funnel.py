@@ -40,6 +40,36 @@ def test_debug_shows_the_traceback(tmp_path: Path, broken_reader: None) -> None:
     assert "Traceback" in outcome.stderr
 
 
+def shell(command: str, *arguments: str | Path) -> tuple[int, str]:
+    """Exit code and stderr of ``command``, in which ``"$@"`` is the program with its arguments."""
+    run = ["bash", "-c", f"set -o pipefail; {command}", "bash", sys.executable, "-m", "dragonfly_cli", *arguments]
+    done = subprocess.run(run, capture_output=True, text=True, check=False)
+    return done.returncode, done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full device")
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        ('"$@" > /dev/full', 7),
+        ('"$@" >&-', 7),
+        ('"$@" --no-such-option 2> /dev/full', 2),
+        ('"$@" --help > /dev/full', 7),
+        ('"$@" --help | true', 0),
+        ('"$@" 2>&1 | true', 0),
+    ],
+)
+def test_streams_that_take_no_more(tmp_path: Path, command: str, code: int) -> None:
+    found, stderr = shell(command, "info", write_png(tmp_path / "photo.png"))
+    assert found == code
+    assert not stderr or [line.split(":")[0] for line in stderr.splitlines()] == ["error", "hint"]
+
+
+def test_results_in_a_pipe_are_utf_8(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    assert shell('"$@" | grep -q Schädel', "info", write_png(tmp_path / "Schädel.png")) == (0, "")
+
+
 def test_a_reader_that_stops_reading_is_no_error(tmp_path: Path) -> None:
     path = write_png(tmp_path / "photo.png")
     command = subprocess.Popen(

@@ -1,5 +1,7 @@
 """Questions with given answers: probabilities from the network, whatever the order, and what is refused."""
 
+import csv
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -86,6 +88,21 @@ def test_the_order_of_options_does_not_decide(photo: Path) -> None:
         assert record["probabilities"] == pytest.approx(said[0]["probabilities"], abs=1e-4)
         assert 0 <= record["option_mass"] <= 1
     assert list(said[1]["probabilities"]) == ["histology", "x-ray", "ultrasound"]
+
+
+def test_yes_and_no_as_options_are_options_in_either_order(photo: Path) -> None:
+    """They were aggregated and spelt as a yes/no question in one order, and as options in the other."""
+    one, other = (dragonfly("ask", photo, QUESTION, "--options", each, "--json").json for each in ("yes,no", "no,yes"))
+    assert one["answer"] == other["answer"]
+    assert one["probabilities"] == pytest.approx(other["probabilities"], abs=1e-6)
+    assert one["option_mass"] == pytest.approx(other["option_mass"], abs=1e-6)
+
+
+def test_a_table_holds_every_option_beside_yes_and_no(photo: Path) -> None:
+    table = dragonfly("ask", photo, QUESTION, "--options", "yes,no,unclear", "-f", "csv").stdout
+    (row,) = csv.DictReader(io.StringIO(table))
+    assert json.loads(row["probabilities"]).keys() == {"yes", "no", "unclear"}
+    assert sum(json.loads(row["probabilities"]).values()) == pytest.approx(1, abs=1e-5)
 
 
 def test_every_option_stands_once_in_every_place() -> None:

@@ -10,6 +10,8 @@ from PIL import Image
 from run_dragonfly import dragonfly, expect_error
 
 from dragonfly_cli.options import AnswerOptions, Attention, LookOptions
+from dragonfly_cli.output.record import source_record
+from dragonfly_cli.readers import open_source
 from dragonfly_cli.verifying import options_from
 
 QUESTION = "Is there a tumour?"
@@ -24,6 +26,32 @@ def photo(tmp_path: Path) -> Path:
 def record_of(image: Path, *arguments: str | Path) -> Path:
     file = image.with_name("record.json")
     assert dragonfly("ask", image, *arguments, "--json", "-o", file).code == 0
+    return file
+
+
+def written(image: Path) -> Path:
+    """A record made up for ``image``, as far as it is read before a model is loaded."""
+    content = {
+        "schema_version": 1,
+        "image": str(image),
+        "source": source_record(open_source(image)),
+        "question": QUESTION,
+        "answer": "Yes",
+        "probabilities": {"yes": 0.75, "no": 0.25},
+        "fields": [
+            {
+                "id": 0,
+                "role": "whole",
+                "frame": 0,
+                "box": {"x": 0, "y": 0, "width": 200, "height": 150},
+                "probabilities": {"yes": 0.75, "no": 0.25},
+            }
+        ],
+        "model": {"id": "demo", "sha256": None, "dtype": "float32"},
+        "settings": {"type": "yesno", "options": ["yes", "no"], "schema": None, "system": None, "earlier": []},
+    }
+    file = image.with_name("record.json")
+    file.write_text(json.dumps(content))
     return file
 
 
@@ -122,6 +150,47 @@ def test_what_is_no_record(tmp_path: Path, photo: Path) -> None:
         expect_error(dragonfly("verify", file), 4, file.name, word)
     expect_error(dragonfly("verify", tmp_path / "gone.json"), 3, "gone.json")
     expect_error(dragonfly("verify", changed(record_of(photo, QUESTION), schema_version=99)), 4, "99")
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"settings": []},
+        {"settings": {}},
+        {"fields": []},
+        {"fields": "none"},
+        {"model": "demo"},
+        {"image": 3},
+        {"source": None},
+        {"probabilities": None},
+        {"probabilities": {"yes": 0.5}},
+        {"probabilities": {"yes": "0.5", "no": "0.5"}},
+        {"probabilities": {"yes": 0.5, "no": float("nan")}},
+    ],
+)
+def test_a_damaged_record_is_told(photo: Path, part: dict[str, object]) -> None:
+    expect_error(dragonfly("verify", changed(written(photo), **part)), 4, "record", "damaged")
+
+
+def test_a_record_cannot_have_looked_beside_the_image(photo: Path) -> None:
+    file = written(photo)
+    (field,) = json.loads(file.read_text())["fields"]
+    for part in ({"frame": 9}, {"box": {"x": 100, "y": 0, "width": 200, "height": 150}}):
+        expect_error(dragonfly("verify", changed(file, fields=[field | part])), 9, photo.name, "not part of it")
+
+
+def test_drift_of_one_field_is_drift(photo: Path) -> None:
+    file = record_of(photo, QUESTION)
+    (field,) = json.loads(file.read_text())["fields"]
+    other = changed(file, fields=[field | {"probabilities": {"yes": 0.9, "no": 0.1}}])
+    outcome = dragonfly("verify", other)
+    assert (outcome.code, outcome.stdout[:5]) == (9, "drift")
+
+
+def test_lines_of_json_end_with_a_line_end_alone(photo: Path) -> None:
+    file = photo.with_name("record.jsonl")
+    assert dragonfly("ask", photo, "Is it\u2028red?", "Is it?", "-f", "jsonl", "-o", file).code == 0
+    assert dragonfly("verify", file).code == 0
 
 
 def test_options_come_back_from_settings() -> None:

@@ -3,12 +3,14 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
+from dragonfly_cli.batch.ledger import read_settings
 from dragonfly_cli.calibration.fitting import Fit, fit
 from dragonfly_cli.calibration.reviewed import Review, read_review
 from dragonfly_cli.calibration.store import store_calibration
 from dragonfly_cli.engine.checkpoints import find_checkpoint
-from dragonfly_cli.errors import ModelError
+from dragonfly_cli.errors import InputError, ModelError
 
 
 def calibrate(file: Path) -> tuple[dict[str, Fit], Path]:
@@ -19,7 +21,13 @@ def calibrate(file: Path) -> tuple[dict[str, Fit], Path]:
         ModelError: the model that answered is not here, or was another one of that name.
     """
     review = read_review(file)
-    sha256 = _model_sha256(review, file)
+    run = _settings_of_run(file)
+    if any(system for *_, system in run.get("forms", ())):
+        raise InputError(
+            f"{file}: its questions were asked with a template, which says something to the model before them",
+            "a calibration is for questions asked as they are; review a batch without --template",
+        )
+    sha256 = _model_sha256(review, file, run.get("model_sha256"))
     fits = {each.question: fit(each.p_yes, each.truth) for each in review.questions}
     return fits, store_calibration(sha256, review.quantization, fits)
 
@@ -37,7 +45,7 @@ def as_report(fits: dict[str, Fit]) -> str:
     return json.dumps({question: asdict(each) for question, each in fits.items()}, ensure_ascii=False, indent=2) + "\n"
 
 
-def _model_sha256(review: Review, file: Path) -> str:
+def _model_sha256(review: Review, file: Path, answered: str | None) -> str:
     checkpoint = find_checkpoint(review.model)
     if review.quantization != "none" and checkpoint.in_4_bit:
         checkpoint = checkpoint.in_4_bit
@@ -47,7 +55,6 @@ def _model_sha256(review: Review, file: Path) -> str:
             f"model {review.model}: its weights are too large to be hashed at every start",
             "bring it into the store with: dragonfly model convert, and answer with that",
         )
-    answered = _sha256_of_run(file)
     if answered not in (None, sha256):
         raise ModelError(
             f"model {review.model}: its weights are not those that answered {file.name}", "run the batch again"
@@ -55,10 +62,10 @@ def _model_sha256(review: Review, file: Path) -> str:
     return sha256
 
 
-def _sha256_of_run(file: Path) -> str | None:
-    """What ``run.json`` beside the CSV says of the model, if the CSV still lies beside it."""
+def _settings_of_run(file: Path) -> dict[str, Any]:
+    """How the CSV was made, by its own ``run.json`` or the only one, if the CSV still lies beside it."""
+    own = file.with_name(f"{file.stem}.run.json")
     try:
-        run = json.loads(file.with_name("run.json").read_text(encoding="utf-8"))
+        return read_settings(own if own.exists() else file.with_name("run.json"))
     except (OSError, ValueError):
-        return None
-    return run.get("model_sha256") if isinstance(run, dict) else None
+        return {}

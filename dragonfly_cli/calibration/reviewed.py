@@ -36,12 +36,12 @@ class Review:
 
 
 def read_review(file: Path) -> Review:
-    """Rows without a truth, without a probability or that failed are left out.
+    """Rows without a truth, without a probability, that failed, or whose yes was one of --options, are left out.
 
     Raises InputError if nothing is left, a cell is not understood, several models answered, or a question has too few
     rows or only one truth.
     """
-    rows = [row for row in _rows(file) if row[TRUTH].strip() and row["p_yes"].strip()]
+    rows = [row for row in _rows(file) if row[TRUTH].strip() and row["p_yes"].strip() and not row.get("probabilities")]
     if not rows:
         raise InputError(f"{file}: no row has both a probability of yes and a {TRUTH}", _HINT)
     models = {(row["model"], row["quantization"]) for row in rows}

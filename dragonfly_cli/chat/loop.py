@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 
 from dragonfly_cli.chat.commands import Quit, run_command, where
 from dragonfly_cli.engine.checkpoints import find_checkpoint
-from dragonfly_cli.errors import DragonflyError, InputError
+from dragonfly_cli.errors import DragonflyError, InputError, UsageError
 from dragonfly_cli.fields import Field, arranged, check_looking, plan_fields
 from dragonfly_cli.options import AnswerOptions, LookOptions, OpenOptions
+from dragonfly_cli.output.files import is_text
 from dragonfly_cli.output.notices import DEMO_WARNING
 from dragonfly_cli.output.terminal import certainty, say, say_notices, show
 from dragonfly_cli.readers import Source, open_source
@@ -61,6 +62,8 @@ def _take(session: "Session", line: str) -> None:
         if line.startswith("/"):
             for told in run_command(session, line).split("\n"):
                 say(told)
+        elif not is_text(line):
+            raise UsageError("the question has bytes in it that are not UTF-8", "write it anew")
         elif line:
             _answer(session, line)
     except DragonflyError as error:

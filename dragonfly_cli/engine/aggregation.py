@@ -14,7 +14,7 @@ from math import prod
 from statistics import fmean
 
 from dragonfly_cli.engine.answering import FieldAnswer, Timing, most_probable
-from dragonfly_cli.engine.questions import YES_NO, Question, doubts_about
+from dragonfly_cli.engine.questions import Question, doubts_about
 from dragonfly_cli.engine.schema import is_json
 from dragonfly_cli.options import Aggregate, Control
 from dragonfly_cli.output.notices import HARDLY
@@ -126,7 +126,7 @@ def aggregate(answers: list[FieldAnswer], rule: Aggregate) -> Answer:
     if len(said) < len(answers):
         text = Counter(each.text for each in answers).most_common(1)[0][0]
         return Answer(first.question, text, None, None, Aggregate.vote, answers)
-    if first.question.options == YES_NO:
+    if first.question.kind == "yesno":
         votes = [each["yes"] for each in said]
         chosen = Aggregate.top3_mean if rule is Aggregate.auto else rule
         if rule is Aggregate.confirmed:
@@ -139,7 +139,7 @@ def aggregate(answers: list[FieldAnswer], rule: Aggregate) -> Answer:
         chosen = rule if rule is Aggregate.vote else Aggregate.mean
         probabilities = _mean_of_options(said, chosen)
     mass = fmean(each.option_mass for each in answers if each.option_mass is not None)
-    return Answer(first.question, most_probable(probabilities), probabilities, mass, chosen, answers)
+    return Answer(first.question, most_probable(first.question, probabilities), probabilities, mass, chosen, answers)
 
 
 def abstain_within(answered: Answer, margin: float) -> Answer:

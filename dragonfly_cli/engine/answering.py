@@ -12,12 +12,12 @@ import torch
 from dragonfly_cli.engine.choices import presentations, read_choice
 from dragonfly_cli.engine.model import Model
 from dragonfly_cli.engine.placement import memory_errors
-from dragonfly_cli.engine.questions import YES_NO, Question
+from dragonfly_cli.engine.questions import Question
 from dragonfly_cli.errors import UsageError
 from dragonfly_cli.fields import Field, field_view
 from dragonfly_cli.geometry import Box
 from dragonfly_cli.readers.source import Source
-from dragonfly_med import PromptTooLongError
+from dragonfly_med import ControlTokenError, PromptTooLongError
 from dragonfly_med.generation import Reading, Sampling, decode, stream_text
 from dragonfly_med.views import ViewPlan
 
@@ -107,7 +107,7 @@ def answer(
             choice = read_choice(look.reading, ids, model.spellings(question))
             probabilities, option_mass = choice.probabilities, choice.option_mass
             encoded = perf_counter()
-            text = most_probable(probabilities)
+            text = most_probable(question, probabilities)
         else:
             look.reading.logits(ids[0])
             encoded = perf_counter()
@@ -138,9 +138,9 @@ def free_text(
     return _told(stream_text(model.processor, decode(reading, prompt_ids, sampling, grammar)), on_text)
 
 
-def most_probable(probabilities: dict[str, float]) -> str:
+def most_probable(question: Question, probabilities: dict[str, float]) -> str:
     """The answer that is printed: yes and no with a capital, options as they were given."""
-    if tuple(probabilities) == YES_NO:
+    if question.kind == "yesno":
         return "Yes" if probabilities["yes"] > probabilities["no"] else "No"
     return max(probabilities, key=lambda option: probabilities[option])
 
@@ -148,6 +148,10 @@ def most_probable(probabilities: dict[str, float]) -> str:
 def _prompt_ids(model: Model, question: Question) -> list[list[int]]:
     try:
         return [model.processor.text_ids(prompt) for prompt in prompts(model, question)]
+    except ControlTokenError as error:
+        where = "conversation" if question.earlier else "question"
+        hint = "write it in other words; /reset lets a chat begin anew"
+        raise UsageError(f"the {where} cannot be put: {error}", hint) from error
     except PromptTooLongError as error:
         if question.earlier:
             raise UsageError(f"the conversation is too long: {error}", "/reset begins a new one") from error

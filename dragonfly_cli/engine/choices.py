@@ -67,7 +67,7 @@ def read_choice(reading: Reading, prompts: list[list[int]], spellings: Spellings
 
 def spellings_of(processor: DragonflyProcessor, question: Question, yes_no: dict[str, list[int]]) -> Spellings:
     """Token sequences that mean each option; of yes and no the single tokens ``yes_no``, if there are any of both."""
-    if question.options == YES_NO and all(yes_no.values()):
+    if question.kind == "yesno" and all(yes_no.values()):
         return {option: [(token,) for token in yes_no[option]] for option in YES_NO}
     return {option: _spellings(processor.tokenizer, option) for option in question.options}
 

@@ -4,6 +4,7 @@ The GPU memory that is needed is computed from the network's shapes and compared
 taken where a GPU was asked for. Non-goal: loading.
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from dragonfly_cli.options import Attention, Quant
 from dragonfly_med.loading import is_quantized, naming
 from dragonfly_med.memory import is_out_of_memory
 from dragonfly_med.quantization import device_memory_needed, read_config
+
+_DEVICE = re.compile("cpu|cuda(?::([0-9]{1,3}))?")
 
 # FlashAttention 2 needs an Ampere card or a later one.
 _FLASH_CAPABILITY = (8, 0)
@@ -65,10 +68,10 @@ def choose_device(device: str) -> torch.device:
     """The device that ``--device`` names."""
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    kind, _, index = device.partition(":")
-    if kind not in ("cpu", "cuda") or (index and not index.isdigit()):
+    named = _DEVICE.fullmatch(device)
+    if named is None:
         raise DeviceError(f"--device {device}: there is no such device", "give auto, cpu, cuda or cuda:N")
-    if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
+    if device != "cpu" and int(named[1] or 0) >= torch.cuda.device_count():
         raise DeviceError(
             f"--device {device}: no such GPU is usable (PyTorch sees {torch.cuda.device_count()})",
             "use --device cpu, or install a CUDA build of PyTorch and check nvidia-smi",

@@ -16,7 +16,7 @@ from dragonfly_cli.engine.model import Model
 from dragonfly_cli.engine.placement import memory_errors
 from dragonfly_cli.engine.questions import Question
 from dragonfly_cli.options import Aggregate
-from dragonfly_med import PromptTooLongError
+from dragonfly_med import ControlTokenError, PromptTooLongError
 from dragonfly_med.generation import Sampling
 
 _WORD = re.compile(r"\w+")
@@ -63,7 +63,7 @@ def _how_many_fit(model: Model, question: Question, different: list[tuple[str, i
     def is_too_long(count: int) -> bool:
         try:
             model.processor.text_ids(_prompt(model, question, different[:count]))
-        except PromptTooLongError:
+        except (ControlTokenError, PromptTooLongError):
             return True
         return False
 

@@ -37,7 +37,7 @@ from dragonfly_cli.finetuning.splits import Split
 from dragonfly_cli.options import OpenOptions
 from dragonfly_cli.output.files import write_whole
 from dragonfly_cli.output.terminal import say
-from dragonfly_med import DragonflyForCausalLM, DragonflyProcessor, PromptTooLongError
+from dragonfly_med import ControlTokenError, DragonflyForCausalLM, DragonflyProcessor, PromptTooLongError
 from dragonfly_med.training import Settings, Teaching, Trained, TrainingRun
 from dragonfly_med.training.recipes import RECIPES, Adapters
 from dragonfly_med.training.saving import write_trained
@@ -125,7 +125,7 @@ def _prepare(
     for row in list(data.rows):
         try:
             maker.packed([conversation_of(row)])
-        except PromptTooLongError as error:
+        except (ControlTokenError, PromptTooLongError) as error:
             data.leave_out({row.number}, str(error))
     data.refuse_too_many_bad(tuning.max_errors)
     if not RECIPES[tuning.recipe].encoder_learns:

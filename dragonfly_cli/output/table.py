@@ -55,7 +55,7 @@ def answer_row(record: dict[str, Any]) -> dict[str, str]:
         "fields": str(len(record["fields"])),
         "evidence": _evidence(record["fields"]),
         "seconds": f"{sum(record['timing'].values()):.3f}",
-        "probabilities": _options(probabilities),
+        "probabilities": _options(record),
         "option_mass": _number(record["option_mass"]),
         "abstained": "yes" if record["abstained"] else "no",
         "calibrated_yes": _number(calibrated.get("yes")),
@@ -100,9 +100,10 @@ def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.6f}"
 
 
-def _options(probabilities: dict[str, float]) -> str:
-    """JSON of what yes and no have columns for, if the question had other options."""
-    if not probabilities or "yes" in probabilities:
+def _options(record: dict[str, Any]) -> str:
+    """JSON of what yes and no have columns for, if the answer was chosen from options that were given."""
+    probabilities = record["probabilities"]
+    if not probabilities or record["settings"]["type"] == "yesno":
         return ""
     return json.dumps({option: round(p, 6) for option, p in probabilities.items()}, ensure_ascii=False)
 

@@ -3,7 +3,6 @@
 Text may come from a model or a file name, so control characters are made harmless before they reach a terminal.
 """
 
-import sys
 from typing import Any
 
 from dragonfly_cli.engine.checkpoints import Checkpoint
@@ -11,11 +10,12 @@ from dragonfly_cli.engine.questions import DOUBTFUL_OPTION_MASS
 from dragonfly_cli.output.control_characters import harmless
 from dragonfly_cli.output.files import storable
 from dragonfly_cli.output.notices import DEMO_WARNING, NOTICE
+from dragonfly_cli.output.streams import tell, write_result
 
 
 def say(message: str) -> None:
     """One line on stderr, even if a file's name is of two."""
-    print(storable(harmless(message.replace("\n", " "))), file=sys.stderr, flush=True)
+    tell(storable(harmless(message.replace("\n", " "))))
 
 
 def say_notices(checkpoint: Checkpoint) -> None:
@@ -27,8 +27,7 @@ def say_notices(checkpoint: Checkpoint) -> None:
 
 def show(piece: str) -> None:
     """A piece of a result on stdout, at once."""
-    sys.stdout.write(storable(harmless(piece)))
-    sys.stdout.flush()
+    write_result(storable(harmless(piece)))
 
 
 def certainty(record: dict[str, Any]) -> str:

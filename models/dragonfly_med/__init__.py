@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dragonfly_med.configuration import DragonflyConfig
-    from dragonfly_med.errors import CheckpointError, PromptTooLongError
+    from dragonfly_med.errors import CheckpointError, ControlTokenError, PromptTooLongError
     from dragonfly_med.modeling import DragonflyForCausalLM
     from dragonfly_med.processing import DragonflyProcessor
 
 _HOME = {
     "CheckpointError": "errors",
+    "ControlTokenError": "errors",
     "DragonflyConfig": "configuration",
     "DragonflyForCausalLM": "modeling",
     "DragonflyProcessor": "processing",
@@ -30,6 +31,7 @@ _HOME = {
 
 __all__ = [
     "CheckpointError",
+    "ControlTokenError",
     "DragonflyConfig",
     "DragonflyForCausalLM",
     "DragonflyProcessor",

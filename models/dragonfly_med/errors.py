@@ -8,5 +8,9 @@ class CheckpointError(ValueError):
     """A checkpoint folder is missing, incomplete, corrupt or of an unknown kind."""
 
 
+class ControlTokenError(ValueError):
+    """A text has one of the tokenizer's own tokens in it: it would end the user's turn, or stand for an image."""
+
+
 class PromptTooLongError(ValueError):
     """A prompt has more tokens than the network was trained to read; nothing is ever cut silently."""

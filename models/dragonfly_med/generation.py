@@ -156,5 +156,6 @@ def _common_length(one: Sequence[int], other: Sequence[int]) -> int:
 def _choose(logits: torch.Tensor, temperature: float, random: torch.Generator) -> int:
     if temperature == 0:
         return int(logits.argmax())
-    probabilities = torch.softmax(logits.cpu() / temperature, dim=-1)
+    below_most = logits.cpu().double() - logits.max().item()  # so that no temperature, however low, gives infinity
+    probabilities = torch.softmax(below_most / temperature, dim=-1).float()
     return int(torch.multinomial(probabilities, 1, generator=random))

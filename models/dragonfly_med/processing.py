@@ -18,7 +18,7 @@ from transformers import BatchFeature, PreTrainedTokenizerFast, ProcessorMixin
 
 from dragonfly_med.configuration import DragonflyConfig
 from dragonfly_med.crops import Resizable, cut_crops, draw_canvases, normalize
-from dragonfly_med.errors import CheckpointError, PromptTooLongError
+from dragonfly_med.errors import CheckpointError, ControlTokenError, PromptTooLongError
 from dragonfly_med.loading import existing_folder, first_line, naming
 from dragonfly_med.views import Architecture, ViewPlan, plan_views
 
@@ -105,8 +105,11 @@ class DragonflyProcessor(ProcessorMixin):
     def prompt(self, question: str, system: str | None = None, earlier: Sequence[tuple[str, str]] = ()) -> str:
         """The question in Llama 3's chat form, after the (question, answer) turns of a conversation.
 
-        A system prompt goes before the first question, inside the user's turn, as the weights were trained.
+        A system prompt goes before the first question, inside the user's turn, as the weights were trained. Raises
+        ControlTokenError for a text that could leave its turn.
         """
+        for text in (system or "", question, *(said for turn in earlier for said in turn)):
+            self._refuse_control_tokens(text)
         questions = [*(asked for asked, _ in earlier), question]
         if system:
             questions[0] = f"{system} {questions[0]}"
@@ -207,6 +210,11 @@ class DragonflyProcessor(ProcessorMixin):
             input_ids[index, place] = torch.tensor(row)
             attention_mask[index, place] = 1
         return {"input_ids": input_ids, "attention_mask": attention_mask}
+
+    def _refuse_control_tokens(self, text: str) -> None:
+        for token in self.tokenizer.get_added_vocab():
+            if token in text:
+                raise ControlTokenError(f"{token} stands in it, which the network does not read as text")
 
     def _token_id(self, token: str) -> int:
         token_id = self.tokenizer.get_vocab().get(token)

@@ -1,0 +1,52 @@
+"""stdout and stderr as the program finds them: in another encoding, closed, full, or with nobody who reads.
+
+What cannot be told on stderr is lost, and the results are still written; a result that cannot be written is an error.
+"""
+
+import io
+import os
+import sys
+from typing import TextIO
+
+from dragonfly_cli.errors import OutputError
+
+
+def settle_encoding() -> None:
+    """UTF-8 for files and pipes, whatever the platform; a terminal keeps its own, with escapes for what it lacks."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding=stream.encoding if stream.isatty() else "utf-8", errors="backslashreplace")
+
+
+def write_result(text: str) -> None:
+    """Onto stdout, at once. Raises OutputError where it takes no more, BrokenPipeError where nobody reads."""
+    if sys.stdout is None:
+        raise _lost("it is closed")
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        discard(sys.stdout)
+        raise _lost(error.strerror or "it was refused") from error
+
+
+def tell(line: str) -> None:
+    """One line onto stderr, if that takes it."""
+    if sys.stderr is None:
+        return
+    try:
+        print(line, file=sys.stderr, flush=True)
+    except OSError:
+        discard(sys.stderr)
+
+
+def discard(stream: TextIO | None) -> None:
+    """What is still to be written goes nowhere, or Python complains when it flushes it at the end."""
+    if stream is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _lost(why: str) -> OutputError:
+    return OutputError(f"cannot write to stdout: {why}", "write into a file with --output, or give stdout room")
