@@ -82,8 +82,9 @@ def lesson_stages(places: Places) -> list[Stage]:
 
 def language_stages(places: Places) -> list[Stage]:
     """The language model, from nothing or going on twice, and the checkpoint."""
-    learnt = [language_stage(places, "language", FROM_NOTHING)]
+    learnt, ends = [language_stage(places, "language", FROM_NOTHING)], ["language.pt", "finished.pt"]
     if places.start is not None:
+        ends.insert(0, "begun.pt")
         learnt = [
             language_stage(places, "begun", ("--start", str(places.start), *GOING_ON)),
             Stage(
@@ -98,7 +99,8 @@ def language_stages(places: Places) -> list[Stage]:
         *learnt,
         Stage("export", (left("language.pt"), places.tokenizer, left("unfinished")), "unfinished/model.safetensors"),
         Stage("finish_language", finishing, "finished.pt"),
-        Stage("export", (left("finished.pt"), places.tokenizer, str(places.out)), "exported"),
+        Stage("average_weights", (*map(left, ends), left("mean.pt")), "mean.pt"),
+        Stage("export", (left("mean.pt"), places.tokenizer, str(places.out)), "exported"),
     ]
 
 
