@@ -7,12 +7,15 @@ import torch
 
 Part = TypeVar("Part")
 
-# A GPU's shortage is an error of its own kind, a CPU's a plain RuntimeError.
-_OF_A_CPU = "DefaultCPUAllocator"
+# A GPU's shortage is an error of its own kind, a CPU's a plain RuntimeError: of PyTorch, or of oneDNN below it, which
+# makes its kernels when they are first needed.
+_OF_A_CPU = ("DefaultCPUAllocator", "could not create a primitive")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or (isinstance(error, RuntimeError) and _OF_A_CPU in str(error))
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _OF_A_CPU)
 
 
 def in_parts(length: int, compute: Callable[[int, int], Part]) -> list[Part]:
