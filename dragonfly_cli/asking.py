@@ -1,6 +1,6 @@
 """``ask`` and ``caption``: one image, some questions, answers printed as they come or written as records."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
@@ -25,7 +25,7 @@ from dragonfly_cli.output.evidence import check_evidence, write_evidence
 from dragonfly_cli.output.files import check_unread, is_text, storable, write_text
 from dragonfly_cli.output.notices import DEMO_WARNING
 from dragonfly_cli.output.streams import write_result
-from dragonfly_cli.output.terminal import certainty, say, say_notices, show, where_it_looked
+from dragonfly_cli.output.terminal import certainty, say, say_notices, say_warnings, show, where_it_looked
 from dragonfly_cli.readers import Source, open_source
 from dragonfly_cli.readers.source import files_of
 from dragonfly_cli.templates import find_template
@@ -75,7 +75,7 @@ def ask_image(
         check_unread((output, evidence.geojson, evidence.overlay), (*files_of(source), looking.roi))
         plan = plan_looks(source, looking, canvas_of(checkpoint))
         if printing.format is Format.text and output is None:
-            answers = _answers(source, plan, checkpoint, questions, answering, settings, show)
+            answers = _answers(source, plan, checkpoint, questions, answering, settings, aloud=True)
             write_evidence(evidence, looking, source, plan, _print_text(answers, printing.verbose))
             return
         records = list(_answers(source, plan, checkpoint, questions, answering, settings))
@@ -94,20 +94,32 @@ def _answers(
     questions: list[Question],
     answering: AnswerOptions,
     settings: dict[str, Any],
-    on_text: Callable[[str], None] = lambda piece: None,
+    aloud: bool = False,
 ) -> Iterator[dict[str, Any]]:
+    """The records, in the order of the questions; ``aloud`` shows the answers as they come."""
     from dragonfly_cli.pipeline import prepare
     from dragonfly_cli.searching import answer_planned
 
     model, request = prepare(checkpoint, questions, answering, settings)
     say_notices(checkpoint)
     said = {DEMO_WARNING}
-    for record in answer_planned(model, source, plan, request, on_text):
+    records = answer_planned(model, source, plan, request, show if aloud else _show_nothing)
+    for _, record in zip(_named(questions, aloud), records, strict=True):
         yield record
-        for warning in record["warnings"]:
-            if warning not in said:
-                say(f"warning: {warning}")
-        said.update(record["warnings"])
+        say_warnings(record, said, shown=aloud)
+        said.update(source.warnings)  # of the others, each is about its own question
+
+
+def _show_nothing(piece: str) -> None:
+    """Where answers are written as records."""
+
+
+def _named(questions: list[Question], aloud: bool) -> Iterator[Question]:
+    """The questions; of several, each is named before its answer, since a template's or a file's are not in sight."""
+    for question in questions:
+        if aloud and len(questions) > 1:
+            say(f"question: {question.text}")
+        yield question
 
 
 def _print_text(records: Iterator[dict[str, Any]], verbose: bool) -> list[dict[str, Any]]:

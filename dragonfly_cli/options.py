@@ -165,7 +165,9 @@ SeriesOption = Annotated[
 SlideMppOption = Annotated[
     float | None, typer.Option("--slide-mpp", help="Microns per pixel, when the file does not say.")
 ]
-VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Say on stderr where the model looked.")]
+VerboseOption = Annotated[
+    bool, typer.Option("--verbose", "-v", help="Say on stderr where the model looked, and what it said of each field.")
+]
 DebugOption = Annotated[
     bool, typer.Option("--debug", callback=_remember_debug, is_eager=True, help="Show the traceback of an error.")
 ]

@@ -18,6 +18,7 @@ from dragonfly_cli.engine.choices import yes_no_token_ids
 from dragonfly_med import DragonflyForCausalLM, DragonflyProcessor
 
 QUESTION = "Is there a tumour?"
+FREE_OF_THE_PICTURE = "Tell me a story of long ago."
 
 
 @pytest.fixture
@@ -155,6 +156,40 @@ def test_verbose_says_where_it_looked(slide: Path) -> None:
     outcome = dragonfly("ask", slide, QUESTION, "-v")
     assert "looked at: overview, frame 0, 800 x 560 px from (0, 0)" in outcome.stderr
     assert "zoomed in on: " in outcome.stderr
+
+
+def test_verbose_says_what_was_said_of_each_of_several_fields(slide: Path) -> None:
+    call = ("ask", slide, QUESTION, "--region", "0,0,300,200", "--region", "400,300,300,200")
+    told = [line for line in dragonfly(*call, "-v").stderr.splitlines() if line.startswith("looked at: ")]
+    fields = dragonfly(*call, "--json").json["fields"]
+    votes = [f"{field['answer']} {max(field['probabilities'].values()):.2f}" for field in fields]
+    assert [line.rpartition(": ")[2] for line in told] == votes
+
+
+def test_of_several_questions_each_is_named_beside_its_answer(photo: Path, tmp_path: Path) -> None:
+    """Those of a template or a file are not in sight; stdout holds the answers alone."""
+    (tmp_path / "questions.txt").write_text("Is it blood?\nWhich organ is shown?\n")
+    several = dragonfly("ask", photo, "--questions", tmp_path / "questions.txt", "--max-tokens", "8")
+    named = [line for line in several.stderr.splitlines() if line.startswith("question: ")]
+    assert named == ["question: Is it blood?", "question: Which organ is shown?"]
+    assert len(several.stdout.splitlines()) == 2
+    assert "question: " not in dragonfly("ask", photo, QUESTION).stderr
+    assert "question: " not in dragonfly("ask", photo, QUESTION, "Is it blood?", "--json").stderr
+
+
+def test_a_doubt_that_stands_beside_the_answer_is_not_told_again(photo: Path) -> None:
+    call = ("ask", photo, "What kind of image is this?", "--scale", "61-69")
+    shown, recorded = dragonfly(*call), dragonfly(*call, "--json")
+    assert "but the options hold only" in shown.stdout
+    assert "poor fit" not in shown.stderr
+    assert any("poor fit" in warning for warning in recorded.json["warnings"])
+    assert "warning: the options are a poor fit" in recorded.stderr
+
+
+def test_a_warning_about_each_answer_is_told_of_each(photo: Path) -> None:
+    """Both answers are the same with the picture blanked, to the last digit that is told."""
+    told = dragonfly("ask", photo, FREE_OF_THE_PICTURE, FREE_OF_THE_PICTURE, "--control", "blank").stderr
+    assert told.count("the picture hardly mattered") == 2
 
 
 def test_the_same_seed_draws_the_same_answer(photo: Path) -> None:

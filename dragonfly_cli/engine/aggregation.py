@@ -102,7 +102,7 @@ class Answer:
     def warnings(self) -> list[str]:
         cut = self.question.schema is not None and not is_json(self.text)
         return [
-            *doubts_about(self.question, self.option_mass),
+            *doubts_about(self.question.kind, self.option_mass),
             *(["the answer was cut at --max-tokens, so it is not whole JSON"] if cut else []),
             *(self.synthesis.warnings if self.synthesis else []),
             *(self.control.warnings if self.control else []),

@@ -92,9 +92,9 @@ def check_rule(questions: list[Question], rule: Aggregate) -> None:
         )
 
 
-def doubts_about(question: Question, option_mass: float | None) -> list[str]:
+def doubts_about(kind: QuestionKind, option_mass: float | None) -> list[str]:
     """A sentence for the record where the options hold little of the probability."""
     if option_mass is None or option_mass >= DOUBTFUL_OPTION_MASS:
         return []
-    what = "yes or no is" if question.kind == "yesno" else "the options are"
+    what = "yes or no is" if kind == "yesno" else "the options are"
     return [f"{what} a poor fit for this question: together they hold {option_mass:.0%} of the probability"]
