@@ -22,7 +22,7 @@ from dragonfly_cli.options import (
 )
 from dragonfly_cli.output.control_characters import harmless_rows
 from dragonfly_cli.output.evidence import check_evidence, write_evidence
-from dragonfly_cli.output.files import check_unread, is_text, storable, write_text
+from dragonfly_cli.output.files import STDOUT, check_unread, is_text, storable, write_text
 from dragonfly_cli.output.notices import DEMO_WARNING
 from dragonfly_cli.output.streams import write_result
 from dragonfly_cli.output.terminal import certainty, say, say_notices, say_warnings, show, where_it_looked
@@ -30,7 +30,6 @@ from dragonfly_cli.readers import Source, open_source
 from dragonfly_cli.readers.source import files_of
 from dragonfly_cli.templates import find_template
 
-STDOUT = Path("-")
 _NO_EVIDENCE = EvidenceOptions()
 _ANY_FORM = FormOptions()
 

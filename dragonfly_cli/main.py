@@ -230,7 +230,7 @@ def info(image: ImageArgument, json: JsonOption = False, *, opening: OpenOptions
 @takes_option_groups
 def view(
     image: ImageArgument,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The PNG to write.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The PNG to write; - is stdout.")],
     question: QuestionOption = None,
     *,
     form: FormOptions,

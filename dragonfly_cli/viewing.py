@@ -6,6 +6,7 @@ Weights are loaded for that search, and for a question; where they are, the crop
 
 from collections.abc import Callable
 from contextlib import closing
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,8 @@ from dragonfly_cli.errors import ModelError
 from dragonfly_cli.fields import Field, LookPlan, arranged, check_looking, displayed_field, field_view, plan_looks
 from dragonfly_cli.geometry import Box
 from dragonfly_cli.options import Aggregate, LookOptions, OpenOptions, Picture, Rank, ViewOptions
-from dragonfly_cli.output.files import check_unread, check_writable, write_whole
+from dragonfly_cli.output.files import STDOUT, check_png, check_unread, write_whole
+from dragonfly_cli.output.streams import check_no_terminal, write_bytes
 from dragonfly_cli.output.terminal import say
 from dragonfly_cli.readers import Source, View, open_source
 from dragonfly_cli.readers.source import files_of
@@ -38,17 +40,29 @@ def draw_view(
     opening: OpenOptions,
     looking: LookOptions,
 ) -> None:
-    """Writes the picture as PNG; raises DragonflyError and writes nothing if it cannot be drawn."""
-    check_writable(output)
+    """Writes the picture as PNG, for ``-`` onto stdout; raises DragonflyError, and writes nothing, if it cannot."""
+    if output == STDOUT:
+        check_no_terminal()
+    else:
+        check_png(output)
     check_looking(looking)
     checkpoint = find_checkpoint(viewing.model)
     with closing(arranged(open_source(image, opening), looking)) as source:
         check_unread((output,), (*files_of(source), looking.roi))
         picture = _draw(source, looking, questions, viewing, checkpoint)
         warnings = list(source.warnings)
-    write_whole(output, lambda part: picture.save(part, format="PNG"))
+    _write(picture, output)
     for warning in warnings:
         say(f"warning: {warning}")
+
+
+def _write(picture: "Image", output: Path) -> None:
+    if output != STDOUT:
+        write_whole(output, lambda part: picture.save(part, format="PNG"))
+        return
+    encoded = BytesIO()
+    picture.save(encoded, format="PNG")
+    write_bytes(encoded.getvalue())
 
 
 def _draw(

@@ -1,9 +1,12 @@
 """``view`` draws what the model is given, pixel for pixel; ``info`` tells what a file is."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 import tifffile
 from make_files import write_dicom, write_png, write_svs
 from PIL import Image
@@ -93,6 +96,28 @@ def test_view_needs_no_weights(tmp_path: Path) -> None:
     write_png(tmp_path / "photo.png")
     assert dragonfly("view", tmp_path / "photo.png", "-m", model, "-o", tmp_path / "seen.png").code == 0
     assert Image.open(tmp_path / "seen.png").width == 6 * 336 + 5 * GAP
+
+
+def test_a_picture_is_a_png_in_a_file_or_on_stdout(tmp_path: Path) -> None:
+    photo, drawn = write_png(tmp_path / "photo.png"), tmp_path / "seen.png"
+    assert dragonfly("view", photo, "-o", drawn).code == 0
+    command = [sys.executable, "-m", "dragonfly_cli", "view", photo, "-o", "-"]
+    told = subprocess.run(command, capture_output=True, check=True, cwd=tmp_path)
+    assert told.stdout == drawn.read_bytes()
+    for name in ("seen.jpg", "seen.tiff", "seen.pdf"):
+        expect_error(dragonfly("view", photo, "-o", tmp_path / name), 2, name, "PNG")
+        expect_error(dragonfly("ask", photo, "Is it?", "--overlay", tmp_path / name), 2, name, "PNG")
+    assert sorted(tmp_path.iterdir()) == [photo, drawn]
+
+
+def test_what_is_written_to_files_only_is_not_written_to_one_called_dash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    photo = write_png(tmp_path / "photo.png")
+    for option in ("--geojson", "--overlay"):
+        expect_error(dragonfly("ask", photo, "Is it?", option, "-"), 2, "- is stdout")
+    assert list(tmp_path.iterdir()) == [photo]
 
 
 def test_a_picture_that_cannot_be_drawn_leaves_nothing(tmp_path: Path) -> None:
