@@ -15,7 +15,7 @@ from dragonfly_cli.chat.commands import Quit, run_command, where
 from dragonfly_cli.engine.checkpoints import find_checkpoint
 from dragonfly_cli.errors import DragonflyError, InputError, UsageError
 from dragonfly_cli.fields import Field, arranged, check_looking, plan_fields
-from dragonfly_cli.options import AnswerOptions, LookOptions, OpenOptions
+from dragonfly_cli.options import Aggregate, AnswerOptions, LookOptions, OpenOptions, Rank
 from dragonfly_cli.output.files import is_text
 from dragonfly_cli.output.notices import DEMO_WARNING
 from dragonfly_cli.output.terminal import certainty, say, say_notices, say_warnings, show
@@ -41,8 +41,8 @@ def run_chat(image: Path, opening: OpenOptions, looking: LookOptions, answering:
     with closing(Session(source, field, model, opening, looking, answering)) as session:
         say_notices(checkpoint)
         say(f"note: {where(session)}; /help shows the commands")
-        if source.kind == "slide":
-            say("note: a conversation is about one field at a time, which /region and /zoom move; ask searches a slide")
+        for note in _of_one_field(source, looking, answering):
+            say(f"note: {note}")
         said = {DEMO_WARNING}
         with suppress(Quit):
             for line in _lines():
@@ -55,6 +55,22 @@ def one_field(source: Source, looking: LookOptions) -> Field:
         order = spatial_order(source)
         looking = replace(looking, frame=order[len(order) // 2])
     return plan_fields(source, looking)[0]
+
+
+def _of_one_field(source: Source, looking: LookOptions, answering: AnswerOptions) -> Iterator[str]:
+    """What a user of ``ask``, which looks at many fields, may not expect here."""
+    if source.kind == "slide":
+        yield "a conversation is about one field at a time, which /region and /zoom move; ask searches a slide"
+    elif source.frames > 1:
+        yield "a conversation is about one frame at a time, which /frame changes; ask looks at several"
+    of_several = {
+        "--budget": looking.budget is not None,
+        "--rank": looking.rank is not Rank.auto,
+        "--time-limit": looking.time_limit is not None,
+        "--aggregate": answering.aggregate is not Aggregate.auto,
+    }
+    if given := [option for option, is_given in of_several.items() if is_given]:
+        yield f"no use is made of {', '.join(given)}: there is one field to answer from"
 
 
 def _take(session: "Session", line: str, said: set[str]) -> None:
