@@ -1,5 +1,6 @@
 """``ask`` and ``caption``: one image, some questions, answers printed as they come or written as records."""
 
+import os
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict
@@ -64,6 +65,7 @@ def ask_image(
 ) -> None:
     """Answers the questions about one image, on stdout or into ``printing.output``; shows where it looked."""
     output = None if printing.output in (None, STDOUT) else printing.output
+    _check_order(image, questions)
     check_evidence(evidence, output)
     check_looking(looking)
     check_rule(questions, answering.aggregate)
@@ -84,6 +86,20 @@ def ask_image(
         write_text(output, text)
     else:
         write_result(storable(harmless_rows(text)))
+
+
+def _check_order(image: Path, questions: list[Question]) -> None:
+    """Raises UsageError where a question stands in the place of the image, and the image in that of a question."""
+    files = [question.text for question in questions if question.text and _is_there(question.text)]
+    if files and not _is_there(str(image)):
+        raise UsageError(
+            f"there is no such image, but the question {files[0]} is a file",
+            f'the image comes first: dragonfly ask {files[0]} "Is there necrosis?"',
+        )
+
+
+def _is_there(path: str) -> bool:
+    return os.path.exists(path)  # noqa: PTH110 - Path.exists raises where a name is too long
 
 
 def _answers(

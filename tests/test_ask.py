@@ -192,6 +192,11 @@ def test_a_warning_about_each_answer_is_told_of_each(photo: Path) -> None:
     assert told.count("the picture hardly mattered") == 2
 
 
+def test_a_question_before_the_image_is_told(photo: Path) -> None:
+    expect_error(dragonfly("ask", QUESTION, photo), 2, str(photo), "is a file")
+    expect_error(dragonfly("ask", photo.with_name("gone.png"), QUESTION), 3, "gone.png")
+
+
 def test_the_same_seed_draws_the_same_answer(photo: Path) -> None:
     call = ("ask", photo, "What is this?", "--temperature", "2", "--max-tokens", "8", "--seed")
     assert dragonfly(*call, "3").stdout == dragonfly(*call, "3").stdout
