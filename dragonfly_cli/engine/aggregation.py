@@ -14,10 +14,9 @@ from math import prod
 from statistics import fmean
 
 from dragonfly_cli.engine.answering import FieldAnswer, Timing, most_probable
-from dragonfly_cli.engine.questions import Question, doubts_about
+from dragonfly_cli.engine.questions import HARDLY_APART, Question, doubts_about
 from dragonfly_cli.engine.schema import is_json
 from dragonfly_cli.options import Aggregate, Control
-from dragonfly_cli.output.notices import HARDLY
 
 UNCERTAIN = "uncertain"
 
@@ -37,7 +36,7 @@ class ControlAnswer:
 
     @property
     def warnings(self) -> list[str]:
-        if self.distance >= HARDLY:
+        if self.distance >= HARDLY_APART:
             return []
         seen = "blanked" if self.kind is Control.blank else "shuffled"
         return [

@@ -19,6 +19,9 @@ CAPTION_INSTRUCTION = "Provide a brief description of the given image."
 # Below this the model would mostly have said something other than one of the options.
 DOUBTFUL_OPTION_MASS = 0.5
 
+# Below this distance from the answer of a control, an answer is hardly one about the picture.
+HARDLY_APART = 0.05
+
 YES_NO = ("yes", "no")
 
 _AUXILIARY = (
