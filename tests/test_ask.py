@@ -192,6 +192,12 @@ def test_a_warning_about_each_answer_is_told_of_each(photo: Path) -> None:
     assert told.count("the picture hardly mattered") == 2
 
 
+def test_a_folder_that_is_no_checkpoint_is_told(photo: Path, tmp_path: Path) -> None:
+    expect_error(dragonfly("ask", photo, QUESTION, "--model", tmp_path), 5, str(tmp_path), "no config.json")
+    (tmp_path / "config.json").write_text("{")
+    expect_error(dragonfly("ask", photo, QUESTION, "--model", tmp_path), 5, "config.json cannot be read")
+
+
 def test_a_question_before_the_image_is_told(photo: Path) -> None:
     expect_error(dragonfly("ask", QUESTION, photo), 2, str(photo), "is a file")
     expect_error(dragonfly("ask", photo.with_name("gone.png"), QUESTION), 3, "gone.png")
