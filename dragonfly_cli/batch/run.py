@@ -95,7 +95,8 @@ def _run(items: list[Item], ledger: Ledger, job: Job, options: BatchOptions) -> 
     finally:
         ledger.close()
     questions = len({question.text for item in items for question in item.questions})
-    say(f"note: images: {len(items)}, questions: {questions}, failed rows: {failed}; answers are in {ledger.path}")
+    counts = f"images: {len(items)}, questions: {questions}, failed rows: {failed}"
+    say(f"note: {counts}; answers are in {options.files.output}")
     if told := loop.control_summary():
         say(f"note: {told}")
     if stop.asked:
