@@ -152,3 +152,11 @@ def test_crops_of_a_picture_in_memory_fill_the_sheet() -> None:
     sheet = np.asarray(crops_picture(draw_canvases(image, plan), plan))
     red = (sheet == (255, 0, 0)).all(-1).sum()
     assert red == 29 * 112 * 112
+
+
+def test_info_speaks_as_a_user_does(tmp_path: Path) -> None:
+    for number in range(2):
+        pixels = np.full((20, 20), number, np.uint16)
+        write_dicom(tmp_path / f"{number}.dcm", pixels, InstanceNumber=number)
+    assert dragonfly("info", tmp_path, "--json").json["series"][0]["localizer"] is False
+    assert dragonfly("info", tmp_path).stdout.count("localizer no\n") == 1

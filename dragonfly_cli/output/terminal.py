@@ -107,6 +107,8 @@ def _inline(facts: dict[str, Any]) -> str:
 def _plain(value: Any) -> str:
     if value is None:
         return "unknown"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, list | tuple):
         return ", ".join(map(_plain, value)) or "none"
     return f"{value:.6g}" if isinstance(value, float) else str(value)
