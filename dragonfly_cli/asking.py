@@ -46,7 +46,8 @@ def gather_questions(asked: list[str], file: Path | None, wanted: FormOptions = 
     if not texts and template:
         texts = list(template.questions)
     if not texts:
-        raise UsageError("there is no question", 'write one after the image, in quotes: "Is there necrosis?"')
+        where = f" in {file}" if file else ""
+        raise UsageError(f"there is no question{where}", 'write one after the image, in quotes: "Is there necrosis?"')
     if not all(text.strip() for text in texts):
         raise UsageError("a question is empty", "write it in quotes")
     if not all(map(is_text, texts)):
