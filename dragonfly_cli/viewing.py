@@ -79,9 +79,18 @@ def _draw(
     asked = questions or [caption_question()]
     fields = _chosen(model, source, plan, asked, viewing.aggregate) if model else plan.fields
     if viewing.what is Picture.fields:
-        return pictures.fields_picture(source.view(Box(0, 0, *source.size_wh), fields[0].frame), fields)
+        return pictures.sheet_of(
+            [_fields_of(source, frame, fields) for frame in dict.fromkeys(f.frame for f in fields)]
+        )
     plan_of = model.processor.plan if model else _configured(checkpoint)
     return pictures.sheet_of([_crops(field_view(source, field), plan_of, model) for field in fields])
+
+
+def _fields_of(source: Source, frame: int, fields: list[Field]) -> "Image":
+    from dragonfly_cli.output.pictures import fields_picture
+
+    whole = source.view(Box(0, 0, *source.size_wh), frame)
+    return fields_picture(whole, [field for field in fields if field.frame == frame])
 
 
 def _load(checkpoint: Checkpoint, viewing: ViewOptions) -> "Model":

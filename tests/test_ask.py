@@ -192,10 +192,9 @@ def test_a_warning_about_each_answer_is_told_of_each(photo: Path) -> None:
     assert told.count("the picture hardly mattered") == 2
 
 
-def test_a_folder_that_is_no_checkpoint_is_told(photo: Path, tmp_path: Path) -> None:
-    expect_error(dragonfly("ask", photo, QUESTION, "--model", tmp_path), 5, str(tmp_path), "no config.json")
-    (tmp_path / "config.json").write_text("{")
-    expect_error(dragonfly("ask", photo, QUESTION, "--model", tmp_path), 5, "config.json cannot be read")
+def test_a_file_without_questions_is_named(photo: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty.txt").write_text("\n  \n")
+    expect_error(dragonfly("ask", photo, "--questions", tmp_path / "empty.txt"), 2, "no question in", "empty.txt")
 
 
 def test_a_question_before_the_image_is_told(photo: Path) -> None:
@@ -277,8 +276,12 @@ def test_no_question(photo: Path) -> None:
 
 
 def test_a_folder_that_is_no_checkpoint(photo: Path, tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
-    expect_error(dragonfly("ask", photo, QUESTION, "-m", tmp_path), 5, str(tmp_path))
+    call = ("ask", photo, QUESTION, "-m", tmp_path / "folder")
+    (tmp_path / "folder").mkdir()
+    expect_error(dragonfly(*call), 5, "folder", "no config.json")
+    for content in ("{", '{"model_type": "llama"}'):
+        (tmp_path / "folder" / "config.json").write_text(content)
+        expect_error(dragonfly(*call), 5, "folder", "config.json cannot be read")
 
 
 def test_an_image_that_cannot_be_read(tmp_path: Path) -> None:

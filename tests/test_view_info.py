@@ -57,6 +57,17 @@ def test_fields_are_boxes_on_a_thumbnail(tmp_path: Path) -> None:
     assert picture.getpixel((512, 256)) != (0, 120, 255)
 
 
+def test_fields_of_several_frames_are_drawn_on_each(tmp_path: Path) -> None:
+    shades = np.array([40, 120, 200], np.uint8)[:, None, None] * np.ones((3, 30, 40), np.uint8)
+    clip = write_dicom(tmp_path / "clip.dcm", shades, window=(128, 256), bits_stored=8)
+    assert dragonfly("view", clip, "--what", "fields", "-o", tmp_path / "fields.png").code == 0
+    sheet = np.asarray(Image.open(tmp_path / "fields.png").convert("RGB"))
+    assert sheet.shape[:2] == (3 * 30 + 2 * 10 * GAP, 40)
+    tops = [number * (30 + 10 * GAP) for number in range(3)]
+    assert [tuple(sheet[top, 0]) for top in tops] == [(0, 120, 255)] * 3
+    assert len({int(sheet[top + 15, 20, 0]) for top in tops}) == 3
+
+
 def test_display_of_a_slide_is_all_of_it_or_the_region(tmp_path: Path) -> None:
     path = write_svs(tmp_path / "slide.svs", (1500, 1000))
     base = np.asarray(Image.open(path).convert("RGB"))
