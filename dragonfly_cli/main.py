@@ -257,9 +257,9 @@ def doctor(
     debug: DebugOption = False,
 ) -> None:
     """Check libraries, GPU and decoders, and that the model sees. Exit code 9 if there is a problem."""
-    from dragonfly_cli.doctor.examination import as_line, as_report, examine, worst
+    from dragonfly_cli.doctor.examination import as_line, as_report, as_summary, examine, worst
     from dragonfly_cli.doctor.finding import DoctorSettings, Status
-    from dragonfly_cli.output.terminal import show
+    from dragonfly_cli.output.terminal import say, show
 
     findings = []
     for finding in examine(DoctorSettings(model, device, quant, attn)):
@@ -268,6 +268,8 @@ def doctor(
             show(as_line(finding))
     if json:
         show(as_report(findings))
+    else:
+        say(f"note: {as_summary(findings)}")
     if worst(findings) is Status.problem:
         raise typer.Exit(9)
 

@@ -55,6 +55,9 @@ def test_text_has_a_line_a_check_and_the_remedy_below_it(monkeypatch: pytest.Mon
     first, second, third = outcome.stdout.splitlines()
     assert first.startswith("ok       python: 3.")
     assert (second, third) == ("problem  heart: stands still", "         wind it up")
+    assert outcome.stderr == "note: ok: 1 of 2 checks; problem: heart\n"
+    monkeypatch.setattr(examination, "CHECKS", (software.python,))
+    assert dragonfly("doctor").stderr == "note: ok: 1 of 1 checks\n"
 
 
 BAD = Finding("heart", Status.problem, "stands still", "wind it up")
