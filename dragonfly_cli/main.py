@@ -5,6 +5,7 @@ Nothing heavy is imported here; every command imports what it needs in its body,
 
 import signal
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -220,9 +221,8 @@ def info(image: ImageArgument, json: JsonOption = False, *, opening: OpenOptions
     from dragonfly_cli.output.terminal import info_text, show
     from dragonfly_cli.readers import open_source
 
-    source = open_source(image, opening)
-    facts = source_info(source)
-    source.close()
+    with closing(open_source(image, opening)) as source:
+        facts = source_info(source)
     show(as_json([facts]) if json else info_text(facts))
 
 
