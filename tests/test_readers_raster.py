@@ -2,6 +2,7 @@
 
 import warnings
 
+import imagecodecs
 import numpy as np
 import pytest
 import tifffile
@@ -17,6 +18,10 @@ from dragonfly_cli.readers import open_source
 def whole(path, frame=0):
     source = open_source(path)
     return source, source.view(Box(0, 0, *source.size_wh), frame)
+
+
+def pixels(path):
+    return np.asarray(whole(path)[1])
 
 
 def save(path, values, **options):
@@ -114,6 +119,38 @@ def test_the_sign_of_samples_is_that_of_the_file(tmp_path, dtype):
     source, image = whole(tmp_path / "a.tif")
     assert [round(pixel[0] / 2) for pixel in np.asarray(image)[0].astype(float)] == [0, 64, 128]
     assert "no fixed range" in source.warnings[0]
+
+
+@pytest.mark.parametrize("top", [255, 4095, 65535])
+def test_a_pgm_uses_the_range_that_it_declares(tmp_path, top):
+    values = np.array([[0, top // 3, top // 2]]).astype(np.uint8 if top == 255 else ">u2")
+    (tmp_path / "a.pgm").write_bytes(b"P5 3 1 %d\n" % top + values.tobytes())
+    assert pixels(tmp_path / "a.pgm")[0, :, 0].tolist() == [0, 85, 127]
+
+
+def test_packed_12_bits_use_their_range(tmp_path):
+    values = np.array([[0, 1365, 2730, 4095]], np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", values, bitspersample=12, metadata=None)
+    source, image = whole(tmp_path / "a.tif")
+    assert np.asarray(image)[0, :, 0].tolist() == [0, 85, 170, 255] and source.warnings == []
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_dark_16_bit_colours_are_reported(tmp_path, suffix):
+    values = np.full((4, 4, 3), 4000, np.uint16)
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(imagecodecs.png_encode(values) if suffix == ".png" else b"")
+    if suffix == ".tif":
+        tifffile.imwrite(path, values, photometric="rgb", metadata=None)
+    assert "nearly black" in open_source(path).warnings[0]
+
+
+def test_an_animated_png_is_read_in_any_order(tmp_path):
+    shades = [Image.new("RGB", (8, 8), (50 * number, 0, 99)) for number in range(4)]
+    shades[0].save(tmp_path / "a.png", save_all=True, append_images=shades[1:])
+    source = open_source(tmp_path / "a.png")
+    seen = [np.asarray(source.view(Box(0, 0, 8, 8), frame))[0, 0, 0] for frame in (3, 0, 3, 2, 3, 1, 0)]
+    assert seen == [150, 0, 150, 100, 150, 50, 0]
 
 
 def test_planes_of_16_bits_are_refused_and_packed_ones_shown(tmp_path):
