@@ -78,6 +78,15 @@ def test_transparency_is_laid_on_white(tmp_path):
     assert image.getpixel((0, 1)) == (255, 255, 255)
 
 
+def test_a_picture_that_is_wholly_transparent_is_reported(tmp_path):
+    """Some programs leave the alpha channel at 0 above a picture that is there."""
+    values = np.full((4, 4, 4), (200, 30, 30, 0), np.uint8)
+    source, image = whole(save(tmp_path / "a.png", values))
+    assert np.asarray(image).min() == 255 and "transparent" in source.warnings[0]
+    values[0, 0, 3] = 255
+    assert whole(save(tmp_path / "b.png", values))[0].warnings == []
+
+
 def test_transparent_palette_colour_is_white(tmp_path):
     image = Image.new("P", (2, 1))
     image.putpalette([255, 0, 0, 0, 0, 255])

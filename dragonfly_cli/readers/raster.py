@@ -28,6 +28,7 @@ MAX_PIXELS = 500_000_000  # 1.5 GB as RGB; Pillow's own limit of 179 megapixels 
 DARK_16_BIT = 4096  # 16-bit values all below this look black in 8 bits: a camera of 12 bits or fewer
 DARK_8_BIT = DARK_16_BIT // 256
 NEARLY_BLACK = f"no pixel is brighter than {DARK_8_BIT - 1} of 255, so the picture is nearly black"
+ALL_CLEAR = "every pixel is wholly transparent, so the picture is white: nothing of what may lie below is shown"
 COPY_HINT = "copy or export the file again"
 WIDE_PLANES = "its colours lie in separate planes of 16 bits, which is not supported"
 DECODE_ERRORS = (
@@ -101,7 +102,10 @@ def to_rgb(image: Image.Image) -> tuple[Image.Image, list[str]]:
     if image.mode in ("I", "F") or raster_tiff.is_signed_8_bit(image):
         return _from_wide_range(image)
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        return _noted(on_white(image.convert("RGBA")))
+        clear = image.convert("RGBA")
+        if not np.asarray(clear.getchannel("A")).any():
+            return on_white(clear), [ALL_CLEAR]
+        return _noted(on_white(clear))
     return _noted(image.convert("RGB"))
 
 
