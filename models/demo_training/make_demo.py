@@ -25,10 +25,9 @@ LIBRARIES = ("torch", "transformers", "tokenizers", "numpy", "pillow", "safetens
 READ_AT_ONCE = 2**20
 REFINING = ("--minutes", "30", "--rate", "5e-4", "--seed", "41")
 FROM_NOTHING = ("--minutes", "34", "--seed", "44")
-GOING_ON = ("--minutes", "42", "--begin", "0.35", "--rate", "1.5e-3", "--seed", "44")
-FURTHER = ("--minutes", "22", "--begin", "0.55", "--rate", "1e-3", "--seed", "45")
-STAYING = ("--minutes", "45", "--begin", "0.35", "--rate", "1.2e-3", "--seed", "54")
-FINISHING = ("--steps", "150", "--rate", "3e-4", "--seed", "46")
+GOING_ON = ("--minutes", "45", "--begin", "0.35", "--rate", "1.2e-3", "--seed", "54")
+FURTHER = ("--minutes", "36", "--begin", "0.55", "--rate", "8e-4", "--seed", "55")
+FINISHING = ("--steps", "150", "--rate", "3e-4", "--seed", "56")
 
 
 @dataclass(frozen=True)
@@ -89,19 +88,16 @@ def lesson_stages(places: Places) -> list[Stage]:
 
 
 def language_stages(places: Places) -> list[Stage]:
-    """The language model, from nothing, going on, or going on twice behind a new encoder, and the checkpoint."""
-    arguments = STAYING if places.keep_encoder else FROM_NOTHING
-    learnt, ends = [language_stage(places, "language", arguments)], ["language.pt", "finished.pt"]
-    if places.start is not None and not places.keep_encoder:
+    """The language model, from nothing or going on twice, and the checkpoint."""
+    left = places.left
+    learnt, ends = [language_stage(places, "language", FROM_NOTHING)], ["language.pt", "finished.pt"]
+    if places.start is not None:
         ends.insert(0, "begun.pt")
         learnt = [
             language_stage(places, "begun", ("--start", str(places.start), *GOING_ON)),
-            Stage(
-                "export", (places.left("begun.pt"), places.tokenizer, places.left("begun")), "begun/model.safetensors"
-            ),
-            language_stage(places, "language", ("--start", places.left("begun"), *FURTHER)),
+            Stage("export", (left("begun.pt"), places.tokenizer, left("begun")), "begun/model.safetensors"),
+            language_stage(places, "language", ("--start", left("begun"), *FURTHER)),
         ]
-    left = places.left
     weights, lessons = (left("unfinished"), left("language.pt")), (left("rows"), left("features.pt"))
     finishing = (*weights, *lessons, left("core"), left("finished.pt"), *FINISHING)
     return [
@@ -121,7 +117,7 @@ def language_stage(places: Places, name: str, arguments: tuple[str, ...]) -> Sta
 
 
 def stages(places: Places) -> list[Stage]:
-    """In order. Minutes, steps, rates and seeds are those of the shipped checkpoint's last round."""
+    """In order. Rates and seeds are those of the shipped checkpoint's last rounds, and nearly so the minutes."""
     return encoder_stages(places) + lesson_stages(places) + language_stages(places)
 
 
