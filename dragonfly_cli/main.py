@@ -43,7 +43,7 @@ from dragonfly_cli.options import (
     QuestionsFileOption,
     ViewOptions,
 )
-from dragonfly_cli.output.streams import settle_encoding
+from dragonfly_cli.output.streams import occupy_closed, settle_encoding
 from dragonfly_cli.template_commands import template_app
 
 app = typer.Typer(
@@ -300,6 +300,7 @@ def _terminate(*_: Any) -> None:
 def main() -> None:
     """The console script. SIGTERM unwinds like an interrupt, so that what was finished is kept."""
     signal.signal(signal.SIGTERM, _terminate)
+    occupy_closed()
     settle_encoding()
     app()
 
