@@ -140,8 +140,9 @@ class Ledger:
         if self.exists:
             self._refuse_other_table(earlier)
         records = self._outputs.records
-        is_known = self.exists and earlier is not None and earlier.get("records") == self._settings["records"]
-        if records and not is_known and records.exists() and records.stat().st_size:
+        is_own = earlier is not None and not differing_names(earlier, self._settings)
+        is_named = earlier is not None and earlier.get("records") == self._settings["records"]
+        if records and not (is_own and is_named) and records.exists() and records.stat().st_size:
             why = "it holds the records of another run, or of one whose settings are not known"
             raise OutputError(f"cannot continue {records}: {why}", "choose another --records")
 
