@@ -44,7 +44,7 @@ from dragonfly_cli.options import (
     QuestionsFileOption,
     ViewOptions,
 )
-from dragonfly_cli.output.streams import settle_encoding
+from dragonfly_cli.output.streams import occupy_closed, settle_encoding
 from dragonfly_cli.template_commands import template_app
 
 app = App("Ask questions about biomedical images, on your own machine. Research use only, not a medical device.")
@@ -297,6 +297,7 @@ def _terminate(*_: Any) -> None:
 def main() -> None:
     """The console script. SIGTERM unwinds like an interrupt, so that what was finished is kept."""
     signal.signal(signal.SIGTERM, _terminate)
+    occupy_closed()
     settle_encoding()
     app()
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from dragonfly_cli.calibration.fitting import Fit
 from dragonfly_cli.calibration.store import read_calibration
-from dragonfly_cli.engine.aggregation import Answer, abstain_within, aggregate
+from dragonfly_cli.engine.aggregation import Answer, abstain_within, aggregate, yes_no_rule
 from dragonfly_cli.engine.answering import FieldAnswer, Look, answer, check_question, look_at
 from dragonfly_cli.engine.checkpoints import Checkpoint
 from dragonfly_cli.engine.control import compare, controlled
@@ -156,7 +156,7 @@ class Asked:
 
     def combined(self, model: Model, request: Request) -> Answer:
         told = _as_one(model, self.seen, request)
-        told = replace(told, calibrated=_calibrated(told, request.calibration))
+        told = replace(told, calibrated=_calibrated(told, request))
         if not self.unseen:
             return told
         return replace(told, control=compare(told, _as_one(model, self.unseen, request), request.control))
@@ -168,11 +168,16 @@ def _as_one(model: Model, answers: list[FieldAnswer], request: Request) -> Answe
     return abstain_within(aggregate(answers, request.rule), request.abstain)
 
 
-def _calibrated(told: Answer, calibration: dict[str, Fit]) -> dict[str, float] | None:
-    """A calibration is that of a yes/no question asked by itself, without a template or a conversation before it."""
+def _calibrated(told: Answer, request: Request) -> dict[str, float] | None:
+    """A calibration is that of a yes/no question asked by itself, without a template or a conversation before it.
+
+    And of the rule by which several fields became one; what is said of one field is the same by every rule.
+    """
     question = told.question
-    fit = calibration.get(question.text or "")
+    fit = request.calibration.get(question.text or "")
     if fit is None or question.kind != "yesno" or question.system or question.earlier or not told.probabilities:
+        return None
+    if told.aggregate and fit.aggregate and yes_no_rule(fit.aggregate) != yes_no_rule(request.rule):
         return None
     yes = fit.apply(told.probabilities["yes"])
     return {"yes": yes, "no": 1 - yes}

@@ -1,4 +1,4 @@
-"""``verify``: asks again what a record says was asked, and compares answer and probabilities.
+"""``verify``: asks again what a record says was asked, and compares answers, probabilities, boxes and prompt.
 
 The record holds every option that decides the answer, so nothing is taken from this call's command line or environment
 but where the image lies now.
@@ -21,7 +21,8 @@ from dragonfly_cli.fields import Field, arranged
 from dragonfly_cli.geometry import Box
 from dragonfly_cli.options import AnswerOptions, Control, LookOptions, OpenOptions
 from dragonfly_cli.output.record import SCHEMA_VERSION, source_record
-from dragonfly_cli.readers import Source, open_source
+from dragonfly_cli.readers import Source
+from dragonfly_cli.readers.inputs import named_input
 
 if TYPE_CHECKING:  # these import torch, which is not needed to tell that a record is none
     from dragonfly_cli.engine.model import Model
@@ -33,6 +34,7 @@ Options = TypeVar("Options")
 # digits.
 _TOLERANCE = {"float32": 1e-4}
 _TOLERANCE_16_BIT = 2e-2
+_WHOLE = 1 + 1e-3  # of a sum of probabilities, with its rounding
 
 _NEEDED = ("schema_version", "image", "source", "question", "answer", "probabilities", "fields", "model", "settings")
 
@@ -54,7 +56,8 @@ class _Asked:
 class Comparison:
     """One answer of a record and the same question's answer now.
 
-    ``largest_difference`` is that of any option's probability, of the answer or a field's; None for a free answer.
+    ``largest_difference`` is that of any option's probability, of the answer or a field's, or of what all options hold
+    together; None for a free answer. ``differing`` names what else is not the same.
     """
 
     image: str
@@ -63,14 +66,19 @@ class Comparison:
     now: str
     largest_difference: float | None
     tolerance: float
+    differing: tuple[str, ...] = ()
 
     @property
     def same(self) -> bool:
-        return self.was == self.now and (self.largest_difference or 0.0) <= self.tolerance
+        is_near = (self.largest_difference or 0.0) <= self.tolerance
+        return self.was == self.now and is_near and not self.differing
 
 
 def read_records(file: Path) -> list[Record]:
-    """The records of a file that ``--json`` or ``-f jsonl`` wrote; raises InputError if it is something else."""
+    """The records of a file that ``--json`` or ``-f jsonl`` wrote, or ``batch --records``, whose failed rows have none.
+
+    Raises InputError if it is something else.
+    """
     try:
         text = file.read_text(encoding="utf-8-sig")
         try:
@@ -81,9 +89,10 @@ def read_records(file: Path) -> list[Record]:
         raise NoInputError(f"no record {file}", "check the path") from None
     except (OSError, ValueError, RecursionError):
         raise _no_record(file, "it is no JSON") from None
-    records = content if isinstance(content, list) else [content]
+    rows = content if isinstance(content, list) else [content]
+    records = [row for row in rows if not (isinstance(row, dict) and row.get("status") == "failed")]
     if not records:
-        raise _no_record(file, "it is empty")
+        raise _no_record(file, "it holds failed rows alone" if rows else "it is empty")
     for record in records:
         missing = [name for name in _NEEDED if not isinstance(record, dict) or name not in record]
         if missing:
@@ -110,7 +119,7 @@ def compare_all(records: list[Record], image: Path | None) -> Iterator[Compariso
 
     for record, each in zip(records, asked, strict=True):
         opening, looking = each.opening, each.looking
-        with closing(arranged(open_source(image or each.image, opening), looking)) as source:
+        with closing(arranged(named_input(image or each.image).open(opening), looking)) as source:
             _refuse_another_image(record, source_record(source), source.path)
             _refuse_other_fields(each.fields, source)
             from dragonfly_cli.pipeline import answer_source, as_request
@@ -138,6 +147,8 @@ def _as_asked(record: Record) -> _Asked:
             said = each["probabilities"] or {}
             if said.keys() != set(asked.question.options) or not all(0 <= p <= 1 for p in said.values()):
                 raise ValueError("its probabilities are not those of what was asked")
+        if not 0 <= (record.get("option_mass") or 0) <= _WHOLE:
+            raise ValueError("its option_mass is none")
         if not asked.fields or not isinstance(record["source"], dict):
             raise ValueError("nothing was looked at")
         return asked
@@ -216,9 +227,29 @@ def _refuse_other_fields(fields: list[Field], source: Source) -> None:
 def _compare(record: Record, now: Record) -> Comparison:
     pairs = [(record, now), *zip(record["fields"], now["fields"], strict=False)]
     apart = [_distance(was["probabilities"], is_now["probabilities"]) for was, is_now in pairs if was["probabilities"]]
+    if record.get("option_mass") is not None and now["option_mass"] is not None:
+        apart.append(abs(record["option_mass"] - now["option_mass"]))
     difference = max(apart, default=None)
     tolerance = max(_TOLERANCE.get(each["model"]["dtype"], _TOLERANCE_16_BIT) for each in (record, now))
-    return Comparison(record["image"], record["question"], record["answer"], now["answer"], difference, tolerance)
+    return Comparison(
+        image=record["image"],
+        question=record["question"],
+        was=record["answer"],
+        now=now["answer"],
+        largest_difference=difference,
+        tolerance=tolerance,
+        differing=tuple(_differing(record, now)),
+    )
+
+
+def _differing(record: Record, now: Record) -> Iterator[str]:
+    """Of what is compared as it stands, if the record says it."""
+    if record.get("prompt", now["prompt"]) != now["prompt"]:
+        yield "prompt"
+    for name, key in (("answers about fields", "answer"), ("boxes", "selected")):
+        was = [field[key] for field in record["fields"] if key in field]
+        if was and was != [field[key] for field in now["fields"]]:
+            yield name
 
 
 def _distance(was: dict[str, float], now: dict[str, float]) -> float:
@@ -230,8 +261,10 @@ def as_line(compared: Comparison) -> str:
     asked = compared.question or "caption"
     told = compared.was if compared.was == compared.now else f"was {compared.was}, is {compared.now}"
     difference = compared.largest_difference
-    apart = "" if difference is None else f" (probabilities at most {difference:.1e} apart)"
-    return f"{'same' if compared.same else 'drift':<6}{asked}: {told}{apart}\n"
+    notes = [] if difference is None else [f"probabilities at most {difference:.1e} apart"]
+    notes += [f"other {name}" for name in compared.differing]
+    because = f" ({'; '.join(notes)})" if notes else ""
+    return f"{'same' if compared.same else 'drift':<6}{asked}: {told}{because}\n"
 
 
 def as_report(compared: list[Comparison]) -> str:

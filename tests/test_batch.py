@@ -100,6 +100,13 @@ def test_a_name_that_is_not_utf_8_is_a_row_like_any_other(tmp_path: Path) -> Non
     assert rows_of(tmp_path / "answers.csv") == first  # known again, not answered twice
 
 
+def test_a_broken_file_whose_name_is_not_utf_8_has_failed_once_and_for_all(tmp_path: Path) -> None:
+    Path(os.fsdecode(bytes(tmp_path) + b"/b\xff.png")).write_text("broken")
+    call = ("batch", tmp_path, *QUESTIONS[:2], "-o", tmp_path / "answers.csv", "--records", tmp_path / "answers.jsonl")
+    assert dragonfly(*call).code == 8
+    assert "1 of 1 images are done" in dragonfly(*call).stderr
+
+
 def test_nothing_to_do_and_nowhere_to_write(study: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     expect_error(run(tmp_path / "empty", tmp_path / "answers.csv"), 3, "empty")

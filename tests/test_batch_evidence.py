@@ -107,6 +107,15 @@ def test_a_full_disk_ends_the_run_and_is_no_failure_of_an_image(run: Path, tmp_p
     assert rows_of(tmp_path / "answers.csv") == rows_of(run / "answers.csv")
 
 
+def test_runs_that_look_elsewhere_may_share_a_folder(run: Path, tmp_path: Path) -> None:
+    shared = ("batch", run / "study" / "000.png", *QUESTIONS, "--evidence", tmp_path / "evidence", "-o")
+    assert dragonfly(*shared, tmp_path / "whole.csv").code == 0
+    first = files_of(tmp_path)
+    assert dragonfly(*shared, tmp_path / "corner.csv", "--region", "0,0,20,20").code == 0
+    assert len(files_of(tmp_path)) == 4
+    assert files_of(tmp_path).items() > first.items()
+
+
 def test_a_folder_that_cannot_be_is_refused_before_anything_is_written(run: Path, tmp_path: Path) -> None:
     study = run / "study"
     call = ("batch", study, *QUESTIONS, "-o", tmp_path / "a.csv", "--evidence")
@@ -144,8 +153,8 @@ ITEMS = st.builds(item_of, st.text(min_size=1), st.lists(st.text(), min_size=1, 
 
 @given(st.lists(ITEMS, min_size=2, max_size=4))
 def test_whatever_a_path_holds_names_are_safe_and_differ(items: list[Item]) -> None:
-    names = {evidence_name(item) for item in items}
-    assert len(names) == len({tuple(item.keys) for item in items})
+    names = {evidence_name(item, settings) for item in items for settings in ("", "others")}
+    assert len(names) == 2 * len({tuple(item.keys) for item in items})
     for name in names:
         assert "/" not in name and "\\" not in name and "\0" not in name and not name.startswith(".")
         assert len(f".{name}-12345678.geojson".encode()) <= 255
@@ -155,7 +164,7 @@ def test_whatever_a_path_holds_names_are_safe_and_differ(items: list[Item]) -> N
     "image", ["../../etc/passwd", "/data/p\u00e4tient/..", "a\\b:c*?.png", "\udcff.png", "." * 300]
 )
 def test_no_name_leads_out_of_its_folder(image: str, tmp_path: Path) -> None:
-    path = tmp_path / f"{evidence_name(item_of(image, ['Is it?'], ''))}.png"
+    path = tmp_path / f"{evidence_name(item_of(image, ['Is it?'], ''), '')}.png"
     path.write_bytes(b"")
     assert [each.parent for each in tmp_path.iterdir()] == [tmp_path]
 

@@ -82,6 +82,13 @@ def test_rows_end_in_their_order_and_the_last_of_two_counts(rows, results: list[
 
 
 @FORMATS
+def test_a_row_may_be_longer_than_the_csv_module_reads_by_itself(rows, tmp_path: Path) -> None:
+    long = Result(key_of("a", "Is it?", ""), None, 4, "1:0,0,96,96 " * 20_000)  # the boxes of a volume of 1500 slices
+    written(tmp_path / "rows", rows, [long])
+    assert RowFile(tmp_path / "rows", rows).read() == {long.key: long}
+
+
+@FORMATS
 def test_a_row_whose_image_has_gone_stays_where_it_was(rows, tmp_path: Path) -> None:
     results = [Result(key_of(name, "Is it?", ""), None, 4, "why") for name in "abcd"]
     straight = written(tmp_path / "straight", rows, results)

@@ -136,7 +136,7 @@ def test_a_full_disk_is_told_and_made_good_later(undisturbed: Undisturbed, tmp_p
 def test_a_disk_without_any_room_is_left_as_it_was(undisturbed: Undisturbed, tmp_path: Path) -> None:
     with files_limited_to(0):
         expect_error(undisturbed.again(tmp_path / "answers.csv"), 7, "answers.csv")
-    assert [path.name for path in tmp_path.iterdir()] == [".answers.csv.lock"]
+    assert all(path.suffix == ".lock" for path in tmp_path.iterdir())
 
 
 def test_a_folder_that_may_not_be_written_to(undisturbed: Undisturbed) -> None:
@@ -184,6 +184,7 @@ def test_failures_stop_a_run_that_was_told_so(undisturbed: Undisturbed, tmp_path
     outcome = undisturbed.again(table, "--fail-fast")
     assert outcome.code == 8
     assert "error: stopped" in outcome.stderr
+    assert "images: 2 of 6" in outcome.stderr
     assert [Path(row["image"]).name for row in rows_of(table)] == ["000.png"] * 2 + ["001-broken.svs"] * 2
     assert undisturbed.again(table, "--max-errors", "1").code == 8  # it goes on behind the one that failed
     assert undisturbed.equals(table)
@@ -193,3 +194,16 @@ def test_another_table_s_settings_are_not_taken_for_its_own(undisturbed: Undistu
     expect_error(undisturbed.again(table, "--limit", "2"), 7, "answers.csv", "limit")
     table.with_name("answers.jsonl").write_text("this is not a record\n")
     expect_error(undisturbed.again(table), 7, "answers.jsonl", "not a table")
+
+
+def test_records_that_another_run_writes_or_has_written_are_refused(undisturbed: Undisturbed, table: Path) -> None:
+    """As when the tasks of an array name one file of records."""
+    other = table.with_name("other.csv")
+    call = (*undisturbed.call(other)[:-1], table.with_suffix(".jsonl"), "--limit", "1")
+    expect_error(dragonfly(*call), 7, "answers.jsonl", "another run")
+    with RunLock(table.with_name("both.jsonl")):
+        expect_error(dragonfly(*call, "--records", table.with_name("both.jsonl")), 7, "both.jsonl", "is writing it")
+    assert not other.exists()
+    table.unlink()  # which leaves its own records without it
+    assert undisturbed.again(table).code == 8
+    assert undisturbed.equals(table)

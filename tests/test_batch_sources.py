@@ -1,12 +1,14 @@
 """What a batch is about: folders, globs, lists, manifests with options of their own; which of it, in which order."""
 
 import json
+import os
+import tempfile
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
-from batch_runs import QUESTIONS, TINY, items_named, rows_of, write_study
+from batch_runs import QUESTIONS, TINY, items_named, may_not_write_everywhere, rows_of, write_study
 from hypothesis import given
 from hypothesis import strategies as st
 from make_files import write_dicom, write_png, write_svs
@@ -139,11 +141,16 @@ def test_what_is_wrong_with_a_manifest_is_told_before_anything_runs(study: Path,
     told("image,question\nstudy/000.png,' '\nstudy/000.png, \n", 2, "row 2", "empty")
     told('image,row_options\nstudy/film.dcm,"frame=\'1"\n', 2, "row 1", "row_options")
     told("image\nstudy/0\x0000.png\n", 4, "row 1", "zero byte")
+    told("image,Image\nstudy/film.dcm,study/000.png\n", 4, "two columns have the same name")
     assert not output.exists()
     manifest.write_text("image\nstudy/\xfcn.png\n", encoding="latin-1")
     expect_error(dragonfly("batch", manifest, *QUESTIONS, "-o", output), 4, "list.csv", "UTF-8")
     (tmp_path / "list.jsonl").write_text('{"image": "study/000.png"}\n\n["study/000.png"]\n')
     expect_error(dragonfly("batch", tmp_path / "list.jsonl", *QUESTIONS, "-o", output), 4, "list.jsonl, row 2", "JSON")
+    (tmp_path / "list.jsonl").write_text('{"image": "study/000.png", "more": ' + "[" * 10**5 + "]" * 10**5 + "}")
+    expect_error(dragonfly("batch", tmp_path / "list.jsonl", *QUESTIONS, "-o", output), 4, "list.jsonl, row 1", "JSON")
+    (tmp_path / "list.jsonl").write_text('{"image": "\\ud800.png"}')
+    expect_error(dragonfly("batch", tmp_path / "list.jsonl", *QUESTIONS, "-o", output), 4, "row 1", "half a letter")
     (tmp_path / "list.parquet").write_text("not parquet")
     expect_error(dragonfly("batch", tmp_path / "list.parquet", *QUESTIONS, "-o", output), 4, "list.parquet")
 
@@ -187,6 +194,53 @@ def test_rows_of_a_manifest_are_answered_as_it_says_and_its_failures_are_the_nex
     (row,) = rows_of(tmp_path / "more" / "answers.csv")
     assert (row["image"], row["question"]) == (str(study / "film.dcm"), "Is it?")
     assert (row["row_options"], row["error_code"]) == ("frame=7", "2")
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_what_never_ends_is_not_read(listed: bool, study: Path, tmp_path: Path) -> None:
+    os.mkfifo(study / "pipe.png")
+    (study / "zeros.png").symlink_to("/dev/zero")
+    (study / "empty.png").write_bytes(b"")
+    lines = "".join(f"{study}/{name}.png\n" for name in ("pipe", "zeros", "empty", "000")) if listed else f"{study}\n"
+    outcome = dragonfly("batch", "-", "-q", "Is it?", "-m", TINY, "-o", tmp_path / "answers.csv", stdin=lines)
+    assert outcome.code == 8
+    assert "ok" in {row["status"] for row in rows_of(tmp_path / "answers.csv")}
+    assert "the file is empty" in outcome.stderr
+    assert outcome.stderr.count("it is a pipe or a device") == (2 if listed else 0)
+
+
+def test_a_file_named_from_here_and_from_the_root_is_asked_about_once(
+    study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "list.csv").write_text(
+        f"image,question\nstudy/000.png,Is it?\n{study}/000.png,Is it?\n{study}/000.png,\n"
+    )
+    (item,) = found(Path("list.csv"), study / "000.png")
+    assert item.image == "study/000.png"
+    assert [question.text for question in item.questions] == ["Is it?"]
+
+
+def test_what_may_not_be_looked_into_is_a_failed_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder that is closed, one whose files can only be named, and a link to itself."""
+    with tempfile.TemporaryDirectory() as place:
+        monkeypatch.setenv("DRAGONFLY_CALIBRATIONS", place)
+        folder, table = Path(place, "study"), Path(place, "answers.csv")
+        Path(place).chmod(0o777)
+        for name in ("closed", "named"):
+            (folder / name).mkdir(parents=True)
+            write_png(folder / name / "a.png")
+        (folder / "link").symlink_to("link")
+        (folder / "closed").chmod(0)
+        (folder / "named").chmod(0o744)
+        lines = f"{folder}\n{folder}/link/b.png\n"
+        call = ("batch", "-", "-q", "Is it?", "-m", TINY, "-o", table, "--evidence", Path(place, "evidence"))
+        with may_not_write_everywhere():
+            outcome = dragonfly(*call, stdin=lines)
+        assert outcome.code == 8, outcome.stderr
+        rows = {row["image"].removeprefix(f"{folder}/"): row["error"] for row in rows_of(table)}
+    assert list(rows) == ["closed", "named/a.png", "link/b.png"]
+    assert "permission denied" in rows["closed"] and "permission denied" in rows["named/a.png"]
 
 
 def test_a_name_of_two_lines_is_told_in_one(tmp_path: Path) -> None:
@@ -240,6 +294,7 @@ def test_zips_in_a_folder_count_if_they_hold_dicom_or_cannot_be_looked_into(stud
     contents = {
         "film.zip": {"film.dcm": (study / "film.dcm").read_bytes()},
         "notes.zip": {"notes.txt": b"of no use here", "a.png": (study / "000.png").read_bytes()},
+        "within.zip": {"film.zip": b"another zip", "notes.txt": b"of no use here"},
         "two.zip": {f"{uid}/{number}": slice_of(tmp_path, uid, number) for uid in ("1.2", "1.3") for number in (1, 2)},
     }
     for name, members in contents.items():
@@ -247,7 +302,7 @@ def test_zips_in_a_folder_count_if_they_hold_dicom_or_cannot_be_looked_into(stud
     (folder / "torn.zip").write_bytes((folder / "film.zip").read_bytes()[:-30])
     assert dragonfly("batch", folder, "-q", "Is it?", "-m", TINY, "-o", tmp_path / "a.csv").code == 8
     rows = [(row["image"].removeprefix(f"{folder}/"), row["error_code"]) for row in rows_of(tmp_path / "a.csv")]
-    assert rows == [("film.zip", ""), ("torn.zip", "4"), ("two.zip#1", ""), ("two.zip#2", "")]
+    assert rows == [("film.zip", ""), ("torn.zip", "4"), ("two.zip#1", ""), ("two.zip#2", ""), ("within.zip", "4")]
 
 
 def test_what_lies_unpacked_beside_its_zip_is_asked_about_once(
@@ -305,7 +360,10 @@ def test_outputs_that_cannot_be_are_refused(study: Path, tmp_path: Path) -> None
     expect_error(dragonfly("batch", study, "-o", "-"), 2, "--output -")
     csv = tmp_path / "a.csv"
     expect_error(dragonfly("batch", study, "-o", csv, "-f", "parquet"), 2, "a.csv")
-    expect_error(dragonfly("batch", study, "-o", csv, "--records", csv), 2, "a.csv")
+    for records in (csv, os.path.relpath(csv)):
+        expect_error(dragonfly("batch", study, "-o", csv, "--records", records), 2, "a.csv")
+    for name in ("failed.csv", "run.json"):  # which a run writes itself
+        expect_error(dragonfly("batch", study, "-o", tmp_path / name), 2, name)
     expect_error(dragonfly("batch", study, "-o", csv, "--address", "auto"), 2, "--address")
     expect_error(dragonfly("batch", study, "-o", csv, "--records", tmp_path / "no" / "a.jsonl"), 7, "a.jsonl")
     assert [path.name for path in tmp_path.iterdir()] == ["study"]

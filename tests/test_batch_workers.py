@@ -1,9 +1,13 @@
 """However many answer, the rows are those of one: processes, shards that are merged, machines of a Ray cluster."""
 
+import json
 import multiprocessing
 import os
+import select
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -120,6 +124,50 @@ def test_shards_may_be_parquet(study: Path, tmp_path: Path) -> None:
     assert [Path(row["image"]).name for row in rows] == ["000.png", "001-broken.svs", "001.png"]
     (tmp_path / "part2.csv").unlink()
     expect_error(dragonfly("merge", *parts, "-o", tmp_path / "x.parquet"), 3, "part2.csv")
+
+
+@pytest.mark.slow
+def test_a_merge_that_was_killed_is_begun_again(alone: Path, shards: list[Path], tmp_path: Path) -> None:
+    whole, records = tmp_path / "answers.csv", tmp_path / "answers.jsonl"
+    merging = ("merge", *shards, "-o", whole, "--records", records)
+    assert dragonfly(*merging).code == 8
+    settings = json.loads((tmp_path / "run.json").read_text())
+    for gone in ([], [tmp_path / "failed.csv"], [whole, tmp_path / "failed.csv"]):
+        for file in gone:
+            file.unlink()
+        records.write_bytes(b"")
+        (tmp_path / "run.json").write_text(json.dumps(settings | {"finished": False}))
+        assert dragonfly(*merging).code == 8
+        for file in (whole, records, tmp_path / "failed.csv"):
+            assert bytes_of(file) == bytes_of(alone.with_name(file.name))
+    expect_error(dragonfly(*merging), 7, "answers.csv", "already")
+
+
+WAITS = """
+import multiprocessing, threading
+from dragonfly_cli.batch.processes import end_with_parent
+
+def wait():
+    end_with_parent()
+    print(multiprocessing.current_process().pid, flush=True)
+    threading.Event().wait()
+
+if __name__ == "__main__":
+    multiprocessing.get_context("spawn").Process(target=wait).start()
+"""
+
+
+def test_a_worker_ends_with_the_run_that_was_killed(tmp_path: Path) -> None:
+    (tmp_path / "waits.py").write_text(WAITS)
+    run = subprocess.Popen([sys.executable, tmp_path / "waits.py"], stdout=subprocess.PIPE, text=True)
+    assert run.stdout is not None
+    worker = os.pidfd_open(int(run.stdout.readline()))
+    run.kill()
+    run.wait()
+    ended, _, _ = select.select([worker], [], [], 60)
+    if not ended:
+        signal.pidfd_send_signal(worker, signal.SIGKILL)
+    assert ended
 
 
 @pytest.mark.slow

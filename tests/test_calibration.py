@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from make_files import write_png
+from make_files import write_dicom, write_png
 from run_dragonfly import dragonfly, expect_error
 
 from dragonfly_cli.calibration.fitting import calibration_error, fit
@@ -128,6 +128,26 @@ def test_what_a_template_said_before_the_question_is_no_calibration_of_it(tmp_pa
     file = write_review(tmp_path / "answers.csv", *overconfident(40))
     (tmp_path / "run.json").write_text('{"forms": [["yesno", ["yes", "no"], null, "You are a radiologist."]]}')
     expect_error(dragonfly("calibrate", file), 4, "answers.csv", "template")
+
+
+def test_a_calibration_is_that_of_the_rule_by_which_fields_become_one(tmp_path: Path) -> None:
+    file = write_review(tmp_path / "answers.csv", *overconfident(40))
+    clip = write_dicom(tmp_path / "clip.dcm", np.random.default_rng(0).integers(0, 255, (6, 40, 50), np.uint8))
+
+    def is_told(*arguments: str) -> bool:
+        outcome = dragonfly("ask", clip, QUESTION, "--budget", "2", *arguments, "--json")
+        return outcome.json["calibrated"] is not None
+
+    def calibrated_by(rule: str | None) -> None:
+        (tmp_path / "run.json").write_text(json.dumps({"aggregate": rule}))
+        assert dragonfly("calibrate", file).code == 0
+
+    calibrated_by("auto")
+    assert is_told("--aggregate", "top3-mean")  # which is what auto does
+    assert not is_told("--aggregate", "max")
+    assert is_told("--aggregate", "max", "--frame", "2")  # one field says the same by every rule
+    calibrated_by(None)
+    assert is_told("--aggregate", "max")  # it is not known that it does not fit
 
 
 def test_yes_among_options_is_no_yes_no_question(tmp_path: Path) -> None:

@@ -4,7 +4,9 @@ import json
 from pathlib import Path
 
 import numpy as np
+import PIL
 import pytest
+from batch_runs import TINY
 from make_files import write_dicom, write_svs
 from PIL import Image
 from run_dragonfly import dragonfly, expect_error
@@ -128,6 +130,46 @@ def test_drift_is_told(photo: Path) -> None:
         assert "1 of 1 answers are not the same" in outcome.stderr
 
 
+def test_drift_of_what_led_to_an_answer_is_told(photo: Path) -> None:
+    file = record_of(photo, QUESTION)
+    record = json.loads(file.read_text())
+    (field,) = record["fields"]
+    moved = [field["selected"][0] | {"x": field["selected"][0]["x"] + 1}, *field["selected"][1:]]
+    for other, word in (
+        ({"prompt": "Is it?"}, "other prompt"),
+        ({"fields": [field | {"selected": moved}]}, "other boxes"),
+        ({"fields": [field | {"answer": "Perhaps"}]}, "other answers about fields"),
+        ({"option_mass": record["option_mass"] / 2}, "probabilities at most"),
+    ):
+        outcome = dragonfly("verify", changed(file, **other))
+        assert outcome.code == 9
+        assert outcome.stdout.startswith("drift ") and word in outcome.stdout
+
+
+def test_the_records_of_a_batch_are_asked_again(tmp_path: Path) -> None:
+    """Those of a picture, of two series in one folder, and of what failed, which has no answer to compare."""
+    study, table, records = tmp_path / "study", tmp_path / "answers.csv", tmp_path / "records.jsonl"
+    study.mkdir()
+    for number in range(4):
+        place = {"SeriesInstanceUID": f"1.{number // 2}", "ImagePositionPatient": [0, 0, number]}
+        place |= {"ImageOrientationPatient": [1, 0, 0, 0, 1, 0], "SOPInstanceUID": f"1.9.{number}"}
+        write_dicom(study / f"{number}.dcm", np.full((40, 40), 60 * number, np.uint8), **place)
+    (study / "broken.png").write_text("broken")
+    asked = ("-q", QUESTION, "-m", TINY, "-o", table, "--records", records)
+    assert dragonfly("batch", study, *asked).code == 8
+    compared = dragonfly("verify", records, "--json").json
+    assert [(Path(each["image"]).name, each["same"]) for each in compared] == [("study#1", True), ("study#2", True)]
+    records.write_text("".join(line for line in records.read_text().splitlines() if "broken.png" in line))
+    expect_error(dragonfly("verify", records), 4, "failed rows alone")
+
+
+def test_a_record_names_the_versions_of_what_read_the_picture(photo: Path) -> None:
+    versions = json.loads(record_of(photo, QUESTION).read_text())["versions"]
+    assert {"dragonfly-cli", "torch", "transformers", "pillow", "pydicom", "openslide-python"} <= set(versions)
+    assert versions["pillow"] == PIL.__version__
+    assert "bitsandbytes" not in versions  # no number of 4 bits had a part in it
+
+
 def test_another_image_is_told_before_it_is_asked_about(photo: Path) -> None:
     file = record_of(photo, QUESTION)
     Image.new("RGB", (200, 150)).save(photo)
@@ -166,6 +208,7 @@ def test_what_is_no_record(tmp_path: Path, photo: Path) -> None:
         {"probabilities": {"yes": 0.5}},
         {"probabilities": {"yes": "0.5", "no": "0.5"}},
         {"probabilities": {"yes": 0.5, "no": float("nan")}},
+        {"option_mass": "most"},
     ],
 )
 def test_a_damaged_record_is_told(photo: Path, part: dict[str, object]) -> None:

@@ -1,7 +1,7 @@
 """``--evidence DIR``: a GeoJSON and an overlay for every image that was answered, each written whole.
 
-The name of an image's files is made of its path, with a hash of the path and what is asked: two files of one name
-in different folders stay apart, as do two runs that ask different things, and nothing in a path leads out of DIR.
+The name of an image's files is made of its path, with a hash of the path, what is asked and how: two files of one
+name in different folders stay apart, as do two runs that ask differently, and nothing in a path leads out of DIR.
 """
 
 import glob
@@ -39,7 +39,7 @@ def check_evidence_folder(folder: Path, sources: list[Path], items: Iterable[Ite
     resolved = folder.resolve()
     holders = {Path(item.image).parent for item in items}
     among = [source for source in sources if _takes_in(source, resolved)]
-    among += [holder for holder in holders if holder.resolve().is_relative_to(resolved)]
+    among += [holder for holder in holders if _is_in(holder, resolved)]
     if among:
         raise UsageError(
             f"--evidence {folder}: it lies among the images of {among[0]}, and its pictures would be taken for some",
@@ -56,13 +56,13 @@ def make_evidence_folder(folder: Path) -> None:
 
 
 def write_item_evidence(
-    folder: Path, item: Item, source: Source, plan: LookPlan, records: list[dict[str, Any]]
+    stem: Path, item: Item, source: Source, plan: LookPlan, records: list[dict[str, Any]]
 ) -> list[dict[str, Any]]:
     """Writes the files of one image, and gives its records back with their names; says in them what could not be drawn.
 
-    Raises OutputError.
+    ``stem`` is their path without suffixes. Raises OutputError.
     """
-    geojson, overlay = (folder / f"{evidence_name(item)}.{suffix}" for suffix in ("geojson", "png"))
+    geojson, overlay = (stem.with_name(f"{stem.name}.{suffix}") for suffix in ("geojson", "png"))
     no_geojson = _why_missing(geojson, lambda: _geojson(source, item.looking, records))
     no_overlay = _why_missing(overlay, lambda: _overlay(source, plan, records))
     files = {"geojson": None if no_geojson else geojson.name, "overlay": None if no_overlay else overlay.name}
@@ -98,9 +98,10 @@ def _overlay(source: Source, plan: LookPlan, records: list[dict[str, Any]]) -> S
     return lambda part: picture.save(part, format="PNG")
 
 
-def evidence_name(item: Item) -> str:
-    """A file name without its suffix, the same wherever and however often the item is asked about."""
-    unique = hashlib.sha256("\n".join("\t".join(key) for key in item.keys).encode()).hexdigest()[:16]
+def evidence_name(item: Item, settings: str) -> str:
+    """A file name without its suffix, the same wherever and however often the item is asked about in this way."""
+    asked = [settings, *("\t".join(key) for key in item.keys)]
+    unique = hashlib.sha256("\n".join(asked).encode()).hexdigest()[:16]
     readable = _NOT_IN_A_NAME.sub("_", item.image)[-_LETTERS_OF_PATH:].strip("._-")
     return f"{readable}-{unique}"
 
@@ -114,6 +115,13 @@ def _takes_in(source: Path, folder: Path) -> bool:
     return glob.has_magic(str(source)) and any(
         path.match(str(source.absolute())) for path in (folder / "overlay.png", folder, *folder.parents)
     )
+
+
+def _is_in(holder: Path, folder: Path) -> bool:
+    try:
+        return holder.resolve().is_relative_to(folder)
+    except (OSError, RuntimeError):  # a link to itself, in which nothing is
+        return False
 
 
 def _refused(why: str) -> OutputError:

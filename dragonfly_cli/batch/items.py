@@ -9,12 +9,10 @@ import glob
 import hashlib
 import os
 import random
-import re
 import shlex
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +26,10 @@ from dragonfly_cli.fields import arranged, spread
 from dragonfly_cli.option_groups import parsed_options
 from dragonfly_cli.options import Control, FormOptions, LookOptions, OpenOptions
 from dragonfly_cli.output.terminal import say
-from dragonfly_cli.readers import Source, exists, open_source
-from dragonfly_cli.readers.inputs import Input, list_inputs, zipped_copies
+from dragonfly_cli.readers import Source, exists
+from dragonfly_cli.readers.inputs import Input, list_inputs, lone_input, named_input, zipped_copies
 
 _COPIES_NAMED = 5
-_SERIES_NUMBER = re.compile(r"#\d+$")
 STDIN = Path("-")
 
 
@@ -92,16 +89,18 @@ class Shard:
 def find_items(sources: list[Path], questions: list[Question], options: BatchOptions) -> list[Item]:
     """Every image below the sources, each once, with its questions; a manifest may set its own.
 
-    An image with other row options is another item; a question asked twice of the same item is asked once. A zip whose
-    pictures lie unpacked among the others is left out, which is told.
+    An image with other row options is another item; a question asked twice of the same item is asked once. A file that
+    is named from here and from the root goes by the name that comes first. A zip whose pictures lie unpacked among the
+    others is left out, which is told.
     Raises NoInputError where there is no image, and what reading a manifest raises.
     """
     asked: dict[tuple[str, str], dict[str | None, Question]] = {}
     first: dict[tuple[str, str], Item] = {}
     like = Item(_NOTHING, tuple(questions), options.opening, options.looking, "", options.answering.control)
     for item in _without_copies(list(_all_items(sources, like, options.form))):
-        first.setdefault(item.place, item)
-        asked.setdefault(item.place, {}).update({question.text: question for question in item.questions})
+        place = str(Path(item.image).absolute()), item.row_options
+        first.setdefault(place, item)
+        asked.setdefault(place, {}).update({question.text: question for question in item.questions})
     if not first:
         raise NoInputError(f"no image below {', '.join(map(str, sources))}", "check the folders")
     return [item.asking(asked[place].values()) for place, item in first.items()]
@@ -164,7 +163,7 @@ def _all_items(sources: list[Path], like: Item, form: FormOptions) -> Iterator[I
     for source in sources:
         if source == STDIN:
             for named in _paths_on_stdin():  # one that is not there is to be reported, not to stop the others
-                yield from _items_below(named, like) if exists(named) else [replace(like, input=_alone(named))]
+                yield from _items_below(named, like) if exists(named) else [replace(like, input=lone_input(named))]
         elif source.suffix.lower() in SUFFIXES and source.is_file():
             yield from (_of_row(row, like, form) for row in read_manifest(source))
         else:
@@ -200,7 +199,7 @@ def _paths_on_stdin() -> list[Path]:
 
 
 def _of_row(row: ManifestRow, like: Item, form: FormOptions) -> Item:
-    image = replace(_named(row.image), files=())  # what a manifest names is asked about, copy or not
+    image = replace(named_input(row.image), files=())  # what a manifest names is asked about, copy or not
     try:
         questions = like.questions if row.question is None else tuple(gather_questions([row.question], None, form))
         if not row.options:
@@ -214,19 +213,7 @@ def _of_row(row: ManifestRow, like: Item, form: FormOptions) -> Item:
     return Item(image, questions, opening, looking, own, like.control)
 
 
-def _named(path: Path) -> Input:
-    """The input that a table calls by this name: a file, a folder of slices, or ``PATH#N``, a path's N-th series."""
-    holder = path if exists(path) else Path(_SERIES_NUMBER.sub("", str(path)))
-    if exists(holder) and (holder.is_dir() or holder != path):
-        return next((each for each in list_inputs(holder) if each.name == str(path)), _alone(path))
-    return _alone(path)
-
-
-def _alone(path: Path) -> Input:
-    return Input(str(path), partial(open_source, path))
-
-
-_NOTHING = _alone(Path())
+_NOTHING = lone_input(Path())
 
 
 def _members(group: OpenOptions | LookOptions, values: Mapping[str, Any]) -> dict[str, Any]:

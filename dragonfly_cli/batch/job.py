@@ -26,13 +26,15 @@ Stopped = Callable[[], bool]
 class Job:
     """All that a worker needs to begin: it can be sent to another process.
 
-    With ``evidence``, a folder, it writes the files of every image there before it gives the results back.
+    With ``evidence``, a folder, it writes the files of every image there before it gives the results back. Their names
+    have ``settings`` in them, a hash of what decides the answers: runs that ask differently may share the folder.
     """
 
     checkpoint: Checkpoint
     questions: list[Question]
     answering: AnswerOptions
     evidence: Path | None = None
+    settings: str = ""
 
 
 class Workforce(Protocol):

@@ -1,27 +1,36 @@
 """What of a run is done: its table, its records, and the files beside them, which one process at a time may write.
 
 ``run.json`` says with which settings the rows were made; a run is continued only with the same. ``failed.csv`` lists
-what was not answered. They stand beside the table; a second table in the same folder, and every shard, has its own
-under its name, ``NAME.run.json`` and ``NAME.failed.csv``.
+what was not answered. Under which names they stand beside the table is decided in ``companions``.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
+from dragonfly_cli.batch.companions import (
+    PLAIN_NAMES,
+    Companions,
+    choose_companions,
+    choosing,
+    companions_of,
+    differing_names,
+    first_choice,
+    read_settings,
+)
 from dragonfly_cli.batch.options import TableFormat, TableOptions
 from dragonfly_cli.batch.parquet import check_parquet, write_from_csv
 from dragonfly_cli.batch.result import Key, Result
-from dragonfly_cli.batch.row_file import CsvRows, JsonRows, RowFile, RowFormat
+from dragonfly_cli.batch.row_file import CsvRows, JsonRows, RowFile, RowFormat, unwritable
 from dragonfly_cli.batch.run_lock import RunLock
 from dragonfly_cli.errors import OutputError, UsageError
 from dragonfly_cli.output.files import check_writable, write_text
 from dragonfly_cli.output.table import as_csv
-
-# Settings that may differ when a run is continued.
-_NOT_COMPARED = frozenset(("output", "records", "versions", "finished"))
 
 _BY_SUFFIX = {".jsonl": TableFormat.jsonl, ".ndjson": TableFormat.jsonl, ".parquet": TableFormat.parquet}
 
@@ -45,12 +54,18 @@ class Outputs:
         if kind is TableFormat.parquet:
             check_parquet()
             outputs = cls(files.output.with_suffix(".csv"), TableFormat.csv, files.output, files.records)
-        written = [path for path in (outputs.table, outputs.parquet, outputs.records) if path]
-        if len(set(written)) < len(written):
+        if len({os.path.realpath(path) for path in outputs.all}) < len(outputs.all):
             raise UsageError(
                 f"{outputs.table} would be written twice (Parquet is made of a .csv beside it)", "give another name"
             )
+        for path in outputs.all:
+            if path.name in PLAIN_NAMES:
+                raise UsageError(f"{path}: a file of that name is written beside the table", "give another name")
         return outputs
+
+    @property
+    def all(self) -> list[Path]:
+        return [path for path in (self.table, self.parquet, self.records) if path]
 
     @property
     def rows(self) -> RowFormat:
@@ -59,9 +74,13 @@ class Outputs:
 
     def check(self) -> None:
         """Raises OutputError if one of them cannot be written; called before any work is done."""
-        for path in (self.table, self.parquet, self.records):
-            if path:
-                check_writable(path)
+        for path in self.all:
+            check_writable(path)
+        if self.parquet and self.parquet.exists() and not self.table.exists():
+            raise OutputError(
+                f"cannot write {self.parquet}: it is there, without the {self.table.name} that it would be made of",
+                "choose another --output",
+            )
 
     @property
     def names(self) -> dict[str, str | None]:
@@ -88,7 +107,7 @@ class Ledger:
         self.path = outputs.table
         named = {**outputs.names, **settings}
         self._settings: dict[str, Any] = json.loads(json.dumps(named, default=str))  # as it will be read again
-        self._run_file, self._failed_file = companions(self.path, is_shard=is_shard)
+        self._is_shard = is_shard
         self._files = [RowFile(self.path, outputs.rows)]
         if outputs.records:
             self._files.insert(0, RowFile(outputs.records, JsonRows()))  # so that no row is without its record
@@ -100,19 +119,49 @@ class Ledger:
         """Whether there is a run to continue."""
         return self.path.exists()
 
-    def lock(self) -> RunLock:
-        return RunLock(self.path)
+    @property
+    def is_begun(self) -> bool:
+        """Whether a run with the same settings began and has not come to its end."""
+        earlier = self._earlier()
+        return earlier is not None and not (earlier.get("finished") or differing_names(earlier, self._settings))
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Table and records are this process's alone; raises OutputError if one of them is another's."""
+        with ExitStack() as locks:
+            for path in (self.path, self._outputs.records):
+                if path:
+                    locks.enter_context(RunLock(path))
+            yield
 
     def refuse_other_run(self) -> None:
-        """Raises OutputError if the table holds a run with other settings; changes nothing."""
-        if not self.path.exists():
+        """Raises OutputError if table or records hold a run with other settings; changes nothing."""
+        earlier = self._earlier()
+        if self.exists:
+            self._refuse_other_table(earlier)
+        records = self._outputs.records
+        is_own = earlier is not None and not differing_names(earlier, self._settings)
+        is_named = earlier is not None and earlier.get("records") == self._settings["records"]
+        if records and not (is_own and is_named) and records.exists() and records.stat().st_size:
+            why = "it holds the records of another run, or of one whose settings are not known"
+            raise OutputError(f"cannot continue {records}: {why}", "choose another --records")
+
+    def _refuse_other_table(self, earlier: dict[str, Any] | None) -> None:
+        if earlier is None:
+            run_file = first_choice(self.path, is_shard=self._is_shard).run.name
+            why = f"there is no readable {run_file} beside it, so it is not known how it was made"
+        elif names := differing_names(earlier, self._settings):
+            why = f"it was made with other settings ({', '.join(names)})"
+        else:
             return
-        differing = _differences(self._run_file, self._settings)
-        if differing:
-            raise OutputError(
-                f"cannot continue {self.path}: {differing}",
-                "repeat the first run's options, or choose another --output",
-            )
+        raise OutputError(
+            f"cannot continue {self.path}: {why}", "repeat the first run's options, or choose another --output"
+        )
+
+    def _earlier(self) -> dict[str, Any] | None:
+        """The settings of the run that the table holds, if they are known."""
+        found = companions_of(self.path, is_shard=self._is_shard)
+        return None if found is None else read_settings(found.run)
 
     def held(self) -> dict[Key, Result]:
         """For every key that all files have and agree about, its result, without its record; changes nothing."""
@@ -122,9 +171,17 @@ class Ledger:
         """Starts a run or takes one up; what it holds, as ``held``, growing with it."""
         if self._held is None:
             if not self.exists:
-                self.write_settings(finished=False)
+                self.begin()
             self._held = self._known_to_all([file.open() for file in self._files])
         return self._held
+
+    def begin(self) -> None:
+        """Says in ``run.json`` what is going to be written, before anything is."""
+        try:
+            with choosing(self.path):
+                self.write_settings(finished=False)
+        except OSError as error:
+            raise unwritable(self.path, error) from error
 
     def add(self, results: list[Result]) -> None:
         """Appends rows and has them on disk; raises OutputError if that refuses, and what was written before stays."""
@@ -149,9 +206,9 @@ class Ledger:
             key=lambda result: numbers.get(result.key, len(numbers)),
         )
         if failed:
-            write_text(self._failed_file, as_csv([result.as_row() for result in failed], header=True))
+            write_text(self._beside.failed, as_csv([result.as_row() for result in failed], header=True))
         else:
-            self._failed_file.unlink(missing_ok=True)
+            self._beside.failed.unlink(missing_ok=True)
         if self._outputs.parquet:
             write_from_csv(self.path, self._outputs.parquet)
         self.write_settings(finished=held.keys() >= numbers.keys())
@@ -159,7 +216,12 @@ class Ledger:
 
     def write_settings(self, *, finished: bool) -> None:
         settings = self._settings | {"finished": finished}
-        write_text(self._run_file, json.dumps(settings, ensure_ascii=False, indent=2) + "\n")
+        write_text(self._beside.run, json.dumps(settings, ensure_ascii=False, indent=2) + "\n")
+
+    @cached_property
+    def _beside(self) -> Companions:
+        """The files beside the table; a run that begins chooses them when they are first written."""
+        return choose_companions(self.path, is_shard=self._is_shard)
 
     def _known_to_all(self, each_holds: list[dict[Key, Result]]) -> dict[Key, Result]:
         first, *others = each_holds
@@ -169,41 +231,3 @@ class Ledger:
         if self._held is not None:  # else nothing was opened
             for file in self._files:
                 file.close()
-
-
-def companions(table: Path, *, is_shard: bool) -> tuple[Path, Path]:
-    """``run.json`` and ``failed.csv`` for this table; under its own name where the plain ones are not its."""
-    run, failed = table.with_name("run.json"), table.with_name("failed.csv")
-    own_run, own_failed = table.with_name(f"{table.stem}.run.json"), table.with_name(f"{table.stem}.failed.csv")
-    return (own_run, own_failed) if is_shard or own_run.exists() or _is_of_another(run, table) else (run, failed)
-
-
-def read_settings(run_file: Path) -> dict[str, Any]:
-    """Raises OSError or ValueError where there is none that can be read."""
-    settings = json.loads(run_file.read_text(encoding="utf-8"))
-    if not isinstance(settings, dict):
-        raise ValueError("not an object")
-    return settings
-
-
-def differing_names(one: Mapping[str, Any], other: Mapping[str, Any], but: Iterable[str] = ()) -> list[str]:
-    """The settings that are not the same in both, among those that decide what the rows are."""
-    names = [name for name in {**one, **other} if name not in {*_NOT_COMPARED, *but}]
-    return [name for name in names if one.get(name) != other.get(name)]
-
-
-def _is_of_another(run_file: Path, table: Path) -> bool:
-    try:
-        return read_settings(run_file).get("output", table.name) != table.name
-    except (OSError, ValueError):
-        return False
-
-
-def _differences(run_file: Path, settings: Mapping[str, Any]) -> str:
-    """Which settings differ from those of ``run_file``, in words; empty if none do."""
-    try:
-        earlier = read_settings(run_file)
-    except (OSError, ValueError):
-        return f"there is no readable {run_file.name} beside it, so it is not known how it was made"
-    names = differing_names(earlier, settings)
-    return f"it was made with other settings ({', '.join(names)})" if names else ""

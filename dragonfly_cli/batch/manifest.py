@@ -27,6 +27,7 @@ SUFFIXES = frozenset((".csv", ".tsv", ".jsonl", ".ndjson", ".parquet"))
 
 _BEYOND = "cells beyond the header"
 _DELIMITERS = ",;\t"
+_HALF_A_LETTER = re.compile("[\ud800-\udc7f\udd00-\udfff]")  # the others stand for bytes that are not UTF-8
 _ESCAPED_BYTE = re.compile(r"\\udc([89a-f][0-9a-f])")
 
 
@@ -68,8 +69,8 @@ def _manifest_row(path: Path, number: int, row: Mapping[str, str], options: Mapp
     where = _where(path, number)
     if not row.get("image"):
         raise InputError(f"{where}: there is no image", "name the column with the paths `image`, and fill every row")
-    if "\0" in row["image"]:
-        raise InputError(f"{where}: the path has a zero byte in it", "write the manifest anew")
+    if "\0" in row["image"] or _HALF_A_LETTER.search(row["image"]):
+        raise InputError(f"{where}: the path has a zero byte or half a letter in it", "write the manifest anew")
     own = dict(_taken_apart(row.get("row_options", ""), where, options))
     own |= {options[name]: text for name, text in row.items() if name in options and text}
     return ManifestRow(_found(row["image"], path, where), row.get("question") or None, own, where)
@@ -111,6 +112,9 @@ def _csv_rows(path: Path) -> Iterator[dict[str, str]]:
         header = file.readline()
         file.seek(0)
         rows = csv.DictReader(file, delimiter=max(_DELIMITERS, key=header.count), restkey=_BEYOND, strict=True)
+        names = [name for name in _named((name, "") for name in rows.fieldnames or ()) if name]
+        if len(names) < sum(map(bool, rows.fieldnames or ())):
+            raise InputError(f"cannot read the manifest {path}: two columns have the same name", "rename one of them")
         for number, row in enumerate(rows, start=1):
             if any(row.pop(_BEYOND, ())):  # a comma in a question, say, of which half would be asked
                 raise InputError(f"{_where(path, number)}: it has more cells than the header", "put commas in quotes")
@@ -122,7 +126,7 @@ def _json_rows(path: Path) -> Iterator[dict[str, str]]:
         for number, line in enumerate(filter(str.strip, file), start=1):
             try:
                 cells = json.loads(line).items()
-            except (ValueError, AttributeError):
+            except (ValueError, AttributeError, RecursionError):
                 raise InputError(f"{_where(path, number)}: it is not a JSON object", "write one a line") from None
             yield _named((name, _as_text(value)) for name, value in cells)
 

@@ -10,8 +10,9 @@ from itertools import groupby, zip_longest
 from pathlib import Path
 from typing import Any
 
+from dragonfly_cli.batch.companions import companions_of, differing_names, first_choice, read_settings
 from dragonfly_cli.batch.items import Shard, digest, read_shard
-from dragonfly_cli.batch.ledger import Ledger, Outputs, companions, differing_names, read_settings
+from dragonfly_cli.batch.ledger import Ledger, Outputs
 from dragonfly_cli.batch.options import TableOptions
 from dragonfly_cli.batch.result import Key, Result
 from dragonfly_cli.batch.row_file import JsonRows, RowFile, RowFormat
@@ -52,14 +53,14 @@ def merge_parts(parts: list[Path], table: TableOptions) -> int:
     whole = {name: value for name, value in shards[0].settings.items() if name not in _OF_SHARDS_ALONE}
     ledger = Ledger(outputs, whole | {"shard": None})
     with ledger.lock():
-        for path in (outputs.table, outputs.records):
-            if path and path.exists():
+        for path in outputs.all:
+            if path.exists() and not ledger.is_begun:
                 raise OutputError(f"cannot write {path}: it is there already", "choose another name")
         records = [_records_of(part, outputs.rows) for part in shards] if outputs.records else []
+        ledger.begin()  # so that a merge that was killed is known by the next one
         if outputs.records:
             _write_in_turn(records, JsonRows(), outputs.records)
         keys = _write_in_turn([part.path for part in shards], outputs.rows, outputs.table)
-        ledger.write_settings(finished=False)
         ledger.open()
         failed = ledger.finish({key: number for number, key in enumerate(keys)})
     say(f"note: rows: {len(keys)}, failed rows: {failed}; answers are in {ledger.path}")
@@ -82,7 +83,7 @@ def _records_of(part: Part, rows: RowFormat) -> Path:
 def _part(path: Path) -> Part:
     if not path.is_file():
         raise NoInputError(f"no such file: {path}", "check the path")
-    run_file, _ = companions(path, is_shard=True)
+    run_file = (companions_of(path, is_shard=True) or first_choice(path, is_shard=True)).run
     try:
         settings = read_settings(run_file)
         shard = read_shard(str(settings["shard"]))

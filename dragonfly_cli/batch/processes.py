@@ -6,10 +6,11 @@ what it had is asked again. Results go back to the one process that writes.
 
 import os
 import signal
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
 from typing import Any, Self
 
@@ -158,6 +159,7 @@ def _cores() -> int:
 def _serve(connection: Connection, job: Job, number: int, threads: int) -> None:
     """The worker's process: answers what comes through the pipe until None comes, or its other end is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal; the writer decides
+    end_with_parent()
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))  # before torch is imported
     from dragonfly_cli.batch.worker import Worker
 
@@ -170,6 +172,17 @@ def _serve(connection: Connection, job: Job, number: int, threads: int) -> None:
                 connection.send((item.place, results))
         except DragonflyError as error:
             connection.send(error)
+
+
+def end_with_parent() -> None:
+    """Ends this process as soon as the one that started it was killed: the next run wants its memory and its files."""
+
+    def watch() -> None:
+        if parent := parent_process():
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()
 
 
 class _Inbox:

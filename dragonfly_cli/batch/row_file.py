@@ -62,7 +62,7 @@ class JsonRows:
         record = json.loads(row)
         key = key_of(record["image"], record["question"], record["row_options"])
         if record["status"] == "failed":
-            return Result(key, None, record["error_code"], record["error"])
+            return Result(key, None, record["error_code"], storable(record["error"]))
         return Result(key)
 
     def is_whole(self, row: bytes) -> bool:
@@ -171,8 +171,6 @@ class RowFile:
         with self.path.open("rb") as old, part.open("wb") as new:
             new.write(self._rows.header)
             new.writelines(_piece(old, place) for place in places)
-            new.flush()
-            os.fsync(new.fileno())
 
 
 def _whole_rows(lines: Iterable[bytes], rows: RowFormat) -> Iterator[tuple[int, bytes]]:

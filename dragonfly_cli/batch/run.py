@@ -3,6 +3,8 @@
 One bad file is one failed row per question. Every result passes through ``_Loop.take``, with its full record.
 """
 
+import hashlib
+import json
 import signal
 from collections.abc import Iterable
 from contextlib import suppress
@@ -56,13 +58,14 @@ def run_batch(sources: list[Path], questions: list[Question], options: BatchOpti
     every = with_controls(every, options.selecting.control_sample)
     items = shard_of(every, shard)
     checkpoint = find_checkpoint(options.answering.model)
-    settings = _settings(sources, questions, options, checkpoint)
+    deciding = _deciding_settings(questions, options, checkpoint)
+    settings = _selecting_settings(sources, questions, options) | deciding
     if shard.count > 1:
         keys = (key for item in every for key in item.keys)
         settings |= {"shard": str(shard), "images": len(every), "images_sha256": digest(keys)}
     ledger = Ledger(outputs, settings, is_shard=shard.count > 1)
     ledger.refuse_other_run()
-    job = Job(checkpoint, _asked(items), options.answering, evidence and evidence.absolute())
+    job = Job(checkpoint, _asked(items), options.answering, evidence and evidence.absolute(), _hash_of(deciding))
     if options.stopping.dry_run:
         from dragonfly_cli.batch.plan import show_plan
 
@@ -95,7 +98,9 @@ def _run(items: list[Item], ledger: Ledger, job: Job, options: BatchOptions) -> 
     finally:
         ledger.close()
     questions = len({question.text for item in items for question in item.questions})
-    counts = f"images: {len(items)}, questions: {questions}, failed rows: {failed}"
+    finished = sum(ledger.open().keys() >= set(item.keys) for item in items)
+    images = f"{len(items)}" if finished == len(items) else f"{finished} of {len(items)}"
+    counts = f"images: {images}, questions: {questions}, failed rows: {failed}"
     say(f"note: {counts}; answers are in {options.files.output}")
     if told := loop.control_summary():
         say(f"note: {told}")
@@ -172,18 +177,28 @@ def _asked(items: list[Item]) -> list[Question]:
     return list({question.text: question for item in items for question in item.questions}.values())
 
 
-def _settings(
-    sources: list[Path], questions: list[Question], options: BatchOptions, checkpoint: Checkpoint
-) -> dict[str, Any]:
-    """What decides which rows there are and what they say; goes into ``run.json``."""
-    chosen = asdict(options.selecting) | asdict(options.opening) | asdict(options.looking) | asdict(options.answering)
+def _hash_of(settings: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(settings, default=str, sort_keys=True).encode()).hexdigest()
+
+
+def _selecting_settings(sources: list[Path], questions: list[Question], options: BatchOptions) -> dict[str, Any]:
+    """What decides which rows there are, and what is written beside them; goes into ``run.json``."""
     return {
         "sources": [str(source) for source in sources],
         "questions": [question.text for question in questions],
-        "forms": [[question.kind, list(question.options), question.schema, question.system] for question in questions],
-        **chosen,
+        **asdict(options.selecting),
         "evidence": options.files.evidence,
+        "versions": {"dragonfly-cli": __version__},
+    }
+
+
+def _deciding_settings(questions: list[Question], options: BatchOptions, checkpoint: Checkpoint) -> dict[str, Any]:
+    """What decides what the rows say; goes there too."""
+    return {
+        "forms": [[question.kind, list(question.options), question.schema, question.system] for question in questions],
+        **asdict(options.opening),
+        **asdict(options.looking),
+        **asdict(options.answering),
         "model": checkpoint.id,
         "model_sha256": checkpoint.sha256(),
-        "versions": {"dragonfly-cli": __version__},
     }

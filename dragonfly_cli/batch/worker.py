@@ -13,7 +13,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from dragonfly_cli.batch.evidence import write_item_evidence
+from dragonfly_cli.batch.evidence import evidence_name, write_item_evidence
 from dragonfly_cli.batch.items import Item
 from dragonfly_cli.batch.job import IMAGES_AHEAD, Job
 from dragonfly_cli.batch.result import Result
@@ -123,7 +123,8 @@ class Worker:
         if asked.opened:
             with closing(asked.opened.source) as source:
                 if records and self._job.evidence:
-                    records = write_item_evidence(self._job.evidence, asked.item, source, asked.opened.plan, records)
+                    stem = self._job.evidence / evidence_name(asked.item, self._job.settings)
+                    records = write_item_evidence(stem, asked.item, source, asked.opened.plan, records)
         return [Result(key, record) for key, record in zip(asked.item.keys, records, strict=False)] + asked.failed
 
     def _records(self, item: Item, opened: _Open) -> Iterator[dict[str, Any]]:

@@ -1,16 +1,17 @@
 """``calibrate``: reads reviewed answers, fits each question, stores the fits with the hash of the model's weights."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from dragonfly_cli.batch.ledger import read_settings
+from dragonfly_cli.batch.companions import companions_of, read_settings
 from dragonfly_cli.calibration.fitting import Fit, fit
 from dragonfly_cli.calibration.reviewed import Review, read_review
 from dragonfly_cli.calibration.store import store_calibration
 from dragonfly_cli.engine.checkpoints import find_checkpoint
 from dragonfly_cli.errors import InputError, ModelError
+from dragonfly_cli.options import Aggregate
 
 
 def calibrate(file: Path) -> tuple[dict[str, Fit], Path]:
@@ -28,7 +29,8 @@ def calibrate(file: Path) -> tuple[dict[str, Fit], Path]:
             "a calibration is for questions asked as they are; review a batch without --template",
         )
     sha256 = _model_sha256(review, file, run.get("model_sha256"))
-    fits = {each.question: fit(each.p_yes, each.truth) for each in review.questions}
+    rule = next((each for each in Aggregate if each == run.get("aggregate")), None)
+    fits = {each.question: replace(fit(each.p_yes, each.truth), aggregate=rule) for each in review.questions}
     return fits, store_calibration(sha256, review.quantization, fits)
 
 
@@ -64,8 +66,8 @@ def _model_sha256(review: Review, file: Path, answered: str | None) -> str:
 
 def _settings_of_run(file: Path) -> dict[str, Any]:
     """How the CSV was made, by its own ``run.json`` or the only one, if the CSV still lies beside it."""
-    own = file.with_name(f"{file.stem}.run.json")
+    own, by_name = companions_of(file, is_shard=False), file.with_name(f"{file.stem}.run.json")
     try:
-        return read_settings(own if own.exists() else file.with_name("run.json"))
+        return read_settings(own.run if own else by_name if by_name.exists() else file.with_name("run.json"))
     except (OSError, ValueError):
         return {}

@@ -10,6 +10,8 @@ from typing import Literal
 
 import numpy as np
 
+from dragonfly_cli.options import Aggregate
+
 Method = Literal["none", "temperature", "platt"]
 
 _NUMBERS: dict[Method, int] = {"none": 0, "temperature": 1, "platt": 2}  # how many each fits
@@ -27,7 +29,8 @@ _PULL = 0.1
 class Fit:
     """calibrated P(yes) = sigmoid(slope * logit(P(yes)) + intercept); the errors are expected calibration errors.
 
-    ``error_after`` is that of rows which the fit has not seen.
+    ``error_after`` is that of rows which the fit has not seen. ``aggregate`` is the rule by which the probabilities of
+    several fields had become one, None where that is not known.
     """
 
     method: Method
@@ -36,6 +39,7 @@ class Fit:
     rows: int
     error_before: float
     error_after: float
+    aggregate: Aggregate | None = None
 
     def apply(self, p_yes: float) -> float:
         return float(_mapped(np.array([p_yes]), np.array([self.slope, self.intercept]))[0])

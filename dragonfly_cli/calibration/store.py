@@ -8,9 +8,11 @@ import json
 import os
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from dragonfly_cli.calibration.fitting import Fit
 from dragonfly_cli.errors import InputError, OutputError
+from dragonfly_cli.options import Aggregate
 from dragonfly_cli.output.files import write_text
 
 VARIABLE = "DRAGONFLY_CALIBRATIONS"
@@ -35,7 +37,7 @@ def read_calibration(sha256: str | None, quantization: str) -> dict[str, Fit]:
     file = _file(sha256, quantization)
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-        return {question: Fit(**numbers) for question, numbers in content["questions"].items()}
+        return {question: _as_fit(**numbers) for question, numbers in content["questions"].items()}
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -58,6 +60,10 @@ def store_calibration(sha256: str, quantization: str, fits: dict[str, Fit]) -> P
         raise OutputError(f"cannot write {file}: {error.strerror}", f"name a folder with {VARIABLE}") from error
     write_text(file, json.dumps(content, ensure_ascii=False, indent=2) + "\n")
     return file
+
+
+def _as_fit(aggregate: str | None = None, **numbers: Any) -> Fit:
+    return Fit(**numbers, aggregate=None if aggregate is None else Aggregate(aggregate))
 
 
 def _file(sha256: str, quantization: str) -> Path:

@@ -127,7 +127,7 @@ def aggregate(answers: list[FieldAnswer], rule: Aggregate) -> Answer:
         return Answer(first.question, text, None, None, Aggregate.vote, answers)
     if first.question.kind == "yesno":
         votes = [each["yes"] for each in said]
-        chosen = Aggregate.top3_mean if rule is Aggregate.auto else rule
+        chosen = yes_no_rule(rule)
         if rule is Aggregate.confirmed:
             confirmed = _confirmed(answers, votes)
             chosen = Aggregate.confirmed if confirmed else Aggregate.top3_mean
@@ -139,6 +139,11 @@ def aggregate(answers: list[FieldAnswer], rule: Aggregate) -> Answer:
         probabilities = _mean_of_options(said, chosen)
     mass = fmean(each.option_mass for each in answers if each.option_mass is not None)
     return Answer(first.question, most_probable(first.question, probabilities), probabilities, mass, chosen, answers)
+
+
+def yes_no_rule(rule: Aggregate) -> Aggregate:
+    """The one that ``auto`` stands for, where yes or no was asked."""
+    return Aggregate.top3_mean if rule is Aggregate.auto else rule
 
 
 def abstain_within(answered: Answer, margin: float) -> Answer:

@@ -65,10 +65,17 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
     try:
         with _part_of(path) as part:
             write(part)
+            _to_disk(part)
             part.chmod(0o666 & ~_umask())
             part.replace(path)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or 'the disk refused'}", _HINT) from error
+
+
+def _to_disk(part: Path) -> None:
+    """A power cut after the move could leave an empty file under the name of the one that was whole."""
+    with part.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 @contextmanager

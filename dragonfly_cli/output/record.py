@@ -6,9 +6,10 @@ Absent knowledge is null, never a guess. No patient data: an input is named by i
 
 import json
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from dragonfly_cli import __version__
@@ -27,6 +28,9 @@ if TYPE_CHECKING:  # these import torch, and `info` needs none
     from dragonfly_cli.engine.questions import Question
 
 SCHEMA_VERSION = 1
+
+# Whose version may change a pixel or an answer, where they are installed.
+_PACKAGES = ("torch", "transformers", "pillow", "pydicom", "imagecodecs", "openslide-python", "openslide-bin")
 
 
 def source_record(source: Source) -> dict[str, Any]:
@@ -76,7 +80,7 @@ def answer_record(
         "prompt": answered.prompt,
         "seed": settings["seed"],
         "settings": settings | _series_setting(source, settings) | _question_settings(question),
-        "versions": _versions(),
+        "versions": _versions(*["bitsandbytes"] * (model.quantization != "none")),
         "timing": {name: round(seconds, 4) for name, seconds in asdict(answered.timing).items()},
         "warnings": [*demo, *source.warnings, *answered.warnings, *untaught],
         "notice": NOTICE,
@@ -146,6 +150,10 @@ def _in_microns(source: Source, box: Box) -> dict[str, float] | None:
 
 
 @cache
-def _versions() -> dict[str, str]:
+def _versions(*more: str) -> dict[str, str]:
     """Looked up once: reading a package's metadata takes as long as a small network's answer."""
-    return {"dragonfly-cli": __version__, "torch": version("torch"), "transformers": version("transformers")}
+    found = {"dragonfly-cli": __version__}
+    for name in (*_PACKAGES, *more):
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found

@@ -13,6 +13,15 @@ from typing import TextIO
 from dragonfly_cli.errors import OutputError, UsageError
 
 
+def occupy_closed() -> None:
+    """Opens what was closed onto nothing, or a table would get its number, and what libraries print into it."""
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+
+
 def settle_encoding() -> None:
     """UTF-8 for files and pipes, whatever the platform; a terminal keeps its own, with escapes for what it lacks."""
     for stream in (sys.stdout, sys.stderr):

@@ -31,6 +31,8 @@ COLUMNS = (
     "row_options",
 )
 
+csv.field_size_limit(2**31 - 1)  # else what we write can't be read again: the boxes of a large volume fill 200 KB
+
 # A spreadsheet takes a cell that begins with one of = + - @ tab for a formula. A cell that looks guarded already gets
 # another quote, so that every cell can be read back as it was.
 _LOOKS_LIKE_A_FORMULA = re.compile(r"'*[=+\-@\t\r]")

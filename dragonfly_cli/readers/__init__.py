@@ -78,22 +78,29 @@ def exists(path: Path) -> bool:
 def list_images(folder: str | os.PathLike[str]) -> list[Path]:
     """Every image below ``folder``, sorted by path; the folder may also be one file, which is then the list.
 
-    A file counts by its content, or by a suffix that promises an image: a broken one, or a link to nowhere, is to be
-    reported, not to vanish. A zip counts if it holds DICOM files. Hidden files and DICOMDIR are left out. Links to
-    folders elsewhere are followed, to each once. Raises NoInputError when the folder does not exist.
+    A file counts by its content, or by a suffix that promises an image: a broken one, a link to nowhere, or a folder
+    that may not be looked into is to be reported, not to vanish. A zip counts if it holds DICOM files, or other zips.
+    Hidden files and DICOMDIR are left out. Links to folders elsewhere are followed, to each once. Raises NoInputError
+    when the folder does not exist.
     """
     folder = Path(folder)
     if not exists(folder):
         raise NoInputError(f"nothing found: {folder}: no such file or folder", "check the path")
-    if folder.is_file():
+    if not folder.is_dir():
         return [folder]
     found: list[Path] = []
+    closed: list[Path] = []
     entered = {folder.resolve()}
-    for parent, folders, names in os.walk(folder, followlinks=True):
+    for parent, folders, names in os.walk(folder, onerror=lambda e: closed.append(Path(e.filename)), followlinks=True):
         shown = [name for name in sorted(folders) if not name.startswith(".")]
         folders[:] = [name for name in shown if _is_new(Path(parent, name), folder, entered)]
         found += [Path(parent, name) for name in names if not name.startswith(".")]
-    return sorted(path for path in found if (path.is_file() or not path.exists()) and _is_listed(path))
+    return sorted([*(path for path in found if _may_be_file(path) and _is_listed(path)), *closed])
+
+
+def _may_be_file(path: Path) -> bool:
+    """Not a pipe or a device; what is there or not cannot be told in a folder that may only be listed."""
+    return os.path.isfile(path) or not exists(path)  # noqa: PTH113 - Path.is_file raises there
 
 
 def _is_new(folder: Path, root: Path, entered: set[Path]) -> bool:
@@ -106,6 +113,8 @@ def _is_new(folder: Path, root: Path, entered: set[Path]) -> bool:
 
 
 def _read_head(path: Path) -> bytes:
+    if not _may_be_file(path):  # reading it might never end
+        raise InputError(f"cannot read {path}: it is a pipe or a device", "give the name of a file")
     try:
         with path.open("rb") as file:
             head = file.read(HEAD_BYTES)
@@ -124,8 +133,9 @@ def _slide_in(folder: Path) -> Path | None:
     """The first file of a DICOM slide that lies in ``folder``; OpenSlide finds the others by itself."""
     try:
         files = sorted(entry for entry in folder.iterdir() if entry.is_file() and not entry.name.startswith("."))
-    except OSError:
-        return None
+    except OSError as error:
+        why = (error.strerror or "the disk refused").lower()
+        raise InputError(f"cannot read {folder}: {why}", "check the rights of the folder") from None
     return next((file for file in files if _holds_slide(file)), None)
 
 

@@ -3,17 +3,20 @@
 Every image file below a source becomes part of exactly one input. Non-goals: opening them in order, answering.
 """
 
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from dragonfly_cli.errors import InputError
+from dragonfly_cli.errors import InputError, NoInputError
 from dragonfly_cli.options import OpenOptions
-from dragonfly_cli.readers import ZIP_SUFFIX, holds_series, list_images, open_source
+from dragonfly_cli.readers import ZIP_SUFFIX, exists, holds_series, list_images, open_source
 from dragonfly_cli.readers.dicom.signature import HEAD_BYTES, WSI_SOP_CLASS, instance_uid, is_dicom, sop_class
 from dragonfly_cli.readers.source import Source
+
+_SERIES_NUMBER = re.compile(r"#\d+$")
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class Input:
 def list_inputs(source: Path) -> list[Input]:
     """The items of a file, a folder or an archive, in the order of their paths. Raises what ``list_images`` does."""
     images = list_images(source)
-    if images == [source] and holds_series(source):
+    if images == [source] and _may_hold_series(source):
         return _of_archive(source)
     folders: dict[Path, list[Path]] = defaultdict(list)
     for image in images:
@@ -54,6 +57,26 @@ def list_inputs(source: Path) -> list[Input]:
             is_zip = image.suffix.lower() == ZIP_SUFFIX
             inputs += _of_archive(image) if is_zip else [_single(image, levels.get(image))]
     return inputs
+
+
+def _may_hold_series(path: Path) -> bool:
+    try:
+        return holds_series(path)
+    except (InputError, NoInputError):
+        return False  # told, with its reason, when it is opened
+
+
+def named_input(path: Path) -> Input:
+    """The input that a table calls by this name: a file, a folder of slices, or ``PATH#N``, a path's N-th series."""
+    holder = path if exists(path) else Path(_SERIES_NUMBER.sub("", str(path)))
+    if exists(holder) and (holder.is_dir() or holder != path):
+        return next((each for each in list_inputs(holder) if each.name == str(path)), lone_input(path))
+    return lone_input(path)
+
+
+def lone_input(path: Path) -> Input:
+    """One that was named, and not found; it need not be there."""
+    return Input(str(path), partial(open_source, path))
 
 
 def zipped_copies(inputs: Iterable[Input]) -> set[Path]:
@@ -155,6 +178,8 @@ def _is_of_slide(file: Path) -> bool:
 
 def _head(file: Path) -> bytes:
     try:
+        if not file.is_file():  # reading a pipe might never end
+            return b""
         with file.open("rb") as stream:
             return stream.read(HEAD_BYTES)
     except OSError:

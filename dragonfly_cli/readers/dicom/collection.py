@@ -90,16 +90,18 @@ def zip_places(path: Path) -> list[Place]:
         return archive.read(member)
 
     slices = [member for member in members if _is_slice(_head_in(archive, member))]
+    if not slices and any(map(_is_zip, members)):
+        raise InputError(f"cannot open the archive {path}: it holds other archives, and no DICOM files", ARCHIVE_HINT)
     slices.sort(key=lambda member: member.filename)
     return [_member(path, member.filename, partial(read, member)) for member in slices]
 
 
 def may_hold_dicom(path: Path) -> bool:
-    """Whether a zip holds DICOM files, of a series or a slide, or cannot be looked into, which is to be told."""
+    """Whether a zip holds DICOM files, of a series or a slide; or other zips, or what cannot be told, which is told."""
     try:
         with zipfile.ZipFile(path) as archive:
             members = [member for member in archive.infolist()[:MAX_MEMBERS] if not member.is_dir()]
-            return any(is_dicom(_head_in(archive, member)) for member in members)
+            return any(_is_zip(member) or is_dicom(_head_in(archive, member)) for member in members)
     except ARCHIVE_ERRORS:
         return True
 
@@ -114,6 +116,10 @@ def instances_in(path: Path) -> set[tuple[bytes, int]]:
         return set()
     dicom = [(head, size) for head, size in heads if is_dicom(head) and sop_class(head) != DICOMDIR_SOP_CLASS]
     return {(instance_uid(head), size) for head, size in dicom}
+
+
+def _is_zip(member: zipfile.ZipInfo) -> bool:
+    return member.filename.lower().endswith(".zip")
 
 
 def _head_in(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:

@@ -1,0 +1,80 @@
+"""The two files beside a table: ``run.json``, how its rows were made, and ``failed.csv``, what was not answered.
+
+The first table of a folder has them under these names. Another one, and every shard, has its own, ``NAME.run.json``
+and ``NAME.failed.csv``; NAME has the table's suffix in it where a table of the same name has taken those, or where
+somebody else's files stand under them.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from dragonfly_cli.errors import OutputError
+
+PLAIN_NAMES = frozenset(("run.json", "failed.csv"))
+
+# Settings that may differ when a run is continued.
+_NOT_COMPARED = frozenset(("output", "records", "versions", "finished"))
+
+
+@dataclass(frozen=True)
+class Companions:
+    """Both paths; neither need be there."""
+
+    run: Path
+    failed: Path
+
+
+def companions_of(table: Path, *, is_shard: bool) -> Companions | None:
+    """Those whose ``run.json`` names this table."""
+    return next((each for each in _choices(table, is_shard) if _names(each.run, table)), None)
+
+
+def choose_companions(table: Path, *, is_shard: bool) -> Companions:
+    """Those of the table, or free ones for a run that begins; raises OutputError where all names are taken."""
+    if own := companions_of(table, is_shard=is_shard):
+        return own
+    for each in _choices(table, is_shard):
+        if not (each.run.exists() or each.failed.exists()):
+            return each
+    raise OutputError(f"cannot write {each.run}: it is there, and of something else", "choose another --output")
+
+
+def choosing(table: Path) -> FileLock:
+    """Held from the choice until ``run.json`` is written: of two runs that begin together each has its own."""
+    return FileLock(table.with_name(".run.json.lock"))
+
+
+def first_choice(table: Path, *, is_shard: bool) -> Companions:
+    """Where they are looked for first."""
+    return _choices(table, is_shard)[0]
+
+
+def read_settings(run_file: Path) -> dict[str, Any]:
+    """Raises OSError or ValueError where there is none that can be read."""
+    settings = json.loads(run_file.read_text(encoding="utf-8"))
+    if not isinstance(settings, dict):
+        raise ValueError("not an object")
+    return settings
+
+
+def differing_names(one: Mapping[str, Any], other: Mapping[str, Any], but: Iterable[str] = ()) -> list[str]:
+    """The settings that are not the same in both, among those that decide what the rows are."""
+    names = [name for name in {**one, **other} if name not in {*_NOT_COMPARED, *but}]
+    return [name for name in names if one.get(name) != other.get(name)]
+
+
+def _choices(table: Path, is_shard: bool) -> list[Companions]:
+    starts = [f"{table.stem}.", f"{table.name}."] if is_shard else ["", f"{table.stem}.", f"{table.name}."]
+    return [Companions(table.with_name(f"{start}run.json"), table.with_name(f"{start}failed.csv")) for start in starts]
+
+
+def _names(run_file: Path, table: Path) -> bool:
+    try:
+        return read_settings(run_file).get("output") == table.name
+    except (OSError, ValueError):
+        return False
