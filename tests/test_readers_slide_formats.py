@@ -104,10 +104,12 @@ def test_a_label_beside_the_picture_is_no_level_of_it_and_gives_no_scale(tmp_pat
     with tifffile.TiffWriter(tmp_path / "a.ome.tif", ome=True) as tiff:
         tiff.write(label, photometric="rgb", tile=(128, 128), metadata={"PhysicalSizeX": 9, "PhysicalSizeY": 9})
         tiff.write(picture, photometric="rgb", tile=(128, 128), metadata={"PhysicalSizeX": 0.25, "PhysicalSizeY": 0.25})
-    with tifffile.TiffWriter(tmp_path / "a.tif") as tiff:
-        tiff.write(picture, photometric="rgb", tile=(128, 128), resolution=(40_000, 40_000), resolutionunit=3)
-        tiff.write(label, photometric="rgb", rowsperstrip=16)
-    for name in ("a.ome.tif", "a.tif"):
+    for name, layout in (("a.tif", {"rowsperstrip": 16}), ("b.tif", {"tile": (128, 128)})):
+        scale = {"resolution": (40_000, 40_000), "resolutionunit": 3}
+        with tifffile.TiffWriter(tmp_path / name) as tiff:
+            tiff.write(picture, photometric="rgb", tile=(128, 128), compression="jpegxl", **scale)
+            tiff.write(label[:-8], photometric="rgb", **layout)  # of nearly the same shape
+    for name in ("a.ome.tif", "a.tif", "b.tif"):
         source = open_source(tmp_path / name)
         assert [level["width"] for level in source.details()["levels"]] == [1200]
         assert source.mpp == (0.25, 0.25)

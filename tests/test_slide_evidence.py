@@ -86,6 +86,15 @@ def test_geojson_has_the_record_s_boxes_and_votes(asked):
     assert collection["dragonfly"]["offset"] == {"x": 0, "y": 0}
 
 
+def test_a_free_answer_of_several_lines_is_a_class_of_one(asked):
+    record, *_ = asked
+    fields = [field | {"answer": "1. gland\n2. stroma", "probabilities": None} for field in record["fields"]]
+    text = as_geojson([record | {"answer": "stroma", "probabilities": None, "fields": fields}], (0, 0))
+    first = json.loads(text)["features"][0]["properties"]
+    assert first["classification"]["name"] == "1. gland 2. stroma"
+    assert first["name"] == "overview 0: 1. gland 2. stroma"
+
+
 def test_the_offset_of_a_slide_s_bounds_is_taken_off_and_said(asked):
     record, collection, _, _ = asked
     moved = json.loads(as_geojson([record], (100, 40)))

@@ -57,7 +57,7 @@ class Outlined:
         if not areas.any():
             return 0.0
         shown = max(areas.sum() / window.area, (areas / shapely.area(drawn)).max())
-        return float(shown * self.tissue.share(bounds_of(shapely.union_all(pieces))) if self.has_tissue else shown)
+        return float(shown * self.tissue.share(_box_of(*shapely.total_bounds(pieces))) if self.has_tissue else shown)
 
     @cached_property
     def _parts(self) -> shapely.STRtree:
@@ -84,12 +84,15 @@ class Outlined:
 
 def areas_of(drawn: shapely.Geometry) -> shapely.Geometry:
     """The polygons of a valid geometry, without the lines and points that stand beside them."""
-    return drawn.buffer(0)
+    return drawn.buffer(0) if drawn.geom_type == "GeometryCollection" else drawn
 
 
 def bounds_of(outline: shapely.Geometry) -> Box:
     """The smallest box of whole pixels around an outline."""
-    left, top, right, bottom = outline.bounds
+    return _box_of(*outline.bounds)
+
+
+def _box_of(left: float, top: float, right: float, bottom: float) -> Box:
     x, y = math.floor(left), math.floor(top)
     return Box(x, y, max(1, math.ceil(right) - x), max(1, math.ceil(bottom) - y))
 

@@ -154,7 +154,7 @@ def _outline(source: Source, looking: LookOptions, regions: list[Box]) -> shapel
     outlines = [shapely.box(*box.corners) for box in regions]
     if looking.roi:
         outlines.append(_drawn_outline(source, looking, looking.roi))
-    return shapely.union_all(outlines) if outlines else None
+    return shapely.union_all(outlines) if len(outlines) > 1 else next(iter(outlines), None)
 
 
 def _drawn_outline(source: Source, looking: LookOptions, file: Path) -> shapely.Geometry:

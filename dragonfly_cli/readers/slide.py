@@ -48,8 +48,7 @@ _NAMED_TILES = 5
 
 def is_known(path: Path) -> bool:
     """Whether a file is shown as a slide; it may be any of OpenSlide's formats, or a large or pyramidal TIFF."""
-    opens_elsewhere = slide_openslide.is_known(path)
-    return opens_elsewhere or (_is_tiff(path) and slide_tiff.is_known(path, opens_elsewhere=False))
+    return slide_openslide.vendor_of(path) is not None or (_is_tiff(path) and slide_tiff.is_known(path, vendor=None))
 
 
 def open_pyramid(path: Path) -> Pyramid:
@@ -57,8 +56,7 @@ def open_pyramid(path: Path) -> Pyramid:
     if _is_tiff(path):
         if slide_tiff.is_cut_short(path):
             raise InputError(f"cannot open {path}: the file is cut short", "copy or export the slide again")
-        opens_elsewhere = slide_openslide.is_known(path)
-        if slide_tiff.is_known(path, opens_elsewhere):
+        if slide_tiff.is_known(path, slide_openslide.vendor_of(path)):
             return slide_tiff.TiffPyramid(path)
         return slide_openslide.OpenSlidePyramid(path)
     if not zipfile.is_zipfile(path):

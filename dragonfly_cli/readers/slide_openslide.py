@@ -22,12 +22,13 @@ OPEN_ERRORS = (openslide.OpenSlideError, OSError, ValueError, RuntimeError)
 _UNTOLD_TILE_PX = 256
 
 
-def is_known(path: Path) -> bool:
-    """Whether OpenSlide takes the file for one of its formats."""
+def vendor_of(path: Path) -> str | None:
+    """Which of its formats OpenSlide takes the file for, None where for none."""
     try:
-        return openslide.OpenSlide.detect_format(path) is not None
+        vendor: str | None = openslide.OpenSlide.detect_format(path)
     except OPEN_ERRORS:
-        return False
+        return None
+    return vendor
 
 
 class OpenSlidePyramid:

@@ -20,8 +20,11 @@ from dragonfly_cli.readers.tiff_colours import DTYPES, is_picture
 
 SMALLEST_PIXELS = 25_000_000  # a smaller TIFF is opened as the picture it is
 LARGEST_SEGMENT_PIXELS = 200_000_000  # 600 MB as RGB: a strip is decoded in one piece
-_SAME_SHAPE = 0.05  # a level may differ by so much from the shape of level 0; a thumbnail of something else by more
+# A level may differ from the shape of level 0 by what rounding makes of its sides, and in any case by no more than this;
+# a picture of something else, such as the label, differs by more.
+_ROUNDED_PX, _SAME_SHAPE = 2, 0.05
 OPEN_ERRORS = (*DECODE_ERRORS, tifffile.TiffFileError, KeyError, IndexError, AttributeError, TypeError, ArithmeticError)
+_GENERIC = "generic-tiff"  # OpenSlide's name for a TIFF of no scanner
 _OPENSLIDES_BITS = (4, 8, 16)  # of a sample; it cannot open others, or finds no tile of them that is sound
 _UNKNOWN_TO_OPENSLIDE = (34712, 50001, 50002)  # TIFF Compression: JPEG 2000, WebP, JPEG XL
 _UPRIGHT = 1  # TIFF Orientation
@@ -30,7 +33,7 @@ _OME_UNITS = {"nm": 1e-3, "µm": 1.0, "um": 1.0, "mm": 1e3}  # to microns
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # it quotes what stands in a broken file
 
 
-def is_known(path: Path, opens_elsewhere: bool) -> bool:
+def is_known(path: Path, vendor: str | None) -> bool:
     """Whether this reader should show the file: it is large, or OpenSlide would not find its levels, or its values.
 
     OpenSlide shows the first image of an OME file, which may be a label, and reads no OME header. Samples of 32 bits
@@ -40,8 +43,8 @@ def is_known(path: Path, opens_elsewhere: bool) -> bool:
         with tifffile.TiffFile(path) as tiff:
             levels = _levels(tiff)
             width, height = levels[0].imagewidth, levels[0].imagelength
-            if opens_elsewhere:
-                return tiff.is_ome or not _is_openslides(levels[0])
+            if vendor is not None:
+                return vendor == _GENERIC and (tiff.is_ome or not _is_openslides(levels[0]))
             is_pyramid = len(levels) > 1 and levels[0].is_tiled  # pages of a document may be alike, too
             return is_pyramid or width * height > SMALLEST_PIXELS
     except OPEN_ERRORS:
@@ -135,13 +138,15 @@ def _levels(tiff: tifffile.TiffFile) -> list[Any]:
     else:
         pages = [series.keyframe for series in tiff.series]
     base = max(pages, key=lambda page: page.imagewidth)
-    shape = base.imagewidth / base.imagelength
-    alike = {
-        page.imagewidth: page.aspage()
-        for page in reversed(pages)  # of several of one size the first stays
-        if abs(page.imagewidth / page.imagelength / shape - 1) < _SAME_SHAPE and page.is_tiled == base.is_tiled
-    }
+    # of several of one size the first stays
+    alike = {page.imagewidth: page.aspage() for page in reversed(pages) if _is_level_of(base, page)}
     return [alike[width] for width in sorted(alike, reverse=True)]
+
+
+def _is_level_of(base: Any, page: Any) -> bool:
+    shape, width, height = base.imagewidth / base.imagelength, page.imagewidth, page.imagelength
+    tolerance = min(_SAME_SHAPE, _ROUNDED_PX / min(width, height))
+    return abs(width / height / shape - 1) <= tolerance and page.is_tiled == base.is_tiled
 
 
 def _largest(tiff: tifffile.TiffFile) -> Any:
