@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import shapely
 import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,6 +16,7 @@ from run_dragonfly import dragonfly, expect_error
 from dragonfly_cli.errors import UsageError
 from dragonfly_cli.fields import field_mpp, plan_looks
 from dragonfly_cli.fields.grid import Grid, spread_cells
+from dragonfly_cli.fields.outline import Outlined
 from dragonfly_cli.fields.search import GLANCES_PER_FIELD, ZoomSearch
 from dragonfly_cli.fields.tissue import Tissue, mask_of
 from dragonfly_cli.geometry import Box
@@ -84,6 +86,12 @@ def test_dark_nuclei_are_not_ink():
     pixels[60:240:6, 110:290:6] = (40, 20, 55)  # 100 square microns each
     tissue = tissue_of(pixels)
     assert tissue.ink_share == 0 and tissue.mask[50:250, 100:300].all()
+
+
+@given(st.integers(1, 200_000), st.integers(1, 200_000), st.integers(1, 60), st.integers(1, 60))
+def test_an_outline_of_everything_is_tissue_where_everything_is(width, height, columns, rows):
+    tissue = Tissue(np.ones((rows, columns), bool), (width, height), found=True)
+    assert Outlined(tissue, shapely.box(0, 0, width, height)).tissue_share == pytest.approx(1)
 
 
 class Everywhere:

@@ -94,6 +94,12 @@ def test_colours_that_are_not_understood_are_refused(tmp_path, colours, photomet
     expect_error(dragonfly("info", tmp_path / "a.tif"), 4, "a.tif", photometric.upper(), "no grey or colour picture")
 
 
+def test_channels_in_planes_are_no_colours(tmp_path, colours):
+    planes = {"photometric": "minisblack", "planarconfig": "separate", "rowsperstrip": 64}
+    tifffile.imwrite(tmp_path / "a.tif", colours.transpose(2, 0, 1), **planes)
+    expect_error(dragonfly("info", tmp_path / "a.tif"), 4, "a.tif", "MINISBLACK", "no grey or colour picture")
+
+
 RED, BLUE = (np.full((500, 700, 3), colour, np.uint8) for colour in ((200, 40, 40), (40, 40, 200)))
 
 

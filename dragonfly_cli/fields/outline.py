@@ -73,13 +73,14 @@ class Outlined:
         """How much of the outline is tissue, 0 to 1, by the middles of the tissue mask's pixels."""
         width, height = self.tissue.pixel_wh
         left, top, right, bottom = self.bounds.corners
-        columns = np.arange(int(left / width), math.ceil(right / width))
-        rows = np.arange(int(top / height), math.ceil(bottom / height))
+        mask = self.tissue.mask
+        columns = np.arange(int(left / width), min(math.ceil(right / width), mask.shape[1]))
+        rows = np.arange(int(top / height), min(math.ceil(bottom / height), mask.shape[0]))
         shapely.prepare(self.outline)
         inside = shapely.contains_xy(self.outline, (columns + 0.5) * width, (rows[:, None] + 0.5) * height)
         if not inside.any():  # it is smaller than one of them
             return self.tissue.share(self.bounds)
-        return float(self.tissue.mask[rows[:, None], columns][inside].mean())
+        return float(mask[rows[:, None], columns][inside].mean())
 
 
 def areas_of(drawn: shapely.Geometry) -> shapely.Geometry:

@@ -5,10 +5,10 @@ A zip is read where it lies: nothing of it is unpacked to disk. Label and overvi
 
 import warnings
 import zipfile
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -39,23 +39,28 @@ def _is_of_slide(archive: zipfile.ZipFile, name: str) -> bool:
 def count_slides(place: Path) -> int:
     """How many DICOM slides a zip or a folder holds; a label may be a series of its own, and is none."""
     if place.is_dir():
-        files: Iterator[IO[bytes]] = (entry.open("rb") for entry in place.iterdir() if entry.is_file())
-        return len({uid for file in files if (uid := _series_of_levels(file))})
+        return _count_series(partial(entry.open, "rb") for entry in place.iterdir() if entry.is_file())
     with zipfile.ZipFile(place) as archive:
-        entries = (archive.open(name) for name in _entries(archive))
-        return len({uid for file in entries if (uid := _series_of_levels(file))})
+        return _count_series(partial(archive.open, name) for name in _entries(archive))
 
 
-def _series_of_levels(file: IO[bytes]) -> str | None:
+def _count_series(openers: Iterable[Callable[[], Any]]) -> int:
+    return len({series for opener in openers if (series := _series_of_level(opener))})
+
+
+def _series_of_level(opener: Callable[[], Any]) -> str | None:
     """The series of a file with a level of a slide, None of any other; for counting, never shown."""
     import pydicom
 
-    with file, suppress(pydicom.errors.InvalidDicomError, *ARCHIVE_ERRORS, OSError, AttributeError, ValueError):
-        tags = ["SOPClassUID", "ImageType", "SeriesInstanceUID"]
-        header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=tags)
-        if header.SOPClassUID == WSI_SOP_CLASS.decode() and "VOLUME" in header.ImageType:
-            return str(header.SeriesInstanceUID)
-    return None
+    tags = ["SOPClassUID", "ImageType", "SeriesInstanceUID"]
+    try:
+        with warnings.catch_warnings(), opener() as file:
+            warnings.simplefilter("ignore")
+            header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=tags)
+            is_level = header.SOPClassUID == WSI_SOP_CLASS.decode() and "VOLUME" in header.ImageType
+            return str(header.SeriesInstanceUID) if is_level else None
+    except Exception:  # zipfile and pydicom raise what they like of a file that is damaged, or of another kind
+        return None
 
 
 class WsidicomPyramid:

@@ -20,8 +20,8 @@ from dragonfly_cli.readers.tiff_colours import DTYPES, is_picture
 
 SMALLEST_PIXELS = 25_000_000  # a smaller TIFF is opened as the picture it is
 LARGEST_SEGMENT_PIXELS = 200_000_000  # 600 MB as RGB: a strip is decoded in one piece
-# A level may differ from the shape of level 0 by what rounding makes of its sides, and in any case by no more than this;
-# a picture of something else, such as the label, differs by more.
+# A level may differ from the shape of level 0 by what rounding makes of its sides, and in any case by no more than
+# this; a picture of something else, such as the label, differs by more.
 _ROUNDED_PX, _SAME_SHAPE = 2, 0.05
 OPEN_ERRORS = (*DECODE_ERRORS, tifffile.TiffFileError, KeyError, IndexError, AttributeError, TypeError, ArithmeticError)
 _GENERIC = "generic-tiff"  # OpenSlide's name for a TIFF of no scanner

@@ -10,17 +10,22 @@ import numpy as np
 
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR = 0, 1, 2, 3, 5, 6  # PhotometricInterpretation
 _JPEG = 7  # Compression
+_SEPARATE = 2  # PlanarConfiguration
 _PREMULTIPLIED, _TRANSPARENCY = 1, 2  # ExtraSamples
 _MOST_SAMPLES = 4
 DTYPES = (np.bool_, np.uint8, np.uint16)  # of samples that have a look
 
 
 def is_picture(page: Any) -> bool:
-    """Whether ``TiffColours`` can show a page of tifffile's."""
-    is_rgb = page.photometric == _RGB or (page.photometric == _YCBCR and page.compression == _JPEG)
-    needed = 4 if page.photometric == _CMYK else 3 if is_rgb else 1
-    is_meant = is_rgb or page.photometric in (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _PALETTE, _CMYK)
-    return is_meant and page.dtype in DTYPES and needed <= page.samplesperpixel <= _MOST_SAMPLES
+    """Whether ``TiffColours`` can show a page of tifffile's; several planes of grey are channels, and no picture."""
+    if page.dtype not in DTYPES or page.samplesperpixel > _MOST_SAMPLES:
+        return False
+    if page.photometric == _RGB or (page.photometric == _YCBCR and page.compression == _JPEG):
+        return page.samplesperpixel >= 3
+    if page.photometric == _CMYK:
+        return page.samplesperpixel == 4
+    is_one_plane = page.planarconfig != _SEPARATE or page.samplesperpixel == 1
+    return is_one_plane and page.photometric in (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _PALETTE)
 
 
 def is_plain_rgb(page: Any) -> bool:
