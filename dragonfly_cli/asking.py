@@ -1,6 +1,7 @@
 """``ask`` and ``caption``: one image, some questions, answers printed as they come or written as records."""
 
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
@@ -22,15 +23,14 @@ from dragonfly_cli.options import (
 )
 from dragonfly_cli.output.control_characters import harmless_rows
 from dragonfly_cli.output.evidence import check_evidence, write_evidence
-from dragonfly_cli.output.files import check_unread, is_text, storable, write_text
+from dragonfly_cli.output.files import STDOUT, check_unread, is_text, storable, write_text
 from dragonfly_cli.output.notices import DEMO_WARNING
 from dragonfly_cli.output.streams import write_result
-from dragonfly_cli.output.terminal import certainty, say, say_notices, show, where_it_looked
+from dragonfly_cli.output.terminal import certainty, say, say_notices, say_warnings, show, where_it_looked
 from dragonfly_cli.readers import Source, open_source
 from dragonfly_cli.readers.source import files_of
 from dragonfly_cli.templates import find_template
 
-STDOUT = Path("-")
 _NO_EVIDENCE = EvidenceOptions()
 _ANY_FORM = FormOptions()
 
@@ -46,7 +46,8 @@ def gather_questions(asked: list[str], file: Path | None, wanted: FormOptions = 
     if not texts and template:
         texts = list(template.questions)
     if not texts:
-        raise UsageError("there is no question", 'write one after the image, in quotes: "Is there necrosis?"')
+        where = f" in {file}" if file else ""
+        raise UsageError(f"there is no question{where}", 'write one after the image, in quotes: "Is there necrosis?"')
     if not all(text.strip() for text in texts):
         raise UsageError("a question is empty", "write it in quotes")
     if not all(map(is_text, texts)):
@@ -65,6 +66,7 @@ def ask_image(
 ) -> None:
     """Answers the questions about one image, on stdout or into ``printing.output``; shows where it looked."""
     output = None if printing.output in (None, STDOUT) else printing.output
+    _check_order(image, questions)
     check_evidence(evidence, output)
     check_looking(looking)
     check_rule(questions, answering.aggregate)
@@ -75,7 +77,7 @@ def ask_image(
         check_unread((output, evidence.geojson, evidence.overlay), (*files_of(source), looking.roi))
         plan = plan_looks(source, looking, canvas_of(checkpoint))
         if printing.format is Format.text and output is None:
-            answers = _answers(source, plan, checkpoint, questions, answering, settings, show)
+            answers = _answers(source, plan, checkpoint, questions, answering, settings, aloud=True)
             write_evidence(evidence, looking, source, plan, _print_text(answers, printing.verbose))
             return
         records = list(_answers(source, plan, checkpoint, questions, answering, settings))
@@ -87,6 +89,20 @@ def ask_image(
         write_result(storable(harmless_rows(text)))
 
 
+def _check_order(image: Path, questions: list[Question]) -> None:
+    """Raises UsageError where a question stands in the place of the image, and the image in that of a question."""
+    files = [question.text for question in questions if question.text and _is_there(question.text)]
+    if files and not _is_there(str(image)):
+        raise UsageError(
+            f"there is no such image, but the question {files[0]} is a file",
+            f'the image comes first: dragonfly ask {files[0]} "Is there necrosis?"',
+        )
+
+
+def _is_there(path: str) -> bool:
+    return os.path.exists(path)  # noqa: PTH110 - Path.exists raises where a name is too long
+
+
 def _answers(
     source: Source,
     plan: LookPlan,
@@ -94,20 +110,32 @@ def _answers(
     questions: list[Question],
     answering: AnswerOptions,
     settings: dict[str, Any],
-    on_text: Callable[[str], None] = lambda piece: None,
+    aloud: bool = False,
 ) -> Iterator[dict[str, Any]]:
+    """The records, in the order of the questions; ``aloud`` shows the answers as they come."""
     from dragonfly_cli.pipeline import prepare
     from dragonfly_cli.searching import answer_planned
 
     model, request = prepare(checkpoint, questions, answering, settings)
     say_notices(checkpoint)
     said = {DEMO_WARNING}
-    for record in answer_planned(model, source, plan, request, on_text):
+    records = answer_planned(model, source, plan, request, show if aloud else _show_nothing)
+    for _, record in zip(_named(questions, aloud), records, strict=True):
         yield record
-        for warning in record["warnings"]:
-            if warning not in said:
-                say(f"warning: {warning}")
-        said.update(record["warnings"])
+        say_warnings(record, said, shown=aloud)
+        said.update(source.warnings)  # of the others, each is about its own question
+
+
+def _show_nothing(piece: str) -> None:
+    """Where answers are written as records."""
+
+
+def _named(questions: list[Question], aloud: bool) -> Iterator[Question]:
+    """The questions; of several, each is named before its answer, since a template's or a file's are not in sight."""
+    for question in questions:
+        if aloud and len(questions) > 1:
+            say(f"question: {question.text}")
+        yield question
 
 
 def _print_text(records: Iterator[dict[str, Any]], verbose: bool) -> list[dict[str, Any]]:

@@ -83,8 +83,18 @@ def _usage_errors(program: str | None) -> Iterator[None]:
         if type(error).__name__ == "NoArgsIsHelpError":  # no arguments at all: its message is the help page
             raise
         command = error.ctx.command_path if error.ctx else program
-        _two_lines(_lower_first(error.format_message().rstrip(".")), f"{command} --help shows how it is used")
+        message = _lower_first(error.format_message().rstrip(".")) + _where_it_was_set(error)
+        _two_lines(message, f"{command} --help shows how it is used")
         raise typer.Exit(2) from error
+
+
+def _where_it_was_set(error: Any) -> str:
+    """The environment variable that a wrong value comes from, which the user may have forgotten."""
+    parameter = getattr(error, "param", None)
+    if parameter is None or error.ctx is None:
+        return ""
+    source = error.ctx.get_parameter_source(parameter.name)
+    return f" (from {parameter.envvar} in the environment)" if source and source.name == "ENVIRONMENT" else ""
 
 
 def _show(ctx: Any, message: str, hint: str) -> None:

@@ -5,12 +5,14 @@ Nothing heavy is imported here; every command imports what it needs in its body,
 
 import signal
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from dragonfly_cli import __version__
+from dragonfly_cli.app import App
 from dragonfly_cli.batch.options import (
     BatchOptions,
     FileOptions,
@@ -20,7 +22,6 @@ from dragonfly_cli.batch.options import (
     WorkOptions,
 )
 from dragonfly_cli.finetuning.options import TuneOptions
-from dragonfly_cli.funnel import ErrorFunnel
 from dragonfly_cli.model_commands import model_app
 from dragonfly_cli.option_groups import takes_option_groups
 from dragonfly_cli.options import (
@@ -46,14 +47,7 @@ from dragonfly_cli.options import (
 from dragonfly_cli.output.streams import settle_encoding
 from dragonfly_cli.template_commands import template_app
 
-app = typer.Typer(
-    cls=ErrorFunnel,
-    rich_markup_mode=None,
-    no_args_is_help=True,
-    add_completion=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    help="Ask questions about biomedical images, on your own machine. Research use only, not a medical device.",
-)
+app = App("Ask questions about biomedical images, on your own machine. Research use only, not a medical device.")
 app.add_typer(model_app, name="model")
 app.add_typer(template_app, name="template")
 
@@ -70,14 +64,16 @@ def root(
         bool, typer.Option("--version", "-V", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    """Ask questions about biomedical images, on your own machine. Research use only, not a medical device."""
+    """What is asked of the program itself, without a command."""
 
 
 @app.command()
 @takes_option_groups
 def ask(
     image: ImageArgument,
-    question: Annotated[list[str] | None, typer.Argument(metavar="QUESTION...", show_default=False)] = None,
+    question: Annotated[
+        list[str] | None, typer.Argument(metavar="QUESTION...", show_default=False, help="What to ask, in quotes.")
+    ] = None,
     more: QuestionOption = None,
     questions_file: QuestionsFileOption = None,
     *,
@@ -150,7 +146,7 @@ def batch(
     working: WorkOptions,
     debug: DebugOption = False,
 ) -> None:
-    """Ask every question about every image below the sources; without a question, caption them."""
+    """Ask every question about every image below the sources. Without a question, they are captioned."""
     from dragonfly_cli.asking import gather_questions
     from dragonfly_cli.batch.run import run_batch
     from dragonfly_cli.engine.questions import caption_question
@@ -182,12 +178,12 @@ def verify(
     record: Annotated[Path, typer.Argument(metavar="RECORD.json", help="What ask --json has written.")],
     image: Annotated[
         Path | None,
-        typer.Option("--image", envvar="DRAGONFLY_IMAGE", help="Where the image lies now."),
+        typer.Option("--image", help="Where the image lies now."),
     ] = None,
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Ask a record's questions again; exit code 9 if answers or probabilities are not the same now."""
+    """Ask a record's questions again. Exit code 9 if answers or probabilities are not the same now."""
     from dragonfly_cli.output.terminal import show
     from dragonfly_cli.verifying import as_line, as_report, compare_all, read_records, refuse_drift
 
@@ -207,7 +203,7 @@ def calibrate(
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Fit probabilities of yes to reviewed answers; ask then tells them beside the model's own."""
+    """Fit probabilities of yes to reviewed answers. From then on, ask tells them beside the model's own."""
     from dragonfly_cli.calibration.calibrating import as_report, as_text
     from dragonfly_cli.calibration.calibrating import calibrate as fit_and_store
     from dragonfly_cli.output.terminal import say, show
@@ -220,14 +216,13 @@ def calibrate(
 @app.command()
 @takes_option_groups
 def info(image: ImageArgument, json: JsonOption = False, *, opening: OpenOptions, debug: DebugOption = False) -> None:
-    """Show format, size, frames, levels, microns per pixel and window; no patient data."""
+    """Show format, size, frames, levels, scale and window. No patient data is shown."""
     from dragonfly_cli.output.record import as_json, source_info
     from dragonfly_cli.output.terminal import info_text, show
     from dragonfly_cli.readers import open_source
 
-    source = open_source(image, opening)
-    facts = source_info(source)
-    source.close()
+    with closing(open_source(image, opening)) as source:
+        facts = source_info(source)
     show(as_json([facts]) if json else info_text(facts))
 
 
@@ -235,7 +230,7 @@ def info(image: ImageArgument, json: JsonOption = False, *, opening: OpenOptions
 @takes_option_groups
 def view(
     image: ImageArgument,
-    output: Annotated[Path, typer.Option("--output", "-o", envvar="DRAGONFLY_OUTPUT", help="The PNG to write.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The PNG to write; - is stdout.")],
     question: QuestionOption = None,
     *,
     form: FormOptions,
@@ -261,10 +256,10 @@ def doctor(
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Check the installation, the GPU, the decoders and that the model sees; exit code 9 if there is a problem."""
-    from dragonfly_cli.doctor.examination import as_line, as_report, examine, worst
+    """Check libraries, GPU and decoders, and that the model sees. Exit code 9 if there is a problem."""
+    from dragonfly_cli.doctor.examination import as_line, as_report, as_summary, examine, worst
     from dragonfly_cli.doctor.finding import DoctorSettings, Status
-    from dragonfly_cli.output.terminal import show
+    from dragonfly_cli.output.terminal import say, show
 
     findings = []
     for finding in examine(DoctorSettings(model, device, quant, attn)):
@@ -273,6 +268,8 @@ def doctor(
             show(as_line(finding))
     if json:
         show(as_report(findings))
+    else:
+        say(f"note: {as_summary(findings)}")
     if worst(findings) is Status.problem:
         raise typer.Exit(9)
 
@@ -281,13 +278,13 @@ def doctor(
 @takes_option_groups
 def finetune(
     data: Annotated[Path, typer.Argument(metavar="DATA", help="JSONL or Parquet rows of image, question, answer.")],
-    output: Annotated[Path, typer.Option("--output", "-o", envvar="DRAGONFLY_OUTPUT", help="The folder to write.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")],
     *,
     tuning: TuneOptions,
     opening: OpenOptions,
     debug: DebugOption = False,
 ) -> None:
-    """Adapt a model to questions and answers about your own images; the result is a folder for --model."""
+    """Adapt a model to questions and answers about your own images. The result is a folder for --model."""
     from dragonfly_cli.finetuning.command import finetune as run
 
     run(data, output, tuning, opening)

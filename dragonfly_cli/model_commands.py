@@ -8,19 +8,12 @@ from typing import Annotated
 
 import typer
 
-from dragonfly_cli.funnel import ErrorFunnel
+from dragonfly_cli.app import App
 from dragonfly_cli.options import DebugOption, JsonOption, Keep
 
-model_app = typer.Typer(
-    cls=ErrorFunnel,
-    rich_markup_mode=None,
-    no_args_is_help=True,
-    help="Get, check and remove checkpoints on this machine.",
-)
+model_app = App("Get, check and remove checkpoints on this machine.")
 
-KeepOption = Annotated[
-    Keep, typer.Option("--keep", envvar="DRAGONFLY_KEEP", help="The copy as published, the 4-bit one, or both.")
-]
+KeepOption = Annotated[Keep, typer.Option("--keep", help="The copy as published, the 4-bit one, or both.")]
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The name that `dragonfly model list` shows.")]
 
 
@@ -28,19 +21,12 @@ NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The name that
 def pull(
     name: Annotated[str, typer.Argument(metavar="NAME", help="med-v2, med-v1, general-v2, general-v1, or ORG/NAME.")],
     keep: KeepOption = Keep.both,
-    revision: Annotated[
-        str | None, typer.Option("--revision", envvar="DRAGONFLY_REVISION", help="A branch, tag or commit.")
-    ] = None,
-    keep_original: Annotated[
-        bool,
-        typer.Option("--keep-original", envvar="DRAGONFLY_KEEP_ORIGINAL", help="Keep the downloaded files as well."),
-    ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", envvar="DRAGONFLY_DRY_RUN", help="Show size and licence, then stop.")
-    ] = False,
+    revision: Annotated[str | None, typer.Option("--revision", help="A branch, tag or commit.")] = None,
+    keep_original: Annotated[bool, typer.Option("--keep-original", help="Keep the downloaded files as well.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show size and licence, then stop.")] = False,
     debug: DebugOption = False,
 ) -> None:
-    """Download a model and convert it to safetensors; an interrupted call goes on where it stopped."""
+    """Download a model and convert it to safetensors. An interrupted call goes on where it stopped."""
     from dragonfly_cli.output.terminal import say
     from dragonfly_cli.store.acquire import PullSettings, pull_model
 
@@ -62,7 +48,7 @@ def list_models(json: JsonOption = False, debug: DebugOption = False) -> None:
 
 @model_app.command("show")
 def show_model(name: NameArgument, json: JsonOption = False, debug: DebugOption = False) -> None:
-    """Show a model's licence, architecture, origin, place, sizes and hashes."""
+    """Show a model's licence, architecture, origin, sizes and hashes."""
     from dragonfly_cli.output.terminal import show
     from dragonfly_cli.store.report import facts_json, facts_text, model_facts
 
@@ -75,7 +61,7 @@ def verify(
     names: Annotated[list[str] | None, typer.Argument(metavar="NAME...", help="All models when none is given.")] = None,
     debug: DebugOption = False,
 ) -> None:
-    """Compare every file of a model with its recorded hash; exit code 9 if one has changed."""
+    """Compare every file of a model with its recorded hash. Exit code 9 if one has changed."""
     from dragonfly_cli.output.terminal import show
     from dragonfly_cli.store.report import verify_models
 
@@ -85,13 +71,11 @@ def verify(
 @model_app.command()
 def convert(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a checkpoint; it is only read.")],
-    name: Annotated[
-        str | None, typer.Option("--name", envvar="DRAGONFLY_NAME", help="The name to keep it under.")
-    ] = None,
+    name: Annotated[str | None, typer.Option("--name", help="The name to keep it under.")] = None,
     keep: KeepOption = Keep.both,
     debug: DebugOption = False,
 ) -> None:
-    """Store a checkpoint that is on this machine already, converted to safetensors; no network."""
+    """Store a checkpoint that lies on this machine, as safetensors. No network is used."""
     from dragonfly_cli.output.terminal import say
     from dragonfly_cli.store.acquire import convert_folder
 
@@ -102,10 +86,8 @@ def convert(
 @model_app.command("export")
 def export(
     name: NameArgument,
-    output: Annotated[Path, typer.Option("--output", "-o", envvar="DRAGONFLY_OUTPUT", help="The file to write.")],
-    copies: Annotated[
-        Keep, typer.Option("--copies", envvar="DRAGONFLY_COPIES", help="Which of its copies are exported.")
-    ] = Keep.both,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")],
+    copies: Annotated[Keep, typer.Option("--copies", help="Which of its copies are exported.")] = Keep.both,
     debug: DebugOption = False,
 ) -> None:
     """Write a model into one file, for a machine without a network."""
@@ -120,7 +102,7 @@ def import_packed(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="What `dragonfly model export` has written.")],
     debug: DebugOption = False,
 ) -> None:
-    """Store the model of an exported file, if every byte of it is as it was."""
+    """Store an exported model, if every byte of it is as it was."""
     from dragonfly_cli.output.terminal import say
     from dragonfly_cli.store.pack import import_model
 
@@ -129,7 +111,7 @@ def import_packed(
 
 @model_app.command("rm")
 def remove(name: NameArgument, debug: DebugOption = False) -> None:
-    """Delete a model from this machine, with whatever an interrupted pull of it has left."""
+    """Delete a model, and what an interrupted pull of it has left."""
     from dragonfly_cli.output.terminal import say
     from dragonfly_cli.store.folder import readable
     from dragonfly_cli.store.removal import remove_model

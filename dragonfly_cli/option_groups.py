@@ -4,15 +4,17 @@
     @takes_option_groups
     def ask(image: ImageArgument, *, looking: LookOptions) -> None: ...
 
-What several commands share is written once, as a frozen dataclass whose fields are annotated like Typer's options.
+What several commands share is written once, as a frozen dataclass whose fields are annotated like Typer's options. The
+first line of its docstring is the heading of their section in the help.
 ``parsed_options`` takes the same options as text from elsewhere, such as the columns of a table.
 """
 
 import functools
 import inspect
 from collections.abc import Callable, Mapping
+from copy import copy
 from dataclasses import MISSING, Field, fields, is_dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -35,7 +37,7 @@ def takes_option_groups(command: Callable[..., None]) -> Callable[..., None]:
     flat: list[inspect.Parameter] = []
     for name, parameter in parameters.items():
         if name in groups:
-            flat += [_as_parameter(field) for field in fields(groups[name])]
+            flat += [_as_parameter(field, _heading(groups[name])) for field in fields(groups[name])]
         else:
             flat.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
     run.__signature__ = inspect.Signature(flat)  # type: ignore[attr-defined]
@@ -43,9 +45,18 @@ def takes_option_groups(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-def _as_parameter(field: "Field[Any]") -> inspect.Parameter:
+def _heading(group: type[Any]) -> str:
+    return inspect.cleandoc(group.__doc__ or "").partition("\n")[0].rstrip(".").replace("``", "")
+
+
+def _as_parameter(field: "Field[Any]", heading: str | None = None) -> inspect.Parameter:
     default = inspect.Parameter.empty if field.default is MISSING else field.default
-    return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=field.type)
+    annotation: Any = field.type
+    if heading:
+        option = copy(annotation.__metadata__[0])  # the same option may stand in other groups, or by itself
+        option.rich_help_panel = heading
+        annotation = Annotated[annotation.__origin__, option]
+    return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
 def parsed_options(groups: tuple[type[Any], ...], texts: Mapping[str, str]) -> dict[str, Any]:

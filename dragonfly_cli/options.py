@@ -127,132 +127,78 @@ def _remember_debug(context: typer.Context, value: bool) -> bool:
     return value
 
 
-ImageArgument = Annotated[Path, typer.Argument(metavar="IMAGE", help="A slide, a DICOM file or a picture.")]
-ModelOption = Annotated[
-    str,
-    typer.Option("--model", "-m", envvar="DRAGONFLY_MODEL", help="auto, demo, a stored model, or a folder."),
+ImageArgument = Annotated[
+    Path, typer.Argument(metavar="IMAGE", help="A slide, a picture, or DICOM: a file, folder or archive.")
 ]
-DeviceOption = Annotated[
-    str, typer.Option("--device", envvar="DRAGONFLY_DEVICE", help="auto, cpu, cuda or cuda:N.", show_default=True)
-]
+ModelOption = Annotated[str, typer.Option("--model", "-m", help="auto, demo, a stored model, or a folder.")]
+DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.", show_default=True)]
 QuantOption = Annotated[
-    Quant,
-    typer.Option(
-        "--quant", envvar="DRAGONFLY_QUANT", help="4bit saves memory; auto is 4bit for a large model on a GPU."
-    ),
+    Quant, typer.Option("--quant", help="4bit saves memory; auto is 4bit for a large model on a GPU.")
 ]
-AttentionOption = Annotated[
-    Attention, typer.Option("--attn", envvar="DRAGONFLY_ATTN", help="auto takes FlashAttention where it is installed.")
-]
-PictureOption = Annotated[Picture, typer.Option("--what", envvar="DRAGONFLY_WHAT", help="What to draw.")]
-OutputOption = Annotated[
-    Path | None,
-    typer.Option("--output", "-o", envvar="DRAGONFLY_OUTPUT", help="Write to this file; - is stdout."),
-]
-FormatOption = Annotated[Format, typer.Option("--format", "-f", envvar="DRAGONFLY_FORMAT", help="How to print.")]
-JsonOption = Annotated[bool, typer.Option("--json", envvar="DRAGONFLY_JSON", help="The same as --format json.")]
+AttentionOption = Annotated[Attention, typer.Option("--attn", help="auto takes FlashAttention where it is installed.")]
+PictureOption = Annotated[Picture, typer.Option("--what", help="What to draw.")]
+OutputOption = Annotated[Path | None, typer.Option("--output", "-o", help="Write to this file; - is stdout.")]
+FormatOption = Annotated[Format, typer.Option("--format", "-f", help="How to print.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 QuestionOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--question", "-q", envvar="DRAGONFLY_QUESTION", click_type=_LINES, help="A question; may be repeated."
-    ),
+    list[str] | None, typer.Option("--question", "-q", click_type=_LINES, help="A question; may be repeated.")
 ]
-QuestionsFileOption = Annotated[
-    Path | None,
-    typer.Option("--questions", envvar="DRAGONFLY_QUESTIONS", help="A text file with one question a line."),
-]
-MaxTokensOption = Annotated[
-    int, typer.Option("--max-tokens", envvar="DRAGONFLY_MAX_TOKENS", min=1, help="The longest answer, in tokens.")
-]
-TemperatureOption = Annotated[
-    float,
-    typer.Option("--temperature", envvar="DRAGONFLY_TEMPERATURE", min=0.0, help="0 gives the same answer each time."),
-]
-SeedOption = Annotated[int, typer.Option("--seed", envvar="DRAGONFLY_SEED", help="For temperatures above 0.")]
-FrameOption = Annotated[
-    int | None,
-    typer.Option("--frame", envvar="DRAGONFLY_FRAME", min=0, help="Which frame of several, counted from 0."),
-]
-SliceOption = Annotated[
-    str | None,
-    typer.Option("--slice", envvar="DRAGONFLY_SLICE", help="Slices in spatial order, from 0: N or A:B:STEP."),
-]
+QuestionsFileOption = Annotated[Path | None, typer.Option("--questions", help="A text file with one question a line.")]
+MaxTokensOption = Annotated[int, typer.Option("--max-tokens", min=1, help="The longest answer, in tokens.")]
+TemperatureOption = Annotated[float, typer.Option("--temperature", min=0.0, help="0 gives the same answer each time.")]
+SeedOption = Annotated[int, typer.Option("--seed", help="For temperatures above 0.")]
+FrameOption = Annotated[int | None, typer.Option("--frame", min=0, help="Which frame of several, counted from 0.")]
+SliceOption = Annotated[str | None, typer.Option("--slice", help="Slices in spatial order, from 0: N or A:B:STEP.")]
 MontageOption = Annotated[
-    str | None,
-    typer.Option("--montage", envvar="DRAGONFLY_MONTAGE", help="Show slices as one picture: COLUMNSxROWS, as 4x3."),
+    str | None, typer.Option("--montage", help="Show slices as one picture: COLUMNSxROWS, as 4x3.")
 ]
 WindowOption = Annotated[
     str | None,
     typer.Option(
         "--window",
-        envvar="DRAGONFLY_WINDOW",
         help="DICOM: lung, brain, bone, soft, liver, mediastinum, stroke, WIDTH,LEVEL, rgb3, or the file's N-th.",
     ),
 ]
 SeriesOption = Annotated[
-    str | None,
-    typer.Option("--series", envvar="DRAGONFLY_SERIES", help="Which series of a study: a number of info's, or a UID."),
+    str | None, typer.Option("--series", help="Which series of a study: a number of info's, or a UID.")
 ]
 SlideMppOption = Annotated[
-    float | None,
-    typer.Option("--slide-mpp", envvar="DRAGONFLY_SLIDE_MPP", help="Microns per pixel, when the file does not say."),
+    float | None, typer.Option("--slide-mpp", help="Microns per pixel, when the file does not say.")
 ]
 VerboseOption = Annotated[
-    bool, typer.Option("--verbose", "-v", envvar="DRAGONFLY_VERBOSE", help="Say on stderr where the model looked.")
+    bool, typer.Option("--verbose", "-v", help="Say on stderr where the model looked, and what it said of each field.")
 ]
 DebugOption = Annotated[
-    bool,
-    typer.Option(
-        "--debug", envvar="DRAGONFLY_DEBUG", callback=_remember_debug, is_eager=True, help="Tracebacks of errors."
-    ),
+    bool, typer.Option("--debug", callback=_remember_debug, is_eager=True, help="Show the traceback of an error.")
 ]
 BudgetOption = Annotated[
-    int | None,
-    typer.Option("--budget", envvar="DRAGONFLY_BUDGET", min=1, help="How many fields of view to look at, at most."),
+    int | None, typer.Option("--budget", min=1, help="How many fields of view to look at, at most (8).")
 ]
 AggregateOption = Annotated[
-    Aggregate,
-    typer.Option("--aggregate", envvar="DRAGONFLY_AGGREGATE", help="How the answers about several fields become one."),
+    Aggregate, typer.Option("--aggregate", help="How the answers about several fields become one.")
 ]
-TemplateOption = Annotated[
-    str | None,
-    typer.Option("--template", "-t", envvar="DRAGONFLY_TEMPLATE", help="A prompt that `template list` shows."),
-]
+TemplateOption = Annotated[str | None, typer.Option("--template", "-t", help="A prompt that `template list` shows.")]
 TypeOption = Annotated[
-    AnswerType,
-    typer.Option("--type", envvar="DRAGONFLY_TYPE", help="What is answered; auto goes by the form of the question."),
+    AnswerType, typer.Option("--type", help="What is answered; auto goes by the form of the question.")
 ]
-OptionsOption = Annotated[
-    str | None,
-    typer.Option("--options", envvar="DRAGONFLY_OPTIONS", help="The answers to choose from: benign,malignant."),
-]
-ScaleOption = Annotated[
-    str | None, typer.Option("--scale", envvar="DRAGONFLY_SCALE", help="Answer with a whole number: 1-5.")
-]
-SchemaOption = Annotated[
-    Path | None,
-    typer.Option("--schema", envvar="DRAGONFLY_SCHEMA", help="A JSON schema; the answer is JSON that obeys it."),
-]
+OptionsOption = Annotated[str | None, typer.Option("--options", help="The answers to choose from: benign,malignant.")]
+ScaleOption = Annotated[str | None, typer.Option("--scale", help="Answer with a whole number: 1-5.")]
+SchemaOption = Annotated[Path | None, typer.Option("--schema", help="A JSON schema; the answer is JSON that obeys it.")]
 AbstainOption = Annotated[
     float,
     typer.Option(
         "--abstain",
-        envvar="DRAGONFLY_ABSTAIN",
         min=0.0,
         max=1.0,
         help="Answer 'uncertain' when the two most probable answers are less than this apart.",
     ),
 ]
-ControlOption = Annotated[
-    Control,
-    typer.Option("--control", envvar="DRAGONFLY_CONTROL", help="Ask again with the picture made unrecognisable."),
-]
+ControlOption = Annotated[Control, typer.Option("--control", help="Ask again with the picture made unrecognisable.")]
 
 ControlSampleOption = Annotated[
     int | None,
     typer.Option(
         "--control-sample",
-        envvar="DRAGONFLY_CONTROL_SAMPLE",
         min=1,
         help="Ask about only so many images again, with the picture blanked unless --control says otherwise.",
     ),
@@ -263,69 +209,45 @@ RegionOption = Annotated[
     list[str] | None,
     typer.Option(
         "--region",
-        envvar="DRAGONFLY_REGION",
         click_type=_LINES,
         metavar="X,Y,W,H",
         help="Look at this box: level-0 pixels, or 500um, 25%; may be repeated.",
     ),
 ]
 CenterOption = Annotated[
-    str | None,
-    typer.Option("--center", envvar="DRAGONFLY_CENTER", metavar="X,Y", help="Look at the field around this point."),
+    str | None, typer.Option("--center", metavar="X,Y", help="Look at the field around this point.")
 ]
 FovOption = Annotated[
-    str | None,
-    typer.Option("--fov", envvar="DRAGONFLY_FOV", metavar="W,H", help="How wide and high the field at --center is."),
+    str | None, typer.Option("--fov", metavar="W,H", help="How wide and high the field at --center is, or one number.")
 ]
 RoiOption = Annotated[
-    Path | None,
-    typer.Option("--roi", envvar="DRAGONFLY_ROI", help="Look within the outlines of this GeoJSON file (QuPath's)."),
+    Path | None, typer.Option("--roi", help="Look within the outlines of this GeoJSON file (QuPath's).")
 ]
 RoiClassOption = Annotated[
     list[str] | None,
-    typer.Option(
-        "--roi-class",
-        envvar="DRAGONFLY_ROI_CLASS",
-        click_type=_LINES,
-        help="Only outlines of this class; may be repeated.",
-    ),
+    typer.Option("--roi-class", click_type=_LINES, help="Only outlines of this class; may be repeated."),
 ]
 BoundsOffsetOption = Annotated[
     bool,
     typer.Option(
-        "--bounds-offset/--no-bounds-offset",
-        envvar="DRAGONFLY_BOUNDS_OFFSET",
-        help="GeoJSON counts from the scanned part of the slide, as QuPath does.",
+        "--bounds-offset/--no-bounds-offset", help="GeoJSON counts from the scanned part of the slide, as QuPath does."
     ),
 ]
-MppOption = Annotated[
-    float | None,
-    typer.Option("--mpp", envvar="DRAGONFLY_MPP", help="The scale to zoom in to, in microns per pixel (0.5)."),
-]
+MppOption = Annotated[float | None, typer.Option("--mpp", help="The scale to zoom in to, in microns per pixel (0.5).")]
 LevelOption = Annotated[
-    int | None,
-    typer.Option("--level", envvar="DRAGONFLY_LEVEL", min=0, help="The scale to zoom in to, as a level of the slide."),
+    int | None, typer.Option("--level", min=0, help="The scale to zoom in to, as a level of the slide.")
 ]
 TimeLimitOption = Annotated[
-    float | None,
-    typer.Option("--time-limit", envvar="DRAGONFLY_TIME_LIMIT", help="Stop looking at a slide after so many seconds."),
+    float | None, typer.Option("--time-limit", help="Stop looking at a slide after so many seconds.")
 ]
 RankOption = Annotated[
     Rank,
     typer.Option(
-        "--rank",
-        envvar="DRAGONFLY_RANK",
-        help="How a slide's fields are chosen; auto is yes and odd in turns for yes/no.",
+        "--rank", help="How a slide's fields are chosen; auto: yes and odd in turns for yes/no, else likeness."
     ),
 ]
-GeojsonOption = Annotated[
-    Path | None,
-    typer.Option("--geojson", envvar="DRAGONFLY_GEOJSON", help="Write where it looked, for QuPath."),
-]
-OverlayOption = Annotated[
-    Path | None,
-    typer.Option("--overlay", envvar="DRAGONFLY_OVERLAY", help="Draw where it looked, as a PNG."),
-]
+GeojsonOption = Annotated[Path | None, typer.Option("--geojson", help="Write where it looked, for QuPath.")]
+OverlayOption = Annotated[Path | None, typer.Option("--overlay", help="Draw where it looked, as a PNG.")]
 
 
 @dataclass(frozen=True)

@@ -4,15 +4,10 @@ from typing import Annotated
 
 import typer
 
-from dragonfly_cli.funnel import ErrorFunnel
+from dragonfly_cli.app import App
 from dragonfly_cli.options import DebugOption
 
-template_app = typer.Typer(
-    cls=ErrorFunnel,
-    rich_markup_mode=None,
-    no_args_is_help=True,
-    help="Show the prompts that --template names.",
-)
+template_app = App("Show the prompts that --template names.")
 
 
 @template_app.command("list")

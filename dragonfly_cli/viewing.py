@@ -6,6 +6,7 @@ Weights are loaded for that search, and for a question; where they are, the crop
 
 from collections.abc import Callable
 from contextlib import closing
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,8 @@ from dragonfly_cli.errors import ModelError
 from dragonfly_cli.fields import Field, LookPlan, arranged, check_looking, displayed_field, field_view, plan_looks
 from dragonfly_cli.geometry import Box
 from dragonfly_cli.options import Aggregate, LookOptions, OpenOptions, Picture, Rank, ViewOptions
-from dragonfly_cli.output.files import check_unread, check_writable, write_whole
+from dragonfly_cli.output.files import STDOUT, check_png, check_unread, write_whole
+from dragonfly_cli.output.streams import check_no_terminal, write_bytes
 from dragonfly_cli.output.terminal import say
 from dragonfly_cli.readers import Source, View, open_source
 from dragonfly_cli.readers.source import files_of
@@ -38,17 +40,29 @@ def draw_view(
     opening: OpenOptions,
     looking: LookOptions,
 ) -> None:
-    """Writes the picture as PNG; raises DragonflyError and writes nothing if it cannot be drawn."""
-    check_writable(output)
+    """Writes the picture as PNG, for ``-`` onto stdout; raises DragonflyError, and writes nothing, if it cannot."""
+    if output == STDOUT:
+        check_no_terminal()
+    else:
+        check_png(output)
     check_looking(looking)
     checkpoint = find_checkpoint(viewing.model)
     with closing(arranged(open_source(image, opening), looking)) as source:
         check_unread((output,), (*files_of(source), looking.roi))
         picture = _draw(source, looking, questions, viewing, checkpoint)
         warnings = list(source.warnings)
-    write_whole(output, lambda part: picture.save(part, format="PNG"))
+    _write(picture, output)
     for warning in warnings:
         say(f"warning: {warning}")
+
+
+def _write(picture: "Image", output: Path) -> None:
+    if output != STDOUT:
+        write_whole(output, lambda part: picture.save(part, format="PNG"))
+        return
+    encoded = BytesIO()
+    picture.save(encoded, format="PNG")
+    write_bytes(encoded.getvalue())
 
 
 def _draw(
@@ -65,9 +79,18 @@ def _draw(
     asked = questions or [caption_question()]
     fields = _chosen(model, source, plan, asked, viewing.aggregate) if model else plan.fields
     if viewing.what is Picture.fields:
-        return pictures.fields_picture(source.view(Box(0, 0, *source.size_wh), fields[0].frame), fields)
+        return pictures.sheet_of(
+            [_fields_of(source, frame, fields) for frame in dict.fromkeys(f.frame for f in fields)]
+        )
     plan_of = model.processor.plan if model else _configured(checkpoint)
     return pictures.sheet_of([_crops(field_view(source, field), plan_of, model) for field in fields])
+
+
+def _fields_of(source: Source, frame: int, fields: list[Field]) -> "Image":
+    from dragonfly_cli.output.pictures import fields_picture
+
+    whole = source.view(Box(0, 0, *source.size_wh), frame)
+    return fields_picture(whole, [field for field in fields if field.frame == frame])
 
 
 def _load(checkpoint: Checkpoint, viewing: ViewOptions) -> "Model":

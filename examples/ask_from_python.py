@@ -23,5 +23,7 @@ def answer(picture: Path, question: str, checkpoint: Path) -> str:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) not in (3, 4):
+        sys.exit(__doc__)
     folder = sys.argv[3] if len(sys.argv) > 3 else Path(dragonfly_med.__file__).parent / "demo"
     print(answer(Path(sys.argv[1]), sys.argv[2], Path(folder)))

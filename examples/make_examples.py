@@ -4,7 +4,7 @@
 
 Everything is drawn from fixed seeds: no patient was ever near these images, and nothing in them is a finding.
 `slide.svs` is benign tissue; `slide_necrosis.svs` holds a focus of tumour and one of necrosis, whose places
-`slide_necrosis.json` states. Needs tifffile and imagecodecs (the ``test`` extra).
+`slide_necrosis.json` states.
 """
 
 import json

@@ -24,7 +24,7 @@ class Outcome:
 
     @property
     def error_lines(self) -> list[str]:
-        return [line for line in self.stderr.splitlines() if not line.startswith(("note: ", "warning: "))]
+        return [line for line in self.stderr.splitlines() if not line.startswith(("note: ", "warning: ", "question: "))]
 
 
 def dragonfly(*arguments: str | Path, stdin: str | bytes | None = None) -> Outcome:

@@ -18,6 +18,7 @@ from dragonfly_cli.engine.choices import yes_no_token_ids
 from dragonfly_med import DragonflyForCausalLM, DragonflyProcessor
 
 QUESTION = "Is there a tumour?"
+FREE_OF_THE_PICTURE = "Tell me a story of long ago."
 
 
 @pytest.fixture
@@ -157,6 +158,50 @@ def test_verbose_says_where_it_looked(slide: Path) -> None:
     assert "zoomed in on: " in outcome.stderr
 
 
+def test_verbose_says_what_was_said_of_each_of_several_fields(slide: Path) -> None:
+    call = ("ask", slide, QUESTION, "--region", "0,0,300,200", "--region", "400,300,300,200")
+    told = [line for line in dragonfly(*call, "-v").stderr.splitlines() if line.startswith("looked at: ")]
+    fields = dragonfly(*call, "--json").json["fields"]
+    votes = [f"{field['answer']} {max(field['probabilities'].values()):.2f}" for field in fields]
+    assert [line.rpartition(": ")[2] for line in told] == votes
+
+
+def test_of_several_questions_each_is_named_beside_its_answer(photo: Path, tmp_path: Path) -> None:
+    """Those of a template or a file are not in sight; stdout holds the answers alone."""
+    (tmp_path / "questions.txt").write_text("Is it blood?\nWhich organ is shown?\n")
+    several = dragonfly("ask", photo, "--questions", tmp_path / "questions.txt", "--max-tokens", "8")
+    named = [line for line in several.stderr.splitlines() if line.startswith("question: ")]
+    assert named == ["question: Is it blood?", "question: Which organ is shown?"]
+    assert len(several.stdout.splitlines()) == 2
+    assert "question: " not in dragonfly("ask", photo, QUESTION).stderr
+    assert "question: " not in dragonfly("ask", photo, QUESTION, "Is it blood?", "--json").stderr
+
+
+def test_a_doubt_that_stands_beside_the_answer_is_not_told_again(photo: Path) -> None:
+    call = ("ask", photo, "What kind of image is this?", "--scale", "61-69")
+    shown, recorded = dragonfly(*call), dragonfly(*call, "--json")
+    assert "but the options hold only" in shown.stdout
+    assert "poor fit" not in shown.stderr
+    assert any("poor fit" in warning for warning in recorded.json["warnings"])
+    assert "warning: the options are a poor fit" in recorded.stderr
+
+
+def test_a_warning_about_each_answer_is_told_of_each(photo: Path) -> None:
+    """Both answers are the same with the picture blanked, to the last digit that is told."""
+    told = dragonfly("ask", photo, FREE_OF_THE_PICTURE, FREE_OF_THE_PICTURE, "--control", "blank").stderr
+    assert told.count("the picture hardly mattered") == 2
+
+
+def test_a_file_without_questions_is_named(photo: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty.txt").write_text("\n  \n")
+    expect_error(dragonfly("ask", photo, "--questions", tmp_path / "empty.txt"), 2, "no question in", "empty.txt")
+
+
+def test_a_question_before_the_image_is_told(photo: Path) -> None:
+    expect_error(dragonfly("ask", QUESTION, photo), 2, str(photo), "is a file")
+    expect_error(dragonfly("ask", photo.with_name("gone.png"), QUESTION), 3, "gone.png")
+
+
 def test_the_same_seed_draws_the_same_answer(photo: Path) -> None:
     call = ("ask", photo, "What is this?", "--temperature", "2", "--max-tokens", "8", "--seed")
     assert dragonfly(*call, "3").stdout == dragonfly(*call, "3").stdout
@@ -231,8 +276,12 @@ def test_no_question(photo: Path) -> None:
 
 
 def test_a_folder_that_is_no_checkpoint(photo: Path, tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
-    expect_error(dragonfly("ask", photo, QUESTION, "-m", tmp_path), 5, str(tmp_path))
+    call = ("ask", photo, QUESTION, "-m", tmp_path / "folder")
+    (tmp_path / "folder").mkdir()
+    expect_error(dragonfly(*call), 5, "folder", "no config.json")
+    for content in ("{", '{"model_type": "llama"}'):
+        (tmp_path / "folder" / "config.json").write_text(content)
+        expect_error(dragonfly(*call), 5, "folder", "config.json cannot be read")
 
 
 def test_an_image_that_cannot_be_read(tmp_path: Path) -> None:

@@ -291,7 +291,9 @@ def slice_of(folder: Path, uid: str, number: int) -> bytes:
 def test_a_table_may_be_parquet(study: Path, tmp_path: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
     call = ("batch", study, *QUESTIONS, "-o", tmp_path / "answers.parquet")
-    assert dragonfly(*call, "--limit", "2").code == 8
+    outcome = dragonfly(*call, "--limit", "2")
+    assert outcome.code == 8
+    assert outcome.stderr.endswith(f"answers are in {tmp_path / 'answers.parquet'}\n")
     rows = parquet.read_table(tmp_path / "answers.parquet").to_pylist()
     assert [row["status"] for row in rows] == ["ok", "ok", "failed", "failed"]
     assert 0 < rows[0]["p_yes"] < 1

@@ -31,7 +31,7 @@ def saved(image: Path, *lines: str) -> list[dict]:
     file = image.with_name("saved.json")
     outcome = chat(image, *lines, f"/save {file}")
     assert outcome.code == 0
-    assert outcome.error_lines[-1].endswith(f"answers are in {file}"), outcome.stderr
+    assert outcome.error_lines[-1].startswith(f"saved in {file}: "), outcome.stderr
     content = json.loads(file.read_text())
     return content if isinstance(content, list) else [content]
 
@@ -103,8 +103,9 @@ WRONG = {
     "/frame x": "no number",
     "/frame 3": "1 frame",
     "/window lung": "only a DICOM image",
-    "/window": "which one",
-    "/save": "to which file",
+    "/window": "/window: NAME is missing",
+    "/save": "/save: FILE is missing",
+    "/region": "/region: X,Y,W,H is missing",
     "/save answers.json": "nothing was answered",
     "/save /nonexistent/answers.json": "/nonexistent",
     "why " * 3000: "too long",
@@ -200,3 +201,16 @@ def test_of_a_slide_it_is_told_that_a_conversation_does_not_search_it(tmp_path: 
     outcome = chat(write_svs(tmp_path / "slide.svs"))
     assert outcome.code == 0 and "looking at: overview" in outcome.stderr
     assert "one field at a time, which /region and /zoom move; ask searches a slide" in outcome.stderr
+
+
+def test_of_several_frames_it_is_told_that_one_is_looked_at(tmp_path: Path) -> None:
+    clip = write_dicom(tmp_path / "clip.dcm", np.random.default_rng(0).integers(0, 255, (5, 60, 80), np.uint8))
+    told = chat(clip).stderr
+    assert "looking at: slice, frame 2 of 5" in told
+    assert "one frame at a time, which /frame changes; ask looks at several" in told
+
+
+def test_options_of_which_no_use_is_made_are_told(photo: Path) -> None:
+    assert "no use is made of" not in chat(photo, more=("--region", "0,0,100,100")).stderr
+    told = chat(photo, more=("--budget", "3", "--aggregate", "any")).stderr
+    assert "no use is made of --budget, --aggregate: there is one field to answer from" in told

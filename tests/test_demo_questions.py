@@ -11,6 +11,7 @@ from demo_training.facts import BENIGN, MALIGNANT
 from demo_training.focus_map import FocusMap
 from demo_training.labels import COLUMNS, OUTPUTS, targets
 from demo_training.projector import make_projector
+from demo_training.question_prior import usual_answers
 from demo_training.questions import SEEN, UNSEEN, questions_about, telling_question
 from demo_training.variants import Mosaics, counterparts
 from dragonfly_med.modeling import rank_and_keep
@@ -64,6 +65,17 @@ def test_a_vqa_picture_is_on_one_side_always():
     held_out = [name for name in names if vqa_split(name) == "val"]
     assert 20 < len(held_out) < 80
     assert held_out == [name for name in names if vqa_split(name) == "val"]
+
+
+def test_what_is_usual_is_learnt_from_other_pictures():
+    asked = {f"{number:02}": [("Is there an effusion?", "Yes"), ("Is it normal?", "No")] for number in range(18)}
+    asked["05"] = [("Is there an effusion?", "No")]
+    usual = usual_answers(asked)
+    assert {name: list(chances) for name, chances in usual.items()} == {
+        name: [question for question, _ in own] for name, own in asked.items()
+    }
+    assert usual["05"]["Is there an effusion?"] > 0.9  # as everywhere else
+    assert usual["06"]["Is there an effusion?"] > 0.7 and usual["06"]["Is it normal?"] < 0.1
 
 
 @pytest.mark.parametrize("label", LABELS)

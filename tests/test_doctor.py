@@ -11,6 +11,7 @@ from run_dragonfly import Outcome, dragonfly
 
 from dragonfly_cli.doctor import examination, hardware, software, storage
 from dragonfly_cli.doctor.finding import DoctorSettings, Finding, Status
+from dragonfly_cli.options import Attention
 from dragonfly_med import DragonflyForCausalLM
 
 FULL = Path(__file__).parent / "golden" / "v1" / "checkpoint"
@@ -54,6 +55,9 @@ def test_text_has_a_line_a_check_and_the_remedy_below_it(monkeypatch: pytest.Mon
     first, second, third = outcome.stdout.splitlines()
     assert first.startswith("ok       python: 3.")
     assert (second, third) == ("problem  heart: stands still", "         wind it up")
+    assert outcome.stderr == "note: ok: 1 of 2 checks; problem: heart\n"
+    monkeypatch.setattr(examination, "CHECKS", (software.python,))
+    assert dragonfly("doctor").stderr == "note: ok: 1 of 1 checks\n"
 
 
 BAD = Finding("heart", Status.problem, "stands still", "wind it up")
@@ -85,6 +89,13 @@ def test_a_missing_model_and_a_missing_card_are_problems() -> None:
     assert outcome.code == 9
     troubles = {check["name"] for check in outcome.json["checks"] if check["status"] == "problem"}
     assert troubles == {"gpu", "models", "sees the picture"}
+
+
+def test_a_missing_card_is_told_once_whatever_kernel_was_asked_for() -> None:
+    settings = DoctorSettings(device="cuda:99", attn=Attention.flash)
+    assert only(hardware.gpu(settings)).status is Status.problem
+    assert list(hardware.attention(settings)) == []
+    assert "NVIDIA" in only(hardware.attention(DoctorSettings(device="cpu", attn=Attention.flash))).detail
 
 
 def test_no_gpu_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:

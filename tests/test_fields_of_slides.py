@@ -17,7 +17,7 @@ from dragonfly_cli.errors import UsageError
 from dragonfly_cli.fields import field_mpp, plan_looks
 from dragonfly_cli.fields.grid import Grid, spread_cells
 from dragonfly_cli.fields.outline import Outlined
-from dragonfly_cli.fields.search import GLANCES_PER_FIELD, ZoomSearch
+from dragonfly_cli.fields.search import CELLS_PER_FIELD, GLANCES_PER_FIELD, ZoomSearch
 from dragonfly_cli.fields.tissue import Tissue, mask_of
 from dragonfly_cli.geometry import Box
 from dragonfly_cli.options import LookOptions
@@ -177,7 +177,34 @@ def test_a_search_finds_what_either_reason_sees_with_few_glances(grid, fields, r
     found = search.best(seen)
     assert len(set(found)) == len(found) == min(fields, len(grid.cells()))
     assert set(lesions) <= set(found)
-    assert len(set(seen.boxes)) == len(seen.boxes) <= fields * (GLANCES_PER_FIELD + 2 * search.power)
+    assert len(set(seen.boxes)) == len(seen.boxes) <= fields * (GLANCES_PER_FIELD + 2 * CELLS_PER_FIELD * search.power)
+
+
+class Overshadowed:
+    """Glances that tell a lesion at the scale of fields; at a coarser one so many cells look more worthwhile."""
+
+    def __init__(self, lesion, field, others):
+        self.lesion, self.field, self.others = lesion, field, others
+
+    def take(self, boxes):
+        pass
+
+    def worths(self, boxes):
+        if boxes[0].size_wh == self.field.size_wh:
+            return [[float(box.meets(self.lesion)) for box in boxes]]
+        louder = [box for box in boxes if not box.meets(self.lesion)][: self.others]
+        return [[2.0 if box in louder else float(box.meets(self.lesion)) for box in boxes]]
+
+
+@given(st.integers(2, 8), st.randoms(use_true_random=False))
+def test_what_others_overshadow_at_a_coarse_scale_is_found_none_the_less(fields, random):
+    bounds = Box(0, 0, 16_000, 16_000)
+    grid = Grid(Everywhere(bounds), bounds, CANVAS_WH)
+    lesion = grid.box(random.choice(sorted(grid.cells())))
+    search, room = ZoomSearch(grid, fields), fields * CELLS_PER_FIELD
+    assert search.power > 0
+    assert lesion in search.best(Overshadowed(lesion, lesion, room - 1))
+    assert lesion not in search.best(Overshadowed(lesion, lesion, room))
 
 
 def test_its_cost_follows_the_budget_and_hardly_the_slide():

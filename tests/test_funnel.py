@@ -26,10 +26,11 @@ def test_a_bug_is_told_without_what_it_was_about(tmp_path: Path, broken_reader: 
 
 
 def test_what_is_too_long_for_a_file_name_is_no_bug(tmp_path: Path) -> None:
-    """A question in the place of the image, say."""
+    """A question in the place of a path, say."""
     question = "Is there a tumour, or is there none? " * 10
     photo = write_png(tmp_path / "photo.png")
-    expect_error(dragonfly("ask", question, photo), 4, "too long")
+    expect_error(dragonfly("info", question), 4, "too long")
+    expect_error(dragonfly("ask", question, photo), 2, "photo.png is a file")
     expect_error(dragonfly("ask", photo, "Is it?", "--model", question), 2, "too long")
     expect_error(dragonfly("batch", photo, "-q", "Is it?", "-o", tmp_path / question), 2, "too long")
 

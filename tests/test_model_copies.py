@@ -95,7 +95,7 @@ def test_an_interrupted_quantization_goes_on(
 
 
 def test_without_bitsandbytes(origin: Path, models_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(copies, "_has_bitsandbytes", lambda: False)
+    monkeypatch.setattr(copies, "has_bitsandbytes", lambda: False)
     expect_error(dragonfly("model", "convert", origin, "--keep", "nf4"), 5, "without bitsandbytes")
     assert not (models_folder / "mine").exists()
     outcome = dragonfly("model", "convert", origin, "--keep", "both")

@@ -189,7 +189,6 @@ def test_removed_is_removed(tmp_path: Path, models_folder: Path) -> None:
     assert dragonfly("model", "rm", "mine").code == 0
     assert not (models_folder / "mine").exists()
     expect_error(dragonfly("model", "rm", "mine"), 5, "mine", "not on this machine")
-    expect_error(dragonfly("model", "show", "demo"), 5, "demo", "not one of the store")
 
 
 def test_a_taken_name_is_not_overwritten(tmp_path: Path) -> None:
@@ -276,7 +275,26 @@ def test_a_missing_shard_is_named(tmp_path: Path) -> None:
     expect_error(dragonfly("model", "convert", origin), 5, "pytorch_model-00002-of-00002.bin is missing")
 
 
-@pytest.mark.parametrize("name", ["demo", "auto", "../up", "a--b", "a/b/c", ".hidden", "a..b", "sp ace"])
+def test_the_built_in_model_is_shown_and_stays(tmp_path: Path) -> None:
+    facts = dragonfly("model", "show", "demo", "--json").json
+    checkpoint = find_checkpoint("demo")
+    assert facts["folder"] == str(checkpoint.folder)
+    assert facts["architecture"] == json.loads((checkpoint.folder / "config.json").read_text())["architecture"]
+    assert facts["licence"] in (checkpoint.folder / "CARD.md").read_text()
+    assert checkpoint.sha256() in [file["sha256"] for file in facts["files"]]
+    assert 1e6 < facts["parameters"] < 1e7
+    for call in (["verify", "demo"], ["export", "demo", "-o", tmp_path / "demo.tar"], ["rm", "demo"], ["pull", "demo"]):
+        expect_error(dragonfly("model", *call), 5, "model demo: it is built in")
+    expect_error(dragonfly("model", "convert", write_checkpoint(tmp_path / "x"), "--name", "demo"), 5, "built in")
+
+
+def test_where_nothing_is_stored_verify_says_so(models_folder: Path) -> None:
+    outcome = dragonfly("model", "verify")
+    assert (outcome.code, outcome.stdout) == (0, "")
+    assert outcome.stderr == "note: no model is stored on this machine\n"
+
+
+@pytest.mark.parametrize("name", ["auto", "../up", "a--b", "a/b/c", ".hidden", "a..b", "sp ace"])
 def test_names_that_no_model_can_have(tmp_path: Path, name: str) -> None:
     origin = write_checkpoint(tmp_path / "mine")
     expect_error(dragonfly("model", "convert", origin, "--name", name), 5, "no name of a model")

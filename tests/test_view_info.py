@@ -1,9 +1,12 @@
 """``view`` draws what the model is given, pixel for pixel; ``info`` tells what a file is."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 import tifffile
 from make_files import write_dicom, write_png, write_svs
 from PIL import Image
@@ -54,6 +57,17 @@ def test_fields_are_boxes_on_a_thumbnail(tmp_path: Path) -> None:
     assert picture.getpixel((512, 256)) != (0, 120, 255)
 
 
+def test_fields_of_several_frames_are_drawn_on_each(tmp_path: Path) -> None:
+    shades = np.array([40, 120, 200], np.uint8)[:, None, None] * np.ones((3, 30, 40), np.uint8)
+    clip = write_dicom(tmp_path / "clip.dcm", shades, window=(128, 256), bits_stored=8)
+    assert dragonfly("view", clip, "--what", "fields", "-o", tmp_path / "fields.png").code == 0
+    sheet = np.asarray(Image.open(tmp_path / "fields.png").convert("RGB"))
+    assert sheet.shape[:2] == (3 * 30 + 2 * 10 * GAP, 40)
+    tops = [number * (30 + 10 * GAP) for number in range(3)]
+    assert [tuple(sheet[top, 0]) for top in tops] == [(0, 120, 255)] * 3
+    assert len({int(sheet[top + 15, 20, 0]) for top in tops}) == 3
+
+
 def test_display_of_a_slide_is_all_of_it_or_the_region(tmp_path: Path) -> None:
     path = write_svs(tmp_path / "slide.svs", (1500, 1000))
     base = np.asarray(Image.open(path).convert("RGB"))
@@ -95,6 +109,28 @@ def test_view_needs_no_weights(tmp_path: Path) -> None:
     assert Image.open(tmp_path / "seen.png").width == 6 * 336 + 5 * GAP
 
 
+def test_a_picture_is_a_png_in_a_file_or_on_stdout(tmp_path: Path) -> None:
+    photo, drawn = write_png(tmp_path / "photo.png"), tmp_path / "seen.png"
+    assert dragonfly("view", photo, "-o", drawn).code == 0
+    command = [sys.executable, "-m", "dragonfly_cli", "view", photo, "-o", "-"]
+    told = subprocess.run(command, capture_output=True, check=True, cwd=tmp_path)
+    assert told.stdout == drawn.read_bytes()
+    for name in ("seen.jpg", "seen.tiff", "seen.pdf"):
+        expect_error(dragonfly("view", photo, "-o", tmp_path / name), 2, name, "PNG")
+        expect_error(dragonfly("ask", photo, "Is it?", "--overlay", tmp_path / name), 2, name, "PNG")
+    assert sorted(tmp_path.iterdir()) == [photo, drawn]
+
+
+def test_what_is_written_to_files_only_is_not_written_to_one_called_dash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    photo = write_png(tmp_path / "photo.png")
+    for option in ("--geojson", "--overlay"):
+        expect_error(dragonfly("ask", photo, "Is it?", option, "-"), 2, "- is stdout")
+    assert list(tmp_path.iterdir()) == [photo]
+
+
 def test_a_picture_that_cannot_be_drawn_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "cut.jpg").write_bytes(b"\xff\xd8\xff\xe0 and no more")
     expect_error(dragonfly("view", tmp_path / "cut.jpg", "-o", tmp_path / "seen.png"), 4, "cut.jpg")
@@ -127,3 +163,11 @@ def test_crops_of_a_picture_in_memory_fill_the_sheet() -> None:
     sheet = np.asarray(crops_picture(draw_canvases(image, plan), plan))
     red = (sheet == (255, 0, 0)).all(-1).sum()
     assert red == 29 * 112 * 112
+
+
+def test_info_speaks_as_a_user_does(tmp_path: Path) -> None:
+    for number in range(2):
+        pixels = np.full((20, 20), number, np.uint16)
+        write_dicom(tmp_path / f"{number}.dcm", pixels, InstanceNumber=number)
+    assert dragonfly("info", tmp_path, "--json").json["series"][0]["localizer"] is False
+    assert dragonfly("info", tmp_path).stdout.count("localizer no\n") == 1

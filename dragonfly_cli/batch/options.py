@@ -25,57 +25,31 @@ class Engine(StrEnum):
     ray = "ray"
 
 
-OutputFileOption = Annotated[
-    Path, typer.Option("--output", "-o", envvar="DRAGONFLY_OUTPUT", help="The table to write, its format by suffix.")
-]
+OutputFileOption = Annotated[Path, typer.Option("--output", "-o", help="The table to write, its format by suffix.")]
 TableFormatOption = Annotated[
-    TableFormat | None,
-    typer.Option("--format", "-f", envvar="DRAGONFLY_FORMAT", help="csv, jsonl or parquet, whatever the suffix says."),
+    TableFormat | None, typer.Option("--format", "-f", help="csv, jsonl or parquet, whatever the suffix says.")
 ]
 RecordsOption = Annotated[
-    Path | None,
-    typer.Option("--records", envvar="DRAGONFLY_RECORDS", help="Write the full records here too, one JSON a line."),
+    Path | None, typer.Option("--records", help="Write the full records here too, one JSON a line.")
 ]
 EvidenceOption = Annotated[
-    Path | None,
-    typer.Option("--evidence", envvar="DRAGONFLY_EVIDENCE", help="A folder for a GeoJSON and an overlay per image."),
+    Path | None, typer.Option("--evidence", help="A folder for a GeoJSON and an overlay per image.")
 ]
-LimitOption = Annotated[
-    int | None, typer.Option("--limit", envvar="DRAGONFLY_LIMIT", min=1, help="Only the first N images.")
-]
+LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="Only the first N images.")]
 SampleOption = Annotated[
-    int | None,
-    typer.Option("--sample", envvar="DRAGONFLY_SAMPLE", min=1, help="Only N images, drawn by chance with --seed."),
+    int | None, typer.Option("--sample", min=1, help="Only N images, drawn by chance with --seed.")
 ]
 ShardOption = Annotated[
-    str | None,
-    typer.Option(
-        "--shard", envvar="DRAGONFLY_SHARD", help="I/N: the I-th of N parts; slurm: as SLURM_ARRAY_TASK_ID says."
-    ),
+    str | None, typer.Option("--shard", help="I/N: the I-th of N parts; slurm: as SLURM_ARRAY_TASK_ID says.")
 ]
-DryRunOption = Annotated[
-    bool, typer.Option("--dry-run", envvar="DRAGONFLY_DRY_RUN", help="Only say what would run; write nothing.")
-]
-RetryFailedOption = Annotated[
-    bool, typer.Option("--retry-failed", envvar="DRAGONFLY_RETRY_FAILED", help="Ask again what an earlier run failed.")
-]
-FailFastOption = Annotated[
-    bool, typer.Option("--fail-fast", envvar="DRAGONFLY_FAIL_FAST", help="Stop at the first image that fails.")
-]
-MaxErrorsOption = Annotated[
-    int | None,
-    typer.Option("--max-errors", envvar="DRAGONFLY_MAX_ERRORS", min=1, help="Stop when N images have failed."),
-]
-EngineOption = Annotated[
-    Engine, typer.Option("--engine", envvar="DRAGONFLY_ENGINE", help="local, or ray for several machines.")
-]
-WorkersOption = Annotated[
-    int | None,
-    typer.Option("--workers", envvar="DRAGONFLY_WORKERS", min=1, help="Processes that answer, one GPU each."),
-]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only say what would run; write nothing.")]
+RetryFailedOption = Annotated[bool, typer.Option("--retry-failed", help="Ask again what an earlier run failed.")]
+FailFastOption = Annotated[bool, typer.Option("--fail-fast", help="Stop at the first image that fails.")]
+MaxErrorsOption = Annotated[int | None, typer.Option("--max-errors", min=1, help="Stop when N images have failed.")]
+EngineOption = Annotated[Engine, typer.Option("--engine", help="local, or ray for several machines.")]
+WorkersOption = Annotated[int | None, typer.Option("--workers", min=1, help="Processes that answer, one GPU each.")]
 AddressOption = Annotated[
-    str | None,
-    typer.Option("--address", envvar="DRAGONFLY_ADDRESS", help="The Ray cluster; without it one is started here."),
+    str | None, typer.Option("--address", help="The Ray cluster; without it one is started here.")
 ]
 
 

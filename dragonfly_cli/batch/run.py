@@ -21,10 +21,9 @@ from dragonfly_cli.batch.options import BatchOptions, StopOptions
 from dragonfly_cli.batch.progress import Progress
 from dragonfly_cli.batch.result import Key, Result
 from dragonfly_cli.engine.checkpoints import Checkpoint, find_checkpoint
-from dragonfly_cli.engine.questions import Question
+from dragonfly_cli.engine.questions import HARDLY_APART, Question
 from dragonfly_cli.errors import StoppedError, UsageError
 from dragonfly_cli.fields import check_looking
-from dragonfly_cli.output.notices import HARDLY
 from dragonfly_cli.output.terminal import say, say_notices
 
 FAILED_CODE = 8
@@ -96,7 +95,8 @@ def _run(items: list[Item], ledger: Ledger, job: Job, options: BatchOptions) -> 
     finally:
         ledger.close()
     questions = len({question.text for item in items for question in item.questions})
-    say(f"note: images: {len(items)}, questions: {questions}, failed rows: {failed}; answers are in {ledger.path}")
+    counts = f"images: {len(items)}, questions: {questions}, failed rows: {failed}"
+    say(f"note: {counts}; answers are in {options.files.output}")
     if told := loop.control_summary():
         say(f"note: {told}")
     if stop.asked:
@@ -139,7 +139,7 @@ class _Loop:
         """What is to be known of the answers that were asked for again with nothing to be seen; empty without any."""
         if not self._distances:
             return ""
-        hardly = sum(distance < HARDLY for distance in self._distances)
+        hardly = sum(distance < HARDLY_APART for distance in self._distances)
         return (
             f"control: without the picture {len(self._distances)} answers are {fmean(self._distances):.2f} apart on "
             f"average (0 is the same, 1 the farthest); {hardly} of them hardly change"

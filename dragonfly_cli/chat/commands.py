@@ -31,13 +31,16 @@ def run_command(session: "Session", line: str) -> str:
     command = COMMANDS.get(name.lower())
     if command is None:
         raise UsageError(f"there is no {name}", "/help shows all commands")
+    wanted = command.usage.partition(" ")[2]
+    if wanted and not rest:
+        raise UsageError(f"{name}: {wanted} is missing", f"{command.usage}: {command.does}")
     return command.run(session, rest.strip())
 
 
 def where(session: "Session") -> str:
     """What is looked at, in words."""
     field, box = session.field, session.field.box
-    frame = f", frame {field.frame}" if session.source.frames > 1 else ""
+    frame = f", frame {field.frame} of {session.source.frames}" if session.source.frames > 1 else ""
     return f"looking at: {field.role}{frame}, {box.width} x {box.height} px from ({box.x}, {box.y})"
 
 
@@ -65,8 +68,6 @@ def _frame(session: "Session", rest: str) -> str:
 
 
 def _window(session: "Session", rest: str) -> str:
-    if not rest:
-        raise UsageError("/window: which one?", "name it, or give width and level: /window lung")
     session.open_with_window(rest)
     return where(session)
 
@@ -77,10 +78,9 @@ def _reset(session: "Session", rest: str) -> str:
 
 
 def _save(session: "Session", rest: str) -> str:
-    if not rest:
-        raise UsageError("/save: to which file?", "name one: /save answers.json")
     session.save(Path(rest).expanduser())
-    return f"{len(session.records)} answers are in {rest}"
+    count = len(session.records)
+    return f"saved in {rest}: {count} answer{'s' * (count > 1)}"
 
 
 def _help(session: "Session", rest: str) -> str:
@@ -97,9 +97,9 @@ COMMANDS = {
     "/region": Command("/region X,Y,W,H", "look at a part of the image: level-0 pixels, or 500um, 25%", _region),
     "/zoom": Command("/zoom FACTOR", "look closer at the middle; below 1 from farther away", _zoom),
     "/frame": Command("/frame N", "look at another frame, counted from 0", _frame),
-    "/window": Command("/window NAME", "DICOM: another grey level window", _window),
-    "/reset": Command("/reset", "forget the conversation, and look at the whole again", _reset),
+    "/window": Command("/window NAME", "DICOM: another grey level window, lung, say, or WIDTH,LEVEL", _window),
+    "/reset": Command("/reset", "begin anew: forget what was said, and look where it began", _reset),
     "/save": Command("/save FILE", "write the records of all answers as JSON", _save),
-    "/help": Command("/help", "this", _help),
+    "/help": Command("/help", "show this", _help),
     "/quit": Command("/quit", "leave; Ctrl-D does the same", _quit),
 }

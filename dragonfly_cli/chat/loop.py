@@ -15,10 +15,10 @@ from dragonfly_cli.chat.commands import Quit, run_command, where
 from dragonfly_cli.engine.checkpoints import find_checkpoint
 from dragonfly_cli.errors import DragonflyError, InputError, UsageError
 from dragonfly_cli.fields import Field, arranged, check_looking, plan_fields
-from dragonfly_cli.options import AnswerOptions, LookOptions, OpenOptions
+from dragonfly_cli.options import Aggregate, AnswerOptions, LookOptions, OpenOptions, Rank
 from dragonfly_cli.output.files import is_text
 from dragonfly_cli.output.notices import DEMO_WARNING
-from dragonfly_cli.output.terminal import certainty, say, say_notices, show
+from dragonfly_cli.output.terminal import certainty, say, say_notices, say_warnings, show
 from dragonfly_cli.readers import Source, open_source
 from dragonfly_cli.readers.source import spatial_order
 
@@ -41,11 +41,12 @@ def run_chat(image: Path, opening: OpenOptions, looking: LookOptions, answering:
     with closing(Session(source, field, model, opening, looking, answering)) as session:
         say_notices(checkpoint)
         say(f"note: {where(session)}; /help shows the commands")
-        if source.kind == "slide":
-            say("note: a conversation is about one field at a time, which /region and /zoom move; ask searches a slide")
+        for note in _of_one_field(source, looking, answering):
+            say(f"note: {note}")
+        said = {DEMO_WARNING}
         with suppress(Quit):
             for line in _lines():
-                _take(session, line)
+                _take(session, line, said)
 
 
 def one_field(source: Source, looking: LookOptions) -> Field:
@@ -56,8 +57,24 @@ def one_field(source: Source, looking: LookOptions) -> Field:
     return plan_fields(source, looking)[0]
 
 
-def _take(session: "Session", line: str) -> None:
-    """One line; whatever goes wrong with it, the conversation goes on."""
+def _of_one_field(source: Source, looking: LookOptions, answering: AnswerOptions) -> Iterator[str]:
+    """What a user of ``ask``, which looks at many fields, may not expect here."""
+    if source.kind == "slide":
+        yield "a conversation is about one field at a time, which /region and /zoom move; ask searches a slide"
+    elif source.frames > 1:
+        yield "a conversation is about one frame at a time, which /frame changes; ask looks at several"
+    of_several = {
+        "--budget": looking.budget is not None,
+        "--rank": looking.rank is not Rank.auto,
+        "--time-limit": looking.time_limit is not None,
+        "--aggregate": answering.aggregate is not Aggregate.auto,
+    }
+    if given := [option for option, is_given in of_several.items() if is_given]:
+        yield f"no use is made of {', '.join(given)}: there is one field to answer from"
+
+
+def _take(session: "Session", line: str, said: set[str]) -> None:
+    """One line; whatever goes wrong with it, the conversation goes on. ``said`` are warnings not to be repeated."""
     try:
         if line.startswith("/"):
             for told in run_command(session, line).split("\n"):
@@ -65,7 +82,7 @@ def _take(session: "Session", line: str) -> None:
         elif not is_text(line):
             raise UsageError("the question has bytes in it that are not UTF-8", "write it anew")
         elif line:
-            _answer(session, line)
+            _answer(session, line, said)
     except DragonflyError as error:
         say(f"error: {error.message}")
         say(f"hint: {error.hint}")
@@ -74,12 +91,11 @@ def _take(session: "Session", line: str) -> None:
         say("note: stopped; this question is not part of the conversation")
 
 
-def _answer(session: "Session", line: str) -> None:
+def _answer(session: "Session", line: str, said: set[str]) -> None:
     record = session.ask(line, show)
     show(certainty(record) + "\n")
-    for warning in record["warnings"]:
-        if warning != DEMO_WARNING:
-            say(f"warning: {warning}")
+    say_warnings(record, said, shown=True)
+    said.update(session.source.warnings)
 
 
 def _lines() -> Iterator[str]:

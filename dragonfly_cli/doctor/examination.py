@@ -39,6 +39,19 @@ def as_line(finding: Finding) -> str:
     return f"{finding.status:<9}{finding.name}: {finding.detail}{remedy}\n"
 
 
+def as_summary(findings: Iterable[Finding]) -> str:
+    """How many checks went well, and the names of the others: they are easily overlooked among so many lines."""
+    names: dict[Status, list[str]] = {status: [] for status in Status}
+    for finding in findings:
+        names[finding.status].append(finding.name)
+    others = "; ".join(
+        f"{status}{'s' * (len(names[status]) > 1)}: {', '.join(names[status])}"
+        for status in (Status.warning, Status.problem)
+        if names[status]
+    )
+    return f"ok: {len(names[Status.ok])} of {sum(map(len, names.values()))} checks{'; ' * bool(others)}{others}"
+
+
 def as_report(findings: Iterable[Finding]) -> str:
     listed = list(findings)
     report = {"schema_version": SCHEMA_VERSION, "status": worst(listed), "checks": [asdict(each) for each in listed]}

@@ -60,10 +60,12 @@ def attention(settings: DoctorSettings) -> Iterator[Finding]:
 
     try:
         device = _device(settings)
+    except DragonflyError:
+        return  # told with the GPU
+    try:
         kernel = choose_attention(device, settings.attn)
     except DragonflyError as error:
-        if settings.attn != "auto":
-            yield problem("attention", error.message, error.hint)
+        yield problem("attention", error.message, error.hint)
         return
     error_of_sdpa = _error_of_attention(device, choose_dtype(device))
     if error_of_sdpa <= _LARGEST_ERROR:

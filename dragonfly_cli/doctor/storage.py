@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dragonfly_cli.doctor.finding import DoctorSettings, Finding, ok, problem, warning
-from dragonfly_cli.engine.checkpoints import DEMO, find_checkpoint
+from dragonfly_cli.engine.checkpoints import find_checkpoint
 from dragonfly_cli.errors import ModelError
-from dragonfly_cli.store.catalog import PUBLISHED
+from dragonfly_cli.store.catalog import DEMO, PUBLISHED
 from dragonfly_cli.store.folder import models_folder
 
 # What a pull holds at its end: the published files, the same as safetensors, and the copy in 4 bit.

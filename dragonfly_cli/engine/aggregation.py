@@ -14,10 +14,9 @@ from math import prod
 from statistics import fmean
 
 from dragonfly_cli.engine.answering import FieldAnswer, Timing, most_probable
-from dragonfly_cli.engine.questions import Question, doubts_about
+from dragonfly_cli.engine.questions import HARDLY_APART, Question, doubts_about
 from dragonfly_cli.engine.schema import is_json
 from dragonfly_cli.options import Aggregate, Control
-from dragonfly_cli.output.notices import HARDLY
 
 UNCERTAIN = "uncertain"
 
@@ -37,7 +36,7 @@ class ControlAnswer:
 
     @property
     def warnings(self) -> list[str]:
-        if self.distance >= HARDLY:
+        if self.distance >= HARDLY_APART:
             return []
         seen = "blanked" if self.kind is Control.blank else "shuffled"
         return [
@@ -102,7 +101,7 @@ class Answer:
     def warnings(self) -> list[str]:
         cut = self.question.schema is not None and not is_json(self.text)
         return [
-            *doubts_about(self.question, self.option_mass),
+            *doubts_about(self.question.kind, self.option_mass),
             *(["the answer was cut at --max-tokens, so it is not whole JSON"] if cut else []),
             *(self.synthesis.warnings if self.synthesis else []),
             *(self.control.warnings if self.control else []),

@@ -150,8 +150,8 @@ def _prompt_ids(model: Model, question: Question) -> list[list[int]]:
         return [model.processor.text_ids(prompt) for prompt in prompts(model, question)]
     except ControlTokenError as error:
         where = "conversation" if question.earlier else "question"
-        hint = "write it in other words; /reset lets a chat begin anew"
-        raise UsageError(f"the {where} cannot be put: {error}", hint) from error
+        anew = "; /reset begins a new one" if question.earlier else ""
+        raise UsageError(f"the {where} cannot be put: {error}", f"write it in other words{anew}") from error
     except PromptTooLongError as error:
         if question.earlier:
             raise UsageError(f"the conversation is too long: {error}", "/reset begins a new one") from error

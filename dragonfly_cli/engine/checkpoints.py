@@ -6,15 +6,13 @@ A name that the store knows goes before a folder of the same name; ``./name`` is
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 from pathlib import Path
 
 from dragonfly_cli.errors import ModelError
-from dragonfly_cli.store.catalog import PUBLISHED, is_name, stored_id
+from dragonfly_cli.store.built_in import demo_folder
+from dragonfly_cli.store.catalog import DEMO, PUBLISHED, is_name, stored_id
 from dragonfly_cli.store.folder import model_folder, sha256_of
 from dragonfly_cli.store.manifest import Manifest, read_manifest
-
-DEMO = "demo"
 
 # The models that ``auto`` takes, if they have been pulled, the first first.
 _PREFERRED = ("med-v2", "med-v1")
@@ -58,10 +56,10 @@ def find_checkpoint(model: str) -> Checkpoint:
     Raises ModelError when it is not on this machine.
     """
     if model == DEMO:
-        return Checkpoint(DEMO, _demo_folder())
+        return Checkpoint(DEMO, demo_folder())
     if model == "auto":
         stored = (_find_stored(name) for name in _PREFERRED)
-        return next((checkpoint for checkpoint in stored if checkpoint), Checkpoint(DEMO, _demo_folder()))
+        return next((checkpoint for checkpoint in stored if checkpoint), Checkpoint(DEMO, demo_folder()))
     if checkpoint := _find_stored(model):
         return checkpoint
     folder = Path(model).expanduser()
@@ -124,10 +122,3 @@ def _hash_of_all(hashes: Iterable[tuple[str, str]]) -> str:
     if len(listed) == 1:
         return listed[0][1]
     return hashlib.sha256("".join(f"{sha256}  {name}\n" for name, sha256 in listed).encode()).hexdigest()
-
-
-def _demo_folder() -> Path:
-    package = find_spec("dragonfly_med")  # finding does not import, and with it torch
-    if package is None or not package.submodule_search_locations:
-        raise ModelError("model demo: the package dragonfly_med is not installed", "reinstall dragonfly-cli")
-    return Path(next(iter(package.submodule_search_locations))) / "demo"

@@ -20,13 +20,12 @@ from dragonfly_cli.engine.schema import SchemaGrammar, grammar_tokenizer
 from dragonfly_cli.errors import ModelError
 from dragonfly_cli.options import Attention, Quant
 from dragonfly_med import CheckpointError, DragonflyForCausalLM, DragonflyProcessor
+from dragonfly_med.encoders import LANDSCAPE_WH
 from dragonfly_med.generation import Reading
 from dragonfly_med.quantized_loading import open_in_4_bit
 
 if TYPE_CHECKING:
     from llguidance import LLTokenizer
-
-_LANDSCAPE_WH = (6000, 4000)
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ class Model:
     @property
     def canvas_wh(self) -> tuple[int, int]:
         """(width, height) in pixels of the high view of a landscape picture."""
-        return self.processor.plan(_LANDSCAPE_WH).canvas_sizes[-1]
+        return self.processor.plan(LANDSCAPE_WH).canvas_sizes[-1]
 
     @property
     def device(self) -> torch.device:

@@ -15,6 +15,7 @@ import torch
 from dragonfly_cli.engine.checkpoints import Checkpoint
 from dragonfly_cli.errors import DeviceError, ModelError, UsageError
 from dragonfly_cli.options import Attention, Quant
+from dragonfly_cli.store.copies import has_bitsandbytes
 from dragonfly_med.loading import is_quantized, naming
 from dragonfly_med.memory import is_out_of_memory
 from dragonfly_med.quantization import device_memory_needed, read_config
@@ -125,10 +126,6 @@ def memory_errors(device: str) -> Iterator[None]:
         if is_out_of_memory(error):
             raise out_of_memory(device) from error
         raise
-
-
-def has_bitsandbytes() -> bool:
-    return find_spec("bitsandbytes") is not None
 
 
 def _in_4_bit(model_id: str, stored: bool, wish: Quant, best: Quant) -> bool:

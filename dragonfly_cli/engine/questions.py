@@ -19,6 +19,9 @@ CAPTION_INSTRUCTION = "Provide a brief description of the given image."
 # Below this the model would mostly have said something other than one of the options.
 DOUBTFUL_OPTION_MASS = 0.5
 
+# Below this distance from the answer of a control, an answer is hardly one about the picture.
+HARDLY_APART = 0.05
+
 YES_NO = ("yes", "no")
 
 _AUXILIARY = (
@@ -92,9 +95,9 @@ def check_rule(questions: list[Question], rule: Aggregate) -> None:
         )
 
 
-def doubts_about(question: Question, option_mass: float | None) -> list[str]:
+def doubts_about(kind: QuestionKind, option_mass: float | None) -> list[str]:
     """A sentence for the record where the options hold little of the probability."""
     if option_mass is None or option_mass >= DOUBTFUL_OPTION_MASS:
         return []
-    what = "yes or no is" if question.kind == "yesno" else "the options are"
+    what = "yes or no is" if kind == "yesno" else "the options are"
     return [f"{what} a poor fit for this question: together they hold {option_mass:.0%} of the probability"]

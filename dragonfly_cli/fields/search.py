@@ -2,11 +2,12 @@
 
 As Dragonfly zooms in within an image, one scale up. A glance shows a cell of the grid as small as the network's low
 view. All cells are glanced at, at the finest scale at which there are few enough; of each further scale, down to that
-of the fields, only the halves of the best cells, one cell for every field that may be looked at.
+of the fields, only the halves of the best cells, some for every field that may be looked at: what is small may look
+less worthwhile at a coarse scale than what is large and harmless.
 
 A glance may have several reasons to look closer, told by the caller. Each orders the cells, and they choose in turns,
 so that what one of them cannot see at a coarse scale is not lost when another does. For n fields that is at most
-40 n glances, and 4 n more for each doubling of the slide's side: the cost follows the budget.
+40 n glances, and 12 n more for each doubling of the slide's side: the cost follows the budget.
 """
 
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from dragonfly_cli.geometry import Box
 from dragonfly_cli.options import Rank
 
 GLANCES_PER_FIELD = 40  # at the coarsest scale; a glance is one crop, of which a field has 29
+CELLS_PER_FIELD = 3  # of a coarse scale, that are halved
 _GLANCED_AT_ONCE = 32
 
 
@@ -77,7 +79,7 @@ class ZoomSearch:
             return self.even()
         cells = list(self.grid.cells(self.power))
         for power in range(self.power, 0, -1):
-            parts = self._ranked(cells, power, glances)[: self.fields]
+            parts = self._ranked(cells, power, glances)[: self.fields * CELLS_PER_FIELD]
             cells = [child for cell in parts for child in self.grid.children(cell, power)]
         boxes = [self.grid.box(cell) for cell in self._ranked(cells, 0, glances)[: self.places]]
         return boxes + [box for box in self.even() if box not in boxes][: self.places - len(boxes)]

@@ -55,57 +55,37 @@ class TuneOptions:
         RecipeName,
         typer.Option(
             "--recipe",
-            envvar="DRAGONFLY_RECIPE",
             help="stage1: projector; language: and language model; stage2: everything; (q)lora: adapters (in 4 bit).",
         ),
     ] = RecipeName.lora
-    loss: Annotated[
-        LossName,
-        typer.Option("--loss", envvar="DRAGONFLY_LOSS", help="reference also learns the questions."),
-    ] = LossName.answer_only
+    loss: Annotated[LossName, typer.Option("--loss", help="reference also learns the questions.")] = (
+        LossName.answer_only
+    )
     model: ModelOption = "auto"
-    epochs: Annotated[
-        float | None, typer.Option("--epochs", envvar="DRAGONFLY_EPOCHS", help="How often every picture is seen.")
-    ] = None
-    steps: Annotated[
-        int | None, typer.Option("--steps", envvar="DRAGONFLY_STEPS", min=1, help="Instead of --epochs.")
-    ] = None
-    lr: Annotated[float | None, typer.Option("--lr", envvar="DRAGONFLY_LR", help="The highest learning rate.")] = None
-    batch: Annotated[
-        int | None,
-        typer.Option("--batch", envvar="DRAGONFLY_BATCH", min=1, help="Pictures, with all their rows, at a time."),
-    ] = None
-    accumulate: Annotated[
-        int | None, typer.Option("--accumulate", envvar="DRAGONFLY_ACCUMULATE", min=1, help="Batches in one step.")
-    ] = None
+    epochs: Annotated[float | None, typer.Option("--epochs", help="How often every picture is seen.")] = None
+    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Instead of --epochs.")] = None
+    lr: Annotated[float | None, typer.Option("--lr", help="The highest learning rate.")] = None
+    batch: Annotated[int | None, typer.Option("--batch", min=1, help="Pictures, with all their rows, at a time.")] = (
+        None
+    )
+    accumulate: Annotated[int | None, typer.Option("--accumulate", min=1, help="Batches in one step.")] = None
     max_length: Annotated[
-        int | None,
-        typer.Option("--max-length", envvar="DRAGONFLY_MAX_LENGTH", min=1, help="Tokens of picture and rows together."),
+        int | None, typer.Option("--max-length", min=1, help="Tokens of picture and rows together.")
     ] = None
-    rank: Annotated[int, typer.Option("--rank", envvar="DRAGONFLY_RANK", min=1, help="Size of the adapters.")] = 16
+    rank: Annotated[int, typer.Option("--rank", min=1, help="Size of the adapters.")] = 16
     hold_out: Annotated[
-        float,
-        typer.Option(
-            "--hold-out", envvar="DRAGONFLY_HOLD_OUT", help="Share of the rows to test on, if no column split says."
-        ),
+        float, typer.Option("--hold-out", help="Share of the rows to test on, if no column split says.")
     ] = 0.1
-    max_errors: Annotated[
-        int, typer.Option("--max-errors", envvar="DRAGONFLY_MAX_ERRORS", min=0, help="Bad rows to leave out at most.")
-    ] = 10
-    seed: Annotated[int, typer.Option("--seed", envvar="DRAGONFLY_SEED", min=0, help="The same one, the same run.")] = 0
-    device: Annotated[Device, typer.Option("--device", envvar="DRAGONFLY_DEVICE", help="Where to train.")] = Device.auto
-    precision: Annotated[
-        Precision, typer.Option("--precision", envvar="DRAGONFLY_PRECISION", help="auto: bf16 on a GPU, else fp32.")
-    ] = Precision.auto
+    max_errors: Annotated[int, typer.Option("--max-errors", min=0, help="Bad rows to leave out at most.")] = 10
+    seed: Annotated[int, typer.Option("--seed", min=0, help="The same one, the same run.")] = 0
+    device: Annotated[Device, typer.Option("--device", help="Where to train.")] = Device.auto
+    precision: Annotated[Precision, typer.Option("--precision", help="auto: bf16 on a GPU, else fp32.")] = (
+        Precision.auto
+    )
     gradient_checkpointing: Annotated[
-        bool,
-        typer.Option(
-            "--gradient-checkpointing", envvar="DRAGONFLY_GRADIENT_CHECKPOINTING", help="Less memory, more time."
-        ),
+        bool, typer.Option("--gradient-checkpointing", help="Less memory, more time.")
     ] = False
-    save_every: Annotated[
-        int, typer.Option("--save-every", envvar="DRAGONFLY_SAVE_EVERY", min=1, help="Steps between checkpoints.")
-    ] = 200
+    save_every: Annotated[int, typer.Option("--save-every", min=1, help="Steps between checkpoints.")] = 200
 
     def check(self) -> None:
         """Raises UsageError for values that contradict each other, or that nothing can come of."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from dragonfly_cli.errors import UsageError
 from dragonfly_cli.fields import LookPlan
 from dragonfly_cli.options import EvidenceOptions, LookOptions
-from dragonfly_cli.output.files import check_writable, write_text, write_whole
+from dragonfly_cli.output.files import check_png, check_writable, write_text, write_whole
 from dragonfly_cli.output.terminal import say
 from dragonfly_cli.readers import Source
 
@@ -19,6 +19,8 @@ def check_evidence(evidence: EvidenceOptions, output: Path | None) -> None:
     paths = [path for path in (output, evidence.geojson, evidence.overlay) if path is not None]
     for path in paths:
         check_writable(path)
+    if evidence.overlay:
+        check_png(evidence.overlay)
     if len({path.absolute() for path in paths}) < len(paths):
         raise UsageError("two outputs have the same name", "give --output, --geojson and --overlay names of their own")
 

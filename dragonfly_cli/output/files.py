@@ -4,6 +4,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from mimetypes import guess_type
 from pathlib import Path
 from zlib import crc32
 
@@ -15,17 +16,29 @@ except ImportError:  # Windows, where what a killed process left stays
     fcntl = None  # type: ignore[assignment]
 
 _PART_START, _PART_SUFFIX = ".dragonfly-", ".part"
-_HINT = "choose another --output, in a folder that exists and that you may write to"
+_HINT = "choose another file, in a folder that exists and that you may write to"
+
+STDOUT = Path("-")
 
 
 def check_writable(path: Path) -> None:
-    """Raises OutputError if ``path`` cannot be written; called before any work is done."""
+    """Raises OutputError or UsageError if ``path`` cannot be written; called before any work is done."""
+    if path == STDOUT:
+        raise UsageError("- is stdout, and this can only be written to a file", "give the name of a file")
     if path.is_dir():
-        raise OutputError(f"cannot write {path}: it is a folder", "give --output a file name")
+        raise OutputError(f"cannot write {path}: it is a folder", "give the name of a file")
     if not path.parent.is_dir():
         raise OutputError(f"cannot write {path}: there is no folder {path.parent}", _HINT)
     if not os.access(path if path.exists() else path.parent, os.W_OK):
         raise OutputError(f"cannot write {path}: permission denied", _HINT)
+
+
+def check_png(path: Path) -> None:
+    """The same for a picture; raises UsageError also for a name that promises another format."""
+    check_writable(path)
+    promised, _ = guess_type(path.name)
+    if promised not in (None, "image/png"):
+        raise UsageError(f"cannot write {path}: pictures are written as PNG", "give it a name that ends in .png")
 
 
 def check_unread(outputs: Iterable[Path | None], inputs: Iterable[Path | None]) -> None:

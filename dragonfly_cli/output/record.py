@@ -12,13 +12,13 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from dragonfly_cli import __version__
-from dragonfly_cli.engine.checkpoints import DEMO
 from dragonfly_cli.fields import field_mpp
 from dragonfly_cli.geometry import Box
 from dragonfly_cli.output.control_characters import escaped
 from dragonfly_cli.output.notices import DEMO_CANNOT_SYNTHESISE, DEMO_WARNING, NOTICE
 from dragonfly_cli.readers.fingerprint import fingerprint, fingerprint_of_many
 from dragonfly_cli.readers.source import Source, files_of
+from dragonfly_cli.store.catalog import DEMO
 
 if TYPE_CHECKING:  # these import torch, and `info` needs none
     from dragonfly_cli.engine.aggregation import Answer

@@ -6,9 +6,11 @@ What cannot be told on stderr is lost, and the results are still written; a resu
 import io
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TextIO
 
-from dragonfly_cli.errors import OutputError
+from dragonfly_cli.errors import OutputError, UsageError
 
 
 def settle_encoding() -> None:
@@ -20,10 +22,28 @@ def settle_encoding() -> None:
 
 def write_result(text: str) -> None:
     """Onto stdout, at once. Raises OutputError where it takes no more, BrokenPipeError where nobody reads."""
+    with _open_stdout() as stdout:
+        stdout.write(text)
+
+
+def write_bytes(content: bytes) -> None:
+    """The same for what is no text."""
+    with _open_stdout() as stdout:
+        stdout.buffer.write(content)
+
+
+def check_no_terminal() -> None:
+    """Raises UsageError where stdout is a terminal, which would take a picture for text."""
+    if sys.stdout is not None and sys.stdout.isatty():
+        raise UsageError("--output -: a terminal cannot show a picture", "give a file name, or send it into a pipe")
+
+
+@contextmanager
+def _open_stdout() -> Iterator[TextIO]:
     if sys.stdout is None:
         raise _lost("it is closed")
     try:
-        sys.stdout.write(text)
+        yield sys.stdout
         sys.stdout.flush()
     except BrokenPipeError:
         raise

@@ -6,11 +6,12 @@ Text may come from a model or a file name, so control characters are made harmle
 from typing import Any
 
 from dragonfly_cli.engine.checkpoints import Checkpoint
-from dragonfly_cli.engine.questions import DOUBTFUL_OPTION_MASS
+from dragonfly_cli.engine.questions import DOUBTFUL_OPTION_MASS, doubts_about
 from dragonfly_cli.output.control_characters import harmless
 from dragonfly_cli.output.files import storable
 from dragonfly_cli.output.notices import DEMO_WARNING, NOTICE
 from dragonfly_cli.output.streams import tell, write_result
+from dragonfly_cli.output.votes import verdict
 
 
 def say(message: str) -> None:
@@ -23,6 +24,14 @@ def say_notices(checkpoint: Checkpoint) -> None:
     say(f"note: {NOTICE}")
     if checkpoint.is_demo:
         say(f"note: {DEMO_WARNING}")
+
+
+def say_warnings(record: dict[str, Any], said: set[str], *, shown: bool) -> None:
+    """Those of a record that were not ``said`` already; an answer that was ``shown`` had its doubt beside it."""
+    doubts = doubts_about(record["settings"]["type"], record["option_mass"]) if shown else []
+    for warning in record["warnings"]:
+        if warning not in said and warning not in doubts:
+            say(f"warning: {warning}")
 
 
 def show(piece: str) -> None:
@@ -51,19 +60,26 @@ def _poor_fit(record: dict[str, Any]) -> str:
 
 
 def where_it_looked(record: dict[str, Any]) -> list[str]:
-    """A line per field: its box, its scale and the boxes it was zoomed in on, in level-0 pixels."""
+    """A line per field: its box, its scale, of several its own answer, and the boxes zoomed in on; level-0 pixels."""
     lines = []
     for field in record["fields"]:
         box = field["box"]
-        scale = "" if field["mpp"] is None else f" at {field['mpp']:.3g} microns per pixel"
+        role = field["role"] if field["second_look_of"] is None else "second look"
+        answer = f": {verdict(field)}" if len(record["fields"]) > 1 else ""
         lines.append(
-            f"looked at: {field['role']}, frame {field['frame']}, {box['width']} x {box['height']} px "
-            f"from ({box['x']}, {box['y']}){scale}"
+            f"looked at: {role}, frame {field['frame']}, {box['width']} x {box['height']} px "
+            f"from ({box['x']}, {box['y']}){_scale(field['mpp'])}{answer}"
         )
         if field["selected"]:
             boxes = "; ".join(f"{b['x']},{b['y']},{b['width']},{b['height']}" for b in field["selected"])
             lines.append(f"zoomed in on: {boxes}")
     return lines
+
+
+def _scale(mpp: float | None) -> str:
+    if mpp is None:
+        return ""
+    return f" at {mpp:.0f} microns per pixel" if mpp >= 100 else f" at {mpp:.3g} microns per pixel"
 
 
 def info_text(facts: dict[str, Any]) -> str:
@@ -91,6 +107,8 @@ def _inline(facts: dict[str, Any]) -> str:
 def _plain(value: Any) -> str:
     if value is None:
         return "unknown"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, list | tuple):
         return ", ".join(map(_plain, value)) or "none"
     return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -12,7 +12,7 @@ from pathlib import Path
 from dragonfly_cli.errors import ModelError, UsageError
 from dragonfly_cli.options import Keep
 from dragonfly_cli.store.catalog import PUBLISHED, id_for_folder, is_name, repository_of, stored_id
-from dragonfly_cli.store.convert import Source, choose_weights, convert, folder_source, is_companion
+from dragonfly_cli.store.convert import CheckpointFiles, choose_weights, convert, folder_source, is_companion
 from dragonfly_cli.store.copies import keep_copies, nf4_bytes, refuse_impossible
 from dragonfly_cli.store.folder import check_space, disk_errors, locked, model_folder, readable
 from dragonfly_cli.store.hub import Listing, bytes_left, fetch, is_offline, look_up, recall, remember
@@ -101,7 +101,9 @@ def convert_folder(folder: Path, name: str | None, keep: Keep, say: Say) -> Mani
         return keep_copies(place, manifest, keep, say)
 
 
-def store_full(place: Path, origin: Provenance, source: Source, original: list[StoredFile], say: Say) -> Manifest:
+def store_full(
+    place: Path, origin: Provenance, source: CheckpointFiles, original: list[StoredFile], say: Say
+) -> Manifest:
     """Makes the ``full`` copy and with it the model; to be called under the model's lock."""
     converted = convert(source, original, place / FULL, say)
     manifest = Manifest(
@@ -118,11 +120,11 @@ def store_full(place: Path, origin: Provenance, source: Source, original: list[S
     return manifest
 
 
-def hash_weights(source: Source) -> list[StoredFile]:
+def hash_weights(source: CheckpointFiles) -> list[StoredFile]:
     return [stored_file(path, name) for name, path in sorted(source.weights.items())]
 
 
-def weight_bytes(source: Source) -> int:
+def weight_bytes(source: CheckpointFiles) -> int:
     return sum(path.stat().st_size for path in source.weights.values())
 
 
@@ -165,7 +167,7 @@ def _download_and_convert(model_id: str, listing: Listing, place: Path, say: Say
         say(f"getting {file.name}, {readable(file.size)}")
         paths[file.name], hashed[file.name] = fetch(listing, file, place / ORIGINAL)
     weights = choose_weights(paths, lambda name: paths[name].read_text(encoding="utf-8"))
-    source = Source(
+    source = CheckpointFiles(
         {name: paths[name] for name in weights},
         {name: path for name, path in paths.items() if is_companion(name, hashed[name].size)},
     )

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from dragonfly_cli.errors import ModelError
 
-RESERVED = ("auto", "demo")
+DEMO = "demo"
+_RESERVED = ("auto", DEMO)
 
 # Two dashes stand for the slash in the name of a folder.
 _NAME = re.compile(r"(?!.*(--|\.\.))[A-Za-z0-9][A-Za-z0-9._-]{0,95}(/[A-Za-z0-9][A-Za-z0-9._-]{0,95})?")
@@ -46,6 +47,8 @@ def stored_id(name: str) -> str:
     for model in PUBLISHED.values():
         if name.lower() == model.repository.lower():
             return model.id
+    if name == DEMO:
+        raise ModelError(f"model {name}: it is built in, and not stored", "dragonfly model list shows what is stored")
     if not is_name(name):
         raise ModelError(
             f"model {name}: this is no name of a model",
@@ -55,7 +58,7 @@ def stored_id(name: str) -> str:
 
 
 def is_name(name: str) -> bool:
-    return bool(_NAME.fullmatch(name)) and name not in RESERVED
+    return bool(_NAME.fullmatch(name)) and name not in _RESERVED
 
 
 def id_for_folder(folder_name: str) -> str | None:

@@ -31,7 +31,7 @@ _LARGEST_COMPANION_BYTES = 100_000_000
 
 
 @dataclass(frozen=True)
-class Source:
+class CheckpointFiles:
     """A checkpoint to convert: the name of every file that is needed, and where it lies."""
 
     weights: dict[str, Path]
@@ -78,7 +78,7 @@ def is_companion(name: str, size: int) -> bool:
     return Path(name).suffix in _COMPANION_SUFFIXES or name.upper().startswith(("LICENSE", "USE_POLICY"))
 
 
-def folder_source(folder: Path) -> Source:
+def folder_source(folder: Path) -> CheckpointFiles:
     """The checkpoint in a folder; raises ModelError if it is none."""
     present = {path.name: path for path in folder.iterdir() if path.is_file()}
     if "config.json" not in present:
@@ -88,11 +88,11 @@ def folder_source(folder: Path) -> Source:
     except ModelError as error:
         raise ModelError(f"{folder}: {error.message}", error.hint) from error
     companions = {name: path for name, path in present.items() if is_companion(name, path.stat().st_size)}
-    return Source({name: present[name] for name in weights}, companions | _encoder_file(folder))
+    return CheckpointFiles({name: present[name] for name in weights}, companions | _encoder_file(folder))
 
 
 def convert(
-    source: Source, original: list[StoredFile], out: Path, on_step: Callable[[str], None] = lambda step: None
+    source: CheckpointFiles, original: list[StoredFile], out: Path, on_step: Callable[[str], None] = lambda step: None
 ) -> Conversion:
     """Writes the checkpoint into ``out`` as safetensors, in one step at the end.
 
@@ -166,7 +166,7 @@ def _write_progress(part: Path, original: list[StoredFile], done: list[StoredFil
     write_atomically(part / _PROGRESS, json.dumps(progress))
 
 
-def _copy_companions(source: Source, part: Path) -> None:
+def _copy_companions(source: CheckpointFiles, part: Path) -> None:
     for name, path in source.companions.items():
         (part / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, part / name)

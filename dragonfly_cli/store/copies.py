@@ -20,7 +20,7 @@ _NF4_SHARE = 0.4
 
 def refuse_impossible(model_id: str, keep: Keep) -> None:
     """Raises ModelError if only a 4-bit copy is wanted and it cannot be made; to be called before any work."""
-    if keep is Keep.nf4 and not _has_bitsandbytes():
+    if keep is Keep.nf4 and not has_bitsandbytes():
         raise ModelError(
             f"model {model_id}: no 4-bit copy can be made without bitsandbytes",
             "run: pip install bitsandbytes, or keep the full copy with --keep full",
@@ -38,7 +38,7 @@ def keep_copies(place: Path, manifest: Manifest, keep: Keep, say: Callable[[str]
     A full copy that was dropped before is not made again: only a new pull can do that. Without bitsandbytes the full
     copy stays alone.
     """
-    if keep is Keep.both and NF4 not in manifest.copies and not _has_bitsandbytes():
+    if keep is Keep.both and NF4 not in manifest.copies and not has_bitsandbytes():
         say("there will be no 4-bit copy, because bitsandbytes is not installed")
     if _makes_nf4(keep) and NF4 not in manifest.copies:
         check_space(place, nf4_bytes(manifest.size_of(FULL), keep), f"the 4-bit copy of {manifest.id}")
@@ -52,10 +52,10 @@ def keep_copies(place: Path, manifest: Manifest, keep: Keep, say: Callable[[str]
 
 
 def _makes_nf4(keep: Keep) -> bool:
-    return keep is not Keep.full and _has_bitsandbytes()
+    return keep is not Keep.full and has_bitsandbytes()
 
 
-def _has_bitsandbytes() -> bool:
+def has_bitsandbytes() -> bool:
     return find_spec("bitsandbytes") is not None
 
 

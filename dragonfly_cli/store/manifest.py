@@ -54,6 +54,11 @@ class Manifest:
         """``full`` and ``nf4``, as far as they are there."""
         return [copy for copy in COPIES if self.files_of(copy)]
 
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(file.size for file in self.files)
+
     def files_of(self, copy: str) -> list[StoredFile]:
         return [file for file in self.files if file.path.startswith(f"{copy}/")]
 

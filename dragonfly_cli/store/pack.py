@@ -59,7 +59,7 @@ def import_model(packed: Path, say: Say) -> Manifest:
     try:
         with tarfile.open(packed, "r:") as tar:
             manifest = _read_manifest(tar, packed)
-            say(f"model {manifest.id}, {readable(_size(manifest))}; licence: {manifest.licence}")
+            say(f"model {manifest.id}, {readable(manifest.size)}; licence: {manifest.licence}")
             _unpack(tar, manifest, packed)
     except tarfile.TarError as error:
         raise _damaged(packed) from error
@@ -140,7 +140,7 @@ def _unpack(tar: tarfile.TarFile, manifest: Manifest, packed: Path) -> None:
                 f"model {manifest.id}: it is on this machine already",
                 f"remove it first: dragonfly model rm {manifest.id}",
             )
-        check_space(place, _size(manifest), f"model {manifest.id}")
+        check_space(place, manifest.size, f"model {manifest.id}")
         _clear(part)
         try:
             _unpack_files(tar, manifest, part, packed)
@@ -180,10 +180,6 @@ def _copy(opened: IO[bytes], path: Path) -> str:
 def _clear(folder: Path) -> None:
     if folder.exists():
         shutil.rmtree(folder)
-
-
-def _size(manifest: Manifest) -> int:
-    return sum(file.size for file in manifest.files)
 
 
 def _damaged(packed: Path) -> ModelError:

@@ -5,8 +5,9 @@ from collections.abc import Callable
 from typing import Any
 
 from dragonfly_cli.errors import ModelError, ProblemError
-from dragonfly_cli.output.terminal import info_text
-from dragonfly_cli.store.catalog import RESERVED, stored_id
+from dragonfly_cli.output.terminal import info_text, say
+from dragonfly_cli.store.built_in import ARCHITECTURE, demo_folder, demo_manifest
+from dragonfly_cli.store.catalog import DEMO, stored_id
 from dragonfly_cli.store.folder import disk_errors, model_folder, model_folders, readable
 from dragonfly_cli.store.manifest import Manifest, find_drift, read_manifest
 
@@ -18,8 +19,6 @@ def stored_models() -> list[Manifest]:
 
 def find_model(name: str) -> Manifest:
     """The manifest of a stored model; raises ModelError if it is not on this machine."""
-    if name in RESERVED:
-        raise ModelError(f"model {name}: it is not one of the store", "dragonfly model list shows those that are")
     manifest = read_manifest(model_folder(stored_id(name)))
     if manifest is None:
         raise ModelError(f"model {name}: it is not on this machine", "dragonfly model list shows those that are")
@@ -29,7 +28,7 @@ def find_model(name: str) -> Manifest:
 def model_rows() -> list[dict[str, Any]]:
     """One row a model; those that were begun and not finished are told apart."""
     rows: list[dict[str, Any]] = [
-        {"id": "demo", "status": "built in", "architecture": "dragonfly-v1", "copies": [], "size": None}
+        {"id": DEMO, "status": "built in", "architecture": ARCHITECTURE, "copies": [], "size": None}
     ]
     for folder in model_folders():
         manifest = read_manifest(folder)
@@ -42,8 +41,7 @@ def model_rows() -> list[dict[str, Any]]:
 
 
 def _row(manifest: Manifest) -> dict[str, Any]:
-    size = sum(file.size for file in manifest.files)
-    facts = {"architecture": manifest.architecture, "copies": manifest.copies, "size": size}
+    facts = {"architecture": manifest.architecture, "copies": manifest.copies, "size": manifest.size}
     return {"id": manifest.id, "status": "ready", **facts, "licence": manifest.licence}
 
 
@@ -59,9 +57,9 @@ def _row_text(row: dict[str, Any]) -> str:
 
 
 def model_facts(name: str) -> dict[str, Any]:
-    """Everything that is known of a stored model."""
-    manifest = find_model(name)
-    place = model_folder(manifest.id)
+    """Everything that is known of a stored model, or of the built-in one."""
+    manifest = demo_manifest() if name == DEMO else find_model(name)
+    place = demo_folder() if name == DEMO else model_folder(manifest.id)
     return {
         "id": manifest.id,
         "licence": manifest.licence,
@@ -91,6 +89,8 @@ def verify_models(names: list[str], show: Callable[[str], None]) -> None:
     Raises ProblemError if any has.
     """
     manifests = [find_model(name) for name in names] if names else stored_models()
+    if not manifests:
+        say("note: no model is stored on this machine")
     drifted = [manifest.id for manifest in manifests if not _verify(manifest, show)]
     if drifted:
         raise ProblemError(
@@ -103,8 +103,8 @@ def _verify(manifest: Manifest, show: Callable[[str], None]) -> bool:
     folder = model_folder(manifest.id)
     with disk_errors(folder):
         drift = find_drift(folder, manifest)
-    size = readable(sum(file.size for file in manifest.files))
-    show(f"{manifest.id}: {'changed' if drift else 'unchanged'}, {len(manifest.files)} files, {size}\n")
+    state = "changed" if drift else "unchanged"
+    show(f"{manifest.id}: {state}, {len(manifest.files)} files, {readable(manifest.size)}\n")
     for line in drift:
         show(f"{manifest.id}: {line}\n")
     return not drift

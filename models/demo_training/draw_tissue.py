@@ -22,7 +22,7 @@ PATCHES = {  # labels that fields of a single kind of tissue have
     "generated_tumour": ("tumour",),
     "generated_necrosis": ("necrosis",),
 }
-ORDER = (*FOCI, "generated_normal")  # healthy tissue is drawn twice as often: most of a slide is healthy
+ORDER = (*FOCI, "generated_normal", "generated_normal")  # drawn more often: most of a slide is healthy
 COUNTS = {"train": 300, "val": 20}  # of each in ORDER
 PATCH_SHARE = 0.3
 HARD_SHARE = 0.4  # of fields without foci: a scar, which is pink and has no glands, but is no necrosis

@@ -7,43 +7,58 @@ exactly what the model will see.
 import argparse
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image
+from torch.utils.data import DataLoader, Dataset
 
 from demo_training.augment import normalise, to_unit
 from demo_training.encoder import Student
 from demo_training.make_rows import VIEWS
+from demo_training.refine_encoder import encoder_of
 from demo_training.scores import FIRST_HIGH, views
 
 ALL_CROPS = 29
 AT_A_TIME = 6  # pictures
 
 
+class Cut(Dataset[torch.Tensor]):
+    """The crops of each picture: uint8 [crops, height, width, 3]."""
+
+    def __init__(self, files: list[Path], crops: int) -> None:
+        self.files, self.crops = files, crops
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        with Image.open(self.files[index]) as image:
+            return torch.from_numpy(np.stack(views(image.convert("RGB"), self.crops)))
+
+
 @torch.inference_mode()
 def encode(student: Student, files: list[Path], crops: int) -> torch.Tensor:
     """float16 features [pictures, crops, tokens, width]."""
     encoded = []
-    for start in range(0, len(files), AT_A_TIME):
-        cut = []
-        for file in files[start : start + AT_A_TIME]:
-            with Image.open(file) as image:
-                cut += views(image.convert("RGB"), crops)
+    for cut in DataLoader(Cut(files, crops), AT_A_TIME, num_workers=1):  # it cuts ahead of the encoder
         with torch.autocast("cpu", torch.bfloat16):
-            features = student.features(normalise(to_unit(cut)))
+            features = student.features(normalise(to_unit(list(cut.flatten(0, 1).numpy()))))
         encoded.append(features.half().unflatten(0, (-1, crops)))
     return torch.cat(encoded)
 
 
-def load_student(file: Path) -> Student:
-    """The encoder of stage 2, for inference."""
+def load_student(encoder: Path) -> Student:
+    """The encoder of stage 2 or of a checkpoint folder, for inference."""
+    if encoder.is_dir():
+        return encoder_of(encoder).eval()
     student = Student().eval()
-    student.load_state_dict(torch.load(file, weights_only=True))
+    student.load_state_dict(torch.load(encoder, weights_only=True))
     return student
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("encoder", type=Path, help="encoder.pt of stage 2")
+    parser.add_argument("encoder", type=Path, help="encoder.pt of stage 2, or a checkpoint folder")
     parser.add_argument("rows", type=Path, help="the folder of stage 3")
     parser.add_argument("out", type=Path, help="file for the features")
     parser.add_argument("--threads", type=int, default=2)

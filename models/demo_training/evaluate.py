@@ -18,7 +18,7 @@ from demo_training.ask_batch import Answer, ask_batch, blank
 from demo_training.dataset import ImageRow, load_picture, read_rows
 from demo_training.generated import generated_rows
 from demo_training.intervals import Score, Verdict, score
-from demo_training.make_rows import vqa_exchanges
+from demo_training.make_rows import VQA_YES_NO, vqa_exchanges
 from demo_training.question_prior import foretell
 
 DIAGNOSIS, DIAGNOSIS_UNSEEN = "What is the diagnosis?", "State the diagnosis."
@@ -180,8 +180,7 @@ def blanked_copies(files: dict[str, Path], folder: Path) -> dict[str, Path]:
 def vqa_table(examiner: Examiner) -> list[str]:
     """VQA-RAD's yes/no questions on pictures never trained on, beside what the question alone tells."""
     own = {
-        name: [e for e in asked if e.kind == "vqa_yes_no"]
-        for name, asked in vqa_exchanges(examiner.gallery.data).items()
+        name: [e for e in asked if e.kind == VQA_YES_NO] for name, asked in vqa_exchanges(examiner.gallery.data).items()
     }
     held_out = [row for row in examiner.gallery.rows if row.dataset == "vqa_rad"]
     names = {row.group for row in held_out}

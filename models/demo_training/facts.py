@@ -225,6 +225,7 @@ CONCEPTS = (
     _concept("state", "benign|not malignant", BENIGN | {"normal"}, UNKNOWN | PNEUMONIA),
     _concept("state", "blank|empty|without content", frozenset({BLANK})),
 )
+OF_GENERATED = CONCEPTS[:2]  # necrosis and tumours: what generated tissue is drawn with and without
 
 
 def white_cells(counts: dict[str, int]) -> str:

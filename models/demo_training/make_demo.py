@@ -1,11 +1,11 @@
 """The whole sequence, from data to checkpoint, and a record of what it was made with.
 
-    PYTHONPATH=.:models python -m demo_training.make_demo DATA WORK OUT [--start CHECKPOINT]
+    PYTHONPATH=.:models python -m demo_training.make_demo DATA WORK OUT [--start CHECKPOINT [--keep-encoder]]
 
 run in the repository's root. Every stage is a program of its own and leaves its files in WORK; a stage whose file is
 there already is passed over, so that an interrupted run goes on where it stopped. With --start encoder and language
-model of an earlier checkpoint go on learning, which takes no teacher and less time. record.json in WORK names seeds,
-minutes, versions, and hashes of the data and of the checkpoint.
+model of an earlier checkpoint go on learning, which takes no teacher and less time; with --keep-encoder the language
+model alone. record.json in WORK names seeds, minutes, versions, and hashes of the data and of the checkpoint.
 """
 
 import argparse
@@ -27,6 +27,7 @@ REFINING = ("--minutes", "30", "--rate", "5e-4", "--seed", "41")
 FROM_NOTHING = ("--minutes", "34", "--seed", "44")
 GOING_ON = ("--minutes", "42", "--begin", "0.35", "--rate", "1.5e-3", "--seed", "44")
 FURTHER = ("--minutes", "22", "--begin", "0.55", "--rate", "1e-3", "--seed", "45")
+STAYING = ("--minutes", "45", "--begin", "0.35", "--rate", "1.2e-3", "--seed", "54")
 FINISHING = ("--steps", "150", "--rate", "3e-4", "--seed", "46")
 
 
@@ -47,9 +48,14 @@ class Places:
     work: Path
     out: Path
     start: Path | None
+    keep_encoder: bool  # that of ``start`` as it is
 
     def left(self, name: str) -> str:
         return str(self.work / name)
+
+    @property
+    def encoder(self) -> str:
+        return str(self.start) if self.keep_encoder else self.left("encoder.pt")
 
     @property
     def tokenizer(self) -> str:
@@ -57,9 +63,11 @@ class Places:
 
 
 def encoder_stages(places: Places) -> list[Stage]:
-    """Generated tissue, and an encoder that is learnt from nothing or goes on learning."""
+    """Generated tissue, and an encoder that is learnt from nothing, goes on learning, or stays."""
     data, generated, left = str(places.data), places.left("generated"), places.left
-    drawing = Stage("draw_tissue", (generated, "--seed", "40"), "generated/generated.csv")
+    drawing = Stage("draw_tissue", (generated, "--seed", "50"), "generated/generated.csv")
+    if places.keep_encoder:
+        return [drawing]
     if places.start is not None:
         arguments = (data, generated, left("encoder.pt"), str(places.start), *REFINING)
         return [drawing, Stage("refine_encoder", arguments, "encoder.pt")]
@@ -74,16 +82,17 @@ def encoder_stages(places: Places) -> list[Stage]:
 def lesson_stages(places: Places) -> list[Stage]:
     """Pictures and questions, the tokenizer unless there is one, and the encoder's features."""
     rows, left = places.left("rows"), places.left
-    making = Stage("make_rows", (str(places.data), left("generated"), rows, "--seed", "43"), "rows/rows.jsonl")
+    making = Stage("make_rows", (str(places.data), left("generated"), rows, "--seed", "53"), "rows/rows.jsonl")
     words = Stage("make_tokenizer", (rows + "/rows.jsonl", places.tokenizer), "tokenizer/tokenizer.json")
-    encoding = Stage("encode_features", (left("encoder.pt"), rows, left("features.pt")), "features.pt")
+    encoding = Stage("encode_features", (places.encoder, rows, left("features.pt")), "features.pt")
     return [making, encoding] if places.start is not None else [making, words, encoding]
 
 
 def language_stages(places: Places) -> list[Stage]:
-    """The language model, from nothing or going on twice, and the checkpoint."""
-    learnt, ends = [language_stage(places, "language", FROM_NOTHING)], ["language.pt", "finished.pt"]
-    if places.start is not None:
+    """The language model, from nothing, going on, or going on twice behind a new encoder, and the checkpoint."""
+    arguments = STAYING if places.keep_encoder else FROM_NOTHING
+    learnt, ends = [language_stage(places, "language", arguments)], ["language.pt", "finished.pt"]
+    if places.start is not None and not places.keep_encoder:
         ends.insert(0, "begun.pt")
         learnt = [
             language_stage(places, "begun", ("--start", str(places.start), *GOING_ON)),
@@ -106,7 +115,7 @@ def language_stages(places: Places) -> list[Stage]:
 
 def language_stage(places: Places, name: str, arguments: tuple[str, ...]) -> Stage:
     """Stage 5, which leaves ``name``.pt."""
-    given = [places.left(file) for file in ("encoder.pt", "rows", "features.pt")]
+    given = places.encoder, places.left("rows"), places.left("features.pt")
     weights = f"{name}.pt"
     return Stage("train_language", (*given, places.tokenizer, places.left(weights), *arguments), weights)
 
@@ -162,9 +171,12 @@ def main() -> None:
     parser.add_argument("work", type=Path, help="folder for what the stages leave")
     parser.add_argument("out", type=Path, help="the checkpoint folder")
     parser.add_argument("--start", type=Path, help="an earlier checkpoint folder to go on from")
+    parser.add_argument("--keep-encoder", action="store_true", help="its language model alone goes on; with --start")
     options = parser.parse_args()
+    if options.keep_encoder and options.start is None:
+        parser.error("--keep-encoder goes with --start")
     options.work.mkdir(parents=True, exist_ok=True)
-    places = Places(options.data, options.work, options.out, options.start)
+    places = Places(options.data, options.work, options.out, options.start, options.keep_encoder)
     done = [(stage, run(stage, places.work)) for stage in stages(places)]
     text = json.dumps(record(options.data, options.out, done), indent=2)
     (options.work / "record.json").write_text(text + "\n", encoding="utf-8")

@@ -9,13 +9,15 @@ import argparse
 import json
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from demo_training.dataset import ImageRow, load_picture, read_rows, vqa_entries
+from demo_training.dataset import ImageRow, load_picture, read_rows, vqa_entries, vqa_split
 from demo_training.generated import generated_rows
+from demo_training.question_prior import usual_answers
 from demo_training.questions import SEEN, Exchange, questions_about, telling_question, vary
 from demo_training.variants import MOSAIC, Mosaics, counterparts
 from demo_training.variants import vary as vary_picture
@@ -32,11 +34,13 @@ PER_LABEL = {
     "generated": (150, 200),
     "drawn": (300, 150),
 }
-TWICE = "generated_normal"  # most of a slide is healthy
+OFTEN = "generated_normal"  # most of a slide is healthy
+TIMES = 3
 MOSAICS = (0, 800)  # of whole tiles, and as many of tiles that the field's edges cut
-QUESTION_BLOCKS = 2  # blocks of about twenty-four questions a picture
+QUESTION_BLOCKS = 2  # blocks of questions a picture
 TELLING = 24  # questions on a mosaic that its odd tile decides
 MOST_WORDS = 8  # longer answers of VQA-RAD are left out
+VQA_YES_NO = "vqa_yes_no"  # the kind of its yes/no questions
 VIEWS = ("few", "all")
 QUALITY = 93
 
@@ -48,7 +52,7 @@ def choose(rows: list[ImageRow], which: int, rng: np.random.Generator) -> list[I
         by_label[row.dataset, row.label].append(row)
     chosen: list[ImageRow] = []
     for (dataset, label), group in by_label.items():
-        wanted = PER_LABEL[dataset][which] * (2 if label == TWICE else 1)
+        wanted = PER_LABEL[dataset][which] * (TIMES if label == OFTEN else 1)
         rounds = -(-wanted // len(group))
         order = [group[i] for _ in range(rounds) for i in rng.permutation(len(group))]
         chosen += order[:wanted]
@@ -62,7 +66,7 @@ def vqa_exchanges(data: Path) -> dict[str, list[Exchange]]:
         answer = str(entry["answer"]).strip().rstrip(".")
         answer = answer.capitalize() if answer.lower() in ("yes", "no") else answer[:1].upper() + answer[1:]
         if len(answer.split()) <= MOST_WORDS:
-            kind = "vqa_yes_no" if answer in ("Yes", "No") else "vqa_open"
+            kind = VQA_YES_NO if answer in ("Yes", "No") else "vqa_open"
             by_picture[entry["image_name"]].append(Exchange(entry["question"].strip(), answer, kind))
     return by_picture
 
@@ -79,7 +83,33 @@ def pictures(
         yield mosaics.draw_cut()
 
 
-def exchanges(row: ImageRow, own: dict[str, list[Exchange]], rng: np.random.Generator) -> list[Exchange]:
+@dataclass(frozen=True)
+class OwnQuestions:
+    """What VQA-RAD asks about its own pictures of one split.
+
+    It has few pictures with ten questions each, and a network learns their answers by heart. So each yes/no question
+    comes twice: once with its answer, once with one that is drawn as questions of its words are usually answered on
+    other pictures.
+    """
+
+    asked: dict[str, list[Exchange]]
+    usual: dict[str, dict[str, float]]
+
+    @classmethod
+    def of(cls, data: Path, split: str) -> "OwnQuestions":
+        asked = {name: own for name, own in vqa_exchanges(data).items() if vqa_split(name) == split}
+        yes_no = {name: [(e.question, e.answer) for e in own if e.kind == VQA_YES_NO] for name, own in asked.items()}
+        return cls(asked, usual_answers(yes_no))
+
+    def draw(self, picture: str, rng: np.random.Generator) -> list[Exchange]:
+        """In one wording or another."""
+        drawn = [Exchange(vary(e.question, rng), e.answer, e.kind) for e in self.asked[picture]]
+        for question, chance in self.usual[picture].items():
+            drawn.append(Exchange(vary(question, rng), "Yes" if rng.random() < chance else "No", "vqa_usual"))
+        return drawn
+
+
+def exchanges(row: ImageRow, own: OwnQuestions, rng: np.random.Generator) -> list[Exchange]:
     """The questions on one picture, those of VQA-RAD among them."""
     if row.group == MOSAIC:
         return [telling_question(row, counterparts(row.label), SEEN, rng) for _ in range(TELLING)] + questions_about(
@@ -88,13 +118,13 @@ def exchanges(row: ImageRow, own: dict[str, list[Exchange]], rng: np.random.Gene
     asked = [exchange for _ in range(QUESTION_BLOCKS) for exchange in questions_about(row, SEEN, rng)]
     if row.dataset == "vqa_rad":
         asked = asked[: len(asked) // QUESTION_BLOCKS]
-        asked += [Exchange(vary(e.question, rng), e.answer, e.kind) for e in own[row.group]]
+        asked += own.draw(row.group, rng)
     return [asked[i] for i in rng.permutation(len(asked))]
 
 
 def write_rows(options: argparse.Namespace) -> None:
     rng = np.random.default_rng(options.seed)
-    own = vqa_exchanges(options.data)
+    own = OwnQuestions.of(options.data, "train")
     rows = read_rows(options.data, "train") + generated_rows(options.generated, "train")
     number = 0
     with (options.out / "rows.jsonl").open("w", encoding="utf-8") as out:
@@ -105,7 +135,8 @@ def write_rows(options: argparse.Namespace) -> None:
                 image = f"{view}/{number:05d}.jpg"
                 picture.save(options.out / image, quality=QUALITY)
                 about = {"group": row.group, "split": row.split, "dataset": row.dataset, "label": row.label}
-                for e in exchanges(row, own, rng):
+                asking = np.random.default_rng([options.seed, number])  # other questions leave the pictures as they are
+                for e in exchanges(row, own, asking):
                     line = {"image": image, "question": e.question, "answer": e.answer, **about, "kind": e.kind}
                     out.write(json.dumps(line) + "\n")
     print(f"{number} pictures")

@@ -1,14 +1,17 @@
 """How far the question alone goes on VQA-RAD's yes/no questions: logistic regression on a bag of its words."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import torch
 from torch import nn
 
 SEEN_AT_LEAST = 2
-STEPS, RATE, PENALTY = 300, 0.05, 3e-3
+STEPS, RATE, PENALTY = 300, 0.05, 6e-4
+FOLDS = 6
+
+Asked = tuple[str, str]  # question and answer
 
 
 def words(question: str) -> set[str]:
@@ -25,8 +28,8 @@ def bags(questions: Sequence[str], vocabulary: Sequence[str]) -> torch.Tensor:
     return bag
 
 
-def foretell(train: Sequence[tuple[str, str]], questions: Sequence[str]) -> list[str]:
-    """Yes or No for each question, from pairs of question and answer."""
+def p_yes(train: Sequence[Asked], questions: Sequence[str]) -> list[float]:
+    """Probability of yes for each question, from questions and their answers."""
     counts: dict[str, int] = {}
     for question, _ in train:
         for word in words(question):
@@ -43,4 +46,23 @@ def foretell(train: Sequence[tuple[str, str]], questions: Sequence[str]) -> list
         (loss + PENALTY * layer.weight.square().sum()).backward()
         optimizer.step()
     with torch.no_grad():
-        return ["Yes" if score > 0 else "No" for score in layer(bags(questions, vocabulary))[:, 0].tolist()]
+        chances: list[float] = layer(bags(questions, vocabulary))[:, 0].sigmoid().tolist()
+    return chances
+
+
+def foretell(train: Sequence[Asked], questions: Sequence[str]) -> list[str]:
+    """Yes or No for each question."""
+    return ["Yes" if chance > 0.5 else "No" for chance in p_yes(train, questions)]
+
+
+def usual_answers(by_picture: Mapping[str, Sequence[Asked]]) -> dict[str, dict[str, float]]:
+    """Picture -> question -> probability of yes, as the questions on the other folds' pictures have it."""
+    usual: dict[str, dict[str, float]] = {}
+    names = sorted(by_picture)
+    for fold in range(FOLDS):
+        own = names[fold::FOLDS]
+        others = [asked for name in names if name not in own for asked in by_picture[name]]
+        questions = [question for name in own for question, _ in by_picture[name]]
+        chances = dict(zip(questions, p_yes(others, questions), strict=True))
+        usual |= {name: {question: chances[question] for question, _ in by_picture[name]} for name in own}
+    return usual

@@ -47,6 +47,8 @@ OPEN = {
 ALWAYS_ASKED = ("modality", "organ", "diagnosis", "caption")
 SOMETIMES_ASKED = ("grade", "pneumonia_kind", "stain", "white_cells", "red_cells")
 ASKED_WITH_OPTIONS = ("modality", "organ", "diagnosis", "diagnosis", "grade", "pneumonia_kind")
+EVERYDAY = 0.5  # share of the questions off the topic that are about a thing of everyday life
+GENERATED_FOR = 4.0  # how much more often it is asked for necrosis and tumours than for anything else
 NEAR_OPTIONS = 0.7  # share of option lists whose wrong answers are true of other pictures of the kind
 MOST_OPTIONS = 5
 LOWER_CASE = 0.4  # share of option lists that are typed without capitals
@@ -65,9 +67,16 @@ class Words:
     off_topic: list[str]  # questions that have nothing to do with the picture, or with no label
     unknown: list[str]  # questions on findings that no label states
     unknown_findings: list[str]
+    everyday: Sequence[str] = ()  # more questions off the topic, one for each pattern and thing of everyday life
 
 
-SEEN = Words(WORDINGS, lines("off_topic.txt"), lines("unknown_questions.txt"), lines("unknown_findings.txt"))
+SEEN = Words(
+    WORDINGS,
+    lines("off_topic.txt"),
+    lines("unknown_questions.txt"),
+    lines("unknown_findings.txt"),
+    [pattern.format(x=word) for pattern in lines("everyday_patterns.txt") for word in lines("everyday_words.txt")],
+)
 UNSEEN = Words(
     WORDINGS["unseen"],
     lines("off_topic_unseen.txt"),
@@ -172,10 +181,15 @@ def telling_question(row: ImageRow, others: frozenset[str], words: Words, rng: n
 
 
 def hard_weights(concepts: list[facts.Concept], label: str) -> np.ndarray:
-    """Drawing weights that prefer what is true of some labels of the same kind and not of others: cancer, say."""
+    """Drawing weights that prefer what is true of some labels of the same kind and not of others: cancer, say.
+
+    Generated tissue is there to be asked for necrosis and tumours.
+    """
     groups = (facts.TISSUE, facts.CHILD_CHEST, facts.RADIOLOGY)
     kindred = next((group for group in groups if label in group), facts.EVERYTHING)
     weights = np.array([4.0 if concept.yes & kindred and concept.no & kindred else 1.0 for concept in concepts])
+    if label in facts.GENERATED:
+        weights *= [GENERATED_FOR if concept in facts.OF_GENERATED else 1.0 for concept in concepts]
     return weights / weights.sum()
 
 
@@ -185,7 +199,7 @@ def declined(label: str, count: int, words: Words, rng: np.random.Generator) -> 
     for _ in range(count):
         way = 0.0 if label in facts.VQA else rng.random()
         if way < 0.35:
-            question = pick(words.off_topic, rng)
+            question = pick(words.everyday if words.everyday and rng.random() < EVERYDAY else words.off_topic, rng)
         elif way < 0.55:
             question = pick(words.unknown, rng)
         else:
@@ -196,15 +210,15 @@ def declined(label: str, count: int, words: Words, rng: np.random.Generator) -> 
 
 
 def questions_about(row: ImageRow, words: Words, rng: np.random.Generator) -> list[Exchange]:
-    """About twenty-four questions on one picture; of VQA-RAD's pictures only what their region answers."""
+    """About twenty-seven questions on one picture; of VQA-RAD's pictures only what their region answers."""
     if row.label in facts.VQA:
         asked = [open_question("organ", row, words, rng) for _ in range(2)]
-        return asked + yes_no_questions(row, (3, 0), words, rng) + declined(row.label, 5, words, rng)
-    asked = [open_question(kind, row, words, rng) for kind in (*ALWAYS_ASKED, "diagnosis")]
+        return asked + yes_no_questions(row, (3, 0), words, rng) + declined(row.label, 9, words, rng)
+    asked = [open_question(kind, row, words, rng) for kind in (*ALWAYS_ASKED, "diagnosis", "diagnosis")]
     asked.append(open_question(pick(SOMETIMES_ASKED, rng), row, words, rng))
     if row.label in facts.BLOOD:
         asked += [open_question(kind, row, words, rng) for kind in ("white_cells", "red_cells")]
     options = (option_question(pick(ASKED_WITH_OPTIONS, rng), row, words, rng) for _ in range(2))
     asked += [question for question in options if question is not None]
     asked += yes_no_questions(row, (6, 1), words, rng)
-    return asked + declined(row.label, 4, words, rng)
+    return asked + declined(row.label, 6, words, rng)

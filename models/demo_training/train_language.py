@@ -1,8 +1,9 @@
 """Stage 5: the language model learns to answer from the frozen encoder's features, by a projector that is not learnt.
 
 It begins with the low crop alone, goes on with some patches of the low and middle crops of many pictures, then with
-those that zoom-in selection chooses from all crops, and ends with all patches of these. Every patch stands at the
-position that it has in a whole image block.
+those that zoom-in selection chooses from all crops, and ends with all patches of these; now and then it reads the low
+crop alone all the same, as a search does that glances at a slide. Every patch stands at the position that it has in a
+whole image block.
 """
 
 import argparse
@@ -75,6 +76,9 @@ PHASES = (
     Phase(until=1.0, view="all", pictures=6, questions=8, crops=CROPS_IN_PROMPT, patches=PATCHES),
 )
 
+GLANCE = Phase(until=1.0, view="all", pictures=16, questions=10, crops=1, patches=PATCHES)
+GLANCES = 0.2  # share of the steps that are such ones
+
 
 @dataclass(frozen=True)
 class Views:
@@ -123,19 +127,28 @@ def crops_in_prompt(features: torch.Tensor, projector: nn.Linear) -> torch.Tenso
     return torch.cat([first, FIRST_HIGH + rank_and_keep(projector(means))], dim=1)
 
 
-def new_model(student: dict[str, torch.Tensor], sample: torch.Tensor) -> DragonflyForCausalLM:
-    """A network with stage 2's encoder and a projector that tells what it learnt to tell, both frozen."""
+def new_model(encoder: Path, sample: torch.Tensor) -> DragonflyForCausalLM:
+    """A network whose language model is to learn; its encoder and projector are frozen."""
+    if encoder.is_dir():
+        model = DragonflyForCausalLM.from_pretrained(encoder, dtype=torch.float32)
+    else:
+        model = made_model(torch.load(encoder, weights_only=True), sample)
+    model.language_model.set_attn_implementation(PACKED_ATTENTION)
+    model.image_encoder.requires_grad_(False)
+    model.vision_embed_tokens.requires_grad_(False)
+    return model
+
+
+def made_model(student: dict[str, torch.Tensor], sample: torch.Tensor) -> DragonflyForCausalLM:
+    """A network with stage 2's encoder and a projector that tells what it learnt to tell."""
     model = DragonflyForCausalLM(
         DragonflyConfig(text_config=LANGUAGE, vision_config=ENCODER, architecture="dragonfly-v1", bos_token_id=BOS_ID)
     )
     prefix = "encoder."
     tower = {name.removeprefix(prefix): value for name, value in student.items() if name.startswith(prefix)}
     model.image_encoder.vision_model.load_state_dict(tower)
-    model.language_model.set_attn_implementation(PACKED_ATTENTION)
     weight, bias = make_projector(student, sample, LANGUAGE.hidden_size)
     model.vision_embed_tokens.load_state_dict({"weight": weight, "bias": bias})
-    model.image_encoder.requires_grad_(False)
-    model.vision_embed_tokens.requires_grad_(False)
     return model
 
 
@@ -181,7 +194,7 @@ def train(options: argparse.Namespace) -> None:
     rng = np.random.default_rng(options.seed)
     tokenizer = Tokenizer.from_file(str(options.tokenizer / "tokenizer.json"))
     pictures = {view: read_pictures(options.features, options.rows, view) for view in VIEWS}
-    model = new_model(torch.load(options.encoder, weights_only=True), pictures["few"].features[:SAMPLE])
+    model = new_model(options.encoder, pictures["few"].features[:SAMPLE])
     lessons = {view: Lessons(own, tokenizer, model.vision_embed_tokens) for view, own in pictures.items()}
     if options.start is not None:
         model.language_model.load_state_dict(language_of(options.start))
@@ -190,7 +203,7 @@ def train(options: argparse.Namespace) -> None:
     clock, number, log = Clock(options.minutes), 0, []
     while clock.done < 1:
         share = options.begin + (1 - options.begin) * clock.done
-        phase = next((phase for phase in PHASES if share < phase.until), PHASES[-1])
+        phase = phase_at(share, rng)
         loss, right = answer_loss(model, *lessons[phase.view].draw(phase, rng))
         step(optimizer, loss, learning_rate(clock.done, options.rate))
         average.update(model)
@@ -205,6 +218,13 @@ def train(options: argparse.Namespace) -> None:
     save(average.model.state_dict(), options.out)
 
 
+def phase_at(share: float, rng: np.random.Generator) -> Phase:
+    """What the next step reads, when that share of the run is done."""
+    if rng.random() < GLANCES:
+        return GLANCE
+    return next((phase for phase in PHASES if share < phase.until), PHASES[-1])
+
+
 def save(weights: dict[str, torch.Tensor], file: Path) -> None:
     """Write them; a reader never sees half of them."""
     torch.save(weights, file.with_suffix(".part"))
@@ -213,14 +233,14 @@ def save(weights: dict[str, torch.Tensor], file: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("encoder", type=Path, help="encoder.pt of stage 2")
+    parser.add_argument("encoder", type=Path, help="encoder.pt of stage 2, or a checkpoint folder to go on from")
     parser.add_argument("rows", type=Path, help="the folder of stage 3")
     parser.add_argument("features", type=Path, help="the file of stage 4")
     parser.add_argument("tokenizer", type=Path, help="folder of the tokenizer")
     parser.add_argument("out", type=Path, help="file for the weights")
     parser.add_argument("--minutes", type=float, default=24, help="the learning rate falls over this time")
-    parser.add_argument("--start", type=Path, help="checkpoint folder whose language model goes on learning")
-    parser.add_argument("--begin", type=float, default=0, help="share of the phases that is passed over, with --start")
+    parser.add_argument("--start", type=Path, help="checkpoint folder whose language model goes on behind encoder.pt")
+    parser.add_argument("--begin", type=float, default=0, help="share of the phases that is passed over, going on")
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=4)
     parser.add_argument("--threads", type=int, default=2)

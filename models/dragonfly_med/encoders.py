@@ -36,7 +36,7 @@ _LARGEST_V1_PATCH_GRID = 12
 
 _CLIP_DEFAULTS = {"image_size": 224, "patch_size": 32}  # what a description of an encoder may leave out
 
-_LANDSCAPE_WH = (6000, 4000)
+LANDSCAPE_WH = (6000, 4000)  # of a picture large enough for the widest high view
 
 
 def encoder_shape(image_encoder: str, checkpoint: Path) -> dict[str, Any]:
@@ -70,6 +70,8 @@ def high_canvas_wh(folder: Path) -> tuple[int, int]:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         shape = config.get("vision_config") or encoder_shape(config["image_encoder"], folder)
         side, patch = (int(shape.get(name, default)) for name, default in _CLIP_DEFAULTS.items())
+    except FileNotFoundError:
+        raise CheckpointError("there is no config.json in it") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise CheckpointError("its config.json cannot be read") from None
-    return plan_views(_LANDSCAPE_WH, side, config.get("architecture") or architecture_of(side, patch)).canvas_sizes[-1]
+    return plan_views(LANDSCAPE_WH, side, config.get("architecture") or architecture_of(side, patch)).canvas_sizes[-1]

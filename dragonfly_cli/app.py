@@ -1,0 +1,65 @@
+"""Typer as this program uses it: options that the environment may set too, and help pages in sections.
+
+What holds for every option is said here once: ``--max-tokens`` is also ``DRAGONFLY_MAX_TOKENS``. A section is the
+``rich_help_panel`` of an option, Typer's own name for it, which ``option_groups`` sets. Nothing heavy is imported.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import typer
+from typer.core import TyperCommand
+
+from dragonfly_cli.funnel import ErrorFunnel
+
+_ENVIRONMENT = "Every option can also be set in the environment: --debug as DRAGONFLY_DEBUG=1."
+_WIDEST_HELP = 100  # columns; longer lines are hard to read
+
+
+class App(typer.Typer):
+    """A program, or a group of commands in one, whose errors end in the exit codes of the contract."""
+
+    def __init__(self, help: str) -> None:
+        super().__init__(
+            cls=ErrorFunnel,
+            rich_markup_mode=None,  # help at once: rich takes longer to import than all else together
+            no_args_is_help=True,
+            add_completion=False,
+            context_settings={"help_option_names": ["-h", "--help"], "max_content_width": _WIDEST_HELP},
+            help=help,
+        )
+
+    def command(self, name: str | None = None, **settings: Any) -> Callable[..., Any]:
+        return super().command(name, cls=Command, epilog=_ENVIRONMENT, **settings)
+
+
+class Command(TyperCommand):
+    """One command. The environment may set its options, a value on the command line goes before it."""
+
+    def __init__(self, name: str | None, **settings: Any) -> None:
+        super().__init__(name, **settings)
+        parameters: list[Any] = self.params
+        for each in parameters:
+            if flag := _long_flag(each):
+                each.envvar = f"DRAGONFLY_{flag[2:].replace('-', '_').upper()}"
+                each.show_envvar = False  # the rule is told once, below the options
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        sections: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
+        for each in self.get_params(ctx):
+            if record := each.get_help_record(ctx):
+                sections.setdefault(_section(each), []).append(record)
+        for heading, records in sections.items():
+            if records:
+                with formatter.section(heading):
+                    formatter.write_dl(records)
+
+
+def _section(parameter: Any) -> str:
+    if parameter.param_type_name == "argument":
+        return "Arguments"
+    return parameter.rich_help_panel or "Options"
+
+
+def _long_flag(parameter: Any) -> str | None:
+    return next((flag for flag in parameter.opts if flag.startswith("--")), None)
