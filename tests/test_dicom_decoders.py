@@ -192,6 +192,57 @@ def test_absurd_shapes_are_refused_before_memory_is_taken(tmp_path, name):
     expect_error(dragonfly("info", path), 4, "a.dcm")
 
 
+@pytest.mark.parametrize("name", ["extended, 12 bit", "lossless grey", "JPEG-LS", "JPEG 2000"])
+def test_a_stream_with_more_bits_than_there_is_room_for_is_refused(tmp_path, name):
+    """Its values would lose their upper bits, and what is bright wrap round to dark."""
+    syntax, encode, pixels, _ = STREAMS[name]
+    path = encoded(tmp_path / "a", pixels.astype(np.uint8), encode(pixels), syntax)
+    expect_error(dragonfly("view", path, "--what", "display", "-o", tmp_path / "a.png"), 4, "damaged or incomplete")
+
+
+@pytest.mark.parametrize(
+    ("syntax", "encode"),
+    [
+        (JPEGLSLossless, imagecodecs.jpegls_encode),
+        (JPEG2000Lossless, lambda pixels: imagecodecs.jpeg2k_encode(pixels, codecformat="j2k", level=0)),
+        (JPEGLosslessSV1, lambda pixels: imagecodecs.jpeg8_encode(pixels, lossless=True, bitspersample=16)),
+    ],
+)
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize("above", [0, 0xF000])
+def test_bits_above_those_stored_say_nothing(tmp_path, syntax, encode, signed, above):
+    """Old overlays lie there, or nothing; a negative value then has no sign of its own."""
+    values = SMOOTH_12.astype(np.int16) - 2048 * signed
+    words = (values.astype(np.uint16) & 0x0FFF) | (above * (X % 2)).astype(np.uint16)
+    about = {"bits_stored": 12, "window": (0 if signed else 2048, 4096), "PixelRepresentation": int(signed)}
+    expected = shown(write_dicom(tmp_path / "a", values, **about))
+    assert np.array_equal(shown(encoded(tmp_path / "b", words, encode(words), syntax, **about)), expected)
+
+
+def test_what_a_lossy_codec_makes_brighter_than_white_stays_white(tmp_path):
+    """10 bits are stored, and around a sharp edge the codec's 12 bits swing beyond them."""
+    pixels = np.where((X // 5 + Y // 5) % 2, 1023, 0).astype(np.uint16)
+    stream = imagecodecs.jpeg8_encode(pixels, level=60, bitspersample=12)
+    assert imagecodecs.jpeg8_decode(stream).max() > 1023
+    path = encoded(tmp_path / "a", pixels, stream, JPEGExtended12Bit, bits_stored=10, window=(512, 1024))
+    assert shown(path)[pixels == 1023].min() > 128
+
+
+@pytest.mark.parametrize("photometric", ["RGB", "YBR_RCT", "YBR_FULL", "YBR_FULL_422"])
+@pytest.mark.parametrize("transformed", [False, True])
+def test_colour_jpeg_2000_is_natural_whatever_the_header_says(tmp_path, photometric, transformed):
+    """A stream with a colour transform of its own holds RGB, though files rewritten from JPEG still say YBR_FULL."""
+    skin = np.where((X < 32)[..., None], (230, 170, 140), (250, 250, 250)).astype(np.uint8)
+    is_ybr = photometric.startswith("YBR_FULL") and not transformed
+    stored = np.asarray(Image.fromarray(skin).convert("YCbCr")) if is_ybr else skin
+    stream = imagecodecs.jpeg2k_encode(stored, codecformat="j2k", level=0, mct=transformed)
+    path = encoded(tmp_path / "a", stored, stream, JPEG2000Lossless)
+    dataset = pydicom.dcmread(path)
+    dataset.PhotometricInterpretation = photometric
+    dataset.save_as(path)
+    assert np.abs(shown(path).astype(int) - skin).max() <= 2
+
+
 def test_an_absurd_shape_above_compressed_pixels_is_refused_too(tmp_path):
     path = encoded(tmp_path / "a.dcm", SMOOTH_8, jpeg_8(SMOOTH_8), JPEGBaseline8Bit, NumberOfFrames=10**9)
     expect_error(dragonfly("info", path), 4, "a.dcm", "cut short")

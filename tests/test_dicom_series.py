@@ -192,6 +192,50 @@ def test_frames_whose_directions_differ_by_rounding_are_one_stack(tmp_path: Path
     assert list(source.slices) == [1, 2, 0]
 
 
+def frames_at(path: Path, *groups: Dataset) -> Path:
+    pixels = np.stack([np.full((32, 48), 10 * number, np.uint16) for number in range(len(groups))])
+    sequence = {"PerFrameFunctionalGroupsSequence": Sequence(groups), "SeriesInstanceUID": "1.2.3"}
+    return write_dicom(path, pixels, window=(50.5, 101), **sequence)
+
+
+def measured(groups: Dataset, spacing: float) -> Dataset:
+    groups.PixelMeasuresSequence = Sequence([Dataset()])
+    groups.PixelMeasuresSequence[0].PixelSpacing = [spacing, spacing]
+    return groups
+
+
+def test_what_is_odd_about_the_frames_of_one_file_is_told(tmp_path: Path) -> None:
+    """As it is of a folder: gaps, places that are shared, and several stacks, whose order and scale nobody knows."""
+    gap = open_source(frames_at(tmp_path / "a", *map(grouped, (3, 1, 2, 9, 0))))
+    assert list(gap.slices) == [4, 1, 2, 0, 3] and "1 gap" in gap.warnings[0]
+    shared = open_source(frames_at(tmp_path / "b", *map(grouped, (1, 1, 0))))
+    assert list(shared.slices) == [2, 0, 1] and "1 of 3 slices lie where another" in shared.warnings[0]
+    scales = [measured(grouped(-number), 1 + number // 2) for number in range(4)]
+    several = open_source(frames_at(tmp_path / "c", *scales))
+    assert list(several.slices) == [0, 1, 2, 3] and "direction or spacing" in several.warnings[0]
+    assert several.mpp is None
+
+
+def test_the_stack_that_is_looked_at_has_its_own_scale(tmp_path: Path) -> None:
+    """It begins at the second frame here; the first one is a scout of another scale and direction."""
+    scout = measured(grouped(0), 4)
+    scout.PlaneOrientationSequence[0].ImageOrientationPatient = SAGITTAL
+    (tmp_path / "study").mkdir()
+    frames_at(tmp_path / "study" / "a", scout, measured(grouped(2), 1), measured(grouped(1), 1))
+    source = open_source(tmp_path / "study")
+    assert (heights(source), source.mpp) == ([20, 10], (1000.0, 1000.0))
+    assert (source.details()["orientation"], source.details()["spacing_mm"]) == ("axial", [1, 1, 1])
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value for VR DS")
+@pytest.mark.parametrize("wrong", ["nan", "inf", "1e999"])
+def test_a_position_that_says_nothing_is_none(study: Path, wrong: str) -> None:
+    """Numbers that compare with nothing would leave the slices in any order, without a word."""
+    write_slice(study / "IM4", 60, InstanceNumber=4, ImagePositionPatient=["0", "0", wrong])
+    source = open_source(study)
+    assert heights(source)[0] == 100 and "positions are missing" in source.warnings[0]
+
+
 def test_slices_that_are_turned_a_little_keep_their_order(tmp_path: Path) -> None:
     """A quarter of a metre from the origin, half a degree is as much as the distance of two slices."""
     for number, turn in enumerate((0, 0.01, -0.01, 0.01, -0.01)):

@@ -20,7 +20,9 @@ from PIL import Image
 from run_dragonfly import Outcome, dragonfly, expect_error
 from safetensors.torch import load_file
 
+from dragonfly_cli.errors import DeviceError
 from dragonfly_cli.finetuning.data_file import read_data
+from dragonfly_cli.finetuning.folder import RunFolder
 from dragonfly_cli.finetuning.splits import split_rows
 
 TINY = GOLDEN / "v1" / "checkpoint"
@@ -251,7 +253,7 @@ def test_every_form_of_row_is_read(folder: Path, tmp_path: Path) -> None:
 
 
 BAD_ROWS = [
-    ("this is no JSON", "not an object"),
+    ("this is no JSON", "not JSON"),
     ({"question": "a", "answer": "b"}, "image"),
     ({"image": "0.png", "question": "a"}, "answer is no text"),
     ({"image": "0.png", "question": "a", "answer": "  "}, "answer is empty"),
@@ -264,6 +266,13 @@ BAD_ROWS = [
     ({"image": "0.png", "conversations": "free text"}, "Llama 3"),
     ({"image": "gone.png", "question": "a", "answer": "b"}, "gone.png"),
     ({"image": "0.png", "question": "a", "answer": float("nan")}, "answer is no text"),
+    ("[" * 100_000, "it is not JSON"),
+    ('{"image": "0.png", "question"', "it is not JSON"),
+    ([taught(0), taught(1)], "not an object"),
+    (
+        {"image": "0.png", "conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": float("nan")}]},
+        "no text",
+    ),
     ({"image": "0.png", "question": "half a smile \ud83d", "answer": "b"}, "half a character"),
     ({"image": "0.png\0", "question": "a", "answer": "b"}, "zero byte"),
     ({"image": "0" * 300, "question": "a", "answer": "b"}, "too long"),
@@ -274,7 +283,7 @@ BAD_ROWS = [
 def test_a_bad_row_is_named_and_refused_before_training(folder: Path, tmp_path: Path, row: Any, why: str) -> None:
     data = write_rows(folder / "bad.jsonl", [taught(0), row])
     outcome = finetune(data, tmp_path / "out", "--max-errors", "0")
-    expect_error(outcome, 4, "1 rows cannot be used", "row 2", why)
+    expect_error(outcome, 4, "1 row cannot be used", "row 2", why)
     assert not (tmp_path / "out").exists()
 
 
@@ -313,6 +322,14 @@ def test_a_leak_between_the_splits_is_refused_without_quoting_it(folder: Path, t
     expect_error(outcome, 4, f"column {column}", "row 3 with row 1")
     assert "Secret" not in outcome.stderr
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("here", "there"), [(7, 7.0), (7, "7"), ("P 7", " P 7 "), (7.0, "7 ")])
+def test_a_patient_is_the_same_however_the_column_is_written(
+    folder: Path, tmp_path: Path, here: Any, there: Any
+) -> None:
+    rows = [taught(0, split="train", patient=here), taught(1, split="val", patient=there)]
+    expect_error(finetune(write_rows(folder / "same.jsonl", rows), tmp_path / "out"), 4, "column patient leaks")
 
 
 def test_gaps_in_a_table_of_numbers_are_no_group_and_no_frame(folder: Path) -> None:
@@ -394,7 +411,11 @@ def test_bad_places(folder: Path, tmp_path: Path) -> None:
     expect_error(finetune(folder / "rows.jsonl", tmp_path / "no" / "out"), 7, "there is no folder")
     expect_error(finetune(write_rows(folder / "empty.jsonl", []), tmp_path / "out"), 4, "no row to learn from")
     (folder / "table.csv").write_text("image,question,answer\n0.png,a,b\n")
-    expect_error(finetune(folder / "table.csv", tmp_path / "out"), 4, "no row to learn from", "row 1: it is not an")
+    expect_error(finetune(folder / "table.csv", tmp_path / "out"), 4, "no row to learn from", "row 1: it is not JSON")
+    held_out = write_rows(folder / "held_out.jsonl", [taught(number, split="test") for number in range(4)])
+    outcome = finetune(held_out, tmp_path / "out")
+    expect_error(outcome, 4, "no row is left to learn from")
+    assert "research use" not in outcome.stderr  # it was told before anything was loaded
 
 
 @pytest.mark.slow
@@ -411,6 +432,42 @@ def test_a_full_disk_is_told_and_the_run_goes_on_later(folder: Path, tmp_path: P
         assert not (output / "config.json").exists()
     assert finetune(folder / "rows.jsonl", output, *arguments).code == 0
     assert not (output / "work").exists()
+
+
+@pytest.mark.slow
+def test_too_little_memory_is_told_and_leaves_nothing(folder: Path, tmp_path: Path) -> None:
+    outcome = finetune(folder / "rows.jsonl", tmp_path / "out", "--steps", "1", "--rank", str(10**13))
+    assert outcome.code == 6 and "error: out of memory on cpu\nhint: use --batch 1" in outcome.stderr
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_a_loss_that_is_no_number_ends_the_run_and_another_may_begin(folder: Path, tmp_path: Path) -> None:
+    arguments = (folder / "rows.jsonl", tmp_path / "out", "--recipe", "language", "--steps", "2", "--lr")
+    outcome = finetune(*arguments, "3e38")
+    assert outcome.code == 2 and "error: the loss is no number any more after step 2" in outcome.stderr
+    assert not (tmp_path / "out").exists()
+    assert finetune(*arguments, "1e-5").code == 0
+
+
+@pytest.mark.slow
+def test_what_readers_warn_of_is_told_once_with_the_number_of_pictures(folder: Path, tmp_path: Path) -> None:
+    for number in range(2):
+        write_dicom(folder / f"grey{number}.dcm", pattern(True, number)[..., 0], window=(5000, 10))
+    rows = [{**taught(number), "image": f"grey{number // 2}.dcm", "patient": "one"} for number in range(4)]
+    outcome = finetune(write_rows(folder / "grey.jsonl", rows), tmp_path / "out", "--steps", "1")
+    assert outcome.code == 0
+    assert outcome.stderr.count("warning: 2 pictures: all pixels of a frame lie outside the window") == 1
+    assert "warning: no row is held out" in outcome.stderr
+
+
+def test_two_processes_may_clear_up_the_same_folder(tmp_path: Path) -> None:
+    runs = [RunFolder(tmp_path / "out") for _ in range(2)]
+    with pytest.raises(DeviceError), runs[0].at_work({}), runs[0].kept_if_learnt():
+        with pytest.raises(DeviceError), runs[1].kept_if_learnt():
+            raise DeviceError("what", "hint")
+        raise DeviceError("what", "hint")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow
@@ -439,6 +496,7 @@ def test_two_processes_learn_what_one_does(folder: Path, tmp_path: Path) -> None
     done = subprocess.run([*launch, *arguments, "--batch", "1"], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("research use only") == 1
+    assert "continuing" not in done.stderr  # what the other process has written is no earlier run
     assert finetune(folder / "rows.jsonl", tmp_path / "one", *arguments).code == 0
     one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
     for name, weight in one.items():

@@ -107,6 +107,54 @@ def test_a_window_without_width_is_no_window(tmp_path, width):
     assert source.details()["window"]["origin"] == "percentile" and "no window" in source.warnings[0]
 
 
+@pytest.mark.parametrize(
+    ("modality", "origin", "told"),
+    [("CT", "default", "the window in the file cannot be used"), ("MR", "percentile", "no window that can be used")],
+)
+def test_a_window_that_is_no_number_is_passed_over_and_told(tmp_path, modality, origin, told):
+    path = write_dicom(tmp_path / "a", RAMP, **CT_ELEMENTS | {"Modality": modality}, window=(511, 1024))
+    path.write_bytes(path.read_bytes().replace(b"511.0 ", b"51l,0 "))
+    source = open_source(path)
+    source.view(Box(0, 0, 64, 64))
+    assert source.details()["window"]["origin"] == origin and told in source.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("elements", "level"),
+    [
+        ({"RescaleSlope": 2}, 128),
+        ({"RescaleIntercept": -4095}, 0),
+        ({"RescaleSlope": 1, "RescaleIntercept": 4095}, 255),
+    ],
+)
+def test_a_slope_or_an_intercept_may_stand_alone(tmp_path, elements, level):
+    """The value 1024 in a window from 0 to 4095; a rescale that was left out would show it at 64."""
+    path = write_dicom(tmp_path / "a", np.array([[1024]], np.uint16), window=(2048, 4096), **elements)
+    assert abs(int(gray(path)[0, 0]) - level) <= 1
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value for VR CS")
+@pytest.mark.parametrize("shape", ["inverse", " INVERSE", "Inverse "])
+def test_a_code_counts_in_whatever_case_it_is_written(tmp_path, shape):
+    path = write_dicom(tmp_path / "a", RAMP, bits_stored=12, window=(2048, 4096), PresentationLUTShape="IDENTITYxx")
+    path.write_bytes(path.read_bytes().replace(b"IDENTITYxx", shape.encode().ljust(10)))
+    assert gray(path)[0, 0] == 255
+
+
+def test_what_is_not_meant_to_be_looked_at_is_told(tmp_path):
+    path = write_dicom(tmp_path / "a", RAMP, PresentationIntentType="FOR PROCESSING", window=(2048, 4096))
+    outcome = dragonfly("view", path, "--what", "display", "-o", tmp_path / "a.png")
+    assert outcome.code == 0 and "for processing, not for display" in outcome.stderr
+
+
+@pytest.mark.parametrize(("declared", "taken"), [(None, 1), (2, 2), (3, 3)])
+def test_frames_that_the_header_passes_over_are_told(tmp_path, declared, taken):
+    path = write_dicom(tmp_path / "a", np.stack([RAMP] * 3), window=(2048, 4096), NumberOfFrames=declared)
+    source = open_source(path)
+    assert source.frames == taken and gray(path)[-1, -1] > 0
+    assert [("room for 3 frames" in sentence) for sentence in source.warnings] == [True] * (taken < 3)
+
+
 @pytest.mark.parametrize("wrong", [{"WindowCenter": 1e9}, {"RescaleSlope": 0}, {"RescaleSlope": 1e-6}])
 def test_a_window_that_shows_nothing_is_told(tmp_path, wrong):
     rescale = {"RescaleSlope": 1, "RescaleIntercept": 0}
@@ -166,6 +214,18 @@ def test_a_voi_table_of_rescaled_values_may_start_below_zero(tmp_path):
     sequence = table([0, 1000, 4095], first=65536 - 100, bits=12)
     path = write_dicom(tmp_path / "a", pixels, RescaleSlope=1, RescaleIntercept=-100, VOILUTSequence=sequence)
     assert gray(path)[0].tolist() == [0, 62, 255]
+
+
+def test_tables_of_8_bits_may_lie_two_in_a_word_and_may_not_be_cut_short(tmp_path):
+    pixels = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    words = np.arange(255, -1, -1).astype(np.uint8).view("<u2")
+    sequence = table(words, bits=8)
+    sequence[0].LUTDescriptor = [256, 0, 8]
+    path = write_dicom(tmp_path / "a", pixels, VOILUTSequence=sequence)
+    assert gray(path).ravel().tolist() == list(range(255, -1, -1))
+    sequence[0].LUTDescriptor = [300, 0, 8]
+    with pytest.raises(InputError, match="damaged"):
+        open_source(write_dicom(tmp_path / "b", pixels, VOILUTSequence=sequence))
 
 
 def test_an_empty_voi_sequence_is_no_table(tmp_path):
@@ -317,9 +377,9 @@ def test_an_undecodable_transfer_syntax_names_its_remedy(tmp_path, syntax, hint)
 
 def test_no_patient_value_leaves_the_reader(tmp_path, caplog, capfd):
     """Nor by way of pydicom, whose warnings, log lines and exceptions quote elements that it finds odd."""
-    good = write_dicom(tmp_path / "a", RAMP, BurnedInAnnotation="YES", window=(511, 1024))
+    good = write_dicom(tmp_path / "a", RAMP, BurnedInAnnotation="YES", PixelSpacing=[0.511, 0.511])
     damaged = tmp_path / "b"
-    damaged.write_bytes(good.read_bytes().replace(b"511.0 ", b"Abe!  "))
+    damaged.write_bytes(good.read_bytes().replace(b"0.511\\", b"Abe! \\"))
     with warnings.catch_warnings(record=True) as heard, caplog.at_level(logging.DEBUG):
         warnings.simplefilter("always")
         source = open_source(good)

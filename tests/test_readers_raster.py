@@ -2,6 +2,7 @@
 
 import warnings
 
+import imagecodecs
 import numpy as np
 import pytest
 import tifffile
@@ -17,6 +18,10 @@ from dragonfly_cli.readers import open_source
 def whole(path, frame=0):
     source = open_source(path)
     return source, source.view(Box(0, 0, *source.size_wh), frame)
+
+
+def pixels(path):
+    return np.asarray(whole(path)[1])
 
 
 def save(path, values, **options):
@@ -73,6 +78,15 @@ def test_transparency_is_laid_on_white(tmp_path):
     assert image.getpixel((0, 1)) == (255, 255, 255)
 
 
+def test_a_picture_that_is_wholly_transparent_is_reported(tmp_path):
+    """Some programs leave the alpha channel at 0 above a picture that is there."""
+    values = np.full((4, 4, 4), (200, 30, 30, 0), np.uint8)
+    source, image = whole(save(tmp_path / "a.png", values))
+    assert np.asarray(image).min() == 255 and "transparent" in source.warnings[0]
+    values[0, 0, 3] = 255
+    assert whole(save(tmp_path / "b.png", values))[0].warnings == []
+
+
 def test_transparent_palette_colour_is_white(tmp_path):
     image = Image.new("P", (2, 1))
     image.putpalette([255, 0, 0, 0, 0, 255])
@@ -114,6 +128,39 @@ def test_the_sign_of_samples_is_that_of_the_file(tmp_path, dtype):
     source, image = whole(tmp_path / "a.tif")
     assert [round(pixel[0] / 2) for pixel in np.asarray(image)[0].astype(float)] == [0, 64, 128]
     assert "no fixed range" in source.warnings[0]
+
+
+@pytest.mark.parametrize("top", [255, 4095, 65535])
+def test_a_pgm_uses_the_range_that_it_declares(tmp_path, top):
+    values = np.array([[0, top // 3, top // 2]]).astype(np.uint8 if top == 255 else ">u2")
+    (tmp_path / "a.pgm").write_bytes(b"P5 3 1 %d\n" % top + values.tobytes())
+    assert pixels(tmp_path / "a.pgm")[0, :, 0].tolist() == [0, 85, 127]
+
+
+def test_packed_12_bits_use_their_range(tmp_path):
+    values = np.array([[0, 1365, 2730, 4095]], np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", values, bitspersample=12, metadata=None)
+    source, image = whole(tmp_path / "a.tif")
+    assert np.asarray(image)[0, :, 0].tolist() == [0, 85, 170, 255] and source.warnings == []
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_dark_16_bit_colours_are_reported(tmp_path, suffix):
+    values = np.full((4, 4, 3), 4000, np.uint16)
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(imagecodecs.png_encode(values) if suffix == ".png" else b"")
+    if suffix == ".tif":
+        tifffile.imwrite(path, values, photometric="rgb", metadata=None)
+    assert "nearly black" in open_source(path).warnings[0]
+
+
+def test_an_animated_png_is_read_in_any_order(tmp_path):
+    frames = np.random.default_rng(0).integers(0, 256, (4, 48, 64, 3), np.uint8)
+    first, *others = map(Image.fromarray, frames)
+    first.save(tmp_path / "a.png", save_all=True, append_images=others)
+    source = open_source(tmp_path / "a.png")
+    for number in (3, 1, 2, 0, 3, 0, 2, 1):
+        assert np.array_equal(np.asarray(source.view(Box(0, 0, 64, 48), number)), frames[number])
 
 
 def test_planes_of_16_bits_are_refused_and_packed_ones_shown(tmp_path):

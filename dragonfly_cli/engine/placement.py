@@ -28,6 +28,7 @@ _FLASH_CAPABILITY = (8, 0)
 # Four bits cost some accuracy, so a network is only put into them where that saves something.
 _WORTH_SAVING_BYTES = 10**9
 
+MEMORY_HINT = "close other programs that use it, or use --device cpu"
 _INSTALL = "run: pip install bitsandbytes, or use a checkpoint that is not quantized"
 _KERNELS = {Attention.sdpa: "sdpa", Attention.eager: "eager", Attention.flash: "flash_attention_2"}
 
@@ -113,18 +114,18 @@ def check_memory(model_id: str, needed: dict[bool, int], quantized: bool, device
     )
 
 
-def out_of_memory(device: str) -> DeviceError:
-    return DeviceError(f"out of memory on {device}", "close other programs that use it, or use --device cpu")
+def out_of_memory(device: str, hint: str = MEMORY_HINT) -> DeviceError:
+    return DeviceError(f"out of memory on {device}", hint)
 
 
 @contextmanager
-def memory_errors(device: str) -> Iterator[None]:
+def memory_errors(device: str, hint: str = MEMORY_HINT) -> Iterator[None]:
     """Turns a full memory into DeviceError."""
     try:
         yield
     except RuntimeError as error:
         if is_out_of_memory(error):
-            raise out_of_memory(device) from error
+            raise out_of_memory(device, hint) from error
         raise
 
 

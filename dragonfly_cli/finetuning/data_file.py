@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dragonfly_cli.errors import InputError, NoInputError, UsageError
-from dragonfly_cli.finetuning.rows import BadRowError, Row, as_row
+from dragonfly_cli.finetuning.rows import NOT_JSON, BadRowError, Row, as_row
 
 _NAMED = 5  # bad rows that an error names
 
@@ -33,14 +33,16 @@ class Data:
         """Raises InputError when more than ``most`` rows are bad, or no row is left."""
         named = "; ".join(self.bad_lines()[:_NAMED])
         if len(self.bad) > most:
+            rows = "1 row" if len(self.bad) == 1 else f"{len(self.bad)} rows"
             raise InputError(
-                f"{self.path}: {len(self.bad)} rows cannot be used, and --max-errors is {most}: {named}",
+                f"{self.path}: {rows} cannot be used, and --max-errors is {most}: {named}",
                 "correct them, or give a larger --max-errors to leave them out",
             )
         if not self.rows:
             why = f"; {named}" if named else ""
             raise InputError(
-                f"{self.path}: there is no row to learn from{why}", 'a row is {"image", "question", "answer"}'
+                f"{self.path}: there is no row to learn from{why}",
+                'every line is a row of its own, such as {"image": "a.png", "question": "...", "answer": "..."}',
             )
 
 
@@ -56,7 +58,7 @@ def read_data(path: Path) -> Data:
 
 
 def _contents(path: Path) -> Iterator[tuple[int, Any]]:
-    """Numbers from 1 and decoded rows; one that is no JSON is given as its text, and so is refused as no object."""
+    """Numbers from 1 and decoded rows; one that is no JSON is given as ``NOT_JSON``."""
     if not path.is_file():
         raise NoInputError(f"no such file: {path}", "give a JSONL or Parquet file of questions and answers")
     if path.suffix.lower() == ".parquet":
@@ -76,8 +78,8 @@ def _contents(path: Path) -> Iterator[tuple[int, Any]]:
 def _decoded(line: str) -> Any:
     try:
         return json.loads(line)
-    except ValueError:
-        return line
+    except (ValueError, RecursionError):
+        return NOT_JSON
 
 
 def _parquet_rows(path: Path) -> list[dict[str, Any]]:

@@ -8,13 +8,13 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from dragonfly_cli.errors import OutputError
+from dragonfly_cli.errors import DragonflyError, OutputError
 from dragonfly_cli.output.files import is_part, write_text
 
 _RECORD, _CONFIG, _WORK = "training.json", "config.json", "work"
@@ -70,8 +70,14 @@ class RunFolder:
 
     @contextmanager
     def at_work(self, record: dict[str, Any]) -> Iterator[None]:
-        """While a run goes on. Raises OutputError if another one goes on in the folder, or where the disk refuses."""
+        """While a run goes on. Raises OutputError if another one goes on in the folder, or where the disk refuses.
+
+        Of several processes the first one makes the folder: it may still be looking at what was there before.
+        """
         with _disk_errors(self.path):
+            if not is_first_process():
+                yield
+                return
             self.path.mkdir(exist_ok=True)
             self.write(record)  # before anything else, so that a kill does not make the folder a foreign one
             for folder in (self.checkpoints, self.features):
@@ -85,10 +91,6 @@ class RunFolder:
 
     @contextmanager
     def _lock(self) -> Iterator[None]:
-        """Of several processes of one run, the first one holds it."""
-        if not is_first_process():
-            yield
-            return
         try:
             with FileLock(self.path / _WORK / "lock", timeout=0):
                 yield
@@ -113,12 +115,20 @@ class RunFolder:
         """Removes what only a run that goes on needs."""
         shutil.rmtree(self.path / _WORK, ignore_errors=True)
 
-    def discard(self) -> None:
-        """Removes a run that has not learnt anything yet."""
+    @contextmanager
+    def kept_if_learnt(self) -> Iterator[None]:
+        """Where an error of ours ends a run that has not learnt anything yet, removes it."""
+        try:
+            yield
+        except DragonflyError:
+            self._discard()
+            raise
+
+    def _discard(self) -> None:
         if not any(self.checkpoints.glob("*")):
             self.clear()
             self._record.unlink(missing_ok=True)
-            if not any(self.path.iterdir()):
+            with suppress(OSError):  # not empty, or removed by another process of this run
                 self.path.rmdir()
 
 

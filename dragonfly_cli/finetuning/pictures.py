@@ -3,7 +3,7 @@
 What the encoder makes of a picture is kept on disk, in half precision, for all epochs and for a run that is continued.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from hashlib import sha256
@@ -29,11 +29,15 @@ class PictureReader:
         self._processor = processor
         self._opening = opening
         self._cache = cache
+        self.warnings: Counter[str] = Counter()
 
     def pixels(self, picture: Picture) -> torch.Tensor:
         """float32 [crops, 3, side, side]; raises DragonflyError for a picture that cannot be read."""
+        return self._read(picture)[0]
+
+    def _read(self, picture: Picture) -> tuple[torch.Tensor, set[str]]:
         with closing(open_source(picture.path, self._opening)) as source:
-            return self._processor.pixels(field_view(source, _field(source, picture)))
+            return self._processor.pixels(field_view(source, _field(source, picture))), set(source.warnings)
 
     def sample(self, picture: Picture, conversations: Sequence[Conversation]) -> Sample:
         if self._cache is None:
@@ -41,14 +45,18 @@ class PictureReader:
         return Sample(conversations, features=torch.from_numpy(np.load(self._file(picture))))
 
     def prepare(self, picture: Picture, network: DragonflyForCausalLM) -> None:
-        """Makes sure that ``sample`` can give the picture; raises DragonflyError where it cannot be read."""
+        """Makes sure that ``sample`` can give the picture; raises DragonflyError where it cannot be read.
+
+        What its reader warns of is counted in ``warnings``.
+        """
+        if self._cache is not None and self._file(picture).exists():
+            return
+        pixels, warnings = self._read(picture)
+        self.warnings.update(warnings)
         if self._cache is None:
-            self.pixels(picture)
             return
         file = self._file(picture)
-        if file.exists():
-            return
-        features = encoded(network, self.pixels(picture))
+        features = encoded(network, pixels)
         part = file.with_suffix(".part")
         with part.open("wb") as opened:
             np.save(opened, features.numpy())

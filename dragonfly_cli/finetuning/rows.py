@@ -6,6 +6,7 @@ The picture is ``image`` or ``image_url``, with ``frame`` and ``region`` where i
 it is meant. A row that cannot be used is named by its number; what it says is never repeated, since it may be private.
 """
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from dragonfly_cli.geometry import Box
 from dragonfly_cli.output.files import is_text
 
 GROUP_COLUMNS = ("patient", "slide", "group")
+
+NOT_JSON = object()  # in the place of what a line holds
 
 _TRAIN = frozenset(("train", "training"))
 _HELD_OUT = frozenset("val valid validation dev eval test held-out held_out".split())
@@ -66,11 +69,20 @@ class Row:
 
 def as_row(number: int, content: Any, folder: Path) -> Row:
     """The row that a decoded line holds; raises BadRowError."""
+    if content is NOT_JSON:
+        raise BadRowError("it is not JSON")
     if not isinstance(content, dict):
         raise BadRowError("it is not an object with named columns")
     content = {name: value for name, value in content.items() if value == value}  # NaN: a gap in a table of numbers
-    groups = {name: str(content[name]) for name in GROUP_COLUMNS if content.get(name) not in (None, "")}
+    groups = {name: key for name in GROUP_COLUMNS if (key := _group(content.get(name)))}
     return Row(number, _picture(content, folder), _turns(content), groups, _is_held_out(content.get("split")))
+
+
+def _group(value: Any) -> str:
+    """The same text for 7, 7.0, "7" and "7 "; empty where there is no value."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return "" if value is None else str(value).strip()
 
 
 def _picture(content: dict[str, Any], folder: Path) -> Picture:
@@ -161,7 +173,7 @@ def _paired(said: list[tuple[str, Any]]) -> tuple[Turn, ...]:
 
 
 def _plain(text: Any, what: str) -> str:
-    if isinstance(text, int | float) and not isinstance(text, bool):
+    if isinstance(text, int | float) and not isinstance(text, bool) and math.isfinite(text):
         text = str(text)
     if not isinstance(text, str):
         raise BadRowError(f"the {what} is no text")

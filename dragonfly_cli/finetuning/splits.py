@@ -45,7 +45,7 @@ def split_rows(path: Path, rows: list[Row], share: float, seed: int) -> Split:
         [row for row in rows if not row.is_held_out], [row for row in rows if row.is_held_out], by="column split"
     )
     _refuse_leak(path, split)
-    return split
+    return split.only(path, {row.number for row in rows})
 
 
 def _refuse_leak(path: Path, split: Split) -> None:

@@ -4,7 +4,8 @@ Several processes, started by ``accelerate launch`` or ``torchrun``, go through 
 writes and speaks.
 """
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from time import perf_counter
 from typing import Any
@@ -15,8 +16,7 @@ from accelerate.utils import gather_object
 from PIL import Image
 
 from dragonfly_cli.engine.checkpoints import Checkpoint
-from dragonfly_cli.engine.placement import choose_device, out_of_memory
-from dragonfly_cli.errors import DragonflyError
+from dragonfly_cli.engine.placement import choose_device, memory_errors
 from dragonfly_cli.finetuning.curve import loss_curve
 from dragonfly_cli.finetuning.data_file import Data
 from dragonfly_cli.finetuning.folder import RunFolder
@@ -44,6 +44,7 @@ from dragonfly_med.training.saving import write_trained
 from dragonfly_med.training.sequences import SequenceMaker
 
 _ADAPTER, _CURVE = "adapter", "loss.png"
+_MEMORY_HINT = "use --batch 1 with a larger --accumulate, --gradient-checkpointing, or --recipe qlora"
 _BLANK_SIDE_PX = 64
 _FEEDERS = 4  # processes that read pictures for a GPU, where they are read in every epoch
 
@@ -56,6 +57,7 @@ class Prepared:
     train: PictureSamples
     held_out: PictureSamples
     blanked: Blanked
+    warnings: Counter[str]  # of the readers, and of how many pictures each
 
 
 def train_rows(
@@ -69,26 +71,29 @@ def train_rows(
 ) -> None:
     """Trains, evaluates and writes; ``record`` is completed on the way."""
     started = perf_counter()
-    try:
+    with folder.kept_if_learnt(), memory_errors(str(training_device(tuning)), _MEMORY_HINT):
         network, processor = open_for_training(checkpoint, tuning)
         cache = None if RECIPES[tuning.recipe].encoder_learns else folder.features
         prepared = _prepare(network, processor, PictureReader(processor, opening, cache), data, split, tuning)
-    except DragonflyError:
-        folder.discard()
-        raise
-    _tell_first([f"warning: left out {line}" for line in data.bad_lines()])
-    try:
+        _tell_first([f"warning: {line}" for line in _oddities(data, prepared, tuning)])
         run = TrainingRun(
             network, processor, prepared.train, prepared.held_out, _settings(tuning), folder.checkpoints, [Progress()]
         )
         metrics, trained = _trained_and_scored(run, prepared)
-    except torch.OutOfMemoryError as error:
-        raise out_of_memory(str(training_device(tuning))) from error
     if PartialState().is_main_process:
         done = {"metrics": metrics, "history": trained.history, "seconds": round(perf_counter() - started, 1)}
         record |= _what_was_used(data, prepared.split, run) | done
         _write(folder, record, checkpoint, trained, tuning)
     PartialState().wait_for_everyone()
+
+
+def _oddities(data: Data, prepared: Prepared, tuning: TuneOptions) -> Iterator[str]:
+    """What a user must know of the rows before they are learnt from."""
+    yield from (f"left out {line}" for line in data.bad_lines())
+    for sentence, count in sorted(prepared.warnings.items()):
+        yield f"{count} picture{'s' * (count > 1)}: {sentence}"
+    if not prepared.split.held_out and tuning.hold_out:
+        yield "no row is held out, so that nothing will say how well it answers"
 
 
 def _trained_and_scored(run: TrainingRun, prepared: Prepared) -> tuple[dict[str, Any], Trained]:
@@ -136,7 +141,8 @@ def _prepare(
     data.refuse_too_many_bad(tuning.max_errors)
     split = split.only(data.path, {row.number for row in data.rows})
     train, held_out = (PictureSamples(reader, maker, rows) for rows in (split.train, split.held_out))
-    return Prepared(split, train, held_out, Blanked(held_out, _blank(network, processor, tuning)))
+    warnings: Counter[str] = sum(gather_object([reader.warnings]), Counter())
+    return Prepared(split, train, held_out, Blanked(held_out, _blank(network, processor, tuning)), warnings)
 
 
 def _unreadable(

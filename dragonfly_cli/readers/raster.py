@@ -26,6 +26,9 @@ from dragonfly_cli.readers.source import MppSource, SourceKind
 FORMATS = ("PNG", "JPEG", "MPO", "TIFF", "GIF", "BMP", "WEBP", "JPEG2000", "PPM", "AVIF")
 MAX_PIXELS = 500_000_000  # 1.5 GB as RGB; Pillow's own limit of 179 megapixels refuses real stitched scans
 DARK_16_BIT = 4096  # 16-bit values all below this look black in 8 bits: a camera of 12 bits or fewer
+DARK_8_BIT = DARK_16_BIT // 256
+NEARLY_BLACK = f"no pixel is brighter than {DARK_8_BIT - 1} of 255, so the picture is nearly black"
+ALL_CLEAR = "every pixel is wholly transparent, so the picture is white: nothing of what may lie below is shown"
 COPY_HINT = "copy or export the file again"
 WIDE_PLANES = "its colours lie in separate planes of 16 bits, which is not supported"
 DECODE_ERRORS = (
@@ -94,21 +97,37 @@ def to_rgb(image: Image.Image) -> tuple[Image.Image, list[str]]:
     """Any Pillow mode as 8-bit RGB, and what the user should know about it."""
     if image.mode.startswith("I;16"):
         return _from_16_bit(image)
+    if image.format == "PPM" and image.mode == "I":  # which Pillow has stretched from the file's maximum to 65535
+        return _scaled(np.asarray(image), 65535), []
     if image.mode in ("I", "F") or raster_tiff.is_signed_8_bit(image):
         return _from_wide_range(image)
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        return on_white(image.convert("RGBA")), []
-    return image.convert("RGB"), []
+        clear = image.convert("RGBA")
+        if not np.asarray(clear.getchannel("A")).any():
+            return on_white(clear), [ALL_CLEAR]
+        return _noted(on_white(clear))
+    return _noted(image.convert("RGB"))
+
+
+def _noted(image: Image.Image) -> tuple[Image.Image, list[str]]:
+    """Colours of 12 bits in 16 end here, for Pillow keeps their upper 8 bits alone."""
+    return image, [NEARLY_BLACK] if np.asarray(image).max() < DARK_8_BIT else []
 
 
 def _from_16_bit(image: Image.Image) -> tuple[Image.Image, list[str]]:
-    values = np.asarray(image).astype(np.float32)  # [height, width]
+    values = np.asarray(image)  # [height, width]
+    top = raster_tiff.top_of_16_bit(image)
     notes = []
-    if values.size and values.max() < DARK_16_BIT:
+    if top == 65535 and values.size and values.max() < DARK_16_BIT:
         notes.append(f"the 16-bit values stay below {DARK_16_BIT}, so the picture is nearly black")
     if raster_tiff.is_white_zero(image):
-        values = 65535 - values  # Pillow inverts white-is-zero for 8 bits only
-    return Image.fromarray(np.rint(values / 257).astype(np.uint8)).convert("RGB"), notes
+        values = top - values  # Pillow inverts white-is-zero for 8 bits only
+    return _scaled(values, top), notes
+
+
+def _scaled(values: np.ndarray[Any, np.dtype[Any]], top: int) -> Image.Image:
+    """[height, width] of values from 0 to ``top`` as grey RGB."""
+    return Image.fromarray(np.rint(values.astype(np.float32) * (255 / top)).astype(np.uint8)).convert("RGB")
 
 
 def _from_wide_range(image: Image.Image) -> tuple[Image.Image, list[str]]:
@@ -182,7 +201,7 @@ class RasterSource:
     def _unknown(self) -> InputError:
         return InputError(
             f"cannot open {self.path}: it is not an image of a known kind",
-            "known are DICOM, slides (SVS, NDPI, MRXS, TIFF ...), PNG, JPEG, TIFF, GIF, BMP, WebP, JPEG 2000",
+            "known are DICOM, slides (SVS, NDPI, MRXS, TIFF ...), PNG, JPEG, TIFF, GIF, BMP, WebP, AVIF, JPEG 2000",
         )
 
     def _frame(self, frame: int) -> Image.Image:
@@ -200,6 +219,9 @@ class RasterSource:
 
     def _decode(self, frame: int) -> Image.Image:
         if self.frames > 1:
+            if frame < self._file.tell():  # Pillow loses its way in an animated PNG that it has read to the end
+                self._file.close()
+                self._file = self._open()
             self._file.seek(frame)
             check_pixel_count(self.path, self._file.size)
         if raster_tiff.has_wide_planes(self._file):

@@ -24,6 +24,11 @@ def samples(image: Image.Image) -> np.ndarray[Any, np.dtype[Any]]:
     return stored.view(np.uint32) if stored.dtype == np.int32 and is_unsigned else stored
 
 
+def top_of_16_bit(image: Image.Image) -> int:
+    """The largest value of a picture in 16-bit words: of 12 bits where the file has packed so many."""
+    return 2 ** max(_tags(image).get(_BITS, (16,))) - 1
+
+
 def is_signed_8_bit(image: Image.Image) -> bool:
     return image.mode == "L" and _sample_format(image) == _SIGNED
 

@@ -19,10 +19,13 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, get_frame
 from pydicom.pixels import get_decoder, pixel_array
 from pydicom.uid import (
+    HTJ2K,
+    JPEG2000,
     UID,
     JPEG2000TransferSyntaxes,
     JPEGBaseline8Bit,
     JPEGExtended12Bit,
+    JPEGLSNearLossless,
     JPEGLSTransferSyntaxes,
     JPEGTransferSyntaxes,
     UncompressedTransferSyntaxes,
@@ -57,6 +60,8 @@ CODECS = {  # what to install for the compressed transfer syntaxes that pydicom 
     "1.2.840.10008.1.2.4.203": "High-Throughput " + _OPENJPEG,
     "1.2.840.10008.1.2.5": "RLE needs pylibjpeg: pip install pylibjpeg pylibjpeg-rle",
 }
+# Their values may stray beyond the bits stored, where those of all other syntaxes have old overlays, or nothing.
+LOSSY = (JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless, JPEG2000, HTJ2K)
 DEEPEST_BITS = {JPEGExtended12Bit: 12}  # GDCM and Pillow count as decoders of its 8-bit form
 PLUGINS = (jpeg_plugin.NAME, "pylibjpeg", "pyjpegls", "pydicom", "pillow")  # in the order in which they are tried
 
@@ -115,6 +120,11 @@ class PixelFacts:
         return self.syntax not in UncompressedTransferSyntaxes
 
     @property
+    def room(self) -> int:
+        """How many frames uncompressed pixel data holds, whatever the header declares."""
+        return self.frames if self.is_compressed else 8 * self.length // self.frame_bits
+
+    @property
     def frame_bits(self) -> int:
         """Bits of one uncompressed frame."""
         samples = 2 if self.photometric == "YBR_FULL_422" and self.samples == 3 else self.samples
@@ -141,7 +151,7 @@ def pixel_facts(header: Dataset, label: str) -> PixelFacts:
         allocated=allocated,
         bits=bits,
         spare_low_bits=max(0, high_bit + 1 - bits) if keyword == "PixelData" else 0,
-        photometric=str(header.get("PhotometricInterpretation") or "").strip(),
+        photometric=str(header.get("PhotometricInterpretation") or "").strip().upper(),
         syntax=header_of.syntax_of(header),
         length=length,
         offset=element.value_tell if is_raw and header_of.has_place(header) else None,
@@ -201,7 +211,16 @@ class FrameReader:
         one.NumberOfFrames = 1
         one.PixelData = encapsulate([stream])
         one["PixelData"].VR = "OB"
-        return _decoded(one, facts.syntax)
+        is_doubtful = facts.photometric.startswith("YBR_FULL") and self._has_own_colors(stream)
+        if is_doubtful:
+            one.PhotometricInterpretation = "RGB"
+        stored = _decoded(one, facts.syntax)
+        if is_doubtful and stored.dtype == np.uint8:
+            return jpeg.rgb_by_look(stored)
+        return stored if facts.syntax in LOSSY else _without_unused_bits(stored, facts)
+
+    def _has_own_colors(self, stream: bytes) -> bool:
+        return self._facts.syntax in JPEG2000TransferSyntaxes and jpeg.has_own_colors(stream)
 
     def _stream(self, frame: int) -> bytes:
         """The compressed bytes of one frame."""
@@ -215,12 +234,14 @@ class FrameReader:
             return get_frame(file, frame, **how)
 
     def _check_stream(self, stream: bytes) -> None:
-        """Raises ValueError when the codec's own header speaks of another size, or a JPEG has no end."""
+        """Raises ValueError when the codec's own header speaks of another size or depth, or a JPEG has no end."""
         facts = self._facts
-        known = (*JPEGTransferSyntaxes, *JPEGLSTransferSyntaxes, *JPEG2000TransferSyntaxes)
-        size_wh = jpeg.size_of(stream) if facts.syntax in known else None
-        if size_wh not in (None, (facts.columns, facts.rows)):
+        if facts.syntax not in (*JPEGTransferSyntaxes, *JPEGLSTransferSyntaxes, *JPEG2000TransferSyntaxes):
+            return
+        if jpeg.size_of(stream) not in (None, (facts.columns, facts.rows)):
             raise ValueError("the codec's size is not that of the header")
+        if (jpeg.precision(stream) or 0) > facts.allocated:
+            raise ValueError("the codec has more bits than the header has room for")
         if facts.syntax in jpeg_plugin.SYNTAXES and not jpeg.has_end(stream):
             raise ValueError("the stream is cut short, which libjpeg would fill with grey")
 
@@ -229,13 +250,13 @@ class FrameReader:
         header, facts = self._header, self._facts
         if facts.keyword == "PixelData" and facts.allocated % 8:
             return self._unpacked(frame)
-        how: dict[str, Any] = {"index": frame, "correct_unused_bits": not facts.spare_low_bits}
+        how: dict[str, Any] = {"index": frame, "correct_unused_bits": False}
         if facts.offset is None or not header_of.is_complete(header):
             stored = pixel_array(header_of.completed(header), **how)
         else:
             with self._place.opener() as file:
                 stored = pixel_array(file, **how)
-        return _from_upper_bits(stored, facts) if facts.spare_low_bits else stored
+        return _without_unused_bits(stored, facts) if facts.keyword == "PixelData" else stored
 
     def _unpacked(self, frame: int) -> Array:
         """Samples that are packed without regard to bytes, lowest bit first (PS3.5, 8.1.1 and annex D)."""
@@ -274,16 +295,18 @@ class FrameReader:
         return InputError(f"cannot decode {label}: its pixel data ({name}) is damaged or incomplete", COPY_HINT)
 
 
-def _from_upper_bits(stored: Array, facts: PixelFacts) -> Array:
-    """The values of words whose high bit is not the uppermost of those stored.
+def _without_unused_bits(stored: Array, facts: PixelFacts) -> Array:
+    """The values of words that are wider than what is stored in them; shifts fill up with the sign.
 
-    Where no word has anything above its lower ``bits``, the high bit in the header is a mistake.
+    Where no word has anything above its lower ``bits``, a high bit above those in the header is a mistake.
     """
-    above = facts.allocated - facts.bits
-    low = stored << above >> above  # keeps the sign
-    if np.array_equal(low, stored):
+    above = 8 * stored.itemsize - facts.bits
+    if above <= 0:
         return stored
-    return stored << (above - facts.spare_low_bits) >> above
+    low = stored << above >> above
+    if not facts.spare_low_bits or np.array_equal(low, stored):
+        return low
+    return stored << max(0, above - facts.spare_low_bits) >> above
 
 
 def _decoded(one: Dataset, syntax: UID) -> Array:
@@ -292,12 +315,13 @@ def _decoded(one: Dataset, syntax: UID) -> Array:
     GDCM is used only where there is no other: when a stream breaks its rules it may end the process.
     """
     decoder = get_decoder(syntax)
+    how: dict[str, Any] = {"index": 0, "correct_unused_bits": False}
     plugins = [name for name in PLUGINS if name in decoder.available_plugins] or [""]
     for plugin in plugins[:-1]:
         with contextlib.suppress(*READ_ERRORS), _panics_as_errors():
-            return decoder.as_array(one, index=0, decoding_plugin=plugin)[0]
+            return decoder.as_array(one, decoding_plugin=plugin, **how)[0]
     with _panics_as_errors():
-        return decoder.as_array(one, index=0, decoding_plugin=plugins[-1])[0]
+        return decoder.as_array(one, decoding_plugin=plugins[-1], **how)[0]
 
 
 @contextlib.contextmanager

@@ -168,31 +168,31 @@ def frame_element(header: Dataset, frame: int, group: str, keyword: str) -> Any:
     return None
 
 
-def spacing_of(header: Dataset, keyword: str = "PixelSpacing") -> tuple[float, float] | None:
+def spacing_of(header: Dataset, frame: int, keyword: str = "PixelSpacing") -> tuple[float, float] | None:
     """Millimetres between rows and between columns."""
-    numbers = _numbers(frame_element(header, 0, "PixelMeasuresSequence", keyword))
+    numbers = _numbers(frame_element(header, frame, "PixelMeasuresSequence", keyword))
     if len(numbers) != 2 or not all(0 < number < math.inf for number in numbers):
         return None
     return numbers[0], numbers[1]
 
 
-def pixel_shape(header: Dataset) -> float:
+def pixel_shape(header: Dataset, frame: int) -> float:
     """The height of a pixel divided by its width; 1 when the file does not say."""
     for keyword in ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing"):
-        if spacing := spacing_of(header, keyword):
+        if spacing := spacing_of(header, frame, keyword):
             return spacing[0] / spacing[1]
     ratio = _numbers(header.get("PixelAspectRatio"))  # vertical, horizontal
     return ratio[0] / ratio[1] if len(ratio) == 2 and min(ratio) > 0 else 1.0
 
 
 def rescale_of(header: Dataset, frame: int) -> Rescale | None:
-    """The slope and intercept of a frame, or None when the file gives none."""
+    """The slope and intercept of a frame, either of which may be left out; None when the file gives neither."""
     group = "PixelValueTransformationSequence"
     slope = frame_element(header, frame, group, "RescaleSlope")
     intercept = frame_element(header, frame, group, "RescaleIntercept")
-    if slope is None or intercept is None:
+    if slope is None and intercept is None:
         return None
-    return Rescale(float(slope), float(intercept))
+    return Rescale(1.0 if slope is None else float(slope), 0.0 if intercept is None else float(intercept))
 
 
 def is_hounsfield(header: Dataset, frame: int) -> bool:
@@ -219,8 +219,16 @@ def voi_of(header: Dataset, frame: int) -> tuple[list[LookupTable], list[Window]
     return [], []
 
 
+def names_window(header: Dataset, frame: int) -> bool:
+    """Whether the file says anything about a window, usable or not."""
+    return any(not is_empty(level, "WindowCenter") for level in levels_of(header, frame, "FrameVOILUTSequence"))
+
+
 def _windows_of(level: Dataset) -> list[Window]:
-    centers, widths = _numbers(level.get("WindowCenter")), _numbers(level.get("WindowWidth"))
+    try:
+        centers, widths = _numbers(level.get("WindowCenter")), _numbers(level.get("WindowWidth"))
+    except ValueError:  # one of the values is no number
+        return []
     name = str(level.get("VOILUTFunction") or "LINEAR").strip().upper()
     function = name if name in FUNCTIONS else "LINEAR"
     windows = [Window(*pair, function) for pair in zip(centers, widths, strict=False)]  # type: ignore[arg-type]
@@ -277,6 +285,8 @@ def _table(header: Dataset, descriptor: Any, data: Any) -> LookupTable:
         order = "<" if header.original_encoding[1] is not False else ">"
         data = np.frombuffer(data, np.dtype(f"{order}u2") if len(data) >= 2 * count else np.uint8)
     entries = np.atleast_1d(np.asarray(data)).astype(np.int64)[:count]
-    if not entries.size:
-        raise ValueError("a lookup table without entries")
+    if 2 * entries.size >= count > entries.size and bits <= 8:  # two entries in each word
+        entries = np.frombuffer(entries.astype("<u2").tobytes(), np.uint8).astype(np.int64)[:count]
+    if entries.size < count:
+        raise ValueError("a lookup table that is cut short")
     return LookupTable(first, bits, entries)

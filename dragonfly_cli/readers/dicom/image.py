@@ -4,7 +4,6 @@
 joins them, one frame at a time. Non-goals: files and folders (``source``, ``series``), presentation states, overlays.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,16 +25,18 @@ from dragonfly_cli.readers.dicom.decoding import (
     pixel_facts,
 )
 from dragonfly_cli.readers.dicom.display import Array, GrayWay, LookupTable, Voi
-from dragonfly_cli.readers.dicom.failures import COPY_HINT, READ_ERRORS, in_own_words, quiet_pydicom
+from dragonfly_cli.readers.dicom.failures import COPY_HINT, in_own_words
 from dragonfly_cli.readers.dicom.index import Vector, frames_in
 from dragonfly_cli.readers.dicom.places import Place
-from dragonfly_cli.readers.dicom.series import group, plane_of
+from dragonfly_cli.readers.dicom.series import Series, group, plane_of
 
 SQUARE_WITHIN = 0.005  # rounding in a header is no reason to resample
 LARGEST_PIXEL_SHAPE = 20.0  # a pixel longer than this is a mistake in the header
 BURNED_IN = "the file says that text is burned into its pixels: it may name the patient"
+FOR_PROCESSING = "the file is meant for processing, not for display: bright and dark may be exchanged in it"
 ONE_GREY = "all pixels of a frame lie outside the window: it is shown in one grey, and --window W,L chooses another"
-NO_WINDOW = "the file gives no window: the middle 99 % of the pixel values are shown"
+ODD_WINDOW = f"the window in the file cannot be used: {CT_DEFAULT.width:g} wide around {CT_DEFAULT.center:g} is shown"
+NO_WINDOW = "the file gives no window that can be used: the middle 99 % of the pixel values are shown"
 
 
 @dataclass(frozen=True)
@@ -49,12 +50,14 @@ class Shape:
 class DicomImage:
     """The frames of one data set. ``warnings`` grows as frames are shown; ``used`` is the window shown last.
 
+    ``example`` is the frame whose scale and plane are taken for those of all.
     Raises InputError when the data set cannot be read, holds no picture, or declares what cannot be.
     """
 
-    def __init__(self, place: Place, choice: WindowChoice | None = None) -> None:
+    def __init__(self, place: Place, choice: WindowChoice | None = None, example: int = 0) -> None:
         self._place = place
         self._choice = choice
+        self._example = example
         self.label = place.label
         self.warnings: list[str] = []
         with in_own_words(place.label, "its header is damaged or incomplete"):
@@ -76,17 +79,15 @@ class DicomImage:
             return image
         return image.resize(self.shape.shown_wh, Image.Resampling.BICUBIC)
 
-    def spatial_order(self) -> Sequence[int]:
-        """The numbers of the frames by their position along the normal, if every frame has one."""
-        with quiet_pydicom():
-            try:
-                frames = frames_in(self.header, self._place, self.facts.frames)
-            except READ_ERRORS:
-                return range(self.facts.frames)
-        stacks = group(frames)
-        if len(stacks) != 1 or any(each.along_normal is None for each in stacks[0].slices):
-            return range(self.facts.frames)
-        return [each.frame for each in stacks[0].slices]
+    def stacks(self) -> list[Series]:
+        """Its frames in the order of the body, those apart that differ in direction or spacing.
+
+        Empty where frames have no places of their own. Raises InputError when these cannot be read.
+        """
+        if "PerFrameFunctionalGroupsSequence" not in self.header:
+            return []
+        with in_own_words(self.label, "its header is damaged or incomplete"):
+            return group(frames_in(self.header, self._place, self.facts.frames))
 
     def details(self) -> dict[str, Any]:
         """Technical facts only: an allow-list."""
@@ -97,10 +98,9 @@ class DicomImage:
         header = self.header
         self.shape = self._shape()
         self.used = self._promised()
-        spacing = header_of.spacing_of(header)
+        spacing = header_of.spacing_of(header, self._example)
         self.mpp = None if spacing is None else self._mpp(spacing)
-        if str(header.get("BurnedInAnnotation", "")).strip().upper() == "YES":
-            self.warnings.append(BURNED_IN)
+        self._warn_of_header()
         self._told = {
             "modality": header_of.code_of(header, "Modality"),
             "photometric_interpretation": header_of.code_of(header, "PhotometricInterpretation"),
@@ -114,10 +114,20 @@ class DicomImage:
             "windows": [_described(window) for window in header_of.voi_of(header, 0)[1]],
         }
 
+    def _warn_of_header(self) -> None:
+        if _says(self.header, "BurnedInAnnotation", "YES"):
+            self._warn(BURNED_IN)
+        if _says(self.header, "PresentationIntentType", "FOR PROCESSING"):
+            self._warn(FOR_PROCESSING)
+        if self.facts.room != self.facts.frames:
+            self._warn(
+                f"its pixel data has room for {self.facts.room} frames: {self.facts.frames}, as it declares, are taken"
+            )
+
     def _orientation(self) -> Vector | None:
-        """The directions of rows and columns in the first frame."""
+        """The directions of rows and columns."""
         group, keyword = "PlaneOrientationSequence", "ImageOrientationPatient"
-        numbers = tuple(map(float, header_of.frame_element(self.header, 0, group, keyword) or ()))
+        numbers = tuple(map(float, header_of.frame_element(self.header, self._example, group, keyword) or ()))
         return numbers if len(numbers) == 6 and any(numbers) else None
 
     def _mpp(self, spacing: tuple[float, float]) -> tuple[float, float]:
@@ -127,7 +137,7 @@ class DicomImage:
 
     def _shape(self) -> Shape:
         width, height = self.facts.columns, self.facts.rows
-        tall = header_of.pixel_shape(self.header)
+        tall = header_of.pixel_shape(self.header, self._example)
         if abs(tall - 1) <= SQUARE_WITHIN:
             return Shape((width, height), (width, height))
         shown = (width, round(height * tall)) if tall > 1 else (round(width / tall), height)
@@ -202,7 +212,7 @@ class DicomImage:
         """One way from stored values to grey, or three that make red, green and blue."""
         modality = header_of.modality_of(self.header, frame)
         padding = display.padding_range(stored.dtype, *header_of.padding_of(self.header))
-        is_inverted = self.facts.photometric == "MONOCHROME1" or _has_inverse_shape(self.header)
+        is_inverted = self.facts.photometric == "MONOCHROME1" or _says(self.header, "PresentationLUTShape", "INVERSE")
         vois = self._chosen(frame) or [self._own(stored, frame, padding)]
         return [GrayWay(modality, voi, is_inverted, None if _is_own(voi) else padding) for voi in vois]
 
@@ -217,6 +227,8 @@ class DicomImage:
         if tables or windows:
             return tables[0] if tables else windows[0]
         if header_of.is_hounsfield(self.header, frame):
+            if header_of.names_window(self.header, frame):
+                self._warn(ODD_WINDOW)
             return CT_DEFAULT
         self._warn(NO_WINDOW)
         values = header_of.modality_of(self.header, frame).apply(stored)
@@ -246,8 +258,9 @@ def _check_is_picture(header: Dataset, label: str) -> None:
         )
 
 
-def _has_inverse_shape(header: Dataset) -> bool:
-    return header_of.code_of(header, "PresentationLUTShape") == "INVERSE"
+def _says(header: Dataset, keyword: str, word: str) -> bool:
+    """Whether an element is a code word, in whatever case it is written."""
+    return str(header.get(keyword, "")).strip().upper() == word
 
 
 def _is_own(voi: Voi) -> bool:

@@ -4,6 +4,8 @@ Speed matters, a study has thousands of files: only the part before the window i
 taken from their raw bytes. Objects with several frames are read in full up to the pixels, for their functional groups.
 """
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
@@ -130,14 +132,20 @@ def _geometry(header: Dataset, frame: int) -> dict[str, Any]:
         orientation = _group(header, frame, "PlaneOrientationSequence", "ImageOrientationPatient")
         position = _group(header, frame, "PlanePositionSequence", "ImagePositionPatient")
     return {
-        "spacing": spacing if len(spacing) == 2 else None,
+        "spacing": spacing if len(spacing) == 2 and min(spacing) > 0 else None,
         "orientation": orientation if len(orientation) == 6 and any(orientation) else None,
         "position": position if len(position) == 3 else None,
     }
 
 
 def _group(header: Dataset, frame: int, group: str, keyword: str) -> Vector:
-    return tuple(map(float, header_of.frame_element(header, frame, group, keyword) or ()))
+    return _finite(map(float, header_of.frame_element(header, frame, group, keyword) or ()))
+
+
+def _finite(numbers: Iterable[float]) -> Vector:
+    """The numbers, none of them where one says nothing, for by such a one nothing can be sorted."""
+    known = tuple(numbers)
+    return known if all(map(math.isfinite, known)) else ()
 
 
 def _texts(header: Dataset, keyword: str) -> list[str]:
@@ -156,7 +164,7 @@ def _text(header: Dataset, keyword: str) -> str:
 
 
 def _numbers(header: Dataset, keyword: str) -> Vector:
-    return tuple(float(text) for text in _texts(header, keyword) if text.strip())
+    return _finite(float(text) for text in _texts(header, keyword) if text.strip())
 
 
 def _whole(header: Dataset, keyword: str) -> int | None:

@@ -15,6 +15,7 @@ from dragonfly_cli.readers.dicom.display import Array
 
 JPEG_START = b"\xff\xd8"
 JPEG_2000_SIZE = b"\xff\x4f\xff\x51"
+JPEG_2000_CODING = b"\xff\x52\x00"
 START_OF_FRAME = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}  # Huffman and arithmetic tables are no frames
 RGB_NAMES = ((82, 71, 66), (114, 103, 98))  # "RGB" and "rgb" as component numbers
 
@@ -25,7 +26,11 @@ def natural_rgb(frame: bytes, header_says_rgb: bool) -> Array:
     if not header_says_rgb or _is_marked(image):
         return np.asarray(image.convert("RGB"))
     image.draft("YCbCr", image.size)  # the stored components, untouched
-    stored = np.asarray(image)
+    return rgb_by_look(np.asarray(image))
+
+
+def rgb_by_look(stored: Array) -> Array:
+    """[height, width, 3] uint8 of which nobody knows whether it is RGB or YCbCr, as RGB."""
     if looks_like_ycbcr(stored):
         return np.asarray(Image.fromarray(stored, "YCbCr").convert("RGB"))
     return stored
@@ -55,9 +60,18 @@ def size_of(stream: bytes) -> tuple[int, int] | None:
 
 
 def precision(stream: bytes) -> int | None:
-    """Bits per sample of a JPEG stream."""
-    at = _frame_header(stream)
-    return None if at is None else stream[at + 4]
+    """Bits per sample of a JPEG, JPEG-LS or JPEG 2000 stream; None where nothing is found."""
+    if not stream.startswith(JPEG_START):
+        at = stream.find(JPEG_2000_SIZE, 0, 4096)
+        return (stream[at + 42] & 127) + 1 if 0 <= at < len(stream) - 42 else None  # the upper bit is the sign
+    frame = _frame_header(stream)
+    return None if frame is None else stream[frame + 4]
+
+
+def has_own_colors(stream: bytes) -> bool:
+    """Whether a JPEG 2000 stream makes its three components from red, green and blue by itself."""
+    at = stream.find(JPEG_2000_CODING, 0, 4096)
+    return 0 <= at < len(stream) - 8 and stream[at + 8] == 1
 
 
 def has_end(stream: bytes) -> bool:

@@ -10,12 +10,18 @@ from typing import Any
 
 from PIL import Image
 
+from dragonfly_cli.errors import InputError
 from dragonfly_cli.geometry import Box
 from dragonfly_cli.options import OpenOptions
 from dragonfly_cli.readers.dicom.image import DicomImage
 from dragonfly_cli.readers.dicom.places import on_disk
+from dragonfly_cli.readers.dicom.series import Series
 from dragonfly_cli.readers.raster import crop
 from dragonfly_cli.readers.source import MppSource, SourceKind
+
+SEVERAL_STACKS = "its frames differ in direction or spacing: they are in the order in which they are stored"
+
+NO_PLACES = "where its frames lie cannot be read: they are in the order in which they are stored"
 
 
 class DicomSource:
@@ -31,13 +37,12 @@ class DicomSource:
         self.warnings = self._image.warnings
         self.size_wh = self._image.shape.shown_wh
         self.frames = self._image.facts.frames
-        self.mpp = (options.slide_mpp, options.slide_mpp) if options.slide_mpp else self._image.mpp
+        stacks = self._stacks() if self.frames > 1 else []
+        self.slices = self._in_order(stacks)
+        is_one_scale = len({each.first.spacing for each in stacks}) <= 1
+        file_mpp = self._image.mpp if is_one_scale else None
+        self.mpp = (options.slide_mpp, options.slide_mpp) if options.slide_mpp else file_mpp
         self.mpp_source: MppSource = "option" if options.slide_mpp else "file" if self.mpp else "none"
-
-    @property
-    def slices(self) -> Sequence[int]:
-        """The frames in spatial order: by position where every frame has one, else as they are stored."""
-        return self._image.spatial_order() if self.frames > 1 else range(1)
 
     def view(self, box: Box, frame: int = 0) -> Image.Image:
         """The part ``box`` of ``frame`` as an 8-bit RGB image. Raises InputError if it cannot be decoded."""
@@ -51,3 +56,19 @@ class DicomSource:
 
     def close(self) -> None:
         self._shown = None
+
+    def _stacks(self) -> list[Series]:
+        try:
+            return self._image.stacks()
+        except InputError:
+            self.warnings.append(NO_PLACES)
+            return []
+
+    def _in_order(self, stacks: list[Series]) -> Sequence[int]:
+        """The frames by position where they are one stack and every one has a position, else as they are stored."""
+        if len(stacks) > 1:
+            self.warnings.append(SEVERAL_STACKS)
+        if len(stacks) != 1:
+            return range(self.frames)
+        self.warnings += stacks[0].notes
+        return [each.frame for each in stacks[0].slices]

@@ -88,7 +88,7 @@ class VolumeSource:
             raise InputError(f"{self.path} has no slice {frame}", f"it has {self.frames}, counted from 0")
         if self._shown is None or self._shown[0] != frame:
             shown = self.series.slices[frame]
-            self._last = self._image(shown.place)
+            self._last = self._image(shown)
             image = self._last.frame(shown.frame)
             self._shown = frame, image if image.size == self.size_wh else image.resize(self.size_wh)
         return crop(self._shown[1], box)
@@ -106,17 +106,18 @@ class VolumeSource:
         self._shown = None
         self._images.clear()
 
-    def _image(self, place: Place) -> DicomImage:
+    def _image(self, shown: Slice) -> DicomImage:
         """The data set of a slice; the one used last is kept, which serves many frames in one file."""
-        if place.label not in self._images:
+        label = shown.place.label
+        if label not in self._images:
             self._images.clear()
-            image = self._images[place.label] = DicomImage(place, self._window)
+            image = self._images[label] = DicomImage(shown.place, self._window, shown.frame)
             self.warnings += [sentence for sentence in image.warnings if sentence not in self.warnings]
             image.warnings = self.warnings
-        return self._images[place.label]
+        return self._images[label]
 
     def _first_readable(self) -> DicomImage:
         for each in self.series.slices[:-1]:
             with suppress(InputError):
-                return self._image(each.place)
-        return self._image(self.series.slices[-1].place)
+                return self._image(each)
+        return self._image(self.series.slices[-1])
