@@ -39,13 +39,13 @@ def answer_planned(
 ) -> Iterator[dict[str, Any]]:
     """``answer_source`` on the fields of a plan, after its search, if there is one, has chosen them."""
     if plan.search is None:
-        yield from answer_source(model, source, plan.fields, request, on_text, read)
+        yield from answer_source(model, source, plan.fields, replace(request, deadline=plan.deadline), on_text, read)
         return
     chooser = Chooser(model, source, plan.certain, plan.search, request.rule)
     _warn_of_the_rest(source, plan.search, {chooser.search_for(question).places for question in request.questions})
     for fields, questions in chooser.groups(request.questions, plan.search.rank):
         again = partial(chooser.second_looks, questions[0])
-        asking = replace(request, questions=questions, deadline=plan.search.deadline, second_looks=again)
+        asking = replace(request, questions=questions, deadline=plan.deadline, second_looks=again)
         yield from answer_source(model, source, fields, asking, on_text, read)
 
 
@@ -127,6 +127,8 @@ class Chooser:
 
     def second_looks(self, question: Question, seen: list[FieldAnswer]) -> list[Field]:
         """At the fields that said yes most strongly, where yes is to be confirmed."""
+        if not self._confirms(question):  # nor need its answers be yes and no
+            return []
         zooms = [each for each in seen if each.field.role == "zoom"]
         strongest = sorted(zooms, key=_p_yes, reverse=True)[: self.search_for(question).second_looks]
         return second_looks(self._source, [each.field for each in strongest], 1 + max(each.field.id for each in seen))

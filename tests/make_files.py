@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import tifffile
-from PIL import Image
+from PIL import Image, ImageCms
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
@@ -129,6 +129,13 @@ def save_dicom(path: Path, dataset: Dataset, syntax: str = ExplicitVRLittleEndia
     dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
     dataset.save_as(path, enforce_file_format=True)
     return path
+
+
+def swapping_profile() -> bytes:
+    """sRGB with red and blue exchanged, under another name."""
+    raw: bytes = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    raw = raw.replace("sRGB".encode("utf-16-be"), "swap".encode("utf-16-be"))
+    return raw.replace(b"rXYZ", b"????").replace(b"bXYZ", b"rXYZ").replace(b"????", b"bXYZ")
 
 
 def write_png(path: Path, size_wh: tuple[int, int] = (40, 30), color: str = "red") -> Path:

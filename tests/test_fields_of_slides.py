@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import shapely
 import tifffile
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from make_files import tissue_like, write_png, write_svs
 from run_dragonfly import dragonfly, expect_error
@@ -15,6 +16,7 @@ from run_dragonfly import dragonfly, expect_error
 from dragonfly_cli.errors import UsageError
 from dragonfly_cli.fields import field_mpp, plan_looks
 from dragonfly_cli.fields.grid import Grid, spread_cells
+from dragonfly_cli.fields.outline import Outlined
 from dragonfly_cli.fields.search import CELLS_PER_FIELD, GLANCES_PER_FIELD, ZoomSearch
 from dragonfly_cli.fields.tissue import Tissue, mask_of
 from dragonfly_cli.geometry import Box
@@ -86,6 +88,12 @@ def test_dark_nuclei_are_not_ink():
     assert tissue.ink_share == 0 and tissue.mask[50:250, 100:300].all()
 
 
+@given(st.integers(1, 200_000), st.integers(1, 200_000), st.integers(1, 60), st.integers(1, 60))
+def test_an_outline_of_everything_is_tissue_where_everything_is(width, height, columns, rows):
+    tissue = Tissue(np.ones((rows, columns), bool), (width, height), found=True)
+    assert Outlined(tissue, shapely.box(0, 0, width, height)).tissue_share == pytest.approx(1)
+
+
 class Everywhere:
     """An area without an end."""
 
@@ -129,6 +137,7 @@ def test_a_coarse_cell_is_made_of_its_children(grid, power):
             assert outer.y <= inner.y and inner.y + inner.height <= outer.y + outer.height
 
 
+@settings(deadline=None)
 @given(st.integers(0, 100), st.integers(0, 230), st.integers(15, 40))
 def test_a_small_piece_of_tissue_by_itself_is_not_left_out(left, top, side):
     """Pieces of less than a fifth of a field, beside a large one."""
@@ -318,6 +327,11 @@ def test_a_region_that_reaches_beyond_the_slide_is_cut_and_told(slide):
         (["--slice", "1"], "--slice is for what has slices"),
         (["--montage", "2x2"], "--montage is for what has slices"),
         (["--frame", "3"], "has 1 frame"),
+        (["--region", f"0,0,{'9' * 400},10"], "X,Y,W,H"),
+        (["--center", f"{'9' * 400},0"], "X,Y"),
+        (["--slide-mpp", "1e9"], "no image has so many microns"),
+        (["--slide-mpp", "nan"], "no image has so many microns"),
+        (["--slide-mpp", "0"], "no image has so many microns"),
     ],
 )
 def test_what_cannot_be_meant_is_told(slide, options, words):
@@ -400,6 +414,89 @@ def test_outlines_that_are_none_are_told(slide, roi, tmp_path):
     outcome = dragonfly("ask", slide, "Is it?", "--roi", far)
     expect_error(outcome, 2, "outside", "4000 x 3000 px")
     assert "--no-bounds-offset" not in outcome.stderr  # this slide has no offset
+
+
+def write_roi(path: Path, *features, **collection) -> Path:
+    path.write_text(json.dumps(collection or list(features)))
+    return path
+
+
+SQUARE = {"type": "Polygon", "coordinates": [ring(1000, 1000, 1400, 1300)]}
+
+
+@pytest.mark.parametrize("wanted", ["Tumor", "tumor: positive", "TUMOR: Positive"])
+@pytest.mark.parametrize("known", [{"names": ["Tumor", "Positive"]}, {"name": "Tumor: Positive"}, "Tumor: Positive"])
+def test_a_class_is_chosen_by_its_own_name_and_by_that_of_the_class_it_is_in(slide, tmp_path, wanted, known):
+    other = feature("Tumour", "Polygon", [ring(2000, 2000, 2100, 2100)])
+    chosen = {"type": "Feature", "geometry": SQUARE, "properties": {"classification": known}}
+    path = write_roi(tmp_path / "a.geojson", chosen, other)
+    assert [field.box for field in plan(slide, roi=path, roi_class=[wanted]).fields] == [Box(1000, 1000, 400, 300)]
+
+
+def test_a_class_that_is_not_there_is_told_beside_one_that_is(slide, roi):
+    outcome = dragonfly("ask", slide, "Is it?", "--roi", roi, "--roi-class", "Tumor", "--roi-class", "Strom")
+    expect_error(outcome, 2, "class Strom")
+    assert "Stroma, Tumor" in outcome.error_lines[1]
+
+
+@pytest.mark.parametrize("properties", [None, [1], "x", {"classification": 3}, {"classification": {"names": [None]}}])
+def test_properties_that_are_none_have_no_class(slide, tmp_path, properties):
+    path = write_roi(tmp_path / "a.geojson", {"type": "Feature", "geometry": SQUARE, "properties": properties})
+    assert [field.box for field in plan(slide, roi=path).fields] == [Box(1000, 1000, 400, 300)]
+    expect_error(dragonfly("ask", slide, "Is it?", "--roi", path, "--roi-class", "Tumor"), 2, "class Tumor")
+
+
+def test_of_a_collection_of_shapes_the_polygons_are_looked_at_and_nothing_around_the_others(slide, tmp_path):
+    far = {"type": "LineString", "coordinates": [[0, 0], [3900, 2900]]}
+    collection = {
+        "type": "GeometryCollection",
+        "geometries": [far, {"type": "MultiPolygon", "coordinates": [SQUARE["coordinates"]]}],
+    }
+    for path in (
+        write_roi(tmp_path / "bare.geojson", **collection),
+        write_roi(tmp_path / "a.geojson", {"type": "Feature", "geometry": collection, "properties": {}}),
+    ):
+        assert [field.box for field in plan(slide, roi=path).fields] == [Box(1000, 1000, 400, 300)]
+
+
+def test_what_of_a_file_of_outlines_is_not_looked_at_is_told(slide, tmp_path):
+    beyond = feature("x", "Polygon", [ring(3000, 1000, 5000, 2000)])
+    path = write_roi(
+        tmp_path / "a.geojson", beyond, feature("x", "LineString", ring(0, 0, 10, 10)), feature("x", "", None)
+    )
+    source = open_source(slide)
+    fields = plan_looks(source, LookOptions(roi=path), CANVAS_WH).fields
+    assert fields[0].box == Box(3000, 1000, 1000, 1000)
+    assert "--roi: 50 % of what is outlined lies beyond the slide and was left out" in source.warnings
+    assert "--roi: shapes without an area, as lines and points, were left out: 2" in source.warnings
+
+
+def test_an_outline_that_is_hardly_tissue_is_told(tmp_path):
+    pixels = np.full((3000, 4000, 3), GLASS, np.uint8)
+    pixels[:, :1000] = PINK
+    path = write_svs(tmp_path / "a.svs", pixels=pixels)
+    # around the tissue, but for a strip of it: what lies between is of no matter
+    around = [
+        [600, 0],
+        [4000, 0],
+        [4000, 3000],
+        [600, 3000],
+        [600, 2900],
+        [3900, 2900],
+        [3900, 100],
+        [600, 100],
+        [600, 0],
+    ]
+    for ring_xy, told in (
+        (ring(800, 0, 4000, 3000), "only 6% of what was outlined was found to be tissue, and searched"),
+        (ring(1100, 0, 4000, 3000), "hardly any tissue was found in what was outlined, so all of it was searched"),
+        (around, "only 8% of what was outlined was found to be tissue, and searched"),
+        (ring(0, 0, 4000, 3000), None),
+    ):
+        roi = write_roi(tmp_path / "a.geojson", feature("x", "Polygon", [ring_xy]))
+        source = open_source(path)
+        plan_looks(source, LookOptions(roi=roi), CANVAS_WH)
+        assert [line for line in source.warnings if "outlined" in line] == ([told] if told else [])
 
 
 def test_outlines_are_understood_before_a_pixel_is_read(tmp_path):

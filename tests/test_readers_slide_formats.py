@@ -1,24 +1,16 @@
-"""What else is a slide: plain and OME TIFF, DICOM in a folder or a zip; the scale and the colours that files tell."""
-
-import zipfile
+"""What else is a slide: plain and OME TIFF; the scale and the colours that files tell."""
 
 import numpy as np
 import pytest
 import tifffile
-from make_files import save_dicom, tissue_like, write_svs
-from PIL import ImageCms
-from pydicom.dataset import Dataset
-from pydicom.uid import generate_uid
+from make_files import swapping_profile, tissue_like, write_svs
 from run_dragonfly import dragonfly, expect_error
 
 from dragonfly_cli.geometry import Box
-from dragonfly_cli.options import OpenOptions
 from dragonfly_cli.readers import open_source, pyramid, slide_tiff, slide_tiles
-from dragonfly_cli.readers.inputs import list_inputs, zipped_copies
 from dragonfly_cli.readers.slide_scale import scale_of
 
 APERIO_JPEG_2000 = 33005  # TIFF Compression
-WSI = "1.2.840.10008.5.1.4.1.1.77.1.6"
 
 
 @pytest.fixture(autouse=True)
@@ -84,15 +76,40 @@ def test_a_pyramid_in_sub_images_is_found(tmp_path):
     assert np.array_equal(whole(source, (256, 192)), pixels[::4, ::4])
 
 
+def write_ome(path, pixels, description=None):
+    about = {"axes": "YXS", "PhysicalSizeX": 0.25, "PhysicalSizeY": 0.5}
+    tifffile.imwrite(path, pixels, photometric="rgb", tile=(128, 128), metadata=about)
+    if description is not None:
+        tifffile.tiffcomment(path, description)
+    return path
+
+
+def test_an_ome_file_of_one_level_tells_its_scale(tmp_path):
+    source = open_source(write_ome(tmp_path / "a.ome.tif", tissue_like((600, 500))))
+    assert (source.format, source.mpp, source.mpp_source) == ("ome-tiff", (0.25, 0.5), "file")
+
+
+@pytest.mark.parametrize(
+    "header", ["<OME><Image", "<OME/>", '<OME><Image><Pixels SizeX="600" SizeY="500"/></Image></OME>']
+)
+def test_an_ome_header_that_says_nothing_costs_the_scale_alone(tmp_path, header):
+    path = write_ome(tmp_path / "a.ome.tif", tissue_like((600, 500)), header)
+    facts = dragonfly("info", path, "--json").json
+    assert (facts["width"], facts["mpp"]) == (600, None)
+    assert "microns per pixel" in facts["warnings"][0]
+
+
 def test_a_label_beside_the_picture_is_no_level_of_it_and_gives_no_scale(tmp_path):
     picture, label = tissue_like((1200, 1000)), np.full((200, 240, 3), 90, np.uint8)
     with tifffile.TiffWriter(tmp_path / "a.ome.tif", ome=True) as tiff:
         tiff.write(label, photometric="rgb", tile=(128, 128), metadata={"PhysicalSizeX": 9, "PhysicalSizeY": 9})
         tiff.write(picture, photometric="rgb", tile=(128, 128), metadata={"PhysicalSizeX": 0.25, "PhysicalSizeY": 0.25})
-    with tifffile.TiffWriter(tmp_path / "a.tif") as tiff:
-        tiff.write(picture, photometric="rgb", tile=(128, 128), resolution=(40_000, 40_000), resolutionunit=3)
-        tiff.write(label, photometric="rgb", rowsperstrip=16)
-    for name in ("a.ome.tif", "a.tif"):
+    for name, layout in (("a.tif", {"rowsperstrip": 16}), ("b.tif", {"tile": (128, 128)})):
+        scale = {"resolution": (40_000, 40_000), "resolutionunit": 3}
+        with tifffile.TiffWriter(tmp_path / name) as tiff:
+            tiff.write(picture, photometric="rgb", tile=(128, 128), compression="jpegxl", **scale)
+            tiff.write(label[:-8], photometric="rgb", **layout)  # of nearly the same shape
+    for name in ("a.ome.tif", "a.tif", "b.tif"):
         source = open_source(tmp_path / name)
         assert [level["width"] for level in source.details()["levels"]] == [1200]
         assert source.mpp == (0.25, 0.25)
@@ -122,7 +139,7 @@ def test_channels_that_are_not_shown_are_told(tmp_path, layout):
     tifffile.imwrite(path, channels, photometric="minisblack", metadata={"axes": "CYX"}, **layout)
     source = open_source(path)
     assert np.abs(whole(source, (600, 500)) - channels[0][..., None]).max() <= 1
-    assert "only the first of 3 channels, focal planes or time points is shown" in source.warnings
+    assert "only one of 3 channels, focal planes or time points is shown" in source.warnings
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.uint32, np.int16])
@@ -130,7 +147,7 @@ def test_a_tiled_tiff_of_values_that_openslide_shows_white_is_refused(tmp_path, 
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, tissue_like((600, 500))[..., 1].astype(dtype), tile=(128, 128), photometric="minisblack")
     outcome = dragonfly("ask", path, "Is there a tumour?")
-    expect_error(outcome, 4, "a.tif", f"1 samples of {np.dtype(dtype)} are no grey or colour picture")
+    expect_error(outcome, 4, "a.tif", f"1 samples of {np.dtype(dtype)} (MINISBLACK) are no grey or colour picture")
 
 
 def test_a_tiff_that_is_cut_short_is_refused(tmp_path):
@@ -138,6 +155,17 @@ def test_a_tiff_that_is_cut_short_is_refused(tmp_path):
     tifffile.imwrite(path, tissue_like((600, 500)), photometric="rgb", rowsperstrip=16)
     path.write_bytes(path.read_bytes()[:2000])
     expect_error(dragonfly("ask", path, "Is there necrosis?"), 4, "a.tif")
+
+
+@pytest.mark.parametrize("kept", [0.3, 0.9])
+@pytest.mark.parametrize(
+    "layout", [{"tile": (128, 128)}, {"tile": (128, 128), "compression": "jpeg"}, {"rowsperstrip": 16}]
+)
+def test_a_slide_that_lacks_its_end_is_not_answered_from_the_rest(tmp_path, layout, kept):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, tissue_like((600, 500)), photometric="rgb", **layout)
+    path.write_bytes(path.read_bytes()[: int(kept * path.stat().st_size)])
+    expect_error(dragonfly("ask", path, "Is there necrosis?"), 4, "a.tif: the file is cut short")
 
 
 def test_an_aperio_slide_in_jpeg_2000_is_read(tmp_path):
@@ -150,97 +178,6 @@ def test_an_aperio_slide_in_jpeg_2000_is_read(tmp_path):
     source = open_source(tmp_path / "a.svs")
     assert (source.format, source.mpp) == ("aperio", (0.5, 0.5))
     assert np.array_equal(whole(source, (600, 500)), pixels)
-
-
-def write_dicom_slide(path, pixels, series, instance):
-    """One level of one frame; all levels of a slide have ``series`` in common."""
-    data = Dataset()
-    data.SOPClassUID, data.SOPInstanceUID = WSI, generate_uid(entropy_srcs=[series, str(instance)])
-    data.SeriesInstanceUID, data.StudyInstanceUID, data.FrameOfReferenceUID = series, series + ".1", series + ".2"
-    data.Modality, data.PatientName, data.PatientID = "SM", "Nobody^Secret", "ID-4711-SECRET"
-    data.ContainerIdentifier, data.SpecimenDescriptionSequence = "1", []
-    data.ImageType = ["ORIGINAL", "PRIMARY", "VOLUME", "NONE"]
-    data.Rows, data.Columns = pixels.shape[:2]
-    data.TotalPixelMatrixRows, data.TotalPixelMatrixColumns = pixels.shape[:2]
-    data.NumberOfFrames, data.SamplesPerPixel, data.PlanarConfiguration = 1, 3, 0
-    data.PhotometricInterpretation, data.DimensionOrganizationType = "RGB", "TILED_FULL"
-    data.BitsAllocated = data.BitsStored = 8
-    data.HighBit, data.PixelRepresentation = 7, 0
-    data.ImagedVolumeWidth, data.ImagedVolumeHeight, data.ImagedVolumeDepth = 0.128, 0.128, 0.001
-    data.TotalPixelMatrixFocalPlanes = data.NumberOfOpticalPaths = 1
-    data.ExtendedDepthOfField, data.FocusMethod, data.SpecimenLabelInImage = "NO", "AUTO", "NO"
-    spacing = Dataset()
-    spacing.PixelSpacing, spacing.SliceThickness = [0.128 / pixels.shape[0], 0.128 / pixels.shape[1]], 0.001
-    shared = Dataset()
-    shared.PixelMeasuresSequence = [spacing]
-    data.SharedFunctionalGroupsSequence = [shared]
-    optical = Dataset()
-    optical.OpticalPathIdentifier = "0"
-    data.OpticalPathSequence = [optical]
-    data.ImageOrientationSlide = [0, -1, 0, -1, 0, 0]
-    origin = Dataset()
-    origin.XOffsetInSlideCoordinateSystem = origin.YOffsetInSlideCoordinateSystem = 0
-    data.TotalPixelMatrixOriginSequence = [origin]
-    data.PixelData = pixels.tobytes()
-    return save_dicom(path, data)
-
-
-@pytest.fixture
-def dicom_slide(tmp_path):
-    """A folder with two levels, 256 and 64 pixels a side: red left, blue right."""
-    folder = tmp_path / "case"
-    folder.mkdir()
-    series = "1.2.826.0.1.3680043.8.498.1"
-    for number, side in enumerate((256, 64)):
-        pixels = np.zeros((side, side, 3), np.uint8)
-        pixels[:, : side // 2, 0] = pixels[:, side // 2 :, 2] = 200
-        write_dicom_slide(folder / f"level{number}.dcm", pixels, series, number)
-    (folder / "readme.txt").write_text("nothing")
-    return folder
-
-
-def test_a_dicom_slide_opens_from_its_folder_and_from_any_of_its_files(dicom_slide):
-    for path in (dicom_slide, dicom_slide / "level0.dcm", dicom_slide / "level1.dcm"):
-        source = open_source(path)
-        assert (source.kind, source.size_wh, source.mpp) == ("slide", (256, 256), (0.5, 0.5))
-        assert len(source.details()["levels"]) == 2
-        assert whole(source, (64, 64))[0, 0].tolist() == [200, 0, 0]
-        source.close()
-
-
-def test_a_dicom_slide_opens_from_a_zip_of_which_nothing_is_unpacked(dicom_slide, tmp_path):
-    with zipfile.ZipFile(tmp_path / "case.zip", "w", zipfile.ZIP_DEFLATED) as archive:
-        for file in dicom_slide.iterdir():
-            archive.write(file, f"case/{file.name}")
-    source = open_source(tmp_path / "case.zip")
-    assert (source.kind, source.size_wh) == ("slide", (256, 256))
-    assert source.mpp == pytest.approx((0.5, 0.5))
-    seen = whole(source, (64, 64))
-    assert seen[0, 0].tolist() == [200, 0, 0] and seen[63, 63].tolist() == [0, 0, 200]
-    assert len(list(tmp_path.iterdir())) == 2
-
-
-def test_a_folder_run_takes_a_dicom_slide_once(dicom_slide):
-    (first,) = list_inputs(dicom_slide)
-    assert first.name == str(dicom_slide / "level0.dcm")
-    assert first.open(OpenOptions()).size_wh == (256, 256)
-
-
-def test_a_zip_of_a_slide_that_lies_unpacked_too_is_known_as_a_copy(dicom_slide, tmp_path):
-    with zipfile.ZipFile(tmp_path / "case.zip", "w") as archive:
-        for file in dicom_slide.iterdir():
-            archive.write(file, f"case/{file.name}")
-    assert zipped_copies(list_inputs(tmp_path)) == {tmp_path / "case.zip"}
-    (dicom_slide / "level1.dcm").rename(tmp_path / "level1.dcm")
-    assert zipped_copies(list_inputs(tmp_path)) == {tmp_path / "case.zip"}  # wherever it is now
-    (tmp_path / "level1.dcm").unlink()
-    assert zipped_copies(list_inputs(tmp_path)) == set()
-
-
-def test_a_zip_without_a_slide_is_told(tmp_path):
-    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
-        archive.writestr("readme.txt", "nothing")
-    expect_error(dragonfly("info", tmp_path / "a.zip"), 4, "a.zip")
 
 
 @pytest.mark.parametrize(
@@ -266,13 +203,6 @@ def test_a_zip_without_a_slide_is_told(tmp_path):
 def test_the_scale_is_of_both_axes_and_says_where_it_comes_from(properties, mpp, source):
     found = scale_of(properties)
     assert (found.mpp and tuple(round(each, 6) for each in found.mpp), found.source) == (mpp, source)
-
-
-def swapping_profile():
-    """sRGB with red and blue exchanged, under another name."""
-    raw = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    raw = raw.replace("sRGB".encode("utf-16-be"), "swap".encode("utf-16-be"))
-    return raw.replace(b"rXYZ", b"????").replace(b"bXYZ", b"rXYZ").replace(b"????", b"bXYZ")
 
 
 def test_colours_are_converted_by_the_embedded_profile(tmp_path):

@@ -86,6 +86,15 @@ def test_geojson_has_the_record_s_boxes_and_votes(asked):
     assert collection["dragonfly"]["offset"] == {"x": 0, "y": 0}
 
 
+def test_a_free_answer_of_several_lines_is_a_class_of_one(asked):
+    record, *_ = asked
+    fields = [field | {"answer": "1. gland\n2. stroma", "probabilities": None} for field in record["fields"]]
+    text = as_geojson([record | {"answer": "stroma", "probabilities": None, "fields": fields}], (0, 0))
+    first = json.loads(text)["features"][0]["properties"]
+    assert first["classification"]["name"] == "1. gland 2. stroma"
+    assert first["name"] == "overview 0: 1. gland 2. stroma"
+
+
 def test_the_offset_of_a_slide_s_bounds_is_taken_off_and_said(asked):
     record, collection, _, _ = asked
     moved = json.loads(as_geojson([record], (100, 40)))
@@ -319,6 +328,24 @@ def test_a_time_limit_ends_the_search_with_an_answer(asked):
     record = dragonfly("ask", slide, QUESTION, "--time-limit", "0.001", "--json").json
     assert [field["role"] for field in record["fields"]] == ["overview"]
     assert any(warning.startswith("--time-limit: ") for warning in record["warnings"])
+
+
+def test_a_time_limit_holds_for_named_regions_too(asked):
+    *_, slide = asked
+    regions = ["--region", "0,0,400,300", "--region", "500,0,400,300", "--region", "0,500,400,300"]
+    record = dragonfly("ask", slide, QUESTION, *regions, "--time-limit", "0.001", "--json").json
+    assert [field["box"]["x"] for field in record["fields"]] == [0]
+    assert "--time-limit: 2 fields were not looked at" in record["warnings"]
+
+
+@pytest.mark.parametrize("form", [["--options", "benign,malignant"], ["--scale", "1-3"]])
+def test_a_slide_is_searched_for_answers_other_than_yes_and_no(asked, form):
+    *_, slide = asked
+    record = dragonfly("ask", slide, "Which is it?", *form, "--budget", "3", "--json").json
+    assert [field["role"] for field in record["fields"]] == ["overview", "zoom", "zoom"]
+    assert record["aggregate"] == "mean"
+    for option, value in record["probabilities"].items():
+        assert value == pytest.approx(np.mean([field["probabilities"][option] for field in record["fields"]]))
 
 
 def test_a_long_answer_is_wrapped_and_at_last_shortened():

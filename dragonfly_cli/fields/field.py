@@ -28,7 +28,7 @@ class Field:
 
 @dataclass(frozen=True)
 class LookPlan:
-    """The fields to look at, one after the other; their ids count from 0.
+    """The fields to look at, one after the other, until ``deadline`` (of ``time.monotonic``); their ids count from 0.
 
     With ``search``, those of role ``zoom`` are spread evenly, and a model may choose better ones.
     """
@@ -36,6 +36,7 @@ class LookPlan:
     fields: list[Field]
     search: "ZoomSearch | None" = None
     tissue: "Tissue | None" = None
+    deadline: float | None = None
 
     @property
     def certain(self) -> list[Field]:

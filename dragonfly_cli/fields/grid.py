@@ -7,6 +7,8 @@ side by side, so that it is never far from square. Pure geometry.
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import numpy as np
+
 from dragonfly_cli.geometry import Box
 
 SMALLEST_SHARE = 0.2  # a field with less tissue is glass, unless it is all that shows a small piece
@@ -99,18 +101,21 @@ def _halves(cell: Cell, power: int) -> list[Cell]:
 
 
 def spread_cells(cells: dict[Cell, float], most: int) -> list[Cell]:
-    """At most ``most`` cells, far apart from each other: the fullest first, then always the one farthest from all."""
-    left = list(cells)
-    if not left:
+    """At most ``most`` cells, far apart from each other: the fullest first, then always the one farthest from all.
+
+    Of several that are equally far it is the fullest.
+    """
+    if not cells:
         return []
-    chosen = [max(left, key=cells.__getitem__)]
-    distance = {cell: _squared(cell, chosen[0]) for cell in left}
-    while len(chosen) < min(most, len(left)):
-        farthest = max(left, key=lambda cell: (distance[cell], cells[cell]))
-        chosen.append(farthest)
-        distance = {cell: min(known, _squared(cell, farthest)) for cell, known in distance.items()}
-    return chosen
+    places, shares = np.array(list(cells)), np.array(list(cells.values()))  # [cells, 2], [cells]
+    chosen = [int(shares.argmax())]
+    distances = _squared(places, chosen[0])
+    while len(chosen) < min(most, len(cells)):
+        farthest = np.flatnonzero(distances == distances.max())
+        chosen.append(int(farthest[shares[farthest].argmax()]))
+        distances = np.minimum(distances, _squared(places, chosen[-1]))
+    return [(int(column), int(row)) for column, row in places[chosen]]
 
 
-def _squared(one: Cell, other: Cell) -> int:
-    return (one[0] - other[0]) ** 2 + (one[1] - other[1]) ** 2
+def _squared(places: np.ndarray, number: int) -> np.ndarray:
+    return ((places - places[number]) ** 2).sum(axis=1)

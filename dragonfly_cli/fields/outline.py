@@ -1,8 +1,9 @@
 """Outlines drawn in QuPath and exported as GeoJSON: the areas of a slide that are to be looked at.
 
-Polygons and multipolygons, with holes; lines and points have no area and are left out. Coordinates are level-0
-pixels; QuPath counts them from the scanned part of a slide where the file tells it (``openslide.bounds-x``/``-y``).
-Source: RFC 7946; QuPath's export (its ``properties.classification.name``).
+Polygons, multipolygons and collections of them, with holes; lines and points have no area and are left out.
+Coordinates are level-0 pixels; QuPath counts them from the scanned part of a slide where the file tells it
+(``openslide.bounds-x``/``-y``).
+Source: RFC 7946; QuPath's export (``properties.classification``: a ``name``, or the ``names`` of a class in a class).
 """
 
 import json
@@ -13,17 +14,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import shapely
 from shapely.affinity import translate
 from shapely.geometry import shape
 
 from dragonfly_cli.errors import InputError, NoInputError, UsageError
-from dragonfly_cli.fields.grid import Area
+from dragonfly_cli.fields.tissue import Tissue
 from dragonfly_cli.geometry import Box
 
 _HINT = "export the annotations from QuPath as GeoJSON"
-
-
+_WITH_AREA = ("Polygon", "MultiPolygon", "GeometryCollection")
 _LEAST_TISSUE = 0.05  # of an outline: with less in it, what was outlined is not what is taken for tissue elsewhere
 
 
@@ -31,7 +32,7 @@ _LEAST_TISSUE = 0.05  # of an outline: with less in it, what was outlined is not
 class Outlined:
     """The part of ``tissue`` within an outline; of an outline without tissue, all of it."""
 
-    tissue: Area
+    tissue: Tissue
     outline: shapely.Geometry
 
     @property
@@ -40,7 +41,7 @@ class Outlined:
 
     @property
     def pieces(self) -> list[Box]:
-        if not self._has_tissue:
+        if not self.has_tissue:
             return []
         return [piece for piece in self.tissue.pieces if self.outline.intersects(shapely.box(*piece.corners))]
 
@@ -56,42 +57,67 @@ class Outlined:
         if not areas.any():
             return 0.0
         shown = max(areas.sum() / window.area, (areas / shapely.area(drawn)).max())
-        return float(shown * self.tissue.share(bounds_of(shapely.union_all(pieces))) if self._has_tissue else shown)
+        return float(shown * self.tissue.share(_box_of(*shapely.total_bounds(pieces))) if self.has_tissue else shown)
 
     @cached_property
     def _parts(self) -> shapely.STRtree:
         parts = shapely.get_parts(self.outline)
         return shapely.STRtree(parts[shapely.area(parts) > 0])
 
+    @property
+    def has_tissue(self) -> bool:
+        return self.tissue_share >= _LEAST_TISSUE
+
     @cached_property
-    def _has_tissue(self) -> bool:
-        filled = self.outline.area / shapely.box(*self.bounds.corners).area
-        return self.tissue.share(self.bounds) >= _LEAST_TISSUE * filled
+    def tissue_share(self) -> float:
+        """How much of the outline is tissue, 0 to 1, by the middles of the tissue mask's pixels."""
+        width, height = self.tissue.pixel_wh
+        left, top, right, bottom = self.bounds.corners
+        mask = self.tissue.mask
+        columns = np.arange(int(left / width), min(math.ceil(right / width), mask.shape[1]))
+        rows = np.arange(int(top / height), min(math.ceil(bottom / height), mask.shape[0]))
+        shapely.prepare(self.outline)
+        inside = shapely.contains_xy(self.outline, (columns + 0.5) * width, (rows[:, None] + 0.5) * height)
+        if not inside.any():  # it is smaller than one of them
+            return self.tissue.share(self.bounds)
+        return float(mask[rows[:, None], columns][inside].mean())
+
+
+def areas_of(drawn: shapely.Geometry) -> shapely.Geometry:
+    """The polygons of a valid geometry, without the lines and points that stand beside them."""
+    return drawn.buffer(0) if drawn.geom_type == "GeometryCollection" else drawn
 
 
 def bounds_of(outline: shapely.Geometry) -> Box:
     """The smallest box of whole pixels around an outline."""
-    left, top, right, bottom = outline.bounds
+    return _box_of(*outline.bounds)
+
+
+def _box_of(left: float, top: float, right: float, bottom: float) -> Box:
     x, y = math.floor(left), math.floor(top)
     return Box(x, y, max(1, math.ceil(right) - x), max(1, math.ceil(bottom) - y))
 
 
-def read_outline(path: Path, classes: Sequence[str], offset_xy: tuple[int, int]) -> shapely.Geometry:
-    """All areas of the file (of the named classes, if any are named) as one, in level-0 pixels.
+def read_outline(path: Path, classes: Sequence[str], offset_xy: tuple[int, int]) -> tuple[shapely.Geometry, int]:
+    """All areas of the file (of the named classes, if any are named) as one, in level-0 pixels; and the shapes without.
 
-    Raises NoInputError, InputError for what is no GeoJSON, UsageError where nothing is left.
+    Raises NoInputError, InputError for what is no GeoJSON, UsageError where nothing is left, also of one class.
     """
     features = list(_features(path, _load(path)))
-    wanted = [each for each in features if not classes or _class_of(each) in {name.lower() for name in classes}]
-    areas = [area for each in wanted if (area := _area(path, each))]
-    if not areas:
-        named = f" of class {', '.join(classes)}" if classes else ""
-        known = sorted({name for each in features if (name := _class_of(each))})
-        raise UsageError(
-            f"--roi {path}: there is no polygon{named} in it",
-            f"its classes are: {', '.join(known)}" if classes and known else _HINT,
-        )
-    return translate(shapely.union_all(areas), *offset_xy)
+    areas: list[shapely.Geometry] = []
+    without = 0
+    for name in classes or (None,):
+        wanted = [each for each in features if name is None or _is_of(each, name)]
+        found = [area for each in wanted if (area := _area(path, each))]
+        if not found:
+            known = sorted({of for each in features if (of := _class_of(each))})
+            raise UsageError(
+                f"--roi {path}: there is no polygon{f' of class {name}' if name else ''} in it",
+                f"its classes are: {', '.join(known)}" if name and known else _HINT,
+            )
+        areas += found
+        without += len(wanted) - len(found)
+    return translate(shapely.union_all(areas), *offset_xy), without
 
 
 def _load(path: Path) -> Any:
@@ -111,26 +137,34 @@ def _features(path: Path, data: Any) -> Iterator[dict[str, Any]]:
         yield from _features(path, data.get("features") or [])
     elif isinstance(data, dict) and data.get("type") == "Feature":
         yield data
-    elif isinstance(data, dict) and "coordinates" in data:
+    elif isinstance(data, dict) and ("coordinates" in data or "geometries" in data):
         yield {"geometry": data, "properties": {}}
     else:
         raise InputError(f"cannot read {path}: it is not GeoJSON", _HINT)
 
 
+def _is_of(feature: dict[str, Any], name: str) -> bool:
+    """Whether a feature is of a class, or of one in it, as ``Tumor: Positive`` is in ``Tumor``."""
+    own = _class_of(feature).lower()
+    return own == name.lower() or own.startswith(f"{name.lower()}:")
+
+
 def _class_of(feature: dict[str, Any]) -> str:
-    known = (feature.get("properties") or {}).get("classification") or {}
-    name = known.get("name") if isinstance(known, dict) else known
-    return str(name or "").lower()
+    properties = feature.get("properties")
+    known = properties.get("classification") if isinstance(properties, dict) else None
+    names = known.get("names", known.get("name")) if isinstance(known, dict) else known
+    return ": ".join(map(str, names)) if isinstance(names, list) else str(names or "")
 
 
 def _area(path: Path, feature: dict[str, Any]) -> shapely.Geometry | None:
     geometry = feature.get("geometry")
-    if not isinstance(geometry, dict) or geometry.get("type") not in ("Polygon", "MultiPolygon"):
+    if not isinstance(geometry, dict) or geometry.get("type") not in _WITH_AREA:
         return None
     try:
-        area = shapely.make_valid(shape(geometry))
-        if not all(abs(edge) < 1e9 for edge in area.bounds):  # also false for NaN
+        drawn = shapely.make_valid(shape(geometry))
+        if not all(abs(edge) < 1e9 for edge in drawn.bounds):  # also false for NaN
             raise ValueError
+        area = areas_of(drawn)
     except (ValueError, TypeError, IndexError, KeyError, AttributeError, shapely.errors.ShapelyError):
         raise InputError(f"cannot read {path}: the coordinates of a polygon are damaged", _HINT) from None
     return area if area.area > 0 else None

@@ -11,7 +11,7 @@ from dragonfly_cli.errors import UsageError
 from dragonfly_cli.geometry import Box
 from dragonfly_cli.readers.source import Source
 
-_NUMBER = re.compile(r"\s*(-?\d+(?:\.\d*)?|-?\.\d+)\s*(px|um|µm|μm|mm|%)?\s*")
+_NUMBER = re.compile(r"\s*(-?\d{1,15}(?:\.\d*)?|-?\.\d+)\s*(px|um|µm|μm|mm|%)?\s*")
 _MICRONS = {"um": 1.0, "µm": 1.0, "μm": 1.0, "mm": 1000.0}
 _HINT = "numbers are level-0 pixels, or have a unit: 500um, 2mm, 25%"
 

@@ -5,6 +5,7 @@ outlines, they are what is searched.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from time import monotonic
 
 import numpy as np
@@ -12,8 +13,8 @@ import shapely
 
 from dragonfly_cli.errors import UsageError
 from dragonfly_cli.fields.field import Field, LookPlan
-from dragonfly_cli.fields.grid import Area, Grid, spread_cells
-from dragonfly_cli.fields.outline import Outlined, bounds_of, read_outline
+from dragonfly_cli.fields.grid import SMALLEST_SHARE, Area, Grid, spread_cells
+from dragonfly_cli.fields.outline import Outlined, areas_of, bounds_of, read_outline
 from dragonfly_cli.fields.regions import centered_box, region_box
 from dragonfly_cli.fields.search import ZoomSearch
 from dragonfly_cli.fields.tissue import Tissue, find_tissue
@@ -44,32 +45,33 @@ class Scale:
 
 def plan_slide(source: Source, looking: LookOptions, canvas_wh: tuple[int, int]) -> LookPlan:
     """The fields of a slide; ``canvas_wh`` is the high view in pixels. Raises UsageError, InputError, NoInputError."""
+    deadline = monotonic() + looking.time_limit if looking.time_limit else None
     scale = target_scale(source, looking)
     field_wh = scale.field_wh(canvas_wh)
     regions = named_boxes(source, looking, field_wh)
     searched = looking.mpp is not None or looking.level is not None
     if regions and not searched and not looking.roi:
-        return LookPlan([Field(number, "region", 0, box) for number, box in enumerate(regions)])
+        return LookPlan([Field(number, "region", 0, box) for number, box in enumerate(regions)], deadline=deadline)
     whole = Box(0, 0, *source.size_wh)
     if not regions and not looking.roi and _fits(whole, field_wh):
         return LookPlan([Field(0, "overview", 0, whole)])
-    started = monotonic()
     outline = _outline(source, looking, regions)  # before any pixel is read
     tissue = find_tissue(source)
     area, first = _searched_area(tissue, outline, regions)
     grid = Grid(area, area.bounds, field_wh)
     budget = looking.budget or FIELDS_LOOKED_AT
-    deadline = started + looking.time_limit if looking.time_limit else None
     left = budget - len(first)
     if _fits(area.bounds, field_wh) or not grid.cells():
-        return LookPlan(first, tissue=tissue)
+        return LookPlan(first, None, tissue, deadline)
     if left < 1:
         source.warnings.append(f"--budget {budget}: none of {len(grid.cells())} fields was looked at closely")
-        return LookPlan(first, tissue=tissue)
+        return LookPlan(first, None, tissue, deadline)
+    if isinstance(area, Outlined):
+        _warn_of_little_tissue(source, area)
     search = ZoomSearch(grid, left, deadline, looking.rank)
     even = search.even()
     _warn_of_blur(source, grid, scale)
-    return LookPlan([*first, *zoom_fields(source, even, len(first))], search, tissue)
+    return LookPlan([*first, *zoom_fields(source, even, len(first))], search, tissue, deadline)
 
 
 def zoom_fields(source: Source, boxes: list[Box], first_id: int) -> list[Field]:
@@ -150,20 +152,29 @@ def bounds_origin(source: Source, looking: LookOptions) -> tuple[int, int]:
 def _outline(source: Source, looking: LookOptions, regions: list[Box]) -> shapely.Geometry | None:
     """What was named of the slide, None where nothing was; raises UsageError where it lies elsewhere."""
     outlines = [shapely.box(*box.corners) for box in regions]
-    offset_xy = bounds_origin(source, looking)
     if looking.roi:
-        outlines.append(read_outline(looking.roi, looking.roi_class or (), offset_xy))
-    if not outlines:
-        return None
-    on_slide = shapely.union_all(outlines).intersection(shapely.box(0, 0, *source.size_wh))
+        outlines.append(_drawn_outline(source, looking, looking.roi))
+    return shapely.union_all(outlines) if len(outlines) > 1 else next(iter(outlines), None)
+
+
+def _drawn_outline(source: Source, looking: LookOptions, file: Path) -> shapely.Geometry:
+    """What of the outlines of a file lies on the slide; what is left out is told."""
+    offset_xy = bounds_origin(source, looking)
+    drawn, without_area = read_outline(file, looking.roi_class or (), offset_xy)
+    on_slide = areas_of(drawn.intersection(shapely.box(0, 0, *source.size_wh)))
+    width, height = source.size_wh
     if on_slide.area < 1:
-        width, height = source.size_wh
         raise UsageError(
-            f"--roi {looking.roi}: its outlines lie outside of {source.path}, which has {width} x {height} px",
+            f"--roi {file}: its outlines lie outside of {source.path}, which has {width} x {height} px",
             "--no-bounds-offset counts them from the corner of the slide"
             if offset_xy != (0, 0)
             else "give the outlines of this slide, in pixels of its finest level",
         )
+    if (lost := drawn.area - on_slide.area) >= 1:
+        share = f"{100 * lost / drawn.area:.2g} %"
+        source.warnings.append(f"--roi: {share} of what is outlined lies beyond the slide and was left out")
+    if without_area:
+        source.warnings.append(f"--roi: shapes without an area, as lines and points, were left out: {without_area}")
     return on_slide
 
 
@@ -178,6 +189,14 @@ def _searched_area(tissue: Tissue, outline: shapely.Geometry | None, regions: li
 
 def _fits(box: Box, field_wh: tuple[int, int]) -> bool:
     return box.width <= _NEARLY * field_wh[0] and box.height <= _NEARLY * field_wh[1]
+
+
+def _warn_of_little_tissue(source: Source, area: Outlined) -> None:
+    if not area.has_tissue:
+        source.warnings.append("hardly any tissue was found in what was outlined, so all of it was searched")
+    elif area.tissue_share < SMALLEST_SHARE:
+        share = f"{area.tissue_share:.0%}"
+        source.warnings.append(f"only {share} of what was outlined was found to be tissue, and searched")
 
 
 def _warn_of_blur(source: Source, grid: Grid, scale: Scale) -> None:

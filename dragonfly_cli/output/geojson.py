@@ -60,7 +60,12 @@ def _field_mark(record: dict[str, Any], field: dict[str, Any], question: str | N
     measurements["support"] = support(record, field)
     label = f"{question}: {field['answer']}" if question else field["answer"]
     name = f"{field['role']} {field['id']}: {verdict(field)}"
-    return _Mark("annotation", name, label, colour(record, field), measurements)
+    return _Mark("annotation", _one_line(name), _one_line(label), colour(record, field), measurements)
+
+
+def _one_line(text: str) -> str:
+    """As the name of an object or a class is, whatever a free answer looks like."""
+    return " ".join(text.split())
 
 
 def _feature(asked: str, box: dict[str, int], offset_xy: tuple[int, int], mark: _Mark) -> dict[str, Any]:

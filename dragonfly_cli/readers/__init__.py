@@ -19,6 +19,7 @@ __all__ = ["Source", "View", "exists", "holds_series", "list_images", "open_sour
 
 _AS_THE_FILE_SAYS = OpenOptions()
 _DICOM = "dragonfly_cli.readers.dicom"
+_THINKABLE_MPP = (1e-4, 1e4)  # from an electron microscope's to a centimetre
 TIFF_MAGICS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 ZIP_MAGIC = b"PK\x03\x04"
 RASTER_MAGICS = (
@@ -53,10 +54,11 @@ def open_source(path: str | os.PathLike[str], options: OpenOptions = _AS_THE_FIL
     ``options.slide_mpp`` (microns per level-0 pixel, both axes) stands above what the file says.
     Raises NoInputError when nothing is there, InputError when it cannot be read, UsageError for the options.
     """
-    path = Path(path)
-    if options.slide_mpp is not None and not 0 < options.slide_mpp < float("inf"):
+    path = named = Path(path)
+    if options.slide_mpp is not None and not _THINKABLE_MPP[0] <= options.slide_mpp <= _THINKABLE_MPP[1]:
         raise UsageError(
-            f"--slide-mpp must be above 0, not {options.slide_mpp}", "give microns per pixel, such as 0.25"
+            f"--slide-mpp {options.slide_mpp:g}: no image has so many microns per pixel",
+            "a slide has about 0.25 or 0.5; give microns, not nanometres",
         )
     if exists(path) and path.is_dir():
         path = _slide_in(path) or path
@@ -67,7 +69,16 @@ def open_source(path: str | os.PathLike[str], options: OpenOptions = _AS_THE_FIL
     if options.series and reader.opener != "VolumeSource":
         raise UsageError(f"--series is for a folder or an archive, and {path} is one file", "leave it out")
     opener = getattr(import_module(reader.module), reader.opener)
-    return opener(path, options)
+    source: Source = opener(path, options)
+    if source.kind == "slide" and (path != named or head.startswith(ZIP_MAGIC)):
+        _warn_of_other_slides(source, named)
+    return source
+
+
+def _warn_of_other_slides(source: Source, place: Path) -> None:
+    slides = import_module("dragonfly_cli.readers.slide_dicom").count_slides(place)
+    if slides > 1:
+        source.warnings.append(f"only one of {slides} DICOM slides that lie here is shown; name a file of another")
 
 
 def exists(path: Path) -> bool:

@@ -44,6 +44,7 @@ class Pyramid(Protocol):
     background: str  # where nothing was scanned
     scale: Scale
     icc_profile: bytes | None
+    shortcomings: list[str]  # what of the file is not shown, or not as it is meant, one sentence each
 
     def read(self, level: int, block: Box) -> Image.Image:
         """The block, in pixels of the level, as RGB on the background; raises TileError."""
@@ -52,6 +53,11 @@ class Pyramid(Protocol):
         """Technical facts that only this format has; no patient data."""
 
     def close(self) -> None: ...
+
+
+def one_of(planes: int) -> list[str]:
+    """The shortcoming of a file with several pictures of the same place."""
+    return [f"only one of {planes} channels, focal planes or time points is shown"] * (planes > 1)
 
 
 @dataclass(frozen=True)

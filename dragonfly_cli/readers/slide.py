@@ -48,22 +48,26 @@ _NAMED_TILES = 5
 
 def is_known(path: Path) -> bool:
     """Whether a file is shown as a slide; it may be any of OpenSlide's formats, or a large or pyramidal TIFF."""
-    opens_elsewhere = slide_openslide.is_known(path)
-    return opens_elsewhere or (_is_tiff(path) and slide_tiff.is_known(path, opens_elsewhere=False))
+    return slide_openslide.vendor_of(path) is not None or (_is_tiff(path) and slide_tiff.is_known(path, vendor=None))
 
 
 def open_pyramid(path: Path) -> Pyramid:
     """The levels of a slide through the library that fits it; raises InputError."""
     if _is_tiff(path):
-        opens_elsewhere = slide_openslide.is_known(path)
-        if slide_tiff.is_known(path, opens_elsewhere):
+        if slide_tiff.is_cut_short(path):
+            raise InputError(f"cannot open {path}: the file is cut short", "copy or export the slide again")
+        if slide_tiff.is_known(path, slide_openslide.vendor_of(path)):
             return slide_tiff.TiffPyramid(path)
         return slide_openslide.OpenSlidePyramid(path)
-    if zipfile.is_zipfile(path) or (_is_dicom(path) and not slide_openslide.is_known(path)):
-        from dragonfly_cli.readers.slide_dicom import WsidicomPyramid
+    if not zipfile.is_zipfile(path):
+        try:
+            return slide_openslide.OpenSlidePyramid(path)
+        except InputError:
+            if not _is_dicom(path):
+                raise
+    from dragonfly_cli.readers.slide_dicom import WsidicomPyramid
 
-        return WsidicomPyramid(path)
-    return slide_openslide.OpenSlidePyramid(path)
+    return WsidicomPyramid(path)
 
 
 class SlideView:
@@ -115,8 +119,8 @@ class SlideSource:
 
     def __init__(self, path: Path, options: OpenOptions) -> None:
         self.path = path
-        self.warnings: list[str] = []
         self._pyramid = open_pyramid(path)
+        self.warnings = list(self._pyramid.shortcomings)
         self._stamp = _stamp(path)
         self._bad_tiles: set[tuple[int, tuple[int, int]]] = set()
         self._lock = threading.Lock()
@@ -134,8 +138,6 @@ class SlideSource:
             self.warnings.append("the slide does not say its microns per pixel: sizes are in pixels only")
         if scale.source == "objective":
             self.warnings.append(GUESSED_FROM_POWER)
-        if _is_tiff(path) and (planes := slide_tiff.count_planes(path)) > 1:
-            self.warnings.append(f"only the first of {planes} channels, focal planes or time points is shown")
 
     def view(self, box: Box, frame: int = 0) -> SlideView:
         """The part ``box`` of the slide, white outside it. Pixels are read by ``resize``."""

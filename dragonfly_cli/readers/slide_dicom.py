@@ -5,17 +5,19 @@ A zip is read where it lies: nothing of it is unpacked to disk. Label and overvi
 
 import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from dragonfly_cli.errors import InputError
 from dragonfly_cli.geometry import Box
 from dragonfly_cli.readers.dicom.collection import ARCHIVE_ERRORS
 from dragonfly_cli.readers.dicom.signature import HEAD_BYTES, WSI_SOP_CLASS, is_dicom, sop_class
-from dragonfly_cli.readers.pyramid import WHITE, Scale, TileError
+from dragonfly_cli.readers.pyramid import WHITE, Scale, TileError, one_of
 from dragonfly_cli.readers.slide_tiles import intersection
 
 
@@ -34,12 +36,38 @@ def _is_of_slide(archive: zipfile.ZipFile, name: str) -> bool:
     return is_dicom(head) and sop_class(head) == WSI_SOP_CLASS
 
 
+def count_slides(place: Path) -> int:
+    """How many DICOM slides a zip or a folder holds; a label may be a series of its own, and is none."""
+    if place.is_dir():
+        return _count_series(partial(entry.open, "rb") for entry in place.iterdir() if entry.is_file())
+    with zipfile.ZipFile(place) as archive:
+        return _count_series(partial(archive.open, name) for name in _entries(archive))
+
+
+def _count_series(openers: Iterable[Callable[[], Any]]) -> int:
+    return len({series for opener in openers if (series := _series_of_level(opener))})
+
+
+def _series_of_level(opener: Callable[[], Any]) -> str | None:
+    """The series of a file with a level of a slide, None of any other; for counting, never shown."""
+    import pydicom
+
+    tags = ["SOPClassUID", "ImageType", "SeriesInstanceUID"]
+    try:
+        with warnings.catch_warnings(), opener() as file:
+            warnings.simplefilter("ignore")
+            header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=tags)
+            is_level = header.SOPClassUID == WSI_SOP_CLASS.decode() and "VOLUME" in header.ImageType
+            return str(header.SeriesInstanceUID) if is_level else None
+    except Exception:  # zipfile and pydicom raise what they like of a file that is damaged, or of another kind
+        return None
+
+
 class WsidicomPyramid:
     """See ``Pyramid``; ``path`` is a file of the slide, whose neighbours belong to it, or a zip. Raises InputError."""
 
     background = WHITE
     format = "dicom"
-    icc_profile: bytes | None = None
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -50,6 +78,9 @@ class WsidicomPyramid:
         width = self.level_sizes[0][0]
         self.downsamples = tuple(width / level_width for level_width, _ in self.level_sizes)
         self.tile_sizes = tuple((level.tile_size.width, level.tile_size.height) for level in levels)
+        self.shortcomings = one_of(len(levels[0].focal_planes) * len(levels[0].optical_paths))
+        self.icc_profile = self._profile()
+        self._largest = 2 ** levels[0].default_instance.dataset.bits - 1
         mpp = levels[0].mpp
         self.scale = Scale((mpp.width, mpp.height), "file") if mpp.width > 0 and mpp.height > 0 else Scale(None, "none")
 
@@ -63,7 +94,7 @@ class WsidicomPyramid:
         except Exception:
             # decoders, pydicom and wsidicom each raise what they like; whichever it is, the pixels are not there
             raise TileError(f"level {level}") from None
-        canvas.paste(pixels.convert("RGB"), (inside.x - block.x, inside.y - block.y))
+        canvas.paste(self._as_8_bits(pixels).convert("RGB"), (inside.x - block.x, inside.y - block.y))
         return canvas
 
     def details(self) -> dict[str, Any]:
@@ -71,6 +102,19 @@ class WsidicomPyramid:
 
     def close(self) -> None:
         self._slide.close()
+
+    def _as_8_bits(self, pixels: Image.Image) -> Image.Image:
+        """Grey of more bits by the range that is stored; Pillow would clip it to white."""
+        if pixels.mode != "I":
+            return pixels
+        return Image.fromarray((np.asarray(pixels) * 255 // self._largest).astype(np.uint8))
+
+    def _profile(self) -> bytes | None:
+        try:
+            paths = self._slide.metadata.pyramid.optical_paths
+            return paths[0].icc_profile if paths else None
+        except Exception:  # of the many facts that are read with it, any may be odd
+            return None
 
     def _open(self) -> Any:
         from wsidicom import WsiDicom

@@ -13,20 +13,22 @@ from PIL import Image
 
 from dragonfly_cli.errors import InputError
 from dragonfly_cli.geometry import Box
-from dragonfly_cli.readers.pyramid import TileError
+from dragonfly_cli.readers.pyramid import TileError, one_of
 from dragonfly_cli.readers.slide_scale import positive_number, scale_of
+from dragonfly_cli.readers.slide_tiff import tiff_shortcomings
 from dragonfly_cli.readers.slide_tiles import SegmentedPage, jpeg_levels
 
 OPEN_ERRORS = (openslide.OpenSlideError, OSError, ValueError, RuntimeError)
 _UNTOLD_TILE_PX = 256
 
 
-def is_known(path: Path) -> bool:
-    """Whether OpenSlide takes the file for one of its formats."""
+def vendor_of(path: Path) -> str | None:
+    """Which of its formats OpenSlide takes the file for, None where for none."""
     try:
-        return openslide.OpenSlide.detect_format(path) is not None
+        vendor: str | None = openslide.OpenSlide.detect_format(path)
     except OPEN_ERRORS:
-        return False
+        return None
+    return vendor
 
 
 class OpenSlidePyramid:
@@ -44,6 +46,8 @@ class OpenSlidePyramid:
         self.background = "#" + properties.get(openslide.PROPERTY_NAME_BACKGROUND_COLOR, "ffffff")
         self.scale = scale_of(properties)
         self.icc_profile = self._profile()
+        paths = positive_number(properties.get("dicom.NumberOfOpticalPaths"))
+        self.shortcomings = [*tiff_shortcomings(path), *one_of(int(paths or 1))]
         self._direct: dict[int, SegmentedPage] = jpeg_levels(path, self.format, self.level_sizes, self.downsamples)
 
     def read(self, level: int, block: Box) -> Image.Image:

@@ -8,51 +8,79 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tifffile
 from PIL import Image
 
 from dragonfly_cli.errors import InputError
 from dragonfly_cli.geometry import Box
-from dragonfly_cli.readers.pyramid import WHITE, Scale
+from dragonfly_cli.readers.pyramid import WHITE, Scale, one_of
 from dragonfly_cli.readers.slide_scale import PLAUSIBLE_MPP, scale_of
 from dragonfly_cli.readers.slide_tiles import DECODE_ERRORS, SegmentedPage
+from dragonfly_cli.readers.tiff_colours import DTYPES, is_picture
 
 SMALLEST_PIXELS = 25_000_000  # a smaller TIFF is opened as the picture it is
 LARGEST_SEGMENT_PIXELS = 200_000_000  # 600 MB as RGB: a strip is decoded in one piece
-_SAME_SHAPE = 0.05  # a level may differ by so much from the shape of level 0; a thumbnail of something else by more
+# A level may differ from the shape of level 0 by what rounding makes of its sides, and in any case by no more than
+# this; a picture of something else, such as the label, differs by more.
+_ROUNDED_PX, _SAME_SHAPE = 2, 0.05
 OPEN_ERRORS = (*DECODE_ERRORS, tifffile.TiffFileError, KeyError, IndexError, AttributeError, TypeError, ArithmeticError)
-_DTYPES = (np.uint8, np.uint16)
+_GENERIC = "generic-tiff"  # OpenSlide's name for a TIFF of no scanner
+_OPENSLIDES_BITS = (4, 8, 16)  # of a sample; it cannot open others, or finds no tile of them that is sound
+_UNKNOWN_TO_OPENSLIDE = (34712, 50001, 50002)  # TIFF Compression: JPEG 2000, WebP, JPEG XL
+_UPRIGHT = 1  # TIFF Orientation
 _OME_UNITS = {"nm": 1e-3, "µm": 1.0, "um": 1.0, "mm": 1e3}  # to microns
 
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # it quotes what stands in a broken file
 
 
-def is_known(path: Path, opens_elsewhere: bool) -> bool:
+def is_known(path: Path, vendor: str | None) -> bool:
     """Whether this reader should show the file: it is large, or OpenSlide would not find its levels, or its values.
 
-    OpenSlide shows the first image of an OME file, which may be a label, and samples of 32 bits and floating point as
-    plain white; here these are refused.
+    OpenSlide shows the first image of an OME file, which may be a label, and reads no OME header. Samples of 32 bits
+    and floating point it shows plain white; here these are refused. It turns every tile of a turned picture by itself.
     """
     try:
         with tifffile.TiffFile(path) as tiff:
             levels = _levels(tiff)
             width, height = levels[0].imagewidth, levels[0].imagelength
-            if opens_elsewhere:
-                return levels[0].dtype not in _DTYPES or (tiff.is_ome and (len(levels) > 1 or levels[0].index != 0))
+            if vendor is not None:
+                return vendor == _GENERIC and (tiff.is_ome or not _is_openslides(levels[0]))
             is_pyramid = len(levels) > 1 and levels[0].is_tiled  # pages of a document may be alike, too
             return is_pyramid or width * height > SMALLEST_PIXELS
     except OPEN_ERRORS:
         return False
 
 
-def count_planes(path: Path) -> int:
-    """How many channels, focal planes or time points the picture of a TIFF has; 1 where that cannot be told."""
+def _is_openslides(page: Any) -> bool:
+    """Whether OpenSlide shows a page of its formats as it is meant."""
+    has_its_values = page.dtype in DTYPES and page.bitspersample in _OPENSLIDES_BITS
+    return has_its_values and page.compression not in _UNKNOWN_TO_OPENSLIDE and _orientation(page) == _UPRIGHT
+
+
+def tiff_shortcomings(path: Path) -> list[str]:
+    """``Pyramid.shortcomings`` of a TIFF; of another file there are none here, nor where they cannot be told."""
     try:
         with tifffile.TiffFile(path) as tiff:
-            return len(_largest(tiff).pages)
+            planes, orientation = len(_largest(tiff).pages), _orientation(_levels(tiff)[0])
     except OPEN_ERRORS:
-        return 1
+        return []
+    turned = f"the slide is shown as it is stored, and not turned (TIFF orientation {orientation})"
+    return one_of(planes) + [turned] * (orientation != _UPRIGHT)
+
+
+def _orientation(page: Any) -> int:
+    tag = page.tags.get("Orientation")
+    return int(tag.value) if tag else _UPRIGHT
+
+
+def is_cut_short(path: Path) -> bool:
+    """Whether tiles or strips of a TIFF begin beyond the end of the file."""
+    end = path.stat().st_size
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            return any(max(page.aspage().dataoffsets, default=0) >= end for page in tiff.pages)
+    except OPEN_ERRORS:
+        return False
 
 
 def kind_of(path: Path) -> str | None:
@@ -82,6 +110,7 @@ class TiffPyramid:
                 self._levels = [SegmentedPage(path, page) for page in pages]
         except OPEN_ERRORS as error:
             raise InputError(f"cannot open {path}: the TIFF is damaged", "copy or export the file again") from error
+        self.shortcomings = tiff_shortcomings(path)
         self.level_sizes = tuple(level.size_wh for level in self._levels)
         width = self.level_sizes[0][0]
         self.downsamples = tuple(width / level_width for level_width, _ in self.level_sizes)
@@ -109,13 +138,15 @@ def _levels(tiff: tifffile.TiffFile) -> list[Any]:
     else:
         pages = [series.keyframe for series in tiff.series]
     base = max(pages, key=lambda page: page.imagewidth)
-    shape = base.imagewidth / base.imagelength
-    alike = {
-        page.imagewidth: page.aspage()
-        for page in pages
-        if abs(page.imagewidth / page.imagelength / shape - 1) < _SAME_SHAPE and page.is_tiled == base.is_tiled
-    }
+    # of several of one size the first stays
+    alike = {page.imagewidth: page.aspage() for page in reversed(pages) if _is_level_of(base, page)}
     return [alike[width] for width in sorted(alike, reverse=True)]
+
+
+def _is_level_of(base: Any, page: Any) -> bool:
+    shape, width, height = base.imagewidth / base.imagelength, page.imagewidth, page.imagelength
+    tolerance = min(_SAME_SHAPE, _ROUNDED_PX / min(width, height))
+    return abs(width / height / shape - 1) <= tolerance and page.is_tiled == base.is_tiled
 
 
 def _largest(tiff: tifffile.TiffFile) -> Any:
@@ -123,10 +154,10 @@ def _largest(tiff: tifffile.TiffFile) -> Any:
 
 
 def _check(path: Path, page: Any) -> None:
-    samples_beside = page.planarconfig == 1 or page.samplesperpixel == 1
-    if page.dtype not in _DTYPES or page.samplesperpixel > 4 or not samples_beside:
+    if not is_picture(page):
+        kind = f"{page.samplesperpixel} samples of {page.dtype} ({tifffile.PHOTOMETRIC(page.photometric).name})"
         raise InputError(
-            f"cannot open {path}: {page.samplesperpixel} samples of {page.dtype} are no grey or colour picture",
+            f"cannot open {path}: {kind} are no grey or colour picture",
             "export it as an RGB TIFF of 8 bits",
         )
     rows = page.tilelength if page.is_tiled else min(page.rowsperstrip, page.imagelength)
@@ -152,18 +183,19 @@ def _resolution(page: Any) -> dict[str, str]:
 
 def _ome_scale(tiff: tifffile.TiffFile, page: Any) -> Scale | None:
     """PhysicalSizeX and Y that an OME header has of the image of ``page``; in microns where no unit is said."""
-    if not tiff.ome_metadata:
+    try:
+        images = tifffile.xml2dict(tiff.ome_metadata or "")["OME"]["Image"]
+        sizes = _ome_sizes(images, (page.imagewidth, page.imagelength))
+    except (SyntaxError, LookupError, TypeError, ValueError):  # there is none, or it is damaged, or says nothing
         return None
-    images = tifffile.xml2dict(tiff.ome_metadata)["OME"]["Image"]
-    every = [image["Pixels"] for image in (images if isinstance(images, list) else [images])]
-    size_wh = page.imagewidth, page.imagelength
-    pixels: dict[str, Any] = next((each for each in every if (each["SizeX"], each["SizeY"]) == size_wh), {})
-    sizes = []
-    for axis in "XY":
-        size, unit = pixels.get(f"PhysicalSize{axis}"), pixels.get(f"PhysicalSize{axis}Unit", "µm")
-        if size is None or unit not in _OME_UNITS:
-            return None
-        sizes.append(float(size) * _OME_UNITS[unit])
     if not all(PLAUSIBLE_MPP[0] <= size <= PLAUSIBLE_MPP[1] for size in sizes):
         return None
     return Scale((sizes[0], sizes[1]), "file")
+
+
+def _ome_sizes(images: Any, size_wh: tuple[int, int]) -> list[float]:
+    """Microns per pixel along x and y of the first image of this size."""
+    every = [image["Pixels"] for image in (images if isinstance(images, list) else [images])]
+    pixels: dict[str, Any] = next((each for each in every if (each["SizeX"], each["SizeY"]) == size_wh), {})
+    units = [pixels.get(f"PhysicalSize{axis}Unit", "µm") for axis in "XY"]
+    return [float(pixels[f"PhysicalSize{axis}"]) * _OME_UNITS[unit] for axis, unit in zip("XY", units, strict=True)]

@@ -1,10 +1,11 @@
 """The tiles or strips of one TIFF page, read and decoded one by one, so that memory follows the block, not the page.
 
 Two readers need this: plain TIFF files, and OpenSlide's, whose JPEG tiles are decoded directly where that gives the
-same pixels in a fraction of the time. tifffile finds the tiles, and imagecodecs (the extra ``fast``) decodes JPEG.
+same pixels in a fraction of the time. tifffile finds the tiles, and imagecodecs decodes JPEG.
 """
 
 import os
+from collections import defaultdict
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,18 +16,19 @@ from PIL import Image
 
 from dragonfly_cli.geometry import Box
 from dragonfly_cli.readers.pyramid import TileError, plan_tiles
+from dragonfly_cli.readers.tiff_colours import TiffColours, is_plain_rgb
 
 KEPT_BYTES = 16 * 2**20  # of decoded tiles of a level, so that those on the edge of two blocks are decoded once
 DECODE_ERRORS = (RuntimeError, ValueError, OSError, IndexError, TypeError)  # tifffile, imagecodecs
 # Formats whose tiles lie on a plain grid from the origin and are what OpenSlide shows; others clip or overlap them.
 _PLAIN_GRIDS = ("aperio", "generic-tiff")
 _JPEG = 7  # TIFF Compression
-_WHITE_IS_ZERO = 0  # TIFF PhotometricInterpretation
+_SEPARATE = 2  # TIFF PlanarConfiguration
 _SAME_PIXELS = 1e-9  # at other downsamples OpenSlide interpolates between the pixels of a level
 
 
 class SegmentedPage:
-    """A TIFF page of 8 or 16 bits, grey or RGB. Thread-safe; white outside the page and where a tile was left out.
+    """A TIFF page that is a picture. Thread-safe; white outside the page and where a tile was left out.
 
     ``page`` is tifffile's; its file must be open here, and may be closed afterwards.
     """
@@ -36,12 +38,15 @@ class SegmentedPage:
         self._offsets, self._lengths = page.dataoffsets, page.databytecounts
         is_jpeg = page.compression == _JPEG
         self._tables = {"jpegtables": page.jpegtables, "jpegheader": page.jpegheader} if is_jpeg else {}
-        self._white_is_zero = page.photometric == _WHITE_IS_ZERO
+        self._colours = TiffColours(page)
         self._file = os.open(path, os.O_RDONLY)
         self.size_wh: tuple[int, int] = page.imagewidth, page.imagelength
         strip_wh = page.imagewidth, min(page.rowsperstrip, page.imagelength)
         self.segment_wh: tuple[int, int] = (page.tilewidth, page.tilelength) if page.is_tiled else strip_wh
-        self._columns = -(-self.size_wh[0] // self.segment_wh[0])
+        self._columns, rows = (-(-length // side) for length, side in zip(self.size_wh, self.segment_wh, strict=True))
+        # where colours lie in planes of their own, all segments of one stand before those of the next
+        self._planes = page.samplesperpixel if page.planarconfig == _SEPARATE else 1
+        self._plane_segments = self._columns * rows
         segment_bytes = self.segment_wh[0] * self.segment_wh[1] * 3
         self._segment = lru_cache(max(1, KEPT_BYTES // segment_bytes))(self._decode)
 
@@ -60,26 +65,25 @@ class SegmentedPage:
         os.close(self._file)
 
     def _decode(self, index: int) -> np.ndarray | None:
-        """A tile or strip [rows, columns, 3 or 1] uint8, None where it was left out."""
-        offset, length = self._offsets[index], self._lengths[index]
-        if length == 0:
-            return None
+        """A tile or strip [rows, columns, 3 or 1] uint8, None where it was left out; raises TileError."""
         try:
-            data = os.pread(self._file, length, offset)
-            if len(data) < length:
-                raise TileError("the file ends before the tile does")
-            pixels, _, _ = self._decode_segment(data, index, **self._tables)
-            return self._as_8_bits(pixels[0])
+            planes = [self._samples(index + plane * self._plane_segments) for plane in range(self._planes)]
+            there = [plane for plane in planes if plane is not None]
+            return self._colours(np.concatenate(there, axis=-1)) if len(there) == self._planes else None
         except DECODE_ERRORS:
             raise TileError("damaged") from None
 
-    def _as_8_bits(self, samples: np.ndarray) -> np.ndarray:
-        """Decoded samples [rows, columns, samples] as RGB or grey; what goes beyond these is dropped."""
-        if samples.dtype == np.uint16:
-            samples = (samples // 257).astype(np.uint8)
-        if samples.shape[-1] >= 3:
-            return samples[..., :3]
-        return 255 - samples[..., :1] if self._white_is_zero else samples[..., :1]
+    def _samples(self, index: int) -> np.ndarray | None:
+        """A tile or strip of one plane as it is stored, [rows, columns, samples]."""
+        offset, length = self._offsets[index], self._lengths[index]
+        if length == 0:
+            return None
+        data = os.pread(self._file, length, offset)
+        if len(data) < length:
+            raise TileError("the file ends before the tile does")
+        pixels, _, _ = self._decode_segment(data, index, **self._tables)
+        samples: np.ndarray = pixels[0]
+        return samples
 
 
 def jpeg_levels(
@@ -92,19 +96,22 @@ def jpeg_levels(
 
     try:
         with tifffile.TiffFile(path) as tiff:
-            every = (page.aspage() for page in tiff.pages)
-            pages = {(page.imagewidth, page.imagelength): page for page in every if _is_direct(page)}
+            pages: dict[tuple[int, int], list[Any]] = defaultdict(list)
+            for page in (each.aspage() for each in tiff.pages):
+                pages[page.imagewidth, page.imagelength].append(page)
+            # which of several pages of one size is a level, and which a focal plane, OpenSlide knows
+            only = {size: alike[0] for size, alike in pages.items() if len(alike) == 1 and _is_direct(alike[0])}
             return {
-                level: SegmentedPage(path, pages[size])
+                level: SegmentedPage(path, only[size])
                 for level, (size, scale) in enumerate(zip(sizes, downsamples, strict=True))
-                if size in pages and abs(scale - round(scale)) < _SAME_PIXELS
+                if size in only and abs(scale - round(scale)) < _SAME_PIXELS
             }
     except (*DECODE_ERRORS, KeyError):
         return {}
 
 
 def _is_direct(page: Any) -> bool:
-    return page.is_tiled and page.compression == _JPEG and page.dtype == np.uint8 and all(page.databytecounts)
+    return page.is_tiled and page.compression == _JPEG and is_plain_rgb(page) and all(page.databytecounts)
 
 
 def _slices(part: Box, left: int, top: int) -> tuple[slice, slice]:

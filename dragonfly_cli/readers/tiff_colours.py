@@ -1,0 +1,72 @@
+"""What the decoded samples of a TIFF page look like: grey or RGB of 8 bits, transparent parts on white.
+
+tifffile and imagecodecs give samples as they are stored (but those of JPEG as RGB); their meaning stands in tags, of
+which the values here are those of TIFF 6.0. Non-goals: YCbCr outside of JPEG, CIELab, more than four samples.
+"""
+
+from typing import Any
+
+import numpy as np
+
+_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR = 0, 1, 2, 3, 5, 6  # PhotometricInterpretation
+_JPEG = 7  # Compression
+_SEPARATE = 2  # PlanarConfiguration
+_PREMULTIPLIED, _TRANSPARENCY = 1, 2  # ExtraSamples
+_MOST_SAMPLES = 4
+DTYPES = (np.bool_, np.uint8, np.uint16)  # of samples that have a look
+
+
+def is_picture(page: Any) -> bool:
+    """Whether ``TiffColours`` can show a page of tifffile's; several planes of grey are channels, and no picture."""
+    if page.dtype not in DTYPES or page.samplesperpixel > _MOST_SAMPLES:
+        return False
+    if page.photometric == _RGB or (page.photometric == _YCBCR and page.compression == _JPEG):
+        return page.samplesperpixel >= 3
+    if page.photometric == _CMYK:
+        return page.samplesperpixel == 4
+    is_one_plane = page.planarconfig != _SEPARATE or page.samplesperpixel == 1
+    return is_one_plane and page.photometric in (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _PALETTE)
+
+
+def is_plain_rgb(page: Any) -> bool:
+    """Whether samples of 8 bits are shown as they are decoded, every one of them."""
+    return page.photometric in (_RGB, _YCBCR) and page.samplesperpixel == 3 and page.dtype == np.uint8
+
+
+class TiffColours:
+    """The look of one page's samples."""
+
+    def __init__(self, page: Any) -> None:
+        self._photometric = page.photometric
+        self._largest = 2**page.bitspersample - 1
+        self._palette = page.colormap.T >> 8 if page.photometric == _PALETTE else None  # [values, 3]
+        alpha = page.extrasamples[0] if page.extrasamples else None
+        self._is_transparent = alpha in (_PREMULTIPLIED, _TRANSPARENCY)
+        self._is_premultiplied = alpha == _PREMULTIPLIED
+
+    def __call__(self, samples: np.ndarray) -> np.ndarray:
+        """[rows, columns, samples] as they are stored to [rows, columns, 3 or 1] uint8."""
+        if self._palette is not None:
+            return self._palette[samples[..., 0]].astype(np.uint8)
+        samples = self._as_8_bits(samples)
+        if self._photometric == _CMYK:
+            inks = 255 - samples[..., :4].astype(np.uint16)
+            return (inks[..., :3] * inks[..., 3:] // 255).astype(np.uint8)
+        colours = samples[..., :3] if samples.shape[-1] >= 3 else samples[..., :1]
+        if self._photometric == _WHITE_IS_ZERO:
+            colours = 255 - colours
+        return self._on_white(colours, samples[..., colours.shape[-1] :][..., :1])
+
+    def _as_8_bits(self, samples: np.ndarray) -> np.ndarray:
+        if self._largest == 255:
+            return samples
+        if self._largest == 65535:
+            return (samples // 257).astype(np.uint8)
+        return (samples.astype(np.uint32) * 255 // self._largest).astype(np.uint8)
+
+    def _on_white(self, colours: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+        if not self._is_transparent or alpha.size == 0 or alpha.min() == 255:
+            return colours
+        opacity = alpha.astype(np.uint16)
+        seen = colours if self._is_premultiplied else colours * opacity // 255
+        return np.minimum(seen + (255 - opacity), 255).astype(np.uint8)

@@ -1,0 +1,233 @@
+"""DICOM slides: from a folder, one of its files or a zip, through OpenSlide or wsidicom, with the same pixels."""
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from make_files import save_dicom, swapping_profile
+from PIL import Image
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+from pydicom.uid import generate_uid
+from run_dragonfly import dragonfly, expect_error
+
+from dragonfly_cli.geometry import Box
+from dragonfly_cli.options import OpenOptions
+from dragonfly_cli.readers import open_source
+from dragonfly_cli.readers.inputs import list_inputs, zipped_copies
+
+WSI = "1.2.840.10008.5.1.4.1.1.77.1.6"
+SERIES = "1.2.826.0.1.3680043.8.498.1"
+CORNERS = (200, 10, 10), (10, 200, 10), (10, 10, 200), (230, 230, 230)
+
+
+def whole(source, size):
+    return np.asarray(source.view(Box(0, 0, *source.size_wh)).resize(size)).astype(int)
+
+
+def write_dicom_slide(path, pixels, series, instance):
+    """One level of one frame; all levels of a slide have ``series`` in common."""
+    data = Dataset()
+    data.SOPClassUID, data.SOPInstanceUID = WSI, generate_uid(entropy_srcs=[series, str(instance)])
+    data.SeriesInstanceUID, data.StudyInstanceUID, data.FrameOfReferenceUID = series, series + ".1", series + ".2"
+    data.Modality, data.PatientName, data.PatientID = "SM", "Nobody^Secret", "ID-4711-SECRET"
+    data.ContainerIdentifier, data.SpecimenDescriptionSequence = "1", []
+    data.ImageType = ["ORIGINAL", "PRIMARY", "VOLUME", "NONE"]
+    data.Rows, data.Columns = pixels.shape[:2]
+    data.TotalPixelMatrixRows, data.TotalPixelMatrixColumns = pixels.shape[:2]
+    data.NumberOfFrames, data.SamplesPerPixel, data.PlanarConfiguration = 1, 3, 0
+    data.PhotometricInterpretation, data.DimensionOrganizationType = "RGB", "TILED_FULL"
+    data.BitsAllocated = data.BitsStored = 8
+    data.HighBit, data.PixelRepresentation = 7, 0
+    data.ImagedVolumeWidth, data.ImagedVolumeHeight, data.ImagedVolumeDepth = 0.128, 0.128, 0.001
+    data.TotalPixelMatrixFocalPlanes = data.NumberOfOpticalPaths = 1
+    data.ExtendedDepthOfField, data.FocusMethod, data.SpecimenLabelInImage = "NO", "AUTO", "NO"
+    spacing = Dataset()
+    spacing.PixelSpacing, spacing.SliceThickness = [0.128 / pixels.shape[0], 0.128 / pixels.shape[1]], 0.001
+    shared = Dataset()
+    shared.PixelMeasuresSequence = [spacing]
+    data.SharedFunctionalGroupsSequence = [shared]
+    optical = Dataset()
+    optical.OpticalPathIdentifier = "0"
+    data.OpticalPathSequence = [optical]
+    data.ImageOrientationSlide = [0, -1, 0, -1, 0, 0]
+    origin = Dataset()
+    origin.XOffsetInSlideCoordinateSystem = origin.YOffsetInSlideCoordinateSystem = 0
+    data.TotalPixelMatrixOriginSequence = [origin]
+    data.PixelData = pixels.tobytes()
+    return save_dicom(path, data)
+
+
+@pytest.fixture
+def dicom_slide(tmp_path):
+    """A folder with two levels, 256 and 64 pixels a side: red left, blue right."""
+    folder = tmp_path / "case"
+    folder.mkdir()
+    series = "1.2.826.0.1.3680043.8.498.1"
+    for number, side in enumerate((256, 64)):
+        pixels = np.zeros((side, side, 3), np.uint8)
+        pixels[:, : side // 2, 0] = pixels[:, side // 2 :, 2] = 200
+        write_dicom_slide(folder / f"level{number}.dcm", pixels, series, number)
+    (folder / "readme.txt").write_text("nothing")
+    return folder
+
+
+def test_a_dicom_slide_opens_from_its_folder_and_from_any_of_its_files(dicom_slide):
+    for path in (dicom_slide, dicom_slide / "level0.dcm", dicom_slide / "level1.dcm"):
+        source = open_source(path)
+        assert (source.kind, source.size_wh, source.mpp) == ("slide", (256, 256), (0.5, 0.5))
+        assert len(source.details()["levels"]) == 2
+        assert whole(source, (64, 64))[0, 0].tolist() == [200, 0, 0]
+        source.close()
+
+
+def test_a_dicom_slide_opens_from_a_zip_of_which_nothing_is_unpacked(dicom_slide, tmp_path):
+    with zipfile.ZipFile(tmp_path / "case.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for file in dicom_slide.iterdir():
+            archive.write(file, f"case/{file.name}")
+    source = open_source(tmp_path / "case.zip")
+    assert (source.kind, source.size_wh) == ("slide", (256, 256))
+    assert source.mpp == pytest.approx((0.5, 0.5))
+    seen = whole(source, (64, 64))
+    assert seen[0, 0].tolist() == [200, 0, 0] and seen[63, 63].tolist() == [0, 0, 200]
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_folder_run_takes_a_dicom_slide_once(dicom_slide):
+    (first,) = list_inputs(dicom_slide)
+    assert first.name == str(dicom_slide / "level0.dcm")
+    assert first.open(OpenOptions()).size_wh == (256, 256)
+
+
+def test_a_zip_of_a_slide_that_lies_unpacked_too_is_known_as_a_copy(dicom_slide, tmp_path):
+    with zipfile.ZipFile(tmp_path / "case.zip", "w") as archive:
+        for file in dicom_slide.iterdir():
+            archive.write(file, f"case/{file.name}")
+    assert zipped_copies(list_inputs(tmp_path)) == {tmp_path / "case.zip"}
+    (dicom_slide / "level1.dcm").rename(tmp_path / "level1.dcm")
+    assert zipped_copies(list_inputs(tmp_path)) == {tmp_path / "case.zip"}  # wherever it is now
+    (tmp_path / "level1.dcm").unlink()
+    assert zipped_copies(list_inputs(tmp_path)) == set()
+
+
+def test_a_zip_without_a_slide_is_told(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("readme.txt", "nothing")
+    expect_error(dragonfly("info", tmp_path / "a.zip"), 4, "a.zip")
+
+
+def quarters(side=128):
+    """A picture whose quarters have the colours of ``CORNERS``."""
+    small = np.array(CORNERS, np.uint8).reshape(2, 2, 3)
+    return small.repeat(side // 2, axis=0).repeat(side // 2, axis=1)
+
+
+def write_changed(path, change, pixels=None):
+    """A slide of one level, after ``change`` of its data set."""
+    data = dcmread(write_dicom_slide(path, quarters() if pixels is None else pixels, SERIES, 0))
+    change(data)
+    data.save_as(path)
+    return path
+
+
+def zipped(folder: Path) -> Path:
+    path = folder.with_suffix(".zip")
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for file in sorted(folder.iterdir()):
+            archive.write(file, f"case/{file.name}")
+    return path
+
+
+def seen_corners(path: Path, picture: Path) -> list[list[int]]:
+    """The colours that a user sees in the corners."""
+    outcome = dragonfly("view", path, "--what", "display", "-o", picture)
+    assert outcome.code == 0, outcome.stderr
+    pixels = np.asarray(Image.open(picture))
+    return [pixels[y, x].tolist() for y in (0, -1) for x in (0, -1)]
+
+
+@pytest.fixture
+def case(tmp_path):
+    folder = tmp_path / "case"
+    folder.mkdir()
+    return folder
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_a_grey_slide_that_openslide_refuses_looks_the_same_from_a_folder_and_a_zip(case, tmp_path, bits):
+    grey = quarters()[..., 0]
+
+    def to_grey(data):
+        data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
+        del data.PlanarConfiguration
+        dtype = np.uint8 if bits == 8 else np.uint16
+        data.BitsAllocated, data.BitsStored, data.HighBit = 8 * dtype().itemsize, bits, bits - 1
+        largest = 2**bits - 1
+        data.PixelData = np.ceil(grey.astype(float) * largest / 255).astype(dtype).tobytes()
+
+    write_changed(case / "a.dcm", to_grey)
+    expected = [[corner[0]] * 3 for corner in CORNERS]
+    for path in (case, zipped(case)):
+        assert seen_corners(path, tmp_path / "seen.png") == expected
+
+
+def test_colours_are_converted_from_a_zip_as_from_a_folder(case, tmp_path):
+    profile = swapping_profile()
+
+    def add(data):
+        data.OpticalPathSequence[0].ICCProfile = profile + b"\0" * (len(profile) % 2)
+
+    write_changed(case / "a.dcm", add)
+    for path in (case, zipped(case)):
+        for seen, corner in zip(seen_corners(path, tmp_path / "seen.png"), CORNERS, strict=True):
+            assert seen == pytest.approx(corner[::-1], abs=2)
+
+
+def test_one_slide_of_two_is_never_shown_without_a_word(case, tmp_path):
+    write_dicom_slide(case / "a.dcm", quarters(), SERIES, 0)
+    write_dicom_slide(case / "b.dcm", quarters()[::-1], SERIES + ".9", 1)
+    for path in (case, zipped(case)):
+        (warning,) = dragonfly("info", path, "--json").json["warnings"]
+        assert warning.startswith("only one of 2 DICOM slides that lie here is shown")
+    assert dragonfly("info", case / "b.dcm", "--json").json["warnings"] == []
+    assert seen_corners(case / "b.dcm", tmp_path / "seen.png")[0] == list(CORNERS[2])
+
+
+def test_a_label_is_no_slide_and_is_not_shown(case, tmp_path):
+    write_dicom_slide(case / "b.dcm", quarters(), SERIES, 0)
+    label = dcmread(write_dicom_slide(case / "a.dcm", np.full((60, 90, 3), 77, np.uint8), SERIES, 1))
+    label.ImageType, label.SpecimenLabelInImage = ["ORIGINAL", "PRIMARY", "LABEL", "NONE"], "YES"
+    label.save_as(case / "a.dcm")
+    for path in (case, case / "a.dcm", zipped(case)):
+        assert dragonfly("info", path, "--json").json["warnings"] == []
+        assert seen_corners(path, tmp_path / "seen.png") == list(map(list, CORNERS))
+
+
+def test_focal_planes_and_optical_paths_that_are_not_shown_are_told(case):
+    def with_planes(data):
+        data.NumberOfFrames = data.TotalPixelMatrixFocalPlanes = 2
+        data.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].SpacingBetweenSlices = 0.001
+        data.PixelData = quarters().tobytes() * 2
+
+    def with_paths(data):
+        data.NumberOfFrames = data.NumberOfOpticalPaths = 2
+        other = Dataset()
+        other.OpticalPathIdentifier = "1"
+        data.OpticalPathSequence.append(other)
+        data.PixelData = quarters().tobytes() * 2
+
+    for change in (with_planes, with_paths):
+        write_changed(case / "a.dcm", change)
+        for path in (case, zipped(case)):
+            assert any("only one of 2 channels, focal planes" in line for line in open_source(path).warnings)
+
+
+def test_pixels_that_are_not_square_have_their_height_from_the_first_spacing(case):
+    def stretch(data):
+        data.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].PixelSpacing = [0.001, 0.0005]  # rows first
+        data.ImagedVolumeWidth, data.ImagedVolumeHeight = 0.064, 0.128
+
+    write_changed(case / "a.dcm", stretch)
+    for path in (case, zipped(case)):
+        assert open_source(path).mpp == pytest.approx((0.5, 1.0))
