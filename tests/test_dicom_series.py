@@ -447,6 +447,16 @@ def test_a_montage_shows_slices_in_reading_order(study: Path, tmp_path: Path) ->
     assert any("montage, 2 x 2, of frames 1, 3, 6, 8 of 10" in warning for warning in record["warnings"])
 
 
+MONTAGE = ("--montage", "4x3")
+
+
+def test_a_film_by_itself_is_no_montage_of_black_tiles(tmp_path: Path) -> None:
+    film = write_dicom(tmp_path / "film.dcm", np.random.default_rng(0).integers(0, 255, (40, 50), np.uint8))
+    plain, arranged = (dragonfly("ask", film, "Is there a tumour?", "--json", *more) for more in ((), MONTAGE))
+    assert arranged.json["probabilities"] == plain.json["probabilities"]
+    assert any("--montage is for several frames" in warning for warning in arranged.json["warnings"])
+
+
 WRONG_USAGE = {
     "a slice that is no slice": ("--slice", "a:b"),
     "a step of nothing": ("--slice", "0:5:0"),

@@ -125,9 +125,12 @@ def arranged(source: Source, looking: LookOptions) -> Source:
         _refuse_what_series_have(source, looking)
     if looking.montage is None:
         return source
+    columns, rows = parse_montage(looking.montage)
+    if source.frames == 1:  # a montage of it would be one tile amid black ones
+        source.warnings.append("--montage is for several frames: the only one is shown as it is")
+        return source
     from dragonfly_cli.fields.montage import Montage
 
-    columns, rows = parse_montage(looking.montage)
     return Montage(source, _frames_to_look_at(source, looking, columns * rows), (columns, rows))
 
 
@@ -142,7 +145,7 @@ def _frames_to_look_at(source: Source, looking: LookOptions, most: int) -> list[
     shown = [chosen[number] for number in spread(len(chosen), limit)]
     if len(shown) < len(chosen):
         source.warnings.append(
-            f"{len(shown)} of {len(chosen)} frames were looked at; --budget takes more, --frame chooses one"
+            f"{len(shown)} of {len(chosen)} frames were looked at; --budget takes more, --slice or --frame chooses"
         )
     return shown
 
