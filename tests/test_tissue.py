@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from examples.tissue import KINDS, Focus, draw_patch, draw_tissue, kind_shares
+from examples.tissue import KINDS, Focus, draw_mapped_tissue, draw_patch, draw_tissue, kind_shares
 from examples.tissue.canvas import Canvas
 
 FOCI = [Focus("tumour", (150, 150), 90), Focus("necrosis", (420, 300), 110)]
@@ -46,6 +46,16 @@ def test_the_last_focus_covers_its_centre():
     assert shares["tumour"][30, 30] == 1
     assert shares["necrosis"][60, 84] == 1
     assert shares["benign"][5, 95] == 1
+
+
+def test_the_middle_of_a_piece_is_torn_as_often_as_the_piece_itself():
+    """A search shows a model such fields: it has to have learnt that a fissure is no finding."""
+    _, piece = draw_mapped_tissue((400, 400), 4, 1, on_glass=True)
+    inner = piece["glass"][130:270, 130:270]
+    fields = [draw_mapped_tissue((140, 140), 4, seed, piece_um=1600)[1]["glass"].mean() for seed in range(12)]
+    assert 0.02 < inner.mean() < 0.4 and 0.02 < np.mean(fields) < 0.4
+    assert sum(share > 0.005 for share in fields) >= 6
+    assert "glass" not in draw_mapped_tissue((140, 140), 4, 0)[1]
 
 
 @pytest.mark.parametrize("kind", ["benign", "tumour", "necrosis", "stroma"])

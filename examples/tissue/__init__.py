@@ -61,15 +61,20 @@ def draw_mapped_tissue(
     foci: Sequence[Focus] = (),
     *,
     on_glass: bool = False,
+    piece_um: float | None = None,
     stain: Stain | None = None,
 ) -> tuple[Image.Image, dict[str, Plane]]:
-    """`draw_tissue`, and how much of each pixel is of which kind: the truth about the picture."""
+    """`draw_tissue`, and how much of each pixel is of which kind: the truth about the picture.
+
+    With ``piece_um`` it is a part from the middle of a piece of that length, with the fissures that one has.
+    """
     canvas = Canvas(size_wh, microns_per_pixel, np.random.default_rng(seed))
     stain = stain or Stain.random(canvas.rng)
     organ = Organ.random(canvas.rng)
     shares = kind_shares(canvas, foci)
-    if on_glass:
-        outside = 1 - piece_outline(canvas)
+    if on_glass or piece_um:
+        whole = piece_outline(canvas) if piece_um is None else between_fissures(canvas, piece_um)
+        outside = 1 - whole
         shares = {kind: share * (1 - outside) for kind, share in shares.items()}
         shares["glass"] = shares.get("glass", 0) + outside
     return _draw(canvas, organ, stain, shares), shares
@@ -104,8 +109,13 @@ def piece_outline(canvas: Canvas) -> Plane:
     radius = np.hypot((x - wide * 0.5) / (wide * 0.43), (y - high * 0.5) / (high * 0.43))
     long_um = max(wide, high)
     ragged = 0.42 * (canvas.noise(long_um / 8) - 0.5) + 0.10 * (canvas.noise(long_um / 40) - 0.5)
-    fissures = np.abs(canvas.noise(long_um / 12) - 0.5) * long_um / 12 - 30 * (canvas.noise(long_um / 9) - 0.66)
-    return canvas.step((0.90 - radius + ragged) * high / 2, 2) * canvas.step(fissures, 2)
+    return canvas.step((0.90 - radius + ragged) * high / 2, 2) * between_fissures(canvas, long_um)
+
+
+def between_fissures(canvas: Canvas, piece_um: float) -> Plane:
+    """Where a piece of that length is not torn, 0 to 1."""
+    fissures = np.abs(canvas.noise(piece_um / 12) - 0.5) * piece_um / 12 - 30 * (canvas.noise(piece_um / 9) - 0.66)
+    return canvas.step(fissures, 2)
 
 
 def _draw(canvas: Canvas, organ: Organ, stain: Stain, shares: dict[str, Plane]) -> Image.Image:

@@ -26,6 +26,8 @@ ORDER = (*FOCI, "generated_normal", "generated_normal")  # drawn more often: mos
 COUNTS = {"train": 300, "val": 20}  # of each in ORDER
 PATCH_SHARE = 0.3
 HARD_SHARE = 0.4  # of fields without foci: a scar, which is pink and has no glands, but is no necrosis
+TORN_SHARE = 0.6  # of fields without glass around: they are from the middle of a piece, with its fissures
+PIECES_UM = (600.0, 4000.0)  # lengths of such pieces
 QUALITY = 93
 
 
@@ -75,7 +77,9 @@ def _draw_once(label: str, rng: np.random.Generator) -> tuple[Image.Image, Focus
         x, y = rng.uniform(0.2, 0.8, 2) * extent_um
         foci.append(Focus(kind, (float(x), float(y)), log_uniform(framing.radii, rng) * float(extent_um.min())))
     foci.sort(key=lambda focus: -focus.radius_um)  # the smaller one lies on top
-    picture, shares = draw_mapped_tissue(size_wh, microns, rng, foci, on_glass=bool(rng.random() < framing.on_glass))
+    on_glass = bool(rng.random() < framing.on_glass)
+    piece_um = log_uniform(PIECES_UM, rng) if not on_glass and rng.random() < TORN_SHARE else None
+    picture, shares = draw_mapped_tissue(size_wh, microns, rng, foci, on_glass=on_glass, piece_um=piece_um)
     return picture, FocusMap.of(shares)
 
 
