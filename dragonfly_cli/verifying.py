@@ -21,7 +21,7 @@ from dragonfly_cli.fields import Field, arranged
 from dragonfly_cli.geometry import Box
 from dragonfly_cli.options import AnswerOptions, Control, LookOptions, OpenOptions
 from dragonfly_cli.output.record import SCHEMA_VERSION, source_record
-from dragonfly_cli.readers import Source
+from dragonfly_cli.readers import Source, exists, open_source
 from dragonfly_cli.readers.inputs import named_input
 
 if TYPE_CHECKING:  # these import torch, which is not needed to tell that a record is none
@@ -119,7 +119,7 @@ def compare_all(records: list[Record], image: Path | None) -> Iterator[Compariso
 
     for record, each in zip(records, asked, strict=True):
         opening, looking = each.opening, each.looking
-        with closing(arranged(named_input(image or each.image).open(opening), looking)) as source:
+        with closing(arranged(_opened(image or each.image, opening), looking)) as source:
             _refuse_another_image(record, source_record(source), source.path)
             _refuse_other_fields(each.fields, source)
             from dragonfly_cli.pipeline import answer_source, as_request
@@ -128,6 +128,11 @@ def compare_all(records: list[Record], image: Path | None) -> Iterator[Compariso
             request = as_request(model, [each.question], each.answering, asdict(opening) | asdict(looking))
             (now,) = answer_source(model, source, each.fields, request)
         yield _compare(record, now)
+
+
+def _opened(image: Path, opening: OpenOptions) -> Source:
+    """``PATH#N``, a batch's name of a series, is a path of its own nowhere."""
+    return open_source(image, opening) if exists(image) else named_input(image).open(opening)
 
 
 def _as_asked(record: Record) -> _Asked:
