@@ -35,7 +35,7 @@ PER_LABEL = {
     "drawn": (300, 150),
 }
 OFTEN = "generated_normal"  # most of a slide is healthy
-TIMES = 3
+TIMES = 3  # so it is shown so many times as often as a label with a focus
 MOSAICS = (0, 800)  # of whole tiles, and as many of tiles that the field's edges cut
 QUESTION_BLOCKS = 2  # blocks of questions a picture
 TELLING = 24  # questions on a mosaic that its odd tile decides
