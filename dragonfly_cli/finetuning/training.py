@@ -85,6 +85,7 @@ def train_rows(
         record |= _what_was_used(data, prepared.split, run) | done
         _write(folder, record, checkpoint, trained, tuning)
     PartialState().wait_for_everyone()
+    PartialState().destroy_process_group()  # its threads would now and then abort a process that ends
 
 
 def _oddities(data: Data, prepared: Prepared, tuning: TuneOptions) -> Iterator[str]:
