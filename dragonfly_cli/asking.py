@@ -1,6 +1,5 @@
 """``ask`` and ``caption``: one image, some questions, answers printed as they come or written as records."""
 
-import os
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict
@@ -27,7 +26,7 @@ from dragonfly_cli.output.files import STDOUT, check_unread, is_text, storable, 
 from dragonfly_cli.output.notices import DEMO_WARNING
 from dragonfly_cli.output.streams import write_result
 from dragonfly_cli.output.terminal import certainty, say, say_notices, say_warnings, show, where_it_looked
-from dragonfly_cli.readers import Source, open_source
+from dragonfly_cli.readers import Source, exists, open_source
 from dragonfly_cli.readers.source import files_of
 from dragonfly_cli.templates import find_template
 
@@ -91,16 +90,12 @@ def ask_image(
 
 def _check_order(image: Path, questions: list[Question]) -> None:
     """Raises UsageError where a question stands in the place of the image, and the image in that of a question."""
-    files = [question.text for question in questions if question.text and _is_there(question.text)]
-    if files and not _is_there(str(image)):
+    files = [question.text for question in questions if question.text and exists(Path(question.text))]
+    if files and not exists(image):
         raise UsageError(
             f"there is no such image, but the question {files[0]} is a file",
             f'the image comes first: dragonfly ask {files[0]} "Is there necrosis?"',
         )
-
-
-def _is_there(path: str) -> bool:
-    return os.path.exists(path)  # noqa: PTH110 - Path.exists raises where a name is too long
 
 
 def _answers(

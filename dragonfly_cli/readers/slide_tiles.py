@@ -16,14 +16,13 @@ from PIL import Image
 
 from dragonfly_cli.geometry import Box
 from dragonfly_cli.readers.pyramid import TileError, plan_tiles
-from dragonfly_cli.readers.tiff_colours import TiffColours, is_plain_rgb
+from dragonfly_cli.readers.tiff_colours import SEPARATE, TiffColours, is_plain_rgb
 
 KEPT_BYTES = 16 * 2**20  # of decoded tiles of a level, so that those on the edge of two blocks are decoded once
 DECODE_ERRORS = (RuntimeError, ValueError, OSError, IndexError, TypeError)  # tifffile, imagecodecs
 # Formats whose tiles lie on a plain grid from the origin and are what OpenSlide shows; others clip or overlap them.
 _PLAIN_GRIDS = ("aperio", "generic-tiff")
 _JPEG = 7  # TIFF Compression
-_SEPARATE = 2  # TIFF PlanarConfiguration
 _SAME_PIXELS = 1e-9  # at other downsamples OpenSlide interpolates between the pixels of a level
 
 
@@ -45,7 +44,7 @@ class SegmentedPage:
         self.segment_wh: tuple[int, int] = (page.tilewidth, page.tilelength) if page.is_tiled else strip_wh
         self._columns, rows = (-(-length // side) for length, side in zip(self.size_wh, self.segment_wh, strict=True))
         # where colours lie in planes of their own, all segments of one stand before those of the next
-        self._planes = page.samplesperpixel if page.planarconfig == _SEPARATE else 1
+        self._planes = page.samplesperpixel if page.planarconfig == SEPARATE else 1
         self._plane_segments = self._columns * rows
         segment_bytes = self.segment_wh[0] * self.segment_wh[1] * 3
         self._segment = lru_cache(max(1, KEPT_BYTES // segment_bytes))(self._decode)

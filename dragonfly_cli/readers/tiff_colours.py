@@ -10,7 +10,7 @@ import numpy as np
 
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR = 0, 1, 2, 3, 5, 6  # PhotometricInterpretation
 _JPEG = 7  # Compression
-_SEPARATE = 2  # PlanarConfiguration
+SEPARATE = 2  # PlanarConfiguration: colours in planes of their own
 _PREMULTIPLIED, _TRANSPARENCY = 1, 2  # ExtraSamples
 _MOST_SAMPLES = 4
 DTYPES = (np.bool_, np.uint8, np.uint16)  # of samples that have a look
@@ -24,7 +24,7 @@ def is_picture(page: Any) -> bool:
         return page.samplesperpixel >= 3
     if page.photometric == _CMYK:
         return page.samplesperpixel == 4
-    is_one_plane = page.planarconfig != _SEPARATE or page.samplesperpixel == 1
+    is_one_plane = page.planarconfig != SEPARATE or page.samplesperpixel == 1
     return is_one_plane and page.photometric in (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _PALETTE)
 
 

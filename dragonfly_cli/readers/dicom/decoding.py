@@ -38,7 +38,6 @@ from dragonfly_cli.readers.dicom.display import Array
 from dragonfly_cli.readers.dicom.failures import COPY_HINT, READ_ERRORS, quiet_pydicom
 from dragonfly_cli.readers.dicom.places import Place
 
-DICOM_ROOT = "1.2.840.10008."  # a UID that begins so is the standard's own and names nobody
 PIXEL_KEYWORDS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 MAX_FRAME_PIXELS = 250_000_000  # 500 MB of 16 bits; the largest films and photographs have a tenth of it
 FRAGMENT_BYTES = 8  # the smallest that a frame can take in encapsulated pixel data
