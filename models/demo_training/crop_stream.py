@@ -4,7 +4,7 @@ import queue
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from demo_training.augment import jitter_colours, normalise, random_box, random_
 from demo_training.dataset import ImageRow, load_picture
 from demo_training.focus_map import Box
 from demo_training.labels import label_mask, targets
+from demo_training.variants import ODD
 
 # Hard data sets more than easy ones.
 SHARES = {
@@ -28,9 +29,10 @@ SHARES = {
     "generated": 0.12,
     "drawn": 0.03,
 }
-TILED = 0.12  # share of crops of these data sets that show several pictures of one label side by side
+TILED = 0.15  # share of crops of these data sets that show several pictures of one label side by side
 TILED_SETS = frozenset({"lc25000", "oral", "osteosarcoma"})
 GRIDS = ((2, 1), (2, 2), (3, 2), (4, 3))  # columns and rows of them
+WITH_ODD_TILE = 0.4  # share of those that could have one of another label, which then labels them
 AHEAD = 4  # batches cut while the network learns
 
 
@@ -70,20 +72,24 @@ class CropStream:
         drawn = self.rng.choice(len(self.rows), self.count, p=self.weights)
         boxes = [random_box(self.rng) for _ in drawn]
         rows = [self.rows[i].within(box) for i, box in zip(drawn, boxes, strict=True)]
-        crops = to_unit([self._cut(i, box, row) for i, box, row in zip(drawn, boxes, rows, strict=True)])
-        pixels = jitter_colours(crops, rows, self.colours)
+        cut = [self._cut(i, box, row) for i, box, row in zip(drawn, boxes, rows, strict=True)]
+        rows = [row for _, row in cut]
+        pixels = jitter_colours(to_unit([crop for crop, _ in cut]), rows, self.colours)
         datasets = [row.dataset for row in rows]
         target = targets(datasets, [row.label for row in rows])
         return Crops(normalise(pixels), target, label_mask(datasets), datasets)
 
-    def _cut(self, number: int, box: Box, row: ImageRow) -> np.ndarray:
-        """A crop of one picture, or of a field that several of its label make: uint8 [side, side, 3]."""
+    def _cut(self, number: int, box: Box, row: ImageRow) -> tuple[np.ndarray, ImageRow]:
+        """A crop, uint8 [side, side, 3], of one picture or of a field that several make; and what it shows."""
         if row.dataset not in TILED_SETS or self.rng.random() >= TILED:
-            return random_crop(self.pictures[number], box, row, self.rng)
+            return random_crop(self.pictures[number], box, row, self.rng), row
         columns, lines = GRIDS[int(self.rng.integers(len(GRIDS)))]
         chosen = self.rng.choice(self.alike[row.label], (lines, columns))
+        if row.label in ODD and self.rng.random() < WITH_ODD_TILE:
+            row = replace(row, label=str(self.rng.choice(ODD[row.label])))
+            chosen[self.rng.integers(lines), self.rng.integers(columns)] = self.rng.choice(self.alike[row.label])
         tiles = [[random_crop(self.pictures[i], box, row, self.rng) for i in line] for line in chosen]
-        return whole_picture(Image.fromarray(np.concatenate([np.concatenate(line, axis=1) for line in tiles])))
+        return whole_picture(Image.fromarray(np.concatenate([np.concatenate(line, axis=1) for line in tiles]))), row
 
     def __iter__(self) -> Iterator[Crops]:
         waiting: queue.Queue[Crops] = queue.Queue(AHEAD)
