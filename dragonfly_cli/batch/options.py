@@ -48,6 +48,14 @@ FailFastOption = Annotated[bool, typer.Option("--fail-fast", help="Stop at the f
 MaxErrorsOption = Annotated[int | None, typer.Option("--max-errors", min=1, help="Stop when N images have failed.")]
 EngineOption = Annotated[Engine, typer.Option("--engine", help="local, or ray for several machines.")]
 WorkersOption = Annotated[int | None, typer.Option("--workers", min=1, help="Processes that answer, one GPU each.")]
+TogetherOption = Annotated[
+    int,
+    typer.Option(
+        "--together",
+        min=1,
+        help="Write the free answers of N images together: on a GPU faster, but rows may depend on their neighbours.",
+    ),
+]
 AddressOption = Annotated[
     str | None, typer.Option("--address", help="The Ray cluster; without it one is started here.")
 ]
@@ -91,11 +99,12 @@ class StopOptions:
 
 @dataclass(frozen=True)
 class WorkOptions:
-    """Who answers."""
+    """Who answers, and how many images at a time."""
 
     engine: EngineOption = Engine.local
     workers: WorkersOption = None
     address: AddressOption = None
+    together: TogetherOption = 1
 
 
 @dataclass(frozen=True)
