@@ -42,7 +42,8 @@ class Desk:
             on_text = aloud or say_nothing
             answers.append(self._with_room(lambda: answer(self.model, look, question, self.sampling, on_text)))
             return
-        self._waiting.append((self._with_room(lambda: draft(self.model, look, question)), answers))
+        drafted = self._with_room(lambda: draft(self.model, look, question))
+        self._waiting.append((drafted, answers))
         if len(self._waiting) == self._most:
             self.write()
 
