@@ -7,6 +7,7 @@ are looked at in ``fields``, what is said of them in ``engine``.
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, field, replace
+from itertools import takewhile
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -140,15 +141,17 @@ class Inquiry:
                 for one in self._asked:
                     one.ask(desk, self._looks)
                 self._looks, following = following, next(readable, None)
-        self._undrafted = [one for one in self._asked if not one.question.options]
-        self._streams = len(fields) * len(self._looks) * len(self._undrafted) == 1
+        self._unasked = [*self._asked]  # of the last field
+        free = sum(not one.question.options for one in self._asked)
+        self._streams = len(fields) * len(self._looks) * free == 1
 
     def draft(self) -> None:
-        """Asks the last field the free questions; even a lone one waits at the desk then."""
-        undrafted, self._undrafted = self._undrafted, []
+        """Asks the last field the free questions, after the typed ones before them; even a lone one waits then."""
         self._streams = False
-        for one in undrafted:
-            one.ask(self._desk, self._looks)
+        before = takewhile(lambda one: one.question.options, self._unasked)
+        free = (one for one in self._unasked if not one.question.options)
+        for one in [*before, *free]:
+            self._ask_last_field(one)
 
     def records(self, on_text: OnText = say_nothing) -> Iterator[dict[str, Any]]:
         """Yields one record per question, each as soon as it is complete; see ``answer_source``."""
@@ -166,17 +169,22 @@ class Inquiry:
             self.draft()
             self._desk.write()
             return
-        one.ask(self._desk, self._looks, aloud)
+        self._ask_last_field(one, aloud)
         if self._request.second_looks and not self._request.is_late:
             with closing(self._readable(self._request.second_looks(one.seen))) as once_more:
                 for again in once_more:
                     one.ask(self._desk, again)
 
+    def _ask_last_field(self, one: "Asked", aloud: OnText | None = None) -> None:
+        if one in self._unasked:
+            self._unasked.remove(one)
+            one.ask(self._desk, self._looks, aloud)
+
     def _readable(self, fields: list[Field]) -> Generator[list[Look]]:
         return _readable(self._desk.model, self._source, fields, self._request, self._read)
 
 
-@dataclass
+@dataclass(eq=False)
 class Asked:
     """One question, and what was said of the fields so far: as they are, and with nothing to be seen."""
 

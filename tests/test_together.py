@@ -23,6 +23,7 @@ SLIDE = Path(__file__).parents[1] / "examples" / "slide.svs"
 REGIONS = ("0,0,600,400", "700,500,500,500", "300,900,800,300")
 KIND, ORGAN = "What kind of image is this?", "Which organ is shown?"
 DRAWN = ("--temperature", "1.5", "--max-tokens", "10")  # so that answers differ more than the likeliest ones do
+QUICK = (*DRAWN, "-m", TINY)
 
 
 @pytest.fixture(scope="module")
@@ -39,10 +40,10 @@ def answers_of(record: dict[str, Any]) -> list[str]:
 
 def test_all_answers_about_an_image_are_those_of_each_question_about_each_frame(clip: Path) -> None:
     with rows_written() as rows:
-        records = dragonfly("ask", clip, KIND, ORGAN, *DRAWN, "--control", "blank", "--json").json
+        records = dragonfly("ask", clip, KIND, ORGAN, *QUICK, "--control", "blank", "--json").json
     assert max(rows) == 8  # of three frames and three controls with two questions each: eight, then four
     for record in records:
-        call = ("ask", clip, record["question"], *DRAWN, "--json")
+        call = ("ask", clip, record["question"], *QUICK, "--json")
         with rows_written() as rows:
             alone = [dragonfly(*call, "--frame", frame).json for frame in ("0", "1", "2")]
         assert set(rows) == {1}
@@ -72,7 +73,7 @@ def test_answers_are_told_in_the_order_of_the_questions() -> None:
 def test_schemas_are_obeyed_by_every_answer(clip: Path, tmp_path: Path) -> None:
     schema = {"enum": ["scan", "a photograph of something", "neither of these two"]}
     (tmp_path / "schema.json").write_text(json.dumps(schema))
-    call = ("ask", clip, KIND, "--schema", tmp_path / "schema.json", "--temperature", "9", "--json")
+    call = ("ask", clip, KIND, "--schema", tmp_path / "schema.json", "--temperature", "9", "-m", TINY, "--json")
     record = dragonfly(*call).json
     assert {json.loads(answer) for answer in answers_of(record)} <= set(schema["enum"])
     assert answers_of(record) == [dragonfly(*call, "--frame", str(frame)).json["answer"] for frame in range(3)]
@@ -102,7 +103,7 @@ def room_for_prompts(most: int) -> Iterator[None]:
 
 @pytest.mark.parametrize("most", [2, 0])
 def test_what_was_read_is_given_up_where_it_leaves_no_room(clip: Path, most: int) -> None:
-    call = ("ask", clip, KIND, ORGAN, *DRAWN, "-m", TINY, "--json")
+    call = ("ask", clip, KIND, ORGAN, *QUICK, "--json")
     usual = [answers_of(record) for record in dragonfly(*call).json]
     with room_for_prompts(most):
         assert [answers_of(record) for record in dragonfly(*call).json] == usual
@@ -119,7 +120,8 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(study: Path, table: Path, *more: str | Path) -> Outcome:
     table.parent.mkdir(exist_ok=True)
-    return dragonfly("batch", study, *QUESTIONS, *more, "-o", table, "--records", table.with_suffix(".jsonl"))
+    questions = (*QUESTIONS, "-q", "Is it normal?")
+    return dragonfly("batch", study, *questions, *more, "-o", table, "--records", table.with_suffix(".jsonl"))
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +145,7 @@ def together(study: Path) -> Path:
 def test_a_batch_of_groups_has_the_rows_of_one_without(alone: Path, together: Path, study: Path) -> None:
     assert bytes_of(together) == bytes_of(alone)
     failed = [row for row in rows_of(together) if row["status"] == "failed"]
-    assert [Path(row["image"]).name for row in failed] == ["001-broken.svs"] * 2 + ["cut.dcm"] * 2
+    assert [Path(row["image"]).name for row in failed] == ["001-broken.svs"] * 3 + ["cut.dcm"] * 3
     records = [json.loads(line) for line in together.with_suffix(".jsonl").read_text().splitlines()]
     drawn = {record["evidence_files"]["overlay"] for record in records if record["status"] == "ok"}
     assert drawn == {file.name for file in together.with_name("evidence").glob("*.png")} and len(drawn) == 7
@@ -153,11 +155,11 @@ def test_cut_off_within_a_group_it_ends_the_same(together: Path, study: Path, tm
     shutil.copytree(together.parent, tmp_path / "run")
     table = tmp_path / "run" / "answers.csv"
     rows, evidence = table.read_bytes().splitlines(keepends=True), ("--evidence", together.with_name("evidence"))
-    for held in (3, 12):  # the second image of the first group, and some of the second group
+    for held in (4, 18):  # one image of the first group, and one and a part of the second group
         table.write_bytes(b"".join(rows[:held]))
         outcome = run(study, table, "--together", "4", *evidence)
         assert outcome.code == 8, outcome.stderr
-        assert f"{(held - 1) // 2} of 9 images are done" in outcome.stderr
+        assert f"{(held - 1) // 3} of 9 images are done" in outcome.stderr
         assert bytes_of(table) == bytes_of(together)
     for other in ((), ("--together", "2")):
         expect_error(run(study, table, *other, *evidence), 7, "answers.csv", "together")
@@ -174,7 +176,9 @@ def test_a_batch_short_of_memory_has_the_same_rows(study: Path, alone: Path, tmp
 def test_without_any_memory_to_write_the_group_is_asked_image_by_image(study, alone, tmp_path: Path) -> None:
     with room_for_prompts(0):
         assert run(study, tmp_path / "answers.csv", "--together", "4").code == 8
-    assert bytes_of(tmp_path / "answers.csv") == bytes_of(alone)
+    for row, usual in zip(rows_of(tmp_path / "answers.csv"), rows_of(alone), strict=True):
+        assert (row["image"], row["answer"], row["status"]) == (usual["image"], usual["answer"], usual["status"])
+        assert float(row["p_yes"] or 0) == pytest.approx(float(usual["p_yes"] or 0), abs=1e-5)  # read a second time
 
 
 @pytest.mark.slow
