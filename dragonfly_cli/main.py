@@ -21,12 +21,13 @@ from dragonfly_cli.batch.options import (
     TableOptions,
     WorkOptions,
 )
+from dragonfly_cli.errors import SOME_FAILED_CODE, ProblemError
 from dragonfly_cli.finetuning.options import TuneOptions
 from dragonfly_cli.model_commands import model_app
 from dragonfly_cli.option_groups import takes_option_groups
+from dragonfly_cli.option_values import Attention, Quant
 from dragonfly_cli.options import (
     AnswerOptions,
-    Attention,
     AttentionOption,
     DebugOption,
     DeviceOption,
@@ -38,7 +39,6 @@ from dragonfly_cli.options import (
     ModelOption,
     OpenOptions,
     PrintOptions,
-    Quant,
     QuantOption,
     QuestionOption,
     QuestionsFileOption,
@@ -176,7 +176,7 @@ def merge(
     from dragonfly_cli.batch.merge import merge_parts
 
     if merge_parts(parts, table):
-        raise typer.Exit(8)
+        raise typer.Exit(SOME_FAILED_CODE)
 
 
 @app.command()
@@ -281,7 +281,7 @@ def doctor(
     else:
         say(f"note: {as_summary(findings)}")
     if worst(findings) is Status.problem:
-        raise typer.Exit(9)
+        raise typer.Exit(ProblemError.exit_code)
 
 
 @app.command()

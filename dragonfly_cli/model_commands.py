@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from dragonfly_cli.app import App
-from dragonfly_cli.options import DebugOption, JsonOption, Keep
+from dragonfly_cli.option_values import Keep
+from dragonfly_cli.options import DebugOption, JsonOption
 
 model_app = App("Get, check and remove checkpoints on this machine.")
 

@@ -4,7 +4,6 @@ Options that belong together form a group, a frozen dataclass, which is also wha
 """
 
 from dataclasses import dataclass
-from enum import StrEnum
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +11,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.main import get_click_type
 from typer.models import OptionInfo
+
+from dragonfly_cli.option_values import (
+    Aggregate,
+    AnswerType,
+    Attention,
+    Control,
+    Format,
+    Picture,
+    Quant,
+    Rank,
+)
 
 if TYPE_CHECKING:
     from dragonfly_cli.readers.dicom.choices import DicomChoices
@@ -33,93 +43,6 @@ class _Lines(_Text):
 
 _LINES = _Lines()
 _SEEDS = range(-(2**63), 2**64)  # what PyTorch's generator takes
-
-
-class Format(StrEnum):
-    """How answers are printed."""
-
-    text = "text"
-    json = "json"
-    jsonl = "jsonl"
-    csv = "csv"
-
-
-class Picture(StrEnum):
-    """What ``view`` draws."""
-
-    crops = "crops"
-    display = "display"
-    fields = "fields"
-
-
-class Quant(StrEnum):
-    """In how many bits the language model's weights are held; ``auto`` is 4 for a large one on a GPU."""
-
-    auto = "auto"
-    four_bit = "4bit"
-    none = "none"
-
-
-class Attention(StrEnum):
-    """Which attention kernel runs; ``auto`` is FlashAttention where it can be used, else PyTorch's own (SDPA)."""
-
-    auto = "auto"
-    sdpa = "sdpa"
-    flash = "flash"
-    eager = "eager"
-
-
-class Aggregate(StrEnum):
-    """How the answers about several fields become one."""
-
-    auto = "auto"
-    any = "any"
-    max = "max"
-    mean = "mean"
-    top3_mean = "top3-mean"
-    vote = "vote"
-    confirmed = "confirmed"
-    synthesise = "synthesise"
-
-
-class Rank(StrEnum):
-    """How a slide's fields are chosen: evenly, or by what a glance at them tells.
-
-    That is its likeness or contrast to the overview, how odd it looks beside the rest, or its P(yes).
-    """
-
-    auto = "auto"
-    spread = "spread"
-    likeness = "likeness"
-    contrast = "contrast"
-    odd = "odd"
-    yes = "yes"
-
-
-class AnswerType(StrEnum):
-    """What form an answer takes; ``auto`` is told by the form of the question."""
-
-    auto = "auto"
-    yesno = "yesno"
-    options = "options"
-    scale = "scale"
-    open = "open"
-
-
-class Control(StrEnum):
-    """What the picture is replaced by when everything is asked again, to see whether it mattered."""
-
-    none = "none"
-    blank = "blank"
-    shuffle = "shuffle"
-
-
-class Keep(StrEnum):
-    """Which copies of a model are stored: as published, in 4 bit, or both."""
-
-    full = "full"
-    nf4 = "nf4"
-    both = "both"
 
 
 def _remember_debug(context: typer.Context, value: bool) -> bool:
