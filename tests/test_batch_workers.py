@@ -252,9 +252,8 @@ def test_every_item_is_done_once_or_given_up(
     done: list[Item] = []
     given_up: list[Item] = []
     while True:
-        for worker, mine in has.items():
-            while (group := handout.next_for(worker)) is not None:
-                mine.append(group)
+        for worker, group in handout.deal(has):
+            has[worker].append(group)
         if not handout.outstanding:
             break
         assert max(map(len, has.values())) <= depth

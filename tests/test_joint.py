@@ -12,7 +12,7 @@ from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 from dragonfly_cli.engine.checkpoints import find_checkpoint
 from dragonfly_cli.engine.model import Model, load_model
-from dragonfly_cli.options import Attention
+from dragonfly_cli.option_values import Attention
 from dragonfly_med import DragonflyForCausalLM, DragonflyProcessor
 from dragonfly_med.generation import Grammar, Reading, Sampling, decode
 from dragonfly_med.joint import Start, decode_together

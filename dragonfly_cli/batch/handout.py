@@ -7,11 +7,14 @@ already is given up.
 
 from collections import deque
 from collections.abc import Hashable, Iterable, Iterator
+from typing import TypeVar
 
 from dragonfly_cli.batch.groups import Group, Place
 from dragonfly_cli.batch.items import Item
 
 TRIES = 3
+
+Who = TypeVar("Who", bound=Hashable)
 
 
 class Handout:
@@ -25,7 +28,13 @@ class Handout:
         self._with: dict[Hashable, list[Group]] = {}
         self._stopped = False
 
-    def next_for(self, worker: Hashable) -> Group | None:
+    def deal(self, workers: Iterable[Who]) -> Iterator[tuple[Who, Group]]:
+        """All that these workers may have now, one group each in turn, so that few groups are spread over all."""
+        ready = list(workers)
+        while dealt := [(each, group) for each in ready if (group := self._next_for(each)) is not None]:
+            yield from dealt
+
+    def _next_for(self, worker: Hashable) -> Group | None:
         """Another group for this worker, or None if it has enough or there is none for it now."""
         has = self._with.setdefault(worker, [])
         if self._stopped or len(has) >= self._depth or any(group.place in self._losses for group in has):

@@ -19,11 +19,9 @@ from ray.exceptions import RayActorError, RayError
 
 from dragonfly_cli.batch.groups import Group
 from dragonfly_cli.batch.handout import Handout
-from dragonfly_cli.batch.job import Job, Stopped, lost
+from dragonfly_cli.batch.job import LOOK_UP_S, Job, Stopped, lost
 from dragonfly_cli.batch.result import Result
 from dragonfly_cli.errors import DeviceError, DragonflyError
-
-_LOOK_UP_S = 0.5  # how soon a wish to stop is seen while nothing arrives
 
 
 class _Actor:
@@ -124,18 +122,12 @@ class RayActors:
 
     def _hand_out(self, handout: Handout) -> None:
         beginning = set(self._beginning.values())
-        ready = [number for number in self._actors if number not in beginning]
-        busy = True
-        while busy:  # one each in turn, so that few groups are spread over all
-            busy = False
-            for number in ready:
-                if (group := handout.next_for(number)) is not None:
-                    self._answering[self._actors[number].answer.remote(group)] = number, group
-                    busy = True
+        for number, group in handout.deal(number for number in self._actors if number not in beginning):
+            self._answering[self._actors[number].answer.remote(group)] = number, group
 
     def _arrived(self) -> list[Any]:
         pending = [*self._beginning, *self._answering]
-        arrived, _ = ray.wait(pending, num_returns=len(pending), timeout=_LOOK_UP_S)
+        arrived, _ = ray.wait(pending, num_returns=len(pending), timeout=LOOK_UP_S)
         return list(arrived)
 
     def _start(self) -> None:

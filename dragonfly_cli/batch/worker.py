@@ -20,14 +20,13 @@ from dragonfly_cli.batch.items import Item
 from dragonfly_cli.batch.job import IMAGES_AHEAD, Job
 from dragonfly_cli.batch.result import Result
 from dragonfly_cli.engine.desk import MOST_TOGETHER, Desk
-from dragonfly_cli.errors import DragonflyError, InputError
+from dragonfly_cli.errors import BUG_CODE, DragonflyError, InputError
 from dragonfly_cli.fields import LookPlan, plan_looks
 from dragonfly_cli.pipeline import Inquiry, ReadAhead, Request, prepare, read_ahead, storable_settings
 from dragonfly_cli.readers import Source
 from dragonfly_cli.searching import answer_planned, inquiries
 
 _FIELDS_AHEAD = 4
-_BUG_CODE = 1
 
 # Gives the next group, or None where there is none; with True it waits until it knows.
 Take = Callable[[bool], Group | None]
@@ -141,7 +140,7 @@ class Worker:
             asked.failure = error.exit_code, error.message
         except Exception as error:  # a bug met in one image must not cost the night; the error code tells it
             bug = f"this is a bug in dragonfly ({type(error).__name__}); ask about this image with --debug"
-            asked.failure = _BUG_CODE, f"{item.image}: {bug}"
+            asked.failure = BUG_CODE, f"{item.image}: {bug}"
         return asked
 
     def _ask_together(self, group: Group, reading: Sequence[Future[_Open]]) -> list[_Asked]:
