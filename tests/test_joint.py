@@ -1,6 +1,6 @@
 """Answers that are written together are those that are written one by one."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from dragonfly_med.quantized_loading import open_in_4_bit
 
 GOLDEN = Path(__file__).parent / "golden"
 ASKED = ("What is it?", "Provide a brief description of the given image.", "Name the organ, the stain and the finding.")
+pytestmark = pytest.mark.usefixtures("one_thread")
 Prompt = tuple[Reading, list[int]]
 NewGrammar = Callable[[], Grammar] | None
 
@@ -41,14 +42,6 @@ class EvenTokens:
     def accept(self, token: int) -> None:
         assert token % 2 == 0
         self._left -= 1
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # with layers this small, threads only wait for one another
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module", params=["v1", "v2"])

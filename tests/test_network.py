@@ -5,7 +5,7 @@ import pathlib
 import shutil
 import socket
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +27,8 @@ from dragonfly_med import (
 GOLDEN = Path(__file__).parent / "golden"
 VERSIONS = ("v1", "v2")
 QUESTION = "Is the heart enlarged?"
+pytestmark = pytest.mark.usefixtures("one_thread")
 LONGER_QUESTION = "Describe the lesion in the upper lobe of the right lung."
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # with layers this small, threads only wait for one another
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(autouse=True)

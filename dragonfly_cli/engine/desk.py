@@ -1,4 +1,4 @@
-"""Where free answers wait until several are written at once: a GPU writes eight in little more than one's time.
+"""Where free answers wait until several are written at once, so that the network's weights are read once for all.
 
 Which answers are written together follows from the order in which they were asked for, and from nothing else. Non-goal:
 what is made of the answers.
@@ -13,7 +13,7 @@ from dragonfly_cli.engine.questions import Question
 from dragonfly_cli.errors import DeviceError
 from dragonfly_med.generation import Sampling
 
-# So many drafts are kept, and while they are answered twice their memory is taken.
+# Bounds memory: a draft holds 0.14 GB (v1) or 0.30 GB (v2) of the device's, and as much again while it is answered.
 MOST_TOGETHER = 8
 
 Computed = TypeVar("Computed")
