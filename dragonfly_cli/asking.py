@@ -50,7 +50,7 @@ def gather_questions(asked: list[str], file: Path | None, wanted: FormOptions = 
     if not all(text.strip() for text in texts):
         raise UsageError("a question is empty", "write it in quotes")
     if not all(map(is_text, texts)):
-        raise UsageError("a question has bytes in it that are not UTF-8", "write it anew")
+        raise UsageError("a question is not valid UTF-8", "write it again")
     return [as_question(text, form, template.system if template else None) for text in texts]
 
 

@@ -89,11 +89,11 @@ def read_records(file: Path) -> list[Record]:
     except FileNotFoundError:
         raise NoInputError(f"no record {file}", "check the path") from None
     except (OSError, ValueError, RecursionError):
-        raise _no_record(file, "it is no JSON") from None
+        raise _no_record(file, "it is not JSON") from None
     rows = content if isinstance(content, list) else [content]
     records = [row for row in rows if not (isinstance(row, dict) and row.get("status") == "failed")]
     if not records:
-        raise _no_record(file, "it holds failed rows alone" if rows else "it is empty")
+        raise _no_record(file, "it holds only failed rows" if rows else "it is empty")
     for record in records:
         missing = [name for name in _NEEDED if not isinstance(record, dict) or name not in record]
         if missing:
@@ -215,7 +215,7 @@ def _refuse_another_image(record: Record, now: Record, path: Path) -> None:
     for name in ("sha256", "quickhash"):
         if record["source"].get(name) != now.get(name):
             raise ProblemError(
-                f"{path} has changed since it was asked about: its {name} is another",
+                f"{path} has changed since it was asked about: its {name} is not the same",
                 "verify with the very file; --image says where it lies now",
             )
 
@@ -268,7 +268,7 @@ def as_line(compared: Comparison) -> str:
     told = compared.was if compared.was == compared.now else f"was {compared.was}, is {compared.now}"
     difference = compared.largest_difference
     notes = [] if difference is None else [f"probabilities at most {difference:.1e} apart"]
-    notes += [f"other {name}" for name in compared.differing]
+    notes += [f"different {name}" for name in compared.differing]
     because = f" ({'; '.join(notes)})" if notes else ""
     return f"{'same' if compared.same else 'drift':<6}{asked}: {told}{because}\n"
 
@@ -283,7 +283,7 @@ def refuse_drift(compared: list[Comparison], file: Path) -> None:
     drifted = sum(not each.same for each in compared)
     if drifted:
         raise ProblemError(
-            f"{file}: {drifted} of {len(compared)} answers are not the same now",
+            f"{file}: {drifted} of {len(compared)} answers differ now",
             "compare the record's versions, device, dtype and quantization with this machine's: dragonfly doctor",
         )
 

@@ -342,7 +342,7 @@ def test_a_picture_has_regions_but_no_scales(tmp_path):
     source = open_source(path)
     (field,) = plan_looks(source, LookOptions(region=["10,20,100,50"])).fields
     assert (field.role, field.box) == ("region", Box(10, 20, 100, 50))
-    with pytest.raises(UsageError, match="no slide"):
+    with pytest.raises(UsageError, match="not a slide"):
         plan_looks(source, LookOptions(mpp=0.5))
 
 
@@ -467,7 +467,7 @@ def test_what_of_a_file_of_outlines_is_not_looked_at_is_told(slide, tmp_path):
     fields = plan_looks(source, LookOptions(roi=path), CANVAS_WH).fields
     assert fields[0].box == Box(3000, 1000, 1000, 1000)
     assert "--roi: 50 % of what is outlined lies beyond the slide and was left out" in source.warnings
-    assert "--roi: shapes without an area, as lines and points, were left out: 2" in source.warnings
+    assert "--roi: shapes without an area, such as lines and points, were left out: 2" in source.warnings
 
 
 def test_an_outline_that_is_hardly_tissue_is_told(tmp_path):
@@ -487,9 +487,9 @@ def test_an_outline_that_is_hardly_tissue_is_told(tmp_path):
         [600, 0],
     ]
     for ring_xy, told in (
-        (ring(800, 0, 4000, 3000), "only 6% of what was outlined was found to be tissue, and searched"),
+        (ring(800, 0, 4000, 3000), "only 6% of what was outlined is tissue, and only that was searched"),
         (ring(1100, 0, 4000, 3000), "hardly any tissue was found in what was outlined, so all of it was searched"),
-        (around, "only 8% of what was outlined was found to be tissue, and searched"),
+        (around, "only 8% of what was outlined is tissue, and only that was searched"),
         (ring(0, 0, 4000, 3000), None),
     ):
         roi = write_roi(tmp_path / "a.geojson", feature("x", "Polygon", [ring_xy]))

@@ -294,7 +294,7 @@ def test_bad_rows_are_left_out_up_to_a_number(folder: Path, tmp_path: Path) -> N
     frames = [Image.new("RGB", (40, 30), colour) for colour in ("white", "pink")]
     frames[0].save(folder / "frames.tif", save_all=True, append_images=frames[1:])
     bad = [
-        "no JSON",
+        "not JSON",
         {"image": "frames.tif", "question": "which of them?", "answer": "b"},
         {"image": "broken.png", "question": "a", "answer": "b"},
         {"image": "0.png", "question": "long " * 900, "answer": "b"},
@@ -446,7 +446,7 @@ def test_too_little_memory_is_told_and_leaves_nothing(folder: Path, tmp_path: Pa
 def test_a_loss_that_is_no_number_ends_the_run_and_another_may_begin(folder: Path, tmp_path: Path) -> None:
     arguments = (folder / "rows.jsonl", tmp_path / "out", "--recipe", "language", "--steps", "2", "--lr")
     outcome = finetune(*arguments, "3e38")
-    assert outcome.code == 2 and "error: the loss is no number any more after step 2" in outcome.stderr
+    assert outcome.code == 2 and "error: the loss is no longer a number after step 2" in outcome.stderr
     assert not (tmp_path / "out").exists()
     assert finetune(*arguments, "1e-5").code == 0
 

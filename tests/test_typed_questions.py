@@ -212,7 +212,7 @@ def test_of_an_empty_picture_nothing_is_lost_by_blanking_it(tmp_path: Path) -> N
         (["--type", "scale"], ["needs --scale"]),
         (["--scale", "5-1"], ["must rise"]),
         (["--scale", "1-99"], ["at most"]),
-        (["--scale", "good-bad"], ["no scale"]),
+        (["--scale", "good-bad"], ["not a scale"]),
         (["--abstain", "2"], ["--abstain"]),
         (["--control", "upside-down"], ["--control"]),
         (["--question", " "], ["a question is empty"]),
@@ -225,7 +225,7 @@ def test_what_cannot_be_is_told_before_any_file_is_opened(arguments: list[str], 
 @pytest.mark.parametrize(
     ("schema", "code", "word"),
     [
-        ("false", 2, "a schema is a JSON object"),
+        ("false", 2, "a schema must be a JSON object"),
         ('{"enum": []}', 2, "nsatisfiable"),
         ('{"type": "object", "required": ["a"], "properties": {"a": false}}', 2, "nsatisfiable"),
         ('{"type": "nonsense"}', 2, "nonsense"),

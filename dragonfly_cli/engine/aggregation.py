@@ -63,7 +63,7 @@ class Synthesis:
     def warnings(self) -> list[str]:
         missing = f"{self.left_out} of {self.answers} different answers were left out of the final one: too much text"
         strange = (
-            f"only {self.from_fields:.0%} of the final answer's words stand in what was said of the fields; read those"
+            f"only {self.from_fields:.0%} of the final answer's words are in what was said of the fields: read that"
         )
         return [missing] * bool(self.left_out) + [strange] * (self.from_fields < _MOSTLY_OWN_WORDS)
 

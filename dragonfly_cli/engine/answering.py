@@ -150,11 +150,11 @@ def _prompt_ids(model: Model, question: Question) -> list[list[int]]:
         return [model.processor.text_ids(prompt) for prompt in prompts(model, question)]
     except ControlTokenError as error:
         where = "conversation" if question.earlier else "question"
-        anew = "; /reset begins a new one" if question.earlier else ""
+        anew = "; /reset starts a new one" if question.earlier else ""
         raise UsageError(f"the {where} cannot be put: {error}", f"write it in other words{anew}") from error
     except PromptTooLongError as error:
         if question.earlier:
-            raise UsageError(f"the conversation is too long: {error}", "/reset begins a new one") from error
+            raise UsageError(f"the conversation is too long: {error}", "/reset starts a new one") from error
         raise UsageError(f"the question is too long: {error}", "shorten it; nothing is ever cut silently") from error
 
 

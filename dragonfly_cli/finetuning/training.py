@@ -94,7 +94,7 @@ def _oddities(data: Data, prepared: Prepared, tuning: TuneOptions) -> Iterator[s
     for sentence, count in sorted(prepared.warnings.items()):
         yield f"{count} picture{'s' * (count > 1)}: {sentence}"
     if not prepared.split.held_out and tuning.hold_out:
-        yield "no row is held out, so that nothing will say how well it answers"
+        yield "no row is held out, so nothing will tell how well it answers"
 
 
 def _trained_and_scored(run: TrainingRun, prepared: Prepared) -> tuple[dict[str, Any], Trained]:

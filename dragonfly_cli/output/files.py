@@ -46,7 +46,7 @@ def check_unread(outputs: Iterable[Path | None], inputs: Iterable[Path | None]) 
     read = [path for path in inputs if path]
     for output in outputs:
         if output and any(_are_same(output, path) for path in read):
-            raise UsageError(f"cannot write {output}: it is what is read, and would be lost", "give another name")
+            raise UsageError(f"cannot write {output}: it is being read, and would be lost", "give another name")
 
 
 def _are_same(one: Path, other: Path) -> bool:

@@ -78,4 +78,4 @@ def discard(stream: TextIO | None) -> None:
 
 
 def _lost(why: str) -> OutputError:
-    return OutputError(f"cannot write to stdout: {why}", "write into a file with --output, or give stdout room")
+    return OutputError(f"cannot write to stdout: {why}", "write to a file with --output, or make room for stdout")

@@ -78,7 +78,7 @@ def open_source(path: str | os.PathLike[str], options: OpenOptions = _AS_THE_FIL
 def _warn_of_other_slides(source: Source, place: Path) -> None:
     slides = import_module("dragonfly_cli.readers.slide_dicom").count_slides(place)
     if slides > 1:
-        source.warnings.append(f"only one of {slides} DICOM slides that lie here is shown; name a file of another")
+        source.warnings.append(f"only one of {slides} DICOM slides in it is shown; give a file of another to see that")
 
 
 def exists(path: Path) -> bool:

@@ -103,7 +103,8 @@ def fetch(listing: Listing, file: HubFile, folder: Path) -> tuple[Path, StoredFi
     if stored is None:
         path.unlink()
         raise ModelError(
-            f"{listing.repository}: {file.name} was damaged on its way", "run the same command again to download it"
+            f"{listing.repository}: {file.name} was damaged during the download",
+            "run the same command again",
         )
     return path, stored
 
@@ -191,8 +192,8 @@ def _asking(repository: str) -> Iterator[None]:
         yield
     except errors.OfflineModeIsEnabled as error:
         raise ModelError(
-            f"{repository}: HF_HUB_OFFLINE forbids to ask the hub",
-            "unset it, or bring the model here with dragonfly model export and import, or convert",
+            f"{repository}: HF_HUB_OFFLINE is set, so the hub is not asked",
+            "unset it, or bring the model here with dragonfly model export and import, or dragonfly model convert",
         ) from error
     except errors.HfHubHTTPError as error:
         raise _refused(repository, page, error) from error
@@ -201,7 +202,7 @@ def _asking(repository: str) -> Iterator[None]:
     except OSError as error:
         if error.errno is not None:  # the disk, not the hub
             raise
-        raise ModelError(f"{repository}: a file has arrived incomplete", _GO_ON) from error
+        raise ModelError(f"{repository}: a file arrived incomplete", _GO_ON) from error
 
 
 def _refused(repository: str, page: str, error) -> ModelError:

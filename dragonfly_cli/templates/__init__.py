@@ -64,7 +64,7 @@ def _read(file: Path) -> dict[str, Template]:
 
 def _template(file: Path, name: str, settings: Any) -> Template:
     if not isinstance(settings, dict):
-        raise InputError(f"{file}: {name} is no template", _HINT)
+        raise InputError(f"{file}: {name} is not a template", _HINT)
     about, system, questions = settings.get("about", ""), settings.get("system"), settings.get("questions", [])
     unknown = settings.keys() - {"about", "system", "questions"}
     if unknown:
