@@ -1,7 +1,7 @@
 """``verify``: asks again what a record says was asked, and compares answers, probabilities, boxes and prompt.
 
-The record holds every option that decides the answer, so nothing is taken from this call's command line or environment
-but where the image lies now.
+The record holds every option that decides the answer. Only where the image is now is taken from this call's command
+line or environment.
 """
 
 import json
@@ -110,7 +110,7 @@ def compare_all(records: list[Record], image: Path | None) -> Iterator[Compariso
         ModelError: the model is not here, or is another one.
         ProblemError: the image is not the one that was asked about.
     """
-    asked = [_as_asked(record) for record in records]  # what is wrong is told before any image is opened
+    asked = [_as_asked(record) for record in records]  # what is wrong is reported before any image is opened
 
     @cache
     def load(checkpoint: Checkpoint, options: AnswerOptions) -> "Model":
@@ -132,7 +132,7 @@ def compare_all(records: list[Record], image: Path | None) -> Iterator[Compariso
 
 
 def _opened(image: Path, opening: OpenOptions) -> Source:
-    """``PATH#N``, a batch's name of a series, is a path of its own nowhere."""
+    """``PATH#N``, as a batch names a series, is not the path of a file."""
     return open_source(image, opening) if exists(image) else named_input(image).open(opening)
 
 
@@ -221,7 +221,7 @@ def _refuse_another_image(record: Record, now: Record, path: Path) -> None:
 
 
 def _refuse_other_fields(fields: list[Field], source: Source) -> None:
-    """Raises ProblemError for what cannot have been looked at; at the edge of a slide, a field may stand out."""
+    """Raises ProblemError for what cannot have been looked at; fields at the edge of a slide may reach beyond it."""
     width, height = source.size_wh
     for field in fields:
         left, top, right, bottom = field.box.corners
@@ -249,7 +249,7 @@ def _compare(record: Record, now: Record) -> Comparison:
 
 
 def _differing(record: Record, now: Record) -> Iterator[str]:
-    """Of what is compared as it stands, if the record says it."""
+    """What must be equal and is not; anything that the record does not hold is passed over."""
     if record.get("prompt", now["prompt"]) != now["prompt"]:
         yield "prompt"
     for name, key in (("answers about fields", "answer"), ("boxes", "selected")):

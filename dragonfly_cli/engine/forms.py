@@ -1,4 +1,4 @@
-"""From ``--type``, ``--options``, ``--scale`` and ``--schema`` to the form that answers shall have.
+"""From ``--type``, ``--options``, ``--scale`` and ``--schema`` to the form of the answers.
 
 Everything is checked before an image is opened or a model is loaded.
 """

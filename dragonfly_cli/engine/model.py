@@ -1,4 +1,4 @@
-"""A loaded model: the network on its device, its processor, and who it is."""
+"""A loaded model: the network on its device, its processor, and its identity."""
 
 import logging
 import warnings

@@ -1,4 +1,4 @@
-"""Several free answers to one: the language model is given them as text, without the picture, and writes the last word.
+"""Several free answers to one: the language model is given them as text, without the picture, and writes one answer.
 
 It reads every different answer once, with the number of fields that gave it, the most frequent first. Where all fields
 say the same there is nothing to write. How sure it is cannot be read from prose: there is no probability, but a count
@@ -25,7 +25,7 @@ _WORD = re.compile(r"\w+")
 def synthesised(model: Model, answers: list[FieldAnswer], sampling: Sampling) -> Answer:
     """One answer from the free ones of several fields, which have the question in common.
 
-    Different answers that are too many to be read at once are left out, the rarest first, and counted. Raises
+    If the different answers are too many to be read at once, the rarest are left out, and counted. Raises
     DeviceError when memory runs out.
     """
     question = answers[0].question

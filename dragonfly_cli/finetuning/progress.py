@@ -1,4 +1,4 @@
-"""What a user sees of a training: a line now and then, and an end as soon as it makes no sense to go on."""
+"""What a user sees of a training: a line now and then, and an error once going on makes no sense."""
 
 import math
 from typing import Any

@@ -15,7 +15,7 @@ from dragonfly_cli.output.votes import verdict
 
 
 def say(message: str) -> None:
-    """One line on stderr, even if a file's name is of two."""
+    """One line on stderr, even if a file name in it has a line break."""
     tell(storable(harmless(message.replace("\n", " "))))
 
 
@@ -27,7 +27,7 @@ def say_notices(checkpoint: Checkpoint) -> None:
 
 
 def say_warnings(record: dict[str, Any], said: set[str], *, shown: bool) -> None:
-    """Those of a record that were not ``said`` already; an answer that was ``shown`` had its doubt beside it."""
+    """The warnings of a record that were not ``said`` before; a ``shown`` answer had its doubts printed beside it."""
     doubts = doubts_about(record["settings"]["type"], record["option_mass"]) if shown else []
     for warning in record["warnings"]:
         if warning not in said and warning not in doubts:

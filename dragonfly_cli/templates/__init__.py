@@ -1,7 +1,7 @@
 """Prompts by name: those of ``builtin.toml`` beside this module, and the user's own in ``templates.toml``.
 
-The user's file lies in the platform's folder for settings, or is named by ``DRAGONFLY_TEMPLATES``. A name of the user's
-goes before a built-in one.
+The user's file lies in the platform's folder for settings, or is named by ``DRAGONFLY_TEMPLATES``. A template of the
+user's replaces the built-in one of the same name.
 """
 
 import os
