@@ -128,7 +128,7 @@ def test_drift_is_told(photo: Path) -> None:
         outcome = dragonfly("verify", other)
         assert outcome.code == 9
         assert outcome.stdout.startswith("drift ")
-        assert "1 of 1 answers are not the same" in outcome.stderr
+        assert "1 of 1 answers differ" in outcome.stderr
 
 
 def test_drift_of_what_led_to_an_answer_is_told(photo: Path) -> None:
@@ -137,8 +137,8 @@ def test_drift_of_what_led_to_an_answer_is_told(photo: Path) -> None:
     (field,) = record["fields"]
     moved = [field["selected"][0] | {"x": field["selected"][0]["x"] + 1}, *field["selected"][1:]]
     for other, word in (
-        ({"prompt": "Is it?"}, "other prompt"),
-        ({"fields": [field | {"selected": moved}]}, "other boxes"),
+        ({"prompt": "Is it?"}, "different prompt"),
+        ({"fields": [field | {"selected": moved}]}, "different boxes"),
         ({"fields": [field | {"answer": "Perhaps"}]}, "other answers about fields"),
         ({"option_mass": record["option_mass"] / 2}, "probabilities at most"),
     ):

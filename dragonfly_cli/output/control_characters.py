@@ -8,7 +8,7 @@ _TURNS_TEXT_AROUND = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068
 
 
 def harmless(text: str) -> str:
-    """``text`` without control characters, except newline and tab, and without characters that reverse what follows."""
+    """``text`` with control characters (not newline and tab) replaced, and those that reverse what follows."""
     return "".join("\ufffd" if _steers(c) else c for c in text)
 
 
