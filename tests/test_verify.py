@@ -139,7 +139,7 @@ def test_drift_of_what_led_to_an_answer_is_told(photo: Path) -> None:
     for other, word in (
         ({"prompt": "Is it?"}, "different prompt"),
         ({"fields": [field | {"selected": moved}]}, "different boxes"),
-        ({"fields": [field | {"answer": "Perhaps"}]}, "other answers about fields"),
+        ({"fields": [field | {"answer": "Perhaps"}]}, "different answers about fields"),
         ({"option_mass": record["option_mass"] / 2}, "probabilities at most"),
     ):
         outcome = dragonfly("verify", changed(file, **other))
