@@ -54,7 +54,7 @@ def _warn_of_the_rest(source: Source, search: ZoomSearch, chosen: set[int]) -> N
     if min(chosen) < every:
         counts = " or ".join(str(min(count, every)) for count in sorted(chosen))
         source.warnings.append(
-            f"{counts} of {every} fields with tissue were looked at; --budget looks at more, --region at others"
+            f"{counts} of {every} fields with tissue were chosen; --budget looks at more, --region at others"
         )
 
 
