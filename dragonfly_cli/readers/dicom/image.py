@@ -138,7 +138,7 @@ class DicomImage:
         shown = (width, round(height * tall)) if tall > 1 else (round(width / tall), height)
         if not 1 / LARGEST_PIXEL_SHAPE <= tall <= LARGEST_PIXEL_SHAPE or shown[0] * shown[1] > MAX_FRAME_PIXELS:
             self.warnings.append(
-                "the pixels are not square, by more than can be right: they are shown as they are stored"
+                "the pixels are not square, by an amount that cannot be right: they are shown as they are stored"
             )
             return Shape((width, height), (width, height))
         self.warnings.append(
