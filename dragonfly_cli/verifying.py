@@ -206,7 +206,8 @@ def _checkpoint(record: Record) -> Checkpoint:
     known = {copy.sha256() for copy in copies}
     if sha256 and None not in known and sha256 not in known:
         raise ModelError(
-            f"model {name}: its weights are not those that answered", "give back the model of the record's sha256"
+            f"model {name}: its weights are not those that answered",
+            "store the model whose weights have the record's sha256",
         )
     return checkpoint
 
@@ -216,7 +217,7 @@ def _refuse_another_image(record: Record, now: Record, path: Path) -> None:
         if record["source"].get(name) != now.get(name):
             raise ProblemError(
                 f"{path} has changed since it was asked about: its {name} is not the same",
-                "verify with the very file; --image says where it lies now",
+                "verify with the same file; --image says where it is now",
             )
 
 
@@ -227,7 +228,9 @@ def _refuse_other_fields(fields: list[Field], source: Source) -> None:
         left, top, right, bottom = field.box.corners
         inside = left >= 0 and top >= 0 and right <= width and bottom <= height
         if not 0 <= field.frame < source.frames or not (inside or source.kind == "slide"):
-            raise ProblemError(f"{source.path}: the record looked at what is not part of it", "take another record")
+            raise ProblemError(
+                f"{source.path}: the record looked at what is not part of it", "give a record of this image"
+            )
 
 
 def _compare(record: Record, now: Record) -> Comparison:

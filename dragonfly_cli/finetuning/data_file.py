@@ -69,7 +69,7 @@ def _contents(path: Path) -> Iterator[tuple[int, Any]]:
     except UnicodeDecodeError:
         raise InputError(f"cannot read {path}: it is not UTF-8 text", "give a JSONL or Parquet file") from None
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}", "check the rights of the file") from None
+        raise InputError(f"cannot read {path}: {error.strerror}", "check the permissions of the file") from None
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             yield number, _decoded(line)

@@ -132,7 +132,7 @@ def _read_head(path: Path) -> bytes:
     except FileNotFoundError:
         raise NoInputError(f"no such file: {path}", "check the path") from None
     except PermissionError:
-        raise InputError(f"cannot read {path}: permission denied", "check the rights of the file") from None
+        raise InputError(f"cannot read {path}: permission denied", "check the permissions of the file") from None
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}", "check the disk or the network folder") from None
     if not head:
@@ -146,7 +146,7 @@ def _slide_in(folder: Path) -> Path | None:
         files = sorted(entry for entry in folder.iterdir() if entry.is_file() and not entry.name.startswith("."))
     except OSError as error:
         why = (error.strerror or "the disk refused").lower()
-        raise InputError(f"cannot read {folder}: {why}", "check the rights of the folder") from None
+        raise InputError(f"cannot read {folder}: {why}", "check the permissions of the folder") from None
     return next((file for file in files if _holds_slide(file)), None)
 
 

@@ -214,7 +214,10 @@ class RasterSource:
             except DECODE_ERRORS as error:
                 raise self._broken(error) from None
             if self._shown.size != self.size_wh:
-                raise InputError(f"cannot use frame {frame} of {self.path}: its size differs", "save it as a file")
+                raise InputError(
+                    f"cannot use frame {frame} of {self.path}: its size differs",
+                    "save it as a file of its own",
+                )
         return self._shown
 
     def _decode(self, frame: int) -> Image.Image:
