@@ -16,6 +16,7 @@ from dragonfly_cli.geometry import Box
 from dragonfly_cli.readers.pyramid import WHITE, Scale, one_of
 from dragonfly_cli.readers.slide_scale import PLAUSIBLE_MPP, scale_of
 from dragonfly_cli.readers.slide_tiles import DECODE_ERRORS, SegmentedPage
+from dragonfly_cli.readers.tiff_bits import DARK, DARK_16_BIT, FULL_16_BIT, MAX_SAMPLE_VALUE, ome_pixels, white_of
 from dragonfly_cli.readers.tiff_colours import DTYPES, is_picture
 
 SMALLEST_PIXELS = 25_000_000  # a smaller TIFF is opened as the picture it is
@@ -25,7 +26,8 @@ LARGEST_SEGMENT_PIXELS = 200_000_000  # 600 MB as RGB: a strip is decoded in one
 _ROUNDED_PX, _SAME_SHAPE = 2, 0.05
 OPEN_ERRORS = (*DECODE_ERRORS, tifffile.TiffFileError, KeyError, IndexError, AttributeError, TypeError, ArithmeticError)
 _GENERIC = "generic-tiff"  # OpenSlide's name for a TIFF of no scanner
-_OPENSLIDES_BITS = (4, 8, 16)  # of a sample; it cannot open others, or finds no tile of them that is sound
+# Bits of a sample. Others it cannot open, or finds no tile of them sound; of 16 it shows the upper 8.
+_OPENSLIDES_BITS = (4, 8)
 _UNKNOWN_TO_OPENSLIDE = (34712, 50001, 50002)  # TIFF Compression: JPEG 2000, WebP, JPEG XL
 _UPRIGHT = 1  # TIFF Orientation
 _OME_UNITS = {"nm": 1e-3, "µm": 1.0, "um": 1.0, "mm": 1e3}  # to microns
@@ -105,16 +107,26 @@ class TiffPyramid:
                 for page in pages:
                     _check(path, page)
                 self.format = "ome-tiff" if tiff.is_ome else "tiff"
-                self.scale = _ome_scale(tiff, pages[0]) or scale_of(_resolution(pages[0]))
+                self.scale = _ome_scale(tiff.ome_metadata, pages[0]) or scale_of(_resolution(pages[0]))
                 self.icc_profile: bytes | None = pages[0].iccprofile
                 self._levels = [SegmentedPage(path, page) for page in pages]
+                self.shortcomings = tiff_shortcomings(path) + self._use_bits(tiff.ome_metadata, pages[0])
         except OPEN_ERRORS as error:
             raise InputError(f"cannot open {path}: the TIFF is damaged", "copy or export the file again") from error
-        self.shortcomings = tiff_shortcomings(path)
         self.level_sizes = tuple(level.size_wh for level in self._levels)
         width = self.level_sizes[0][0]
         self.downsamples = tuple(width / level_width for level_width, _ in self.level_sizes)
         self.tile_sizes = tuple(level.segment_wh for level in self._levels)
+
+    def _use_bits(self, ome_header: str | None, page: Any) -> list[str]:
+        """Shows 16-bit samples over the bits that hold a picture, on all levels alike; tells of a dark picture."""
+        if page.bitspersample != 16:
+            return []
+        brightest = self._levels[-1].brightest_sample()
+        white = _white(ome_header, page, brightest)
+        for level in self._levels:
+            level.colours.white = white
+        return [DARK] * (white == FULL_16_BIT and brightest < DARK_16_BIT)
 
     def read(self, level: int, block: Box) -> Image.Image:
         return self._levels[level].read(block)
@@ -181,21 +193,21 @@ def _resolution(page: Any) -> dict[str, str]:
     return found
 
 
-def _ome_scale(tiff: tifffile.TiffFile, page: Any) -> Scale | None:
+def _ome_scale(header: str | None, page: Any) -> Scale | None:
     """PhysicalSizeX and Y that an OME header has of the image of ``page``; in microns where no unit is said."""
-    try:
-        images = tifffile.xml2dict(tiff.ome_metadata or "")["OME"]["Image"]
-        sizes = _ome_sizes(images, (page.imagewidth, page.imagelength))
-    except (SyntaxError, LookupError, TypeError, ValueError):  # there is none, or it is damaged, or says nothing
-        return None
-    if not all(PLAUSIBLE_MPP[0] <= size <= PLAUSIBLE_MPP[1] for size in sizes):
-        return None
-    return Scale((sizes[0], sizes[1]), "file")
-
-
-def _ome_sizes(images: Any, size_wh: tuple[int, int]) -> list[float]:
-    """Microns per pixel along x and y of the first image of this size."""
-    every = [image["Pixels"] for image in (images if isinstance(images, list) else [images])]
-    pixels: dict[str, Any] = next((each for each in every if (each["SizeX"], each["SizeY"]) == size_wh), {})
+    pixels = ome_pixels(header, (page.imagewidth, page.imagelength))
     units = [pixels.get(f"PhysicalSize{axis}Unit", "µm") for axis in "XY"]
-    return [float(pixels[f"PhysicalSize{axis}"]) * _OME_UNITS[unit] for axis, unit in zip("XY", units, strict=True)]
+    try:
+        x, y = (float(pixels[f"PhysicalSize{axis}"]) * _OME_UNITS[unit] for axis, unit in zip("XY", units, strict=True))
+    except (LookupError, TypeError, ValueError):  # it is damaged, or says nothing
+        return None
+    if not all(PLAUSIBLE_MPP[0] <= size <= PLAUSIBLE_MPP[1] for size in (x, y)):
+        return None
+    return Scale((x, y), "file")
+
+
+def _white(header: str | None, page: Any, brightest: int) -> int:
+    """The sample that is shown white."""
+    tag = page.tags.get(MAX_SAMPLE_VALUE)
+    value = max(tag.value) if tag and isinstance(tag.value, tuple) else tag and tag.value
+    return white_of(header, (page.imagewidth, page.imagelength), value, brightest)

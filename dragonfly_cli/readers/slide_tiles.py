@@ -6,6 +6,7 @@ same pixels in a fraction of the time. tifffile finds the tiles, and imagecodecs
 
 import os
 from collections import defaultdict
+from contextlib import suppress
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,6 +20,7 @@ from dragonfly_cli.readers.pyramid import TileError, plan_tiles
 from dragonfly_cli.readers.tiff_colours import SEPARATE, TiffColours, is_plain_rgb
 
 KEPT_BYTES = 16 * 2**20  # of decoded tiles of a level, so that those on the edge of two blocks are decoded once
+_SAMPLED_PIXELS = 8_000_000
 DECODE_ERRORS = (RuntimeError, ValueError, OSError, IndexError, TypeError)  # tifffile, imagecodecs
 # Formats whose tiles lie on a plain grid from the origin and are what OpenSlide shows; others clip or overlap them.
 _PLAIN_GRIDS = ("aperio", "generic-tiff")
@@ -37,7 +39,7 @@ class SegmentedPage:
         self._offsets, self._lengths = page.dataoffsets, page.databytecounts
         is_jpeg = page.compression == _JPEG
         self._tables = {"jpegtables": page.jpegtables, "jpegheader": page.jpegheader} if is_jpeg else {}
-        self._colours = TiffColours(page)
+        self.colours = TiffColours(page)
         self._file = os.open(path, os.O_RDONLY)
         self.size_wh: tuple[int, int] = page.imagewidth, page.imagelength
         strip_wh = page.imagewidth, min(page.rowsperstrip, page.imagelength)
@@ -60,6 +62,16 @@ class SegmentedPage:
                 canvas[_slices(part, block.x, block.y)] = segment[there]
         return Image.fromarray(canvas)  # once for all tiles: Pillow keeps pixels in another layout
 
+    def brightest_sample(self) -> int:
+        """The largest stored value in tiles or strips that are spread over the page; 0 where none is sound."""
+        count = min(self._plane_segments, max(1, _SAMPLED_PIXELS // (self.segment_wh[0] * self.segment_wh[1])))
+        found = [0]
+        for index in (number * self._plane_segments // count for number in range(count)):
+            with suppress(TileError, *DECODE_ERRORS):
+                planes = [self._samples(index + plane * self._plane_segments) for plane in range(self._planes)]
+                found += [int(self.colours.of_colour(plane).max()) for plane in planes if plane is not None]
+        return max(found)
+
     def close(self) -> None:
         os.close(self._file)
 
@@ -68,7 +80,7 @@ class SegmentedPage:
         try:
             planes = [self._samples(index + plane * self._plane_segments) for plane in range(self._planes)]
             there = [plane for plane in planes if plane is not None]
-            return self._colours(np.concatenate(there, axis=-1)) if len(there) == self._planes else None
+            return self.colours(np.concatenate(there, axis=-1)) if len(there) == self._planes else None
         except DECODE_ERRORS:
             raise TileError("damaged") from None
 
