@@ -23,7 +23,7 @@ KEPT_BYTES = 16 * 2**20  # of decoded tiles of a level, so that those on the edg
 _SAMPLED_PIXELS = 8_000_000
 DECODE_ERRORS = (RuntimeError, ValueError, OSError, IndexError, TypeError)  # tifffile, imagecodecs
 # Formats whose tiles lie on a plain grid from the origin and are what OpenSlide shows; others clip or overlap them.
-_PLAIN_GRIDS = ("aperio", "generic-tiff")
+_PLAIN_GRIDS = ("aperio",)
 _JPEG = 7  # TIFF Compression
 _SAME_PIXELS = 1e-9  # at other downsamples OpenSlide interpolates between the pixels of a level
 
