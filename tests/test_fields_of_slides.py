@@ -483,6 +483,7 @@ def test_outlines_that_are_none_are_told(slide, roi, tmp_path):
         path = tmp_path / f"{name}.geojson"
         path.write_text(text)
         expect_error(dragonfly("ask", slide, "Is it?", "--roi", path), 4, path.name)
+    expect_error(dragonfly("ask", slide, "Is it?", "--roi", tmp_path), 4, f"{tmp_path}: is a directory")
     far = tmp_path / "far.geojson"
     far.write_text(json.dumps(feature("x", "Polygon", [ring(9000, 9000, 9100, 9100)])))
     outcome = dragonfly("ask", slide, "Is it?", "--roi", far)
@@ -505,6 +506,17 @@ def test_a_class_is_chosen_by_its_own_name_and_by_that_of_the_class_it_is_in(sli
     chosen = {"type": "Feature", "geometry": SQUARE, "properties": {"classification": known}}
     path = write_roi(tmp_path / "a.geojson", chosen, other)
     assert [field.box for field in plan(slide, roi=path, roi_class=[wanted]).fields] == [Box(1000, 1000, 400, 300)]
+
+
+def test_a_class_is_known_however_its_accents_are_written(slide, tmp_path):
+    path = write_roi(tmp_path / "a.geojson", feature("Dr\u00fcse", "Polygon", SQUARE["coordinates"]))
+    for name in ("Drüse", "dru\u0308se", "DRÜSE"):
+        assert [field.box for field in plan(slide, roi=path, roi_class=[name]).fields] == [Box(1000, 1000, 400, 300)]
+
+
+def test_an_outline_smaller_than_a_pixel_is_the_pixel_it_lies_in(slide, tmp_path):
+    path = write_roi(tmp_path / "a.geojson", feature("x", "Polygon", [ring(1000.2, 1000.2, 1000.7, 1000.7)]))
+    assert [field.box for field in plan(slide, roi=path).fields] == [Box(1000, 1000, 1, 1)]
 
 
 def test_a_class_that_is_not_there_is_told_beside_one_that_is(slide, roi):
