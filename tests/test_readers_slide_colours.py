@@ -99,6 +99,18 @@ def test_declared_bits_are_shown_over_their_range(tmp_path, colours, layout, bit
     assert not [line for line in open_source(path).warnings if "black" in line]
 
 
+def test_declared_bits_are_shown_over_their_range_on_every_level(tmp_path, colours):
+    stored = colours.astype(np.uint16) * 16
+    about = {"photometric": "rgb", "tile": (64, 64)}
+    with tifffile.TiffWriter(tmp_path / "a.ome.tif", ome=True) as tiff:
+        tiff.write(stored, subifds=1, metadata={"axes": "YXS", "SignificantBits": 12}, **about)
+        tiff.write(np.ascontiguousarray(stored[::2, ::2]), subfiletype=1, **about)
+    source = open_source(tmp_path / "a.ome.tif")
+    for factor in (1, 2):
+        seen = np.asarray(source.view(Box(0, 0, 300, 250)).resize((300 // factor, 250 // factor))).astype(int)
+        assert np.abs(seen - colours[::factor, ::factor]).max() <= 1
+
+
 def test_a_declaration_that_a_sample_exceeds_does_not_hold(tmp_path, colours):
     path = written(tmp_path / "a.ome.tif", colours.astype(np.uint16) * 257, "header", tile=(128, 128))
     assert np.abs(whole(path) - colours).max() <= 1

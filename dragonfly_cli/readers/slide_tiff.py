@@ -126,7 +126,7 @@ class TiffPyramid:
         brightest = self._levels[-1].brightest_sample()
         white = _white(ome_header, page, brightest)
         for level in self._levels:
-            level.colours.white = white
+            level.show_white(white)
         return [DARK] * (white == FULL_16_BIT and brightest < DARK_16_BIT)
 
     def read(self, level: int, block: Box) -> Image.Image:

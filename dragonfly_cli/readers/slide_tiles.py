@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from dragonfly_cli.geometry import Box
+from dragonfly_cli.readers.jpeg_damage import is_damaged
 from dragonfly_cli.readers.pyramid import TileError, plan_tiles
 from dragonfly_cli.readers.tiff_colours import SEPARATE, TiffColours, is_plain_rgb
 
@@ -39,7 +40,7 @@ class SegmentedPage:
         self._offsets, self._lengths = page.dataoffsets, page.databytecounts
         is_jpeg = page.compression == _JPEG
         self._tables = {"jpegtables": page.jpegtables, "jpegheader": page.jpegheader} if is_jpeg else {}
-        self.colours = TiffColours(page)
+        self._colours = TiffColours(page)
         self._file = os.open(path, os.O_RDONLY)
         self.size_wh: tuple[int, int] = page.imagewidth, page.imagelength
         strip_wh = page.imagewidth, min(page.rowsperstrip, page.imagelength)
@@ -62,6 +63,11 @@ class SegmentedPage:
                 canvas[_slices(part, block.x, block.y)] = segment[there]
         return Image.fromarray(canvas)  # once for all tiles: Pillow keeps pixels in another layout
 
+    def show_white(self, sample: int) -> None:
+        """Show this sample, and larger ones, white."""
+        self._colours.white = sample
+        self._segment.cache_clear()
+
     def brightest_sample(self) -> int:
         """The largest stored value in tiles or strips that are spread over the page; 0 where none is sound."""
         count = min(self._plane_segments, max(1, _SAMPLED_PIXELS // (self.segment_wh[0] * self.segment_wh[1])))
@@ -69,7 +75,7 @@ class SegmentedPage:
         for index in (number * self._plane_segments // count for number in range(count)):
             with suppress(TileError, *DECODE_ERRORS):
                 planes = [self._samples(index + plane * self._plane_segments) for plane in range(self._planes)]
-                found += [int(self.colours.of_colour(plane).max()) for plane in planes if plane is not None]
+                found += [int(self._colours.of_colour(plane).max()) for plane in planes if plane is not None]
         return max(found)
 
     def close(self) -> None:
@@ -80,7 +86,7 @@ class SegmentedPage:
         try:
             planes = [self._samples(index + plane * self._plane_segments) for plane in range(self._planes)]
             there = [plane for plane in planes if plane is not None]
-            return self.colours(np.concatenate(there, axis=-1)) if len(there) == self._planes else None
+            return self._colours(np.concatenate(there, axis=-1)) if len(there) == self._planes else None
         except DECODE_ERRORS:
             raise TileError("damaged") from None
 
@@ -92,6 +98,8 @@ class SegmentedPage:
         data = os.pread(self._file, length, offset)
         if len(data) < length:
             raise TileError("the file ends before the tile does")
+        if self._tables and is_damaged(data, self._tables["jpegtables"] or b""):
+            raise TileError("libjpeg would not tell")
         pixels, _, _ = self._decode_segment(data, index, **self._tables)
         samples: np.ndarray = pixels[0]
         return samples
