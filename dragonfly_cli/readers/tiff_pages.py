@@ -29,7 +29,7 @@ def size_of(page: Any) -> tuple[int, int]:
 
 
 def levels_of(tiff: tifffile.TiffFile) -> list[Any]:
-    """The pages that may show the same picture, large to small: of a series with levels, else of all pages.
+    """The pages that may show the same picture, large to small: of an OME file's largest image, else of all pages.
 
     A label or thumbnail is another image of an OME file, and is in strips beside levels in tiles.
     """
