@@ -165,7 +165,7 @@ def _drawn_outline(source: Source, looking: LookOptions, file: Path) -> shapely.
     drawn, without_area = read_outline(file, looking.roi_class or (), offset_xy)
     on_slide = areas_of(drawn.intersection(shapely.box(0, 0, *source.size_wh)))
     width, height = source.size_wh
-    if on_slide.area < 1:
+    if on_slide.area <= 0:
         raise UsageError(
             f"--roi {file}: its outlines lie outside {source.path}, which has {width} x {height} px",
             "--no-bounds-offset counts them from the corner of the slide"
