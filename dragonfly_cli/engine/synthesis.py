@@ -14,7 +14,7 @@ from dragonfly_cli.engine.aggregation import Answer, Synthesis
 from dragonfly_cli.engine.answering import FieldAnswer, free_text
 from dragonfly_cli.engine.model import Model, computing_errors
 from dragonfly_cli.engine.questions import Question
-from dragonfly_cli.options import Aggregate
+from dragonfly_cli.option_values import Aggregate
 from dragonfly_med import ControlTokenError, PromptTooLongError
 from dragonfly_med.generation import Sampling
 
