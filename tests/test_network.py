@@ -201,6 +201,16 @@ def test_an_output_can_be_a_tuple(v1):
     assert torch.equal(logits, named.logits) and torch.equal(selected, named.selected_crops)
 
 
+@pytest.mark.slow
+def test_the_whole_pass_compiles_as_one_graph(v1):
+    processor, model = v1
+    inputs = processor(text=[processor.prompt(QUESTION)], images=[real()])
+    torch.compiler.reset()
+    compiled = torch.compile(model, fullgraph=True, backend="eager")
+    with torch.inference_mode():
+        assert torch.equal(compiled(**inputs).logits, model(**inputs).logits)
+
+
 def test_of_crops_that_are_equal_the_first_are_kept():
     """Most of a scan's crops are equally black; which of them are kept must not hang on the device."""
     features = torch.zeros(1, 29, 2, 3)

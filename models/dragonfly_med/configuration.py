@@ -37,7 +37,7 @@ _LLAMA_3_8B: dict[str, Any] = {
 # and 3.1, their places did not.
 _END_OF_TEXT, _IMAGE, _NEWLINE, _END_OF_TURN = 1, 2, 3, 9
 
-
+# Where a configuration may say that positions are scaled.
 _ROPE = ("rope_scaling", "rope_parameters")
 
 

@@ -51,6 +51,9 @@ class DragonflyProcessor(ProcessorMixin):
         **kwargs: Any,
     ) -> None:
         super().__init__(tokenizer, **kwargs)
+        # Published answers have no space before punctuation: their tokenizer's settings say so, and transformers no
+        # longer obeys them unless this is set.
+        tokenizer.clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output = True
         self.architecture: Architecture = architecture
         self.crop_side_px = crop_side_px
         self.patch_grid = patch_grid
@@ -238,11 +241,7 @@ class DragonflyProcessor(ProcessorMixin):
 
 def _tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     try:
-        tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+        return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
     except Exception as error:
         # the Rust library behind it knows no other type than Exception
         raise CheckpointError(f"the tokenizer cannot be read: {first_line(error)}") from error
-    # Published answers have no space before punctuation: their tokenizer's settings say so, and transformers no longer
-    # obeys unless this is set.
-    tokenizer.clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output = True
-    return tokenizer
