@@ -57,8 +57,8 @@ def _resample(rows: np.ndarray, length: int) -> np.ndarray:
         centre = (place + 0.5) * scale
         first = max(0, int(centre - 2 * stretched + 0.5))
         last = min(rows.shape[1], int(centre + 2 * stretched + 0.5))
-        parts = np.array([_cubic((x + 0.5 - centre) / stretched) for x in range(first, last)])
-        fixed = parts / parts.sum() * 2**22  # Pillow computes with 22 bits behind the point
+        parts = [_cubic((x + 0.5 - centre) * (1 / stretched)) for x in range(first, last)]
+        fixed = np.array(parts) / sum(parts) * 2**22  # Pillow computes with 22 bits behind the point
         fixed = np.trunc(fixed + np.where(fixed < 0, -0.5, 0.5)).astype(np.int64)
         summed = (rows[:, first:last].astype(np.int64) * fixed[:, None]).sum(axis=1) + 2**21
         out[:, place] = np.clip(summed >> 22, 0, 255)

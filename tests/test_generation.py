@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -85,7 +85,6 @@ pieces_of_text = st.lists(
 )
 
 
-@settings(deadline=None)
 @given(pieces_of_text)
 def test_what_is_streamed_is_what_is_decoded(pieces: list[str]) -> None:
     processor = _processor()

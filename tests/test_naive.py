@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -20,6 +19,8 @@ from dragonfly_med import DragonflyConfig, DragonflyForCausalLM, DragonflyProces
 from dragonfly_med.crops import stretch
 from dragonfly_med.views import Architecture, plan_views
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 GOLDEN = Path(__file__).parent / "golden"
 SIDES: dict[str, int] = {"v1": 224, "v2": 336}
 PATCHES = {"v1": 32, "v2": 14}
@@ -33,15 +34,7 @@ around_a_multiple = st.builds(
 lengths = st.integers(1, 5000) | around_a_multiple
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # with layers this small, threads only wait for one another
-    yield
-    torch.set_num_threads(threads)
-
-
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(lengths, lengths, versions)
 @example(1, 5000, "v1")
 @example(447, 448, "v2")
@@ -50,7 +43,7 @@ def test_canvases(width: int, height: int, version: str) -> None:
     assert list(plan.canvas_sizes) == naive.canvas_sizes((width, height), SIDES[version], version)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(
     st.integers(0, 2**32 - 1), *[st.integers(1, 60)] * 4, st.sampled_from(["RGB", "L", "LA", "RGBA", "P", "CMYK", "1"])
 )

@@ -5,7 +5,7 @@ import pathlib
 import shutil
 import socket
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,18 +25,12 @@ from dragonfly_med import (
 )
 from dragonfly_med.modeling import rank_and_keep
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 GOLDEN = Path(__file__).parent / "golden"
 VERSIONS = ("v1", "v2")
 QUESTION = "Is the heart enlarged?"
 LONGER_QUESTION = "Describe the lesion in the upper lobe of the right lung."
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # with layers this small, threads only wait for one another
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(autouse=True)
