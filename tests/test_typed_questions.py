@@ -131,6 +131,17 @@ def test_ten_is_not_one(model: Model, photo: Path) -> None:
     assert both.option_mass == pytest.approx(alone.option_mass, rel=1e-6)
 
 
+def test_all_answers_together_are_one_and_never_more(model: Model, photo: Path) -> None:
+    """The sum of 2048 roundings exceeds it."""
+    reading = model.reading(model.processor.pixels(Image.open(photo)))
+    prompt = model.processor.text_ids(model.processor.prompt("Which?"))
+    words = {str(token): [(token,)] for token in range(model.network.config.text_config.vocab_size)}
+    choice = read_choice(reading, [prompt], words)
+    assert 1 - 1e-9 < choice.option_mass <= 1
+    said = reading.logits(prompt)[-1].double().softmax(-1)
+    assert list(choice.probabilities.values()) == pytest.approx(said.tolist(), rel=1e-6)
+
+
 def test_the_type_stands_above_the_form_of_the_question() -> None:
     assert as_question("Tumour present", Form("yesno")).options == ("yes", "no")
     assert as_question("Is it red?", Form("open")).options == ()
