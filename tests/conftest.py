@@ -23,7 +23,7 @@ def models_folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.
 
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
-    """For networks with layers so small that threads only wait for one another."""
+    """For networks of layers so small that threads only wait for one another."""
     import torch
 
     threads = torch.get_num_threads()

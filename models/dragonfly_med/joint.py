@@ -16,7 +16,7 @@ from torch.nn.functional import pad
 from transformers import Cache
 from transformers.cache_utils import DynamicLayer
 
-from dragonfly_med.generation import Grammar, Prefilled, Sampler, Sampling
+from dragonfly_med.generation import Grammar, Prefilled, Sampler, Sampling, check_numbers
 from dragonfly_med.memory import in_parts
 from dragonfly_med.modeling import DragonflyForCausalLM
 
@@ -35,7 +35,7 @@ def decode_together(network: DragonflyForCausalLM, starts: Sequence[Start], samp
     """The ids of every answer, without the stop token.
 
     Where memory runs out, half of them are written at a time, down to one. Raises what the network does when not even
-    one has room.
+    one has room, and NoNumbersError.
     """
     parts = in_parts(len(starts), lambda start, end: _decode(network, starts[start:end], sampling))
     return [ids for part in parts for ids in part]
@@ -109,7 +109,9 @@ class _Rows:
             logits_to_keep=1,
         )
         self._lengths = [length + 1 for length in self._lengths]
-        return output.logits[:, -1].float().cpu()
+        logits = output.logits[:, -1].float().cpu()
+        check_numbers(logits, self._network.dtype)
+        return logits
 
 
 class _RoomyLayer(DynamicLayer):
