@@ -23,10 +23,9 @@ from typing import Any
 
 LIBRARIES = ("torch", "transformers", "tokenizers", "numpy", "pillow", "safetensors")
 READ_AT_ONCE = 2**20
-REFINING = ("--minutes", "30", "--rate", "5e-4", "--seed", "41")
+REFINING = ("--minutes", "27", "--rate", "4e-4", "--seed", "71")
 FROM_NOTHING = ("--minutes", "34", "--seed", "44")
-GOING_ON = ("--minutes", "45", "--begin", "0.35", "--rate", "1.2e-3", "--seed", "54")
-FURTHER = ("--minutes", "36", "--begin", "0.55", "--rate", "8e-4", "--seed", "55")
+GOING_ON = ("--minutes", "38", "--begin", "0.5", "--rate", "1e-3", "--seed", "74")
 FINISHING = ("--steps", "150", "--rate", "3e-4", "--seed", "56")
 
 
@@ -64,7 +63,7 @@ class Places:
 def encoder_stages(places: Places) -> list[Stage]:
     """Generated tissue, and an encoder that is learnt from nothing, goes on learning, or stays."""
     data, generated, left = str(places.data), places.left("generated"), places.left
-    drawing = Stage("draw_tissue", (generated, "--seed", "50"), "generated/generated.csv")
+    drawing = Stage("draw_tissue", (generated, "--seed", "70"), "generated/generated.csv")
     if places.keep_encoder:
         return [drawing]
     if places.start is not None:
@@ -81,43 +80,43 @@ def encoder_stages(places: Places) -> list[Stage]:
 def lesson_stages(places: Places) -> list[Stage]:
     """Pictures and questions, the tokenizer unless there is one, and the encoder's features."""
     rows, left = places.left("rows"), places.left
-    making = Stage("make_rows", (str(places.data), left("generated"), rows, "--seed", "53"), "rows/rows.jsonl")
+    making = Stage("make_rows", (str(places.data), left("generated"), rows, "--seed", "73"), "rows/rows.jsonl")
     words = Stage("make_tokenizer", (rows + "/rows.jsonl", places.tokenizer), "tokenizer/tokenizer.json")
     encoding = Stage("encode_features", (places.encoder, rows, left("features.pt")), "features.pt")
     return [making, encoding] if places.start is not None else [making, words, encoding]
 
 
 def language_stages(places: Places) -> list[Stage]:
-    """The language model, from nothing or going on twice, and the checkpoint."""
+    """The language model, which goes on learning or begins from nothing and is finished, and the checkpoint."""
     left = places.left
-    learnt, ends = [language_stage(places, "language", FROM_NOTHING)], ["language.pt", "finished.pt"]
     if places.start is not None:
-        ends.insert(0, "begun.pt")
-        learnt = [
-            language_stage(places, "begun", ("--start", str(places.start), *GOING_ON)),
-            Stage("export", (left("begun.pt"), places.tokenizer, left("begun")), "begun/model.safetensors"),
-            language_stage(places, "language", ("--start", left("begun"), *FURTHER)),
-        ]
+        return [language_stage(places, "--start", str(places.start), *GOING_ON), export(places, "language.pt")]
     weights, lessons = (left("unfinished"), left("language.pt")), (left("rows"), left("features.pt"))
     finishing = (*weights, *lessons, left("core"), left("finished.pt"), *FINISHING)
+    ends = left("language.pt"), left("finished.pt")
     return [
-        *learnt,
+        language_stage(places, *FROM_NOTHING),
         Stage("export", (left("language.pt"), places.tokenizer, left("unfinished")), "unfinished/model.safetensors"),
         Stage("finish_language", finishing, "finished.pt"),
-        Stage("average_weights", (*map(left, ends), left("mean.pt")), "mean.pt"),
-        Stage("export", (left("mean.pt"), places.tokenizer, str(places.out)), "exported"),
+        Stage("average_weights", (*ends, left("mean.pt")), "mean.pt"),
+        export(places, "mean.pt"),
     ]
 
 
-def language_stage(places: Places, name: str, arguments: tuple[str, ...]) -> Stage:
-    """Stage 5, which leaves ``name``.pt."""
+def language_stage(places: Places, *arguments: str) -> Stage:
+    """Stage 5."""
     given = places.encoder, places.left("rows"), places.left("features.pt")
-    weights = f"{name}.pt"
+    weights = "language.pt"
     return Stage("train_language", (*given, places.tokenizer, places.left(weights), *arguments), weights)
 
 
+def export(places: Places, weights: str) -> Stage:
+    """The last stage, which leaves nothing in WORK and is never passed over."""
+    return Stage("export", (places.left(weights), places.tokenizer, str(places.out)), "exported")
+
+
 def stages(places: Places) -> list[Stage]:
-    """In order. Rates and seeds are those of the shipped checkpoint's last rounds, and nearly so the minutes."""
+    """In order. Rates, seeds and minutes after --start are those of the shipped checkpoint's last round."""
     return encoder_stages(places) + lesson_stages(places) + language_stages(places)
 
 
