@@ -13,6 +13,7 @@ from make_files import save_dicom, write_dicom
 from PIL import Image
 from pydicom.encaps import encapsulate
 from pydicom.pixels import compress, get_decoder
+from pydicom.pixels.encoders import RLELosslessEncoder
 from pydicom.uid import (
     HTJ2K,
     DeflatedExplicitVRLittleEndian,
@@ -64,6 +65,12 @@ def jpeg_8(pixels):
     return buffer.getvalue()
 
 
+def rle(pixels):
+    facts = {"rows": pixels.shape[0], "columns": pixels.shape[1], "samples_per_pixel": pixels.shape[2]}
+    facts |= {"bits_allocated": 8, "bits_stored": 8, "pixel_representation": 0, "number_of_frames": 1}
+    return RLELosslessEncoder.encode(pixels, photometric_interpretation="RGB", planar_configuration=0, **facts)
+
+
 def lossless(predictor):
     return lambda pixels: imagecodecs.jpeg8_encode(
         pixels, lossless=True, predictor=predictor, bitspersample=12 if pixels.dtype == np.uint16 else 8
@@ -87,6 +94,14 @@ STREAMS = {  # what makes a stream of a syntax, of which pixels, and by how many
     "lossless colour": (JPEGLosslessSV1, lossless(1), COLOR, 0),
     "JPEG-LS": (JPEGLSLossless, imagecodecs.jpegls_encode, SMOOTH_12, 0),
     "JPEG-LS near lossless": (JPEGLSNearLossless, lambda p: imagecodecs.jpegls_encode(p, level=2), SMOOTH_8, 2),
+    "JPEG 2000 colour": (
+        JPEG2000Lossless,
+        lambda p: imagecodecs.jpeg2k_encode(p, codecformat="j2k", level=0),
+        COLOR,
+        0,
+    ),
+    "JPEG-LS colour": (JPEGLSLossless, imagecodecs.jpegls_encode, COLOR, 0),
+    "RLE colour": (RLELossless, lambda p: rle(p), COLOR, 0),
     "JPEG 2000": (JPEG2000Lossless, lambda p: imagecodecs.jpeg2k_encode(p, codecformat="j2k", level=0), SMOOTH_12, 0),
 }
 COMPRESSED_BY_PYDICOM = [RLELossless, JPEG2000Lossless, JPEGLSLossless]
@@ -241,6 +256,15 @@ def test_colour_jpeg_2000_is_natural_whatever_the_header_says(tmp_path, photomet
     dataset.PhotometricInterpretation = photometric
     dataset.save_as(path)
     assert np.abs(shown(path).astype(int) - skin).max() <= 2
+
+
+@pytest.mark.parametrize("planar", [0, 1])
+@pytest.mark.parametrize("name", [name for name, (_, _, pixels, _) in STREAMS.items() if pixels.ndim == 3])
+def test_a_planar_configuration_says_nothing_of_a_codec(tmp_path, name, planar):
+    """PS3.5 8.2: a stream has its own order, whatever old exports have left in the header."""
+    syntax, encode, pixels, tolerance = STREAMS[name]
+    path = encoded(tmp_path / "a", pixels, encode(pixels), syntax, PlanarConfiguration=planar)
+    assert np.abs(shown(path).astype(int) - pixels).max() <= 4 * tolerance
 
 
 def test_an_absurd_shape_above_compressed_pixels_is_refused_too(tmp_path):

@@ -346,15 +346,72 @@ def test_broken_and_empty_archives_are_refused(tmp_path: Path, content: bytes) -
     expect_error(dragonfly("info", tmp_path / "a.zip"), 4, "a.zip")
 
 
-def test_a_zip_whose_packed_bytes_are_damaged_is_refused(study: Path) -> None:
+@pytest.mark.parametrize("damaged", [1, 10])
+def test_a_zip_is_refused_only_where_none_of_its_members_can_be_unpacked(study: Path, damaged: int) -> None:
     archive = packed(study, "zip")
     content = bytearray(archive.read_bytes())
     with zipfile.ZipFile(archive) as reader:
-        member = reader.infolist()[-1]
-    start = member.header_offset + 30 + len(member.filename)
-    content[start : start + 30] = b"\xff" * 30
+        members = [member for member in reader.infolist() if not member.is_dir()]
+    for member in members[-damaged:]:
+        start = member.header_offset + 30 + len(member.filename)
+        content[start : start + 30] = b"\xff" * 30
     archive.write_bytes(content)
-    expect_error(dragonfly("info", archive), 4, archive.name, "damaged")
+    if damaged == len(members):
+        expect_error(dragonfly("info", archive), 4, archive.name, "damaged")
+        return
+    facts = dragonfly("info", archive, "--json").json
+    number = sorted(member.filename for member in members).index(members[-1].filename) + 1
+    assert (
+        facts["frames"] == 9
+        and f"1 of 10 files could not be read and were left out: number {number} by name" in (facts["warnings"])
+    )
+
+
+CUTS = {"nothing is left": 0, "in the preamble": 100, "in the meta information": 200, "before its size": 500}
+
+
+@pytest.mark.parametrize("cut", CUTS)
+@pytest.mark.parametrize("kind", ["folder", "zip", "tar"])
+def test_a_slice_whose_header_is_cut_is_told_by_its_number(study: Path, kind: str, cut: str) -> None:
+    bad = study / "IM4"
+    bad.write_bytes(bad.read_bytes()[: CUTS[cut]])
+    source = open_source(study if kind == "folder" else packed(study, kind))
+    assert heights(source) == [10, 20, 30, 40, 50, 70, 80, 90, 100]
+    assert source.warnings[0] == "1 of 10 files could not be read and were left out: number 5 by name"
+    for path in study.iterdir():
+        path.write_bytes(path.read_bytes()[: CUTS[cut]])
+    everything = study if kind == "folder" else packed(study, kind)
+    expect_error(dragonfly("info", everything), 4, everything.name, "no pictures that can be read")
+
+
+def test_what_a_mac_puts_beside_the_slices_of_a_zip_is_no_slice(study: Path) -> None:
+    archive = packed(study, "zip")
+    with zipfile.ZipFile(archive, "a") as writer:
+        for path in study.iterdir():
+            writer.writestr(f"__MACOSX/study/._{path.name}.dcm", b"\0\5\x16\7\0\2\0\0Mac OS X        ")
+        writer.writestr("study/.DS_Store", b"")
+    source = open_source(archive)
+    assert (source.frames, source.warnings) == (10, [])
+
+
+@pytest.mark.slow
+def test_one_bad_slice_costs_itself_alone(study: Path, tmp_path: Path) -> None:
+    """Two of them here: one has lost half of its pixels, one its header."""
+    (study / "IM5").write_bytes((study / "IM5").read_bytes()[:-1000])
+    (study / "IM7").write_bytes((study / "IM7").read_bytes()[:300])
+    by_number = "1 of 10 files could not be read and were left out: number 8 by name"
+    by_frame = "1 of 8 frames could not be read and were left out: 3"
+    outcome = dragonfly("ask", study, "Is there a tumour?", "--json")
+    assert outcome.code == 0 and {by_number, by_frame} <= set(outcome.json["warnings"])
+    assert f"warning: {by_number}" in outcome.stderr and f"warning: {by_frame}" in outcome.stderr
+    for what in ("crops", "fields"):
+        seen = dragonfly("view", study, "--what", what, "-o", tmp_path / "seen.png")
+        assert seen.code == 0 and by_number in seen.stderr and by_frame in seen.stderr
+    command = ("batch", packed(study, "zip"), "-q", "Is there a tumour?", "-o", tmp_path / "out.csv")
+    outcome = dragonfly(*command, "--records", tmp_path / "out.jsonl")
+    assert outcome.code == 0 and f"study.zip: {by_number}" in outcome.stderr and by_frame in outcome.stderr
+    assert by_number in json.loads((tmp_path / "out.jsonl").read_text())["warnings"]
+    assert not [word for word in ("Nobody", "SECRET", "4711") if word in outcome.stderr]
 
 
 def test_a_locked_zip_is_refused(study: Path) -> None:

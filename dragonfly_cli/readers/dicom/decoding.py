@@ -37,9 +37,12 @@ from dragonfly_cli.readers.dicom import jpeg, jpeg_plugin
 from dragonfly_cli.readers.dicom.display import Array
 from dragonfly_cli.readers.dicom.failures import COPY_HINT, READ_ERRORS, quiet_pydicom
 from dragonfly_cli.readers.dicom.places import Place
+from dragonfly_cli.readers.dicom.terms import photometric
 
 PIXEL_KEYWORDS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 MAX_FRAME_PIXELS = 250_000_000  # 500 MB of 16 bits; the largest films and photographs have a tenth of it
+_YBR = ("YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_420", "YBR_PARTIAL_422", "YBR_ICT", "YBR_RCT")
+PHOTOMETRIC_OF = {1: ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR"), 3: ("RGB", *_YBR)}  # by samples a pixel
 FRAGMENT_BYTES = 8  # the smallest that a frame can take in encapsulated pixel data
 CONVERT_HINT = "convert it to Explicit VR Little Endian, for example with `gdcmconv --raw IN OUT`"
 _IMAGECODECS = "needs libjpeg-turbo: pip install imagecodecs"
@@ -103,15 +106,20 @@ class PixelFacts:
     allocated: int
     bits: int
     spare_low_bits: int  # of older files, which may keep their value in the upper bits of a word
-    photometric: str
+    photometric: str  # "" in old files, which may leave it out
     syntax: UID
     length: int  # bytes of the element; 2**32 - 1 when undefined
     offset: int | None
 
     @property
     def is_gray(self) -> bool:
-        """Whether a sample is a grey value; old files may leave the photometric interpretation out."""
+        """Whether a sample is a grey value."""
         return self.samples == 1 and self.photometric != "PALETTE COLOR"
+
+    @property
+    def assumed_photometric(self) -> str:
+        """What is said, or meant where nothing is."""
+        return self.photometric or ("MONOCHROME2" if self.samples == 1 else "RGB")
 
     @property
     def is_compressed(self) -> bool:
@@ -150,7 +158,7 @@ def pixel_facts(header: Dataset, label: str) -> PixelFacts:
         allocated=allocated,
         bits=bits,
         spare_low_bits=max(0, high_bit + 1 - bits) if keyword == "PixelData" else 0,
-        photometric=str(header.get("PhotometricInterpretation") or "").strip().upper(),
+        photometric=photometric(str(header.get("PhotometricInterpretation") or "")),
         syntax=header_of.syntax_of(header),
         length=length,
         offset=element.value_tell if is_raw and header_of.has_place(header) else None,
@@ -165,6 +173,10 @@ def _check_facts(facts: PixelFacts, label: str) -> None:
         raise InputError(f"cannot show {label}: its pixel data is empty", COPY_HINT)
     if min(facts.rows, facts.columns, facts.frames, facts.allocated) < 1 or facts.samples not in (1, 3):
         raise InputError(f"cannot show {label}: its header declares {shape}", COPY_HINT)
+    if facts.assumed_photometric not in PHOTOMETRIC_OF[facts.samples]:
+        samples = f"{facts.samples} sample{'s' * (facts.samples > 1)} a pixel"
+        why = f"its photometric interpretation ({facts.photometric}) is none that is known for {samples}"
+        raise InputError(f"cannot show {label}: {why}", CONVERT_HINT)
     if facts.rows * facts.columns > MAX_FRAME_PIXELS:
         raise InputError(
             f"cannot show {label}: it declares {shape}, more than {MAX_FRAME_PIXELS // 10**6} million pixels a frame",
@@ -208,6 +220,11 @@ class FrameReader:
             return jpeg.natural_rgb(stream, facts.photometric == "RGB")
         one = header_of.pixel_elements(self._header)
         one.NumberOfFrames = 1
+        one.PhotometricInterpretation = facts.assumed_photometric
+        if facts.samples > 1:
+            one.PlanarConfiguration = (
+                0  # whatever stands there: codecs give colour by pixel, and RLE says that it does not
+            )
         one.PixelData = encapsulate([stream])
         one["PixelData"].VR = "OB"
         is_doubtful = facts.photometric.startswith("YBR_FULL") and self._has_own_colors(stream)
@@ -250,8 +267,8 @@ class FrameReader:
         if facts.keyword == "PixelData" and facts.allocated % 8:
             return self._unpacked(frame)
         how: dict[str, Any] = {"index": frame, "correct_unused_bits": False}
-        if facts.offset is None or not header_of.is_complete(header):
-            stored = pixel_array(header_of.completed(header), **how)
+        if facts.offset is None or not header_of.is_complete(header, facts.assumed_photometric):
+            stored = pixel_array(header_of.completed(header, facts.assumed_photometric), **how)
         else:
             with self._place.opener() as file:
                 stored = pixel_array(file, **how)
@@ -283,7 +300,7 @@ class FrameReader:
 
     def _undecodable(self) -> InputError:
         label, syntax = self._place.label, self._facts.syntax
-        is_standard = syntax.startswith("1.2.840.10008.")
+        is_standard = syntax.startswith("1.2.840.10008.") and syntax.is_valid
         name = header_of.known_name(syntax) or (
             f"transfer syntax {syntax}" if is_standard else "a private transfer syntax"
         )

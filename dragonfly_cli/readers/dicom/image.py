@@ -29,11 +29,13 @@ from dragonfly_cli.readers.dicom.failures import COPY_HINT, in_own_words
 from dragonfly_cli.readers.dicom.index import Vector, frames_in
 from dragonfly_cli.readers.dicom.places import Place
 from dragonfly_cli.readers.dicom.series import Series, group, plane_of
+from dragonfly_cli.readers.dicom.terms import told_modality
 
 SQUARE_WITHIN = 0.005  # rounding in a header is no reason to resample
 LARGEST_PIXEL_SHAPE = 20.0  # a pixel longer than this is a mistake in the header
 BURNED_IN = "the file says that text is burned into its pixels: it may name the patient"
 FOR_PROCESSING = "the file is meant for processing, not for display: bright and dark may be exchanged in it"
+NO_PHOTOMETRIC = "the file does not say whether its lowest values are black or white: they are shown black"
 ONE_GREY = "all pixels of a frame lie outside the window: it is shown in one grey, and --window W,L chooses another"
 ODD_WINDOW = f"the window in the file cannot be used: {CT_DEFAULT.width:g} wide around {CT_DEFAULT.center:g} is shown"
 NO_WINDOW = "the file gives no window that can be used: the middle 99 % of the pixel values are shown"
@@ -102,8 +104,8 @@ class DicomImage:
         self.mpp = None if spacing is None else self._mpp(spacing)
         self._warn_of_header()
         self._told = {
-            "modality": header_of.code_of(header, "Modality"),
-            "photometric_interpretation": header_of.code_of(header, "PhotometricInterpretation"),
+            "modality": told_modality(header_of.code_of(header, "Modality")),
+            "photometric_interpretation": self.facts.photometric or None,
             "transfer_syntax": header_of.known_name(self.facts.syntax),
             "bits_stored": self.facts.bits,
             "frames": self.facts.frames,
@@ -115,10 +117,12 @@ class DicomImage:
         }
 
     def _warn_of_header(self) -> None:
-        if _says(self.header, "BurnedInAnnotation", "YES"):
+        if header_of.code_of(self.header, "BurnedInAnnotation") == "YES":
             self._warn(BURNED_IN)
-        if _says(self.header, "PresentationIntentType", "FOR PROCESSING"):
+        if header_of.code_of(self.header, "PresentationIntentType") == "FOR PROCESSING":
             self._warn(FOR_PROCESSING)
+        if not self.facts.photometric and self.facts.is_gray:
+            self._warn(NO_PHOTOMETRIC)
         if self.facts.room != self.facts.frames:
             self._warn(
                 f"its pixel data has room for {self.facts.room} frames: {self.facts.frames}, as it declares, are taken"
@@ -212,7 +216,10 @@ class DicomImage:
         """One way from stored values to grey, or three that make red, green and blue."""
         modality = header_of.modality_of(self.header, frame)
         padding = display.padding_range(stored.dtype, *header_of.padding_of(self.header))
-        is_inverted = self.facts.photometric == "MONOCHROME1" or _says(self.header, "PresentationLUTShape", "INVERSE")
+        is_inverted = (
+            self.facts.photometric == "MONOCHROME1"
+            or header_of.code_of(self.header, "PresentationLUTShape") == "INVERSE"
+        )
         vois = self._chosen(frame) or [self._own(stored, frame, padding)]
         return [GrayWay(modality, voi, is_inverted, None if _is_own(voi) else padding) for voi in vois]
 
@@ -251,16 +258,12 @@ def _check_is_picture(header: Dataset, label: str) -> None:
     if not len(header) or not (sop_class or keyword):
         raise InputError(f"cannot read {label}: it is not a DICOM file", COPY_HINT)
     if keyword is None or header_of.is_overlay_of_others(sop_class, modality):
-        unknown = f"a DICOM object of an unknown kind{f', modality {modality}' if modality else ''}"
+        told = told_modality(modality)
+        unknown = f"a DICOM object of an unknown kind{f', modality {told}' if told else ''}"
         kind = header_of.known_name(sop_class) or unknown
         raise InputError(
             f"cannot show {label}: it holds no picture (it is: {kind})", "give the image that it refers to"
         )
-
-
-def _says(header: Dataset, keyword: str, word: str) -> bool:
-    """Whether an element is a code word, in whatever case it is written."""
-    return str(header.get(keyword, "")).strip().upper() == word
 
 
 def _is_own(voi: Voi) -> bool:

@@ -15,6 +15,7 @@ from typing import Any
 
 from dragonfly_cli.errors import UsageError
 from dragonfly_cli.readers.dicom.index import Slice, Vector
+from dragonfly_cli.readers.dicom.terms import told_modality
 
 SAME_DIRECTION = 0.02  # direction cosines within about a degree
 SAME_POSITION_MM = 0.01
@@ -43,7 +44,7 @@ class Series:
         """For ``info``: an allow-list."""
         return {
             "number": self.number,
-            "modality": self.first.modality,
+            "modality": told_modality(self.first.modality),
             "width": self.first.size_wh[0],
             "height": self.first.size_wh[1],
             "slices": len(self.slices),
@@ -92,7 +93,7 @@ def _others(chosen: Series, series: Sequence[Series]) -> list[str]:
 
 def _listed(series: Sequence[Series], most: int = 12) -> str:
     texts = [
-        f"{each.number} ({each.first.modality or 'no modality'}, {len(each.slices)} "
+        f"{each.number} ({told_modality(each.first.modality) or 'no modality'}, {len(each.slices)} "
         f"slice{'s' * (len(each.slices) > 1)}, {each.first.size_wh[0]} x {each.first.size_wh[1]}"
         f"{', localizer' * each.first.is_localizer})"
         for each in series[:most]

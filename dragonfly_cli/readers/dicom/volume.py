@@ -21,7 +21,9 @@ from dragonfly_cli.readers.dicom.index import Slice, slices_of
 from dragonfly_cli.readers.dicom.places import Place
 from dragonfly_cli.readers.dicom.series import Series, choose, group
 from dragonfly_cli.readers.raster import crop
-from dragonfly_cli.readers.source import MppSource, SourceKind
+from dragonfly_cli.readers.source import UNREAD, MppSource, SourceKind
+
+MOST_LISTED = 12
 
 
 def read_series(path: Path, places: list[Place] | None = None) -> tuple[list[Series], list[str]]:
@@ -31,13 +33,14 @@ def read_series(path: Path, places: list[Place] | None = None) -> tuple[list[Ser
     """
     places = places_in(path) if places is None else places
     slices: list[Slice] = []
-    broken = other = 0
+    broken: list[int] = []
+    other = 0
     with quiet_pydicom():
-        for place in places:
+        for number, place in enumerate(places, 1):
             try:
                 found = slices_of(place)
             except InputError:
-                broken += 1
+                broken.append(number)
                 continue
             slices += found
             other += not found
@@ -46,8 +49,14 @@ def read_series(path: Path, places: list[Place] | None = None) -> tuple[list[Ser
         raise InputError(
             f"cannot open {path} as one image: it holds {held}", "use `dragonfly batch` for other pictures"
         )
-    notes = [f"{broken} of {len(places)} files could not be read and were left out"] if broken else []
+    notes = [_left_out(broken, len(places))] if broken else []
     return group(slices), notes + ([f"{other} of {len(places)} files hold no picture"] if other else [])
+
+
+def _left_out(numbers: list[int], files: int) -> str:
+    """Files are told by their number, for their names may be those of patients."""
+    listed = ", ".join(map(str, numbers[:MOST_LISTED])) + ", ..." * (len(numbers) > MOST_LISTED)
+    return f"{len(numbers)} of {files} files {UNREAD}: number {listed} by name"
 
 
 class VolumeSource:
