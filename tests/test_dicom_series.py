@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from batch_runs import TINY
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from make_files import save_dicom, write_dicom
@@ -256,6 +257,60 @@ def test_marks_and_doses_are_no_series(study: Path, kind: str, modality: str) ->
     assert (source.frames, source.warnings) == (10, ["1 of 11 files hold no picture"])
 
 
+def write_uptake(path: Path, height: int, most: int, slope: float = 1.0, **elements) -> Path:
+    """A slice of noise up to ``most``, stored over the full range as scanners for emission do; no window."""
+    noise = np.random.default_rng(height).integers(0, 30000, (32, 48)).astype(np.int16)
+    place = {"ImagePositionPatient": [0, 0, height], "ImageOrientationPatient": AXIAL, "SeriesInstanceUID": "1.2.3"}
+    rescale = {"RescaleSlope": slope * most / 30000, "RescaleIntercept": 0}
+    path.parent.mkdir(exist_ok=True)
+    return write_dicom(path, noise, Modality="PT", **place | rescale | elements)
+
+
+def brightness(source) -> list[float]:
+    box = Box(0, 0, *source.size_wh)
+    return [round(float(np.asarray(source.view(box, frame)).mean())) for frame in range(source.frames)]
+
+
+def test_an_empty_slice_is_not_as_bright_as_the_uptake_beside_it(tmp_path: Path) -> None:
+    """Every slice fills its 16 bits by a slope of its own; stretched each by itself they would all look alike."""
+    for height, most in enumerate((10, 20, 20000, 10)):
+        write_uptake(tmp_path / "study" / f"{height}", height, most)
+    source = open_source(tmp_path / "study")
+    faint, faint_too, strong, _ = brightness(source)
+    assert strong > 100 and max(faint, faint_too) == 0
+    assert source.details()["window"]["origin"] == "percentile" and "no window" in source.warnings[0]
+    assert brightness(open_source(tmp_path / "study" / "0"))[0] > 100  # by itself it is all that is known
+
+
+def test_frames_without_a_window_share_one(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 100, (3, 32, 48)).astype(np.uint16)
+    noise[1] *= 500
+    faint, strong, _ = brightness(open_source(write_dicom(tmp_path / "a", noise)))
+    assert faint == 0 and strong > 100
+
+
+def test_windows_that_hide_how_slices_differ_are_told(tmp_path: Path) -> None:
+    for height, most in enumerate((10, 20000)):
+        window = {"WindowCenter": most / 2, "WindowWidth": most}
+        write_uptake(tmp_path / "study" / f"{height}", height, most, **window)
+    source = open_source(tmp_path / "study")
+    assert min(brightness(source)) > 100 and "cannot be compared" in source.warnings[0]
+    for path in (tmp_path / "study").iterdir():
+        dataset = pydicom.dcmread(path)
+        dataset.WindowCenter, dataset.WindowWidth = 10000, 20000
+        dataset.save_as(path)
+    source = open_source(tmp_path / "study")
+    assert brightness(source)[0] == 0 and not [told for told in source.warnings if "compared" in told]
+
+
+def test_frames_that_the_header_does_not_describe_are_told(tmp_path: Path) -> None:
+    path = frames_at(tmp_path / "a", *map(grouped, (0, 1, 2)))
+    dataset = pydicom.dcmread(path)
+    dataset.PerFrameFunctionalGroupsSequence = Sequence(list(dataset.PerFrameFunctionalGroupsSequence)[:2])
+    dataset.save_as(path)
+    assert "describes 2 frames, of 3" in open_source(path).warnings[0]
+
+
 def test_a_series_without_positions_goes_by_number(tmp_path: Path) -> None:
     for number in (10, 9, 2):
         elements = {"ImagePositionPatient": None, "ImageOrientationPatient": None, "InstanceNumber": number}
@@ -401,13 +456,13 @@ def test_one_bad_slice_costs_itself_alone(study: Path, tmp_path: Path) -> None:
     (study / "IM7").write_bytes((study / "IM7").read_bytes()[:300])
     by_number = "1 of 10 files could not be read and were left out: number 8 by name"
     by_frame = "1 of 8 frames could not be read and were left out: 3"
-    outcome = dragonfly("ask", study, "Is there a tumour?", "--json")
+    outcome = dragonfly("ask", study, "Is it?", "--json", "-m", TINY)
     assert outcome.code == 0 and {by_number, by_frame} <= set(outcome.json["warnings"])
     assert f"warning: {by_number}" in outcome.stderr and f"warning: {by_frame}" in outcome.stderr
     for what in ("crops", "fields"):
         seen = dragonfly("view", study, "--what", what, "-o", tmp_path / "seen.png")
         assert seen.code == 0 and by_number in seen.stderr and by_frame in seen.stderr
-    command = ("batch", packed(study, "zip"), "-q", "Is there a tumour?", "-o", tmp_path / "out.csv")
+    command = ("batch", packed(study, "zip"), "-q", "Is it?", "-m", TINY, "-o", tmp_path / "out.csv")
     outcome = dragonfly(*command, "--records", tmp_path / "out.jsonl")
     assert outcome.code == 0 and f"study.zip: {by_number}" in outcome.stderr and by_frame in outcome.stderr
     assert by_number in json.loads((tmp_path / "out.jsonl").read_text())["warnings"]

@@ -4,7 +4,9 @@
 joins them, one frame at a time. Non-goals: files and folders (``source``, ``series``), presentation states, overlays.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ from pydicom.pixels import apply_color_lut
 from dragonfly_cli.errors import InputError, UsageError
 from dragonfly_cli.readers.dicom import display
 from dragonfly_cli.readers.dicom import header as header_of
+from dragonfly_cli.readers.dicom.brightness import shared_window, thinned
 from dragonfly_cli.readers.dicom.choices import CT_DEFAULT, Window, WindowChoice
 from dragonfly_cli.readers.dicom.color import to_srgb
 from dragonfly_cli.readers.dicom.decoding import (
@@ -52,11 +55,18 @@ class Shape:
 class DicomImage:
     """The frames of one data set. ``warnings`` grows as frames are shown; ``used`` is the window shown last.
 
-    ``example`` is the frame whose scale and plane are taken for those of all.
+    ``example`` is the frame whose scale and plane are taken for those of all, ``fallback`` gives the window for frames
+    without one; left out, it is measured over the frames of this data set.
     Raises InputError when the data set cannot be read, holds no picture, or declares what cannot be.
     """
 
-    def __init__(self, place: Place, choice: WindowChoice | None = None, example: int = 0) -> None:
+    def __init__(
+        self,
+        place: Place,
+        choice: WindowChoice | None = None,
+        example: int = 0,
+        fallback: Callable[[], Window | None] | None = None,
+    ) -> None:
         self._place = place
         self._choice = choice
         self._example = example
@@ -69,6 +79,9 @@ class DicomImage:
             self._read_facts()
             self._check_choice()
         self._frames = FrameReader(place, self.header, self.facts)
+        if fallback is None and self.facts.frames > 1:
+            fallback = cache(partial(shared_window, self.values, self.facts.frames))
+        self._fallback = fallback
 
     def frame(self, frame: int) -> Image.Image:
         """A frame as it is shown: 8-bit RGB, square pixels. Raises InputError, UsageError for the window."""
@@ -80,6 +93,15 @@ class DicomImage:
         if image.size == self.shape.shown_wh:
             return image
         return image.resize(self.shape.shown_wh, Image.Resampling.BICUBIC)
+
+    def values(self, frame: int) -> Array:
+        """[values] of a frame after the modality step, evenly taken, without padding. Raises InputError."""
+        stored = thinned(self._frames.read(frame))
+        with in_own_words(self.label, "its header does not fit its pixels"):
+            is_padding = display.is_within(stored, self._padding(stored))
+            return header_of.modality_of(self.header, frame).apply(
+                stored if is_padding is None else stored[~is_padding]
+            )
 
     def stacks(self) -> list[Series]:
         """Its frames in the order of the body, those apart that differ in direction or spacing.
@@ -123,6 +145,11 @@ class DicomImage:
             self._warn(FOR_PROCESSING)
         if not self.facts.photometric and self.facts.is_gray:
             self._warn(NO_PHOTOMETRIC)
+        described = len(self.header.get("PerFrameFunctionalGroupsSequence") or ())
+        if described not in (0, self.facts.frames):
+            self._warn(
+                f"its header describes {described} frames, of {self.facts.frames}: the others may look otherwise"
+            )
         if self.facts.room != self.facts.frames:
             self._warn(
                 f"its pixel data has room for {self.facts.room} frames: {self.facts.frames}, as it declares, are taken"
@@ -215,7 +242,7 @@ class DicomImage:
     def _ways(self, stored: Array, frame: int) -> list[GrayWay]:
         """One way from stored values to grey, or three that make red, green and blue."""
         modality = header_of.modality_of(self.header, frame)
-        padding = display.padding_range(stored.dtype, *header_of.padding_of(self.header))
+        padding = self._padding(stored)
         is_inverted = (
             self.facts.photometric == "MONOCHROME1"
             or header_of.code_of(self.header, "PresentationLUTShape") == "INVERSE"
@@ -238,8 +265,14 @@ class DicomImage:
                 self._warn(ODD_WINDOW)
             return CT_DEFAULT
         self._warn(NO_WINDOW)
+        shared = self._fallback and self._fallback()
+        if shared:
+            return shared
         values = header_of.modality_of(self.header, frame).apply(stored)
         return display.percentile_window(values, display.is_within(stored, padding))
+
+    def _padding(self, stored: Array) -> tuple[float, float] | None:
+        return display.padding_range(stored.dtype, *header_of.padding_of(self.header))
 
     def _in_srgb(self, image: Image.Image) -> Image.Image:
         profile = self.header.get("ICCProfile")
