@@ -35,6 +35,7 @@ SLIDE_SUFFIXES = frozenset((".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".
 DICOM_SUFFIXES = frozenset((".dcm", ".dicom", ".dic"))
 _RASTER = ".png .jpg .jpeg .jpe .tif .tiff .gif .bmp .webp .jp2 .j2k .avif .pgm .ppm .pnm"
 RASTER_SUFFIXES = frozenset(_RASTER.split())
+FOREIGN_SUFFIXES = frozenset((".heic", ".heif", ".jxl", ".nii"))  # pictures that are refused, and so must be listed
 _OTHER = ".csv .tsv .txt .md .rst .json .jsonl .geojson .xml .html .yaml .yml .toml .ini .log .pdf .gz .py"
 OTHER_SUFFIXES = frozenset(_OTHER.split())
 
@@ -199,7 +200,7 @@ def _is_listed(path: Path) -> bool:
         return bool(import_module(f"{_DICOM}.collection").may_hold_dicom(path))
     if suffix in OTHER_SUFFIXES or path.name.upper() == "DICOMDIR":
         return False
-    if suffix in SLIDE_SUFFIXES | RASTER_SUFFIXES | DICOM_SUFFIXES:
+    if suffix in SLIDE_SUFFIXES | RASTER_SUFFIXES | DICOM_SUFFIXES | FOREIGN_SUFFIXES:
         return True
     try:
         head = _read_head(path)
