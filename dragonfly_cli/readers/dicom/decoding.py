@@ -12,11 +12,12 @@ import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import BytesIO
 from typing import Any
 
 import numpy as np
 from pydicom.dataset import Dataset
-from pydicom.encaps import encapsulate, get_frame
+from pydicom.encaps import encapsulate
 from pydicom.pixels import get_decoder, pixel_array
 from pydicom.uid import (
     HTJ2K,
@@ -37,6 +38,7 @@ from dragonfly_cli.readers.dicom import jpeg, jpeg_plugin
 from dragonfly_cli.readers.dicom.display import Array
 from dragonfly_cli.readers.dicom.failures import COPY_HINT, READ_ERRORS, quiet_pydicom
 from dragonfly_cli.readers.dicom.places import Place
+from dragonfly_cli.readers.dicom.streams import frame_stream
 from dragonfly_cli.readers.dicom.terms import photometric
 
 PIXEL_KEYWORDS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
@@ -242,12 +244,12 @@ class FrameReader:
         """The compressed bytes of one frame."""
         header, facts = self._header, self._facts
         tables = header.get("ExtendedOffsetTable"), header.get("ExtendedOffsetTableLengths")
-        how: dict[str, Any] = {"number_of_frames": facts.frames, "extended_offsets": tables if all(tables) else None}
+        extended = tables if all(tables) else None
         if facts.offset is None:
-            return get_frame(header.PixelData, frame, **how)
+            return frame_stream(BytesIO(header.PixelData), frame, facts.frames, extended)
         with self._place.opener() as file:
             file.seek(facts.offset)
-            return get_frame(file, frame, **how)
+            return frame_stream(file, frame, facts.frames, extended)
 
     def _check_stream(self, stream: bytes) -> None:
         """Raises ValueError when the codec's own header speaks of another size or depth, or a JPEG has no end."""
