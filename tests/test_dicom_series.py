@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import shutil
 import tarfile
 import zipfile
@@ -149,6 +150,16 @@ def test_copies_mixed_directions_gaps_and_broken_files_are_found_and_said(study:
     assert "not even: 1 gap" in said
     assert "1 of 15 files" in said
     assert [each["orientation"] for each in source.details()["series"]] == ["axial", "sagittal"]
+
+
+def test_slices_of_one_instance_uid_are_no_copies(study: Path) -> None:
+    """As anonymisers leave them that replace every UID by one and the same."""
+    for path in study.iterdir():
+        dataset = pydicom.dcmread(path)
+        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = "1.2.3"
+        dataset.save_as(path)
+    source = open_source(study)
+    assert (heights(source), source.warnings) == (list(range(10, 101, 10)), [])
 
 
 def test_a_deflated_series_is_no_smaller_than_it_was(study: Path) -> None:
@@ -437,6 +448,17 @@ def test_a_slice_whose_header_is_cut_is_told_by_its_number(study: Path, kind: st
         path.write_bytes(path.read_bytes()[: CUTS[cut]])
     everything = study if kind == "folder" else packed(study, kind)
     expect_error(dragonfly("info", everything), 4, everything.name, "no pictures that can be read")
+
+
+def test_what_was_meant_as_a_slice_and_is_none_is_told(study: Path) -> None:
+    Image.new("RGB", (8, 8)).save(study / "a-photo.dcm", format="JPEG")
+    (study / "b-notes.txt").write_bytes(b"")
+    (study / "c-text.dcm").write_text("hello")
+    (study / "d-gone.dcm").symlink_to(study / "nowhere")
+    os.mkfifo(study / "e-pipe.dcm")
+    source = open_source(study)
+    assert source.frames == 10
+    assert source.warnings == ["2 of 12 files could not be read and were left out: numbers 11, 12 by name"]
 
 
 def test_what_a_mac_puts_beside_the_slices_of_a_zip_is_no_slice(study: Path) -> None:

@@ -135,6 +135,14 @@ def test_a_slope_or_an_intercept_may_stand_alone(tmp_path, elements, level):
     assert abs(int(gray(path)[0, 0]) - level) <= 1
 
 
+@pytest.mark.parametrize("wrong", ["nan", "inf"])
+def test_a_rescale_that_is_no_number_is_refused(tmp_path, wrong):
+    """Every value would be none, and shown black."""
+    path = write_dicom(tmp_path / "a.dcm", RAMP, **CT_ELEMENTS | {"RescaleSlope": "1.2345"})
+    path.write_bytes(path.read_bytes().replace(b"1.2345", wrong.encode().ljust(6)))
+    expect_error(dragonfly("view", path, "-o", tmp_path / "a.png"), 4, "a.dcm", "header")
+
+
 @pytest.mark.filterwarnings("ignore:Invalid value for VR CS")
 @pytest.mark.parametrize("shape", ["inverse", " INVERSE", "Inverse "])
 def test_a_code_counts_in_whatever_case_it_is_written(tmp_path, shape):

@@ -184,10 +184,10 @@ def _holds_series(path: Path, head: bytes) -> bool:
 
 
 def _is_dicom_file(path: Path, head: bytes) -> bool:
-    return is_dicom(head) or (_suffix(path) in DICOM_SUFFIXES and not _has_image_magic(head))
+    return is_dicom(head) or (_suffix(path) in DICOM_SUFFIXES and not has_image_magic(head))
 
 
-def _has_image_magic(head: bytes) -> bool:
+def has_image_magic(head: bytes) -> bool:
     is_webp = head[:4] == b"RIFF" and head[8:12] == b"WEBP"
     is_bmp = head[:2] == b"BM" and head[6:10] == b"\0\0\0\0"
     is_avif = head[4:12] in (b"ftypavif", b"ftypavis")
@@ -208,7 +208,7 @@ def _is_listed(path: Path) -> bool:
         return False
     except InputError as error:
         return "permission" in error.message  # what it is cannot be told: let the run report it
-    return _has_image_magic(head) or (is_dicom(head) and sop_class(head) != DICOMDIR_SOP_CLASS)
+    return has_image_magic(head) or (is_dicom(head) and sop_class(head) != DICOMDIR_SOP_CLASS)
 
 
 # First match wins; the last row takes what is left, and says so when it is no image at all.

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 import pydicom
 
 from dragonfly_cli.errors import InputError
-from dragonfly_cli.readers import DICOM_SUFFIXES, OTHER_SUFFIXES, RASTER_SUFFIXES, SLIDE_SUFFIXES
+from dragonfly_cli.readers import DICOM_SUFFIXES, OTHER_SUFFIXES, RASTER_SUFFIXES, SLIDE_SUFFIXES, has_image_magic
 from dragonfly_cli.readers.dicom.failures import in_own_words
 from dragonfly_cli.readers.dicom.places import Place, in_memory, missing, on_disk
 from dragonfly_cli.readers.dicom.signature import (
@@ -63,7 +63,7 @@ def folder_places(folder: Path) -> list[Place]:
     for parent, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         files = (Path(parent, name) for name in sorted(names) if not name.startswith("."))
-        found += [on_disk(file) for file in files if file.is_file() and _may_be_slice(file.name, _head_of(file))]
+        found += [on_disk(file) for file in files if _is_file(file) and _may_be_slice(file.name, _head_of(file))]
     return found
 
 
@@ -211,9 +211,16 @@ def _may_be_slice(name: str, head: bytes | None) -> bool:
     A cut copy, or a disk that lost power, leaves nothing, or nothing but zeros.
     """
     suffix = PurePosixPath(name).suffix.lower()
-    if head is None or (not head.strip(b"\0") and suffix not in OTHER_KINDS):
-        return True
-    return (is_dicom(head) or suffix in DICOM_SUFFIXES) and sop_class(head) not in NOT_SLICES
+    if head is None or not head.strip(b"\0"):
+        return suffix not in OTHER_KINDS
+    if suffix in DICOM_SUFFIXES and not has_image_magic(head):
+        return sop_class(head) not in NOT_SLICES
+    return is_dicom(head) and sop_class(head) not in NOT_SLICES
+
+
+def _is_file(path: Path) -> bool:
+    """No folder, pipe or device; a link to nowhere is a file that cannot be read."""
+    return path.is_file() or (path.is_symlink() and not path.exists())
 
 
 def _head_of(file: Path) -> bytes | None:

@@ -185,7 +185,10 @@ def rescale_of(header: Dataset, frame: int) -> Rescale | None:
     intercept = frame_element(header, frame, group, "RescaleIntercept")
     if slope is None and intercept is None:
         return None
-    return Rescale(1.0 if slope is None else float(slope), 0.0 if intercept is None else float(intercept))
+    rescale = Rescale(1.0 if slope is None else float(slope), 0.0 if intercept is None else float(intercept))
+    if not (math.isfinite(rescale.slope) and math.isfinite(rescale.intercept)):
+        raise ValueError("a rescale that is no number")
+    return rescale
 
 
 def is_hounsfield(header: Dataset, frame: int) -> bool:

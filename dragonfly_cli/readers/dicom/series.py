@@ -104,7 +104,7 @@ def _listed(series: Sequence[Series], most: int = 12) -> str:
 def _sorted_series(number: int, stack: list[Slice]) -> Series:
     """Copies of a slice taken out, the rest in order."""
     notes = []
-    kept = list({(each.instance_uid and (each.instance_uid, each.frame)) or id(each): each for each in stack}.values())
+    kept = list({_identity(each): each for each in stack}.values())
     if len(kept) < len(stack):
         notes.append(f"{_files(len(stack) - len(kept))} left out: a copy of a slice that is there already")
     positions = [each.along_normal for each in kept]
@@ -114,6 +114,11 @@ def _sorted_series(number: int, stack: list[Slice]) -> Series:
         return Series(number, tuple(sorted(kept, key=_by_number)), tuple(notes))
     ordered = sorted(kept, key=lambda each: (each.along_normal or 0.0, *_by_number(each)))
     return Series(number, tuple(ordered), tuple(notes + _oddities(ordered)))
+
+
+def _identity(each: Slice) -> object:
+    """What a slice has in common with its copies alone; some anonymisers give all slices one instance UID."""
+    return (each.instance_uid, each.frame, each.position, each.number) if each.instance_uid else id(each)
 
 
 def _oddities(ordered: list[Slice]) -> list[str]:

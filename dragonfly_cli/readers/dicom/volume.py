@@ -64,7 +64,7 @@ def read_series(path: Path, places: list[Place] | None = None) -> tuple[list[Ser
 def _left_out(numbers: list[int], files: int) -> str:
     """Files are told by their number, for their names may be those of patients."""
     listed = ", ".join(map(str, numbers[:MOST_LISTED])) + ", ..." * (len(numbers) > MOST_LISTED)
-    return f"{len(numbers)} of {files} files {UNREAD}: number {listed} by name"
+    return f"{len(numbers)} of {files} files {UNREAD}: number{'s' * (len(numbers) > 1)} {listed} by name"
 
 
 class VolumeSource:
