@@ -68,6 +68,20 @@ def test_exif_orientation_is_applied(tmp_path, orientation):
     assert image.getpixel((4, 4)) == (255, 0, 0) and image.getpixel((35, 15)) == (0, 0, 0)
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("mode", ["L", "I;16", "RGB", "RGBA", "CMYK", "F"])
+def test_the_orientation_of_a_plain_tiff_is_applied(tmp_path, mode, orientation):
+    """Pillow took the lines of some of them for as long as they are when the picture is turned: slanted stripes."""
+    upright = np.zeros((20, 44), np.uint8)
+    upright[:10, :10], upright[10:, 34:] = 255, 100
+    wide = (upright.astype(np.uint16) * 257) if mode == "I;16" else upright.astype(np.float32)
+    image = Image.fromarray(wide) if mode in ("I;16", "F") else Image.fromarray(upright).convert("RGB").convert(mode)
+    undo = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}
+    stored = image.transpose(Image.Transpose(undo[orientation])) if orientation > 1 else image
+    stored.save(tmp_path / "a.tif", tiffinfo={0x0112: orientation})
+    assert np.array_equal(pixels(tmp_path / "a.tif"), upright[..., None].repeat(3, -1))
+
+
 def test_transparency_is_laid_on_white(tmp_path):
     values = np.zeros((2, 2, 4), np.uint8)
     values[0, 0] = (255, 0, 0, 255)

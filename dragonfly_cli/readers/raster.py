@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 
 from dragonfly_cli.errors import InputError
 from dragonfly_cli.geometry import Box
@@ -233,6 +234,8 @@ class RasterSource:
             check_pixel_count(self.path, self._file.size)
         if raster_tiff.has_wide_planes(self._file):
             raise InputError(f"cannot open {self.path}: {WIDE_PLANES}", "save it with its colours interleaved")
+        if isinstance(self._file, TiffImageFile):
+            self._file.filename = ""  # else Pillow maps a plain one into memory by the size that it has when turned
         self._file.load()
         rgb, notes = to_rgb(raster_jp2.in_8_bits(self._file, self.path))
         self.warnings += [sentence for sentence in notes if sentence not in self.warnings]
