@@ -32,6 +32,7 @@ from dragonfly_cli.readers.dicom import collection
 from dragonfly_cli.readers.dicom.index import Slice
 from dragonfly_cli.readers.dicom.places import on_disk
 from dragonfly_cli.readers.dicom.series import group
+from dragonfly_cli.readers.inputs import list_inputs
 
 AXIAL, SAGITTAL = [1, 0, 0, 0, 1, 0], [0, 1, 0, 0, 0, -1]
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine is no failure
@@ -150,6 +151,13 @@ def test_copies_mixed_directions_gaps_and_broken_files_are_found_and_said(study:
     assert "not even: 1 gap" in said
     assert "1 of 15 files" in said
     assert [each["orientation"] for each in source.details()["series"]] == ["axial", "sagittal"]
+
+
+def test_copies_of_slices_are_no_pictures_of_their_own(study: Path) -> None:
+    shutil.copy(study / "IM3", study / "A copy of IM3")
+    (item,) = list_inputs(study)
+    source = item.open(OpenOptions())
+    assert (item.name, source.frames) == (str(study), 10) and "1 file was left out: a copy" in source.warnings[0]
 
 
 def test_slices_of_one_instance_uid_are_no_copies(study: Path) -> None:

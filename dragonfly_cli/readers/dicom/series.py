@@ -26,11 +26,12 @@ MOSTLY = 0.9  # of the normal's length along that axis; less is oblique
 
 @dataclass(frozen=True)
 class Series:
-    """A stack of slices in order; ``notes`` say what is odd about it, one sentence each."""
+    """A stack of slices in order; ``notes`` say what is odd about it, one sentence each. ``copies`` were left out."""
 
     number: int
     slices: tuple[Slice, ...]
     notes: tuple[str, ...] = ()
+    copies: tuple[Slice, ...] = ()
 
     @property
     def first(self) -> Slice:
@@ -105,15 +106,17 @@ def _sorted_series(number: int, stack: list[Slice]) -> Series:
     """Copies of a slice taken out, the rest in order."""
     notes = []
     kept = list({_identity(each): each for each in stack}.values())
-    if len(kept) < len(stack):
-        notes.append(f"{_files(len(stack) - len(kept))} left out: a copy of a slice that is there already")
+    taken = set(map(id, kept))
+    copies = tuple(each for each in stack if id(each) not in taken)
+    if copies:
+        notes.append(f"{_files(len(copies))} left out: a copy of a slice that is there already")
     positions = [each.along_normal for each in kept]
     if len(kept) > 1 and any(position is None for position in positions):
         if any(position is not None for position in positions) or not _is_one_file(kept):
             notes.append("positions are missing: the slices are in the order of their instance numbers")
-        return Series(number, tuple(sorted(kept, key=_by_number)), tuple(notes))
+        return Series(number, tuple(sorted(kept, key=_by_number)), tuple(notes), copies)
     ordered = sorted(kept, key=lambda each: (each.along_normal or 0.0, *_by_number(each)))
-    return Series(number, tuple(ordered), tuple(notes + _oddities(ordered)))
+    return Series(number, tuple(ordered), tuple(notes + _oddities(ordered)), copies)
 
 
 def _identity(each: Slice) -> object:
