@@ -14,6 +14,7 @@ from dragonfly_cli.funnel import ErrorFunnel
 
 _ENVIRONMENT = "Every option can also be set in the environment: --debug as DRAGONFLY_DEBUG=1."
 _WIDEST_HELP = 100  # columns; longer lines are hard to read
+_PLACEHOLDERS = {"int": "N", "float": "NUMBER", "str": "TEXT", "path": "PATH"}  # by the name of Typer's type
 
 
 class App(typer.Typer):
@@ -43,6 +44,11 @@ class Command(TyperCommand):
             if flag := _long_flag(each):
                 each.envvar = f"DRAGONFLY_{flag[2:].replace('-', '_').upper()}"
                 each.show_envvar = False  # the rule is told once, below the options
+                each.metavar = each.metavar or _PLACEHOLDERS.get(each.type.name.removesuffix(" range"))
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """Without the braces that Typer puts around a required argument."""
+        return [piece.strip("{}") for piece in super().collect_usage_pieces(ctx)]
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         sections: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
