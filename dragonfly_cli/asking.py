@@ -50,7 +50,7 @@ def gather_questions(asked: list[str], file: Path | None, wanted: FormOptions = 
     if not all(text.strip() for text in texts):
         raise UsageError("a question is empty", "write it in quotes")
     if not all(map(is_text, texts)):
-        raise UsageError("a question has bytes in it that are not UTF-8", "write it anew")
+        raise UsageError("a question is not valid UTF-8", "write it again")
     return [as_question(text, form, template.system if template else None) for text in texts]
 
 
@@ -89,7 +89,7 @@ def ask_image(
 
 
 def _check_order(image: Path, questions: list[Question]) -> None:
-    """Raises UsageError where a question stands in the place of the image, and the image in that of a question."""
+    """Raises UsageError where image and question were given in the wrong order."""
     files = [question.text for question in questions if question.text and exists(Path(question.text))]
     if files and not exists(image):
         raise UsageError(
@@ -126,7 +126,7 @@ def _show_nothing(piece: str) -> None:
 
 
 def _named(questions: list[Question], aloud: bool) -> Iterator[Question]:
-    """The questions; of several, each is named before its answer, since a template's or a file's are not in sight."""
+    """The questions; of several, each is named before its answer, since those of a template or file are not in view."""
     for question in questions:
         if aloud and len(questions) > 1:
             say(f"question: {question.text}")
@@ -134,7 +134,7 @@ def _named(questions: list[Question], aloud: bool) -> Iterator[Question]:
 
 
 def _print_text(records: Iterator[dict[str, Any]], verbose: bool) -> list[dict[str, Any]]:
-    """The answers have been streamed already; what follows each is how sure it is. Gives the records back."""
+    """The answers have been streamed already; after each this shows how sure it is. Returns the records."""
     printed = []
     for record in records:
         printed.append(record)

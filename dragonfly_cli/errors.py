@@ -5,7 +5,7 @@ One base class, one subclass per exit code of the command line's contract. An er
 This module imports nothing, so that any other may import it.
 """
 
-# Exit codes that do not come from an error.
+# Exit codes that come from no error, or not from one alone.
 BUG_CODE = 1
 SOME_FAILED_CODE = 8  # a batch came to its end, and some of its rows failed
 INTERRUPTED_CODE = 130

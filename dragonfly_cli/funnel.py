@@ -61,7 +61,7 @@ class ErrorFunnel(TyperGroup):
 
 @contextmanager
 def _output_may_fail() -> Iterator[None]:
-    """The reader of our output has gone, such as `| head`, which is no error; or a disk is full, which is one."""
+    """The reader of our output may have gone, as `| head` does, which is no error; a full disk is one."""
     try:
         yield
     except BrokenPipeError:

@@ -71,7 +71,7 @@ def parsed_options(groups: tuple[type[Any], ...], texts: Mapping[str, str]) -> d
         with command.make_context("row", arguments) as context:
             values: dict[str, Any] = command.invoke(context)
     except typer.BadParameter as error:
-        raise UsageError(error.format_message().rstrip("."), "give it as on the command line") from error
+        raise UsageError(error.format_message().rstrip("."), "write it as on the command line") from error
     return values
 
 

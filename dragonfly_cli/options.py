@@ -266,7 +266,7 @@ class AnswerOptions:
 
         for name, value in (("--temperature", self.temperature), ("--abstain", self.abstain)):
             if not isfinite(value):
-                raise UsageError(f"{name} {value}: this is no number to answer with", "give one such as 0.2")
+                raise UsageError(f"{name} {value}: this is not a number to answer with", "give one such as 0.2")
         if not _SEEDS.start <= self.seed < _SEEDS.stop:
             raise UsageError(f"--seed {self.seed}: it does not fit into 64 bits", "give a smaller one")
 

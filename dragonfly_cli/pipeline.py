@@ -204,7 +204,7 @@ def _readable(
     with closing(read_in_turn(lambda field: read.look(model, source, field), fields)) as coming:
         for number, (each, look) in enumerate(zip(fields, coming, strict=True)):
             if request.is_late and number > len(unread):
-                source.warnings.append(f"--time-limit: {len(fields) - number} fields were not looked at")
+                source.warnings.append(f"--time-limit: {len(fields) - number} fields were not looked at in time")
                 break
             try:
                 yield _with_control(model, look.result(), request.control)

@@ -54,7 +54,7 @@ def _warn_of_the_rest(source: Source, search: ZoomSearch, chosen: set[int]) -> N
     if min(chosen) < every:
         counts = " or ".join(str(min(count, every)) for count in sorted(chosen))
         source.warnings.append(
-            f"{counts} of {every} fields with tissue were chosen; --budget takes more, --region others"
+            f"{counts} of {every} fields with tissue were chosen; --budget looks at more, --region at others"
         )
 
 
@@ -203,5 +203,5 @@ class Impressions:
         return self._of_tissue(contrast(means, overview), boxes)
 
     def _of_tissue(self, differences: list[float], boxes: list[Box]) -> list[float]:
-        """Weighed by how much of each box is tissue: the edge of it is unlike the rest for its glass."""
+        """Weighted by how much of each box is tissue: at its edge a box is unlike the rest because of the glass."""
         return [difference * self._tissue.share(box) for difference, box in zip(differences, boxes, strict=True)]

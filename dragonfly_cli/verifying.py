@@ -1,7 +1,7 @@
 """``verify``: asks again what a record says was asked, and compares answers, probabilities, boxes and prompt.
 
-The record holds every option that decides the answer, so nothing is taken from this call's command line or environment
-but where the image lies now.
+The record holds every option that decides the answer. Only where the image is now is taken from this call's command
+line or environment.
 """
 
 import json
@@ -89,11 +89,11 @@ def read_records(file: Path) -> list[Record]:
     except FileNotFoundError:
         raise NoInputError(f"no record {file}", "check the path") from None
     except (OSError, ValueError, RecursionError):
-        raise _no_record(file, "it is no JSON") from None
+        raise _no_record(file, "it is not JSON") from None
     rows = content if isinstance(content, list) else [content]
     records = [row for row in rows if not (isinstance(row, dict) and row.get("status") == "failed")]
     if not records:
-        raise _no_record(file, "it holds failed rows alone" if rows else "it is empty")
+        raise _no_record(file, "it holds only failed rows" if rows else "it is empty")
     for record in records:
         missing = [name for name in _NEEDED if not isinstance(record, dict) or name not in record]
         if missing:
@@ -110,7 +110,7 @@ def compare_all(records: list[Record], image: Path | None) -> Iterator[Compariso
         ModelError: the model is not here, or is another one.
         ProblemError: the image is not the one that was asked about.
     """
-    asked = [_as_asked(record) for record in records]  # what is wrong is told before any image is opened
+    asked = [_as_asked(record) for record in records]  # what is wrong is reported before any image is opened
 
     @cache
     def load(checkpoint: Checkpoint, options: AnswerOptions) -> "Model":
@@ -132,7 +132,7 @@ def compare_all(records: list[Record], image: Path | None) -> Iterator[Compariso
 
 
 def _opened(image: Path, opening: OpenOptions) -> Source:
-    """``PATH#N``, a batch's name of a series, is a path of its own nowhere."""
+    """``PATH#N``, as a batch names a series, is not the path of a file."""
     return open_source(image, opening) if exists(image) else named_input(image).open(opening)
 
 
@@ -206,7 +206,8 @@ def _checkpoint(record: Record) -> Checkpoint:
     known = {copy.sha256() for copy in copies}
     if sha256 and None not in known and sha256 not in known:
         raise ModelError(
-            f"model {name}: its weights are not those that answered", "give back the model of the record's sha256"
+            f"model {name}: its weights are not those that answered",
+            "store the model whose weights have the record's sha256",
         )
     return checkpoint
 
@@ -215,19 +216,21 @@ def _refuse_another_image(record: Record, now: Record, path: Path) -> None:
     for name in ("sha256", "quickhash"):
         if record["source"].get(name) != now.get(name):
             raise ProblemError(
-                f"{path} has changed since it was asked about: its {name} is another",
-                "verify with the very file; --image says where it lies now",
+                f"{path} has changed since it was asked about: its {name} is not the same",
+                "verify with the same file; --image says where it is now",
             )
 
 
 def _refuse_other_fields(fields: list[Field], source: Source) -> None:
-    """Raises ProblemError for what cannot have been looked at; at the edge of a slide, a field may stand out."""
+    """Raises ProblemError for what cannot have been looked at; fields at the edge of a slide may reach beyond it."""
     width, height = source.size_wh
     for field in fields:
         left, top, right, bottom = field.box.corners
         inside = left >= 0 and top >= 0 and right <= width and bottom <= height
         if not 0 <= field.frame < source.frames or not (inside or source.kind == "slide"):
-            raise ProblemError(f"{source.path}: the record looked at what is not part of it", "take another record")
+            raise ProblemError(
+                f"{source.path}: the record looked at what is not part of it", "give a record of this image"
+            )
 
 
 def _compare(record: Record, now: Record) -> Comparison:
@@ -249,7 +252,7 @@ def _compare(record: Record, now: Record) -> Comparison:
 
 
 def _differing(record: Record, now: Record) -> Iterator[str]:
-    """Of what is compared as it stands, if the record says it."""
+    """What must be equal and is not; anything that the record does not hold is passed over."""
     if record.get("prompt", now["prompt"]) != now["prompt"]:
         yield "prompt"
     for name, key in (("answers about fields", "answer"), ("boxes", "selected")):
@@ -268,7 +271,7 @@ def as_line(compared: Comparison) -> str:
     told = compared.was if compared.was == compared.now else f"was {compared.was}, is {compared.now}"
     difference = compared.largest_difference
     notes = [] if difference is None else [f"probabilities at most {difference:.1e} apart"]
-    notes += [f"other {name}" for name in compared.differing]
+    notes += [f"different {name}" for name in compared.differing]
     because = f" ({'; '.join(notes)})" if notes else ""
     return f"{'same' if compared.same else 'drift':<6}{asked}: {told}{because}\n"
 
@@ -283,7 +286,7 @@ def refuse_drift(compared: list[Comparison], file: Path) -> None:
     drifted = sum(not each.same for each in compared)
     if drifted:
         raise ProblemError(
-            f"{file}: {drifted} of {len(compared)} answers are not the same now",
+            f"{file}: {drifted} of {len(compared)} answers differ now",
             "compare the record's versions, device, dtype and quantization with this machine's: dragonfly doctor",
         )
 

@@ -1,5 +1,6 @@
 """What every test needs: nothing stored by this machine's user may answer, and a busy machine is no failure."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,3 +19,14 @@ def models_folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.
     monkeypatch.setenv("DRAGONFLY_CALIBRATIONS", str(folder.with_name("calibrations")))
     monkeypatch.setenv("DRAGONFLY_TEMPLATES", str(folder.with_name("templates.toml")))
     return folder
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """For networks of layers so small that threads only wait for one another."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

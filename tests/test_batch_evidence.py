@@ -120,9 +120,9 @@ def test_a_folder_that_cannot_be_is_refused_before_anything_is_written(run: Path
     study = run / "study"
     call = ("batch", study, *QUESTIONS, "-o", tmp_path / "a.csv", "--evidence")
     for inside in (study, study / "evidence"):
-        expect_error(dragonfly(*call, inside), 2, "--evidence", "images of")
+        expect_error(dragonfly(*call, inside), 2, "--evidence", "lies in the source")
     globbed = ("batch", study / "*" / "*.png", *call[2:], study / "evidence")
-    expect_error(dragonfly(*globbed), 2, "--evidence", "images of")
+    expect_error(dragonfly(*globbed), 2, "--evidence", "lies in the source")
     expect_error(dragonfly(*call, study / "000.png"), 7, "000.png", "not a folder")
     expect_error(dragonfly(*call, tmp_path / "no" / "folder"), 7, "no folder")
     assert dragonfly(*call, tmp_path / "evidence", "--dry-run").code == 0

@@ -169,7 +169,7 @@ def test_a_damaged_calibration_is_told(tmp_path: Path) -> None:
         ([True, False] * 3, {}, ["only 6 reviewed rows"]),
         (["perhaps"] * 12, {}, ["perhaps is not understood"]),
         ([""] * 12, {}, ["no row has both"]),
-        ([True, False] * 6, {"p_yes": "1.5"}, ["1.5 is no probability"]),
+        ([True, False] * 6, {"p_yes": "1.5"}, ["1.5 is not a probability"]),
         ([True, False] * 6, {"p_yes": ""}, ["no row has both"]),
     ],
 )

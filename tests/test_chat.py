@@ -98,15 +98,15 @@ WRONG = {
     "/region 1,2,3": "must be X,Y,W,H",
     "/region 0,0,0,10": "less than a pixel",
     "/region 900,0,10,10": "lies outside",
-    "/zoom in": "no factor",
-    "/zoom 0": "no factor",
-    "/frame x": "no number",
+    "/zoom in": "not a factor",
+    "/zoom 0": "not a factor",
+    "/frame x": "not a number",
     "/frame 3": "1 frame",
     "/window lung": "only a DICOM image",
     "/window": "/window: NAME is missing",
     "/save": "/save: FILE is missing",
     "/region": "/region: X,Y,W,H is missing",
-    "/save answers.json": "nothing was answered",
+    "/save answers.json": "nothing has been answered",
     "/save /nonexistent/answers.json": "/nonexistent",
     "why " * 3000: "too long",
 }
@@ -148,7 +148,7 @@ def test_bytes_that_are_no_text_do_not_end_the_conversation(photo: Path) -> None
         env=os.environ | {"LC_ALL": "C"},
         check=True,
     )
-    assert b"error: the question has bytes in it that are not UTF-8" in told.stderr
+    assert b"error: the question is not valid UTF-8" in told.stderr
     assert told.stdout.decode() == dragonfly("ask", photo, QUESTION).stdout
 
 
@@ -211,6 +211,6 @@ def test_of_several_frames_it_is_told_that_one_is_looked_at(tmp_path: Path) -> N
 
 
 def test_options_of_which_no_use_is_made_are_told(photo: Path) -> None:
-    assert "no use is made of" not in chat(photo, more=("--region", "0,0,100,100")).stderr
+    assert "will not be used" not in chat(photo, more=("--region", "0,0,100,100")).stderr
     told = chat(photo, more=("--budget", "3", "--aggregate", "any")).stderr
-    assert "no use is made of --budget, --aggregate: there is one field to answer from" in told
+    assert "--budget, --aggregate will not be used: there is one field to answer from" in told

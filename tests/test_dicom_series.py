@@ -145,7 +145,7 @@ def test_copies_mixed_directions_gaps_and_broken_files_are_found_and_said(study:
     said = " ".join(source.warnings)
     assert source.frames == 10  # nine that are left, and one more where another one lies
     assert "1 file was left out: a copy" in said
-    assert "slices lie where another one lies" in said
+    assert "slices lie where another slice lies" in said
     assert "not even: 1 gap" in said
     assert "1 of 15 files" in said
     assert [each["orientation"] for each in source.details()["series"]] == ["axial", "sagittal"]

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from run_dragonfly import Outcome, dragonfly
+from safetensors.torch import load_file, save_file
 
 from dragonfly_cli.doctor import examination, hardware, software, storage
 from dragonfly_cli.doctor.finding import DoctorSettings, Finding, Status
@@ -72,6 +73,16 @@ def test_a_blind_network_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     assert outcome.code == 9
     assert "problem  sees the picture" in outcome.stdout
     assert "is blind" in outcome.stdout
+
+
+def test_a_network_without_numbers_is_a_problem(tmp_path: Path) -> None:
+    shutil.copytree(FULL, tmp_path / "damaged")
+    weights = load_file(FULL / "model.safetensors")
+    weights["language_model.model.norm.weight"].fill_(float("inf"))
+    save_file(weights, tmp_path / "damaged" / "model.safetensors", metadata={"format": "pt"})
+    outcome = dragonfly("doctor", "-m", tmp_path / "damaged", "--device", "cpu")
+    assert outcome.code == 9
+    assert "what it computes in float32 is no number" in outcome.stdout
 
 
 def test_a_broken_model_is_a_problem_and_the_rest_is_still_told(tmp_path: Path) -> None:

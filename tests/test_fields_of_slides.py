@@ -2,6 +2,7 @@
 
 import json
 import math
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,12 @@ import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
 from make_files import tissue_like, write_png, write_svs
+from PIL import Image
 from run_dragonfly import dragonfly, expect_error
 
 from dragonfly_cli.errors import UsageError
 from dragonfly_cli.fields import field_mpp, plan_looks
+from dragonfly_cli.fields.background import ground_of
 from dragonfly_cli.fields.grid import Grid, spread_cells
 from dragonfly_cli.fields.outline import Outlined
 from dragonfly_cli.fields.search import CELLS_PER_FIELD, GLANCES_PER_FIELD, ZoomSearch
@@ -29,7 +32,7 @@ GLASS, PINK = (244, 244, 244), (205, 120, 170)
 
 def tissue_of(pixels, pixel_um2=100.0):
     rows, columns = pixels.shape[:2]
-    return Tissue(*mask_of(pixels, pixel_um2, (columns * 10, rows * 10)))
+    return Tissue(*mask_of(pixels, ground_of(pixels), pixel_um2, (columns * 10, rows * 10)))
 
 
 def painted(*boxes, size=(300, 400), colour=PINK):
@@ -86,6 +89,77 @@ def test_dark_nuclei_are_not_ink():
     pixels[60:240:6, 110:290:6] = (40, 20, 55)  # 100 square microns each
     tissue = tissue_of(pixels)
     assert tissue.ink_share == 0 and tissue.mask[50:250, 100:300].all()
+
+
+def as_jpeg(pixels):
+    """Twice the size in JPEG and back, as a thumbnail of a slide is made."""
+    image = Image.fromarray(pixels).resize((2 * pixels.shape[1], 2 * pixels.shape[0]))
+    packed = BytesIO()
+    image.save(packed, format="JPEG", quality=75)
+    return np.asarray(Image.open(packed).resize((pixels.shape[1], pixels.shape[0])))
+
+
+def under_light(pixels, level):
+    """As under a lamp that makes white glass ``level``, brighter on the right; with the noise of a camera."""
+    light = level / GLASS[0] * np.linspace(0.93, 1.07, pixels.shape[1])[:, None]
+    noise = np.random.default_rng(0).normal(0, 2, (*pixels.shape[:2], 1))
+    return (pixels * light + noise).clip(0, 255).astype(np.uint8)
+
+
+PIECE = Box(1000, 500, 2000, 2000)
+
+
+def shows_piece_alone(tissue, filling=1.0):
+    edges = np.subtract(tissue.bounds.corners, PIECE.corners)
+    return tissue.found and np.abs(edges).max() <= 30 and tissue.share(PIECE) == pytest.approx(filling, abs=0.03)
+
+
+@pytest.mark.parametrize("level", [220, 200, 180, 150])
+def test_dim_glass_is_no_tissue(level):
+    assert shows_piece_alone(tissue_of(as_jpeg(under_light(painted((100, 50, 300, 250)), level))))
+    assert not tissue_of(as_jpeg(under_light(painted(), level))).found
+
+
+@pytest.mark.parametrize("colour", [(20, 60, 200), (15, 170, 30), (120, 120, 120)])
+@pytest.mark.parametrize("ground", [0, 8, 45])
+def test_on_a_dark_ground_tissue_is_what_shines(colour, ground):
+    y, x = np.mgrid[0:300, 0:400]
+    disc = np.hypot(x - 200, y - 150) < 100
+    noise = np.random.default_rng(0).normal(0, 3 if ground else 0, (300, 400, 1))
+    shining = disc[..., None] * np.array(colour) + ground + noise
+    assert shows_piece_alone(tissue_of(as_jpeg(shining.clip(0, 255).astype(np.uint8))), filling=math.pi / 4)
+
+
+@pytest.mark.parametrize("level", [0, 90, 140, 255])
+@pytest.mark.parametrize("glass", [244, 190])
+def test_what_a_scanner_filled_in_is_no_tissue_nor_ink(level, glass):
+    seen = under_light(painted((70, 20, 270, 220), size=(250, 350)), glass)
+    filled = np.full((300, 400, 3), level, np.uint8)
+    filled[30:280, 30:380] = seen
+    tissue = tissue_of(as_jpeg(filled))
+    assert shows_piece_alone(tissue) and tissue.ink_share == 0
+    filled[30:280, 30:380] = under_light(painted(size=(250, 350)), glass)
+    blank = tissue_of(as_jpeg(filled))
+    assert not blank.found
+    if level < 222:  # a lack of tissue is no reason to search what was not scanned
+        assert np.abs(np.subtract(blank.bounds.corners, (300, 300, 3800, 2800))).max() <= 60
+
+
+def test_a_scan_full_of_tissue_in_black_is_all_searched():
+    full = np.random.default_rng(0).normal(0, 12, (300, 400, 1)) + PINK
+    full[:40], full[:, 300:] = 0, 0
+    tissue = tissue_of(as_jpeg(full.clip(0, 255).astype(np.uint8)))
+    assert tissue.found and np.abs(np.subtract(tissue.bounds.corners, (0, 400, 3000, 3000))).max() <= 60
+
+
+def test_a_ground_that_is_not_white_and_what_was_not_scanned_are_told(tmp_path):
+    pixels = under_light(tissue_like((2000, 1500)), 180)
+    pixels[:, 1700:] = 0
+    source = open_source(write_svs(tmp_path / "a.svs", pixels=pixels))
+    planned = plan_looks(source, LookOptions(budget=30), CANVAS_WH)
+    assert not any(field.box.x > 1700 for field in planned.fields)
+    assert any(line.startswith("15% of the slide is one even grey") for line in source.warnings)
+    assert any(line.startswith("the background is grey (") for line in source.warnings)
 
 
 @given(st.integers(1, 200_000), st.integers(1, 200_000), st.integers(1, 60), st.integers(1, 60))
@@ -323,8 +397,8 @@ def test_a_region_that_reaches_beyond_the_slide_is_cut_and_told(slide):
         (["--level", "7"], "2 levels"),
         (["--time-limit", "-1"], "above 0"),
         (["--roi-class", "Tumor"], "--roi"),
-        (["--slice", "1"], "--slice is for what has slices"),
-        (["--montage", "2x2"], "--montage is for what has slices"),
+        (["--slice", "1"], "--slice is for images with slices"),
+        (["--montage", "2x2"], "--montage is for images with slices"),
         (["--frame", "3"], "has 1 frame"),
         (["--region", f"0,0,{'9' * 400},10"], "X,Y,W,H"),
         (["--center", f"{'9' * 400},0"], "X,Y"),
@@ -342,7 +416,7 @@ def test_a_picture_has_regions_but_no_scales(tmp_path):
     source = open_source(path)
     (field,) = plan_looks(source, LookOptions(region=["10,20,100,50"])).fields
     assert (field.role, field.box) == ("region", Box(10, 20, 100, 50))
-    with pytest.raises(UsageError, match="no slide"):
+    with pytest.raises(UsageError, match="not a slide"):
         plan_looks(source, LookOptions(mpp=0.5))
 
 
@@ -408,6 +482,7 @@ def test_outlines_that_are_none_are_told(slide, roi, tmp_path):
         path = tmp_path / f"{name}.geojson"
         path.write_text(text)
         expect_error(dragonfly("ask", slide, "Is it?", "--roi", path), 4, path.name)
+    expect_error(dragonfly("ask", slide, "Is it?", "--roi", tmp_path), 4, f"{tmp_path}: is a directory")
     far = tmp_path / "far.geojson"
     far.write_text(json.dumps(feature("x", "Polygon", [ring(9000, 9000, 9100, 9100)])))
     outcome = dragonfly("ask", slide, "Is it?", "--roi", far)
@@ -430,6 +505,17 @@ def test_a_class_is_chosen_by_its_own_name_and_by_that_of_the_class_it_is_in(sli
     chosen = {"type": "Feature", "geometry": SQUARE, "properties": {"classification": known}}
     path = write_roi(tmp_path / "a.geojson", chosen, other)
     assert [field.box for field in plan(slide, roi=path, roi_class=[wanted]).fields] == [Box(1000, 1000, 400, 300)]
+
+
+def test_a_class_is_known_however_its_accents_are_written(slide, tmp_path):
+    path = write_roi(tmp_path / "a.geojson", feature("Dr\u00fcse", "Polygon", SQUARE["coordinates"]))
+    for name in ("Drüse", "dru\u0308se", "DRÜSE"):
+        assert [field.box for field in plan(slide, roi=path, roi_class=[name]).fields] == [Box(1000, 1000, 400, 300)]
+
+
+def test_an_outline_smaller_than_a_pixel_is_the_pixel_it_lies_in(slide, tmp_path):
+    path = write_roi(tmp_path / "a.geojson", feature("x", "Polygon", [ring(1000.2, 1000.2, 1000.7, 1000.7)]))
+    assert [field.box for field in plan(slide, roi=path).fields] == [Box(1000, 1000, 1, 1)]
 
 
 def test_a_class_that_is_not_there_is_told_beside_one_that_is(slide, roi):
@@ -467,7 +553,7 @@ def test_what_of_a_file_of_outlines_is_not_looked_at_is_told(slide, tmp_path):
     fields = plan_looks(source, LookOptions(roi=path), CANVAS_WH).fields
     assert fields[0].box == Box(3000, 1000, 1000, 1000)
     assert "--roi: 50 % of what is outlined lies beyond the slide and was left out" in source.warnings
-    assert "--roi: shapes without an area, as lines and points, were left out: 2" in source.warnings
+    assert "--roi: shapes without an area, such as lines and points, were left out: 2" in source.warnings
 
 
 def test_an_outline_that_is_hardly_tissue_is_told(tmp_path):
@@ -487,9 +573,9 @@ def test_an_outline_that_is_hardly_tissue_is_told(tmp_path):
         [600, 0],
     ]
     for ring_xy, told in (
-        (ring(800, 0, 4000, 3000), "only 6% of what was outlined was found to be tissue, and searched"),
+        (ring(800, 0, 4000, 3000), "only 6% of what was outlined is tissue, and only that was searched"),
         (ring(1100, 0, 4000, 3000), "hardly any tissue was found in what was outlined, so all of it was searched"),
-        (around, "only 8% of what was outlined was found to be tissue, and searched"),
+        (around, "only 8% of what was outlined is tissue, and only that was searched"),
         (ring(0, 0, 4000, 3000), None),
     ):
         roi = write_roi(tmp_path / "a.geojson", feature("x", "Polygon", [ring_xy]))

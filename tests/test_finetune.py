@@ -1,72 +1,30 @@
 """``dragonfly finetune`` as a user meets it: rows and pictures made here, the real command, and what it leaves."""
 
 import json
-import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from batch_runs import files_limited_to
-from make_checkpoints import GOLDEN
 from make_files import write_dicom
 from PIL import Image
 from run_dragonfly import Outcome, dragonfly, expect_error
 from safetensors.torch import load_file
+from tuning_data import QUESTION, TINY, finetune, make_data, pattern, record_of, taught, write_rows
 
 from dragonfly_cli.errors import DeviceError
-from dragonfly_cli.finetuning.data_file import read_data
 from dragonfly_cli.finetuning.folder import RunFolder
-from dragonfly_cli.finetuning.splits import split_rows
-
-TINY = GOLDEN / "v1" / "checkpoint"
-QUESTION = "Is it striped?"
-FAST = ("--batch", "2", "--accumulate", "1", "--device", "cpu")
-
-
-def pattern(striped: bool, seed: int) -> np.ndarray:
-    """Green stripes or red dots, [96, 96, 3] uint8."""
-    pixels = np.full((96, 96, 3), 235)
-    if striped:
-        pixels[:, ::8] = (20, 90, 20)
-    else:
-        pixels[::6, ::6] = (160, 20, 20)
-    noise = np.random.default_rng(seed).integers(-6, 7, pixels.shape)
-    return (pixels + noise).clip(0, 255).astype(np.uint8)
-
-
-def write_rows(path: Path, rows: list[Any]) -> Path:
-    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
-    return path
-
-
-def taught(number: int, **more: Any) -> dict[str, Any]:
-    answer = "Yes" if number % 2 else "No"
-    return {"image": f"{number}.png", "question": QUESTION, "answer": answer, **more}
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve pictures 0.png to 11.png, the odd ones striped, and a file of rows about ten of them."""
-    folder = tmp_path_factory.mktemp("data")
-    for number in range(12):
-        Image.fromarray(pattern(bool(number % 2), number)).save(folder / f"{number}.png")
-    write_rows(folder / "rows.jsonl", [taught(number, split="val" if number < 2 else "train") for number in range(10)])
-    return folder
-
-
-def finetune(data: Path, output: Path, *arguments: str | Path, model: Path | str = TINY) -> Outcome:
-    return dragonfly("finetune", data, "-o", output, "--model", model, *FAST, *arguments)
-
-
-def record_of(output: Path) -> dict[str, Any]:
-    return json.loads((output / "training.json").read_text())
+    return make_data(tmp_path_factory.mktemp("data"))
 
 
 def changed_weights(base: Path, tuned: Path) -> set[str]:
@@ -228,160 +186,6 @@ def test_an_interrupted_run_goes_on_and_ends_like_an_undisturbed_one(folder: Pat
     assert not changed_weights(tmp_path / "whole", broken)
 
 
-# --- data
-
-
-@pytest.mark.slow
-def test_every_form_of_row_is_read(folder: Path, tmp_path: Path) -> None:
-    turns = "<|start_header_id|>{}<|end_header_id|>\n\n{}<|eot_id|>"
-    Image.fromarray(pattern(True, 1)).save(folder / "wide.png")
-    write_dicom(folder / "film.dcm", np.tile(np.arange(64, dtype=np.uint16), (64, 1)), window=(32, 64))
-    rows = [
-        {
-            "image": "0.png",
-            "conversations": [{"from": "human", "value": "<image>\nHi?"}, {"from": "gpt", "value": "Yes"}],
-        },
-        {"image": "1.png", "conversations": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]},
-        {"image_url": "2.png", "conversations": turns.format("user", "c") + turns.format("assistant", "d")},
-        {"image_url": "3.png", "text": "A caption.", "source": "somewhere"},
-        {"image": "film.dcm", "question": "How many?", "answer": 3},
-        {"image": "wide.png", "question": "e", "answer": "f", "region": [10, 10, 40, 30], "frame": 0},
-    ]
-    outcome = finetune(write_rows(folder / "forms.jsonl", rows), tmp_path / "out", "--steps", "1", "--hold-out", "0")
-    assert outcome.code == 0, outcome.stderr
-    assert record_of(tmp_path / "out")["rows"]["train"] == 6
-    assert record_of(tmp_path / "out")["bad_rows"] == []
-
-
-BAD_ROWS = [
-    ("this is no JSON", "not JSON"),
-    ({"question": "a", "answer": "b"}, "image"),
-    ({"image": "0.png", "question": "a"}, "answer is no text"),
-    ({"image": "0.png", "question": "a", "answer": "  "}, "answer is empty"),
-    ({"image": "0.png", "question": "a <|eot_id|>", "answer": "b"}, "structure a prompt"),
-    ({"image": "0.png"}, "no question"),
-    ({"image": "0.png", "question": "a", "answer": "b", "split": "perhaps"}, "split"),
-    ({"image": "0.png", "question": "a", "answer": "b", "frame": -1}, "frame"),
-    ({"image": "0.png", "question": "a", "answer": "b", "region": [0, 0, 0, 4]}, "region is empty"),
-    ({"image": "0.png", "conversations": [{"from": "human", "value": "a"}]}, "no answer"),
-    ({"image": "0.png", "conversations": "free text"}, "Llama 3"),
-    ({"image": "gone.png", "question": "a", "answer": "b"}, "gone.png"),
-    ({"image": "0.png", "question": "a", "answer": float("nan")}, "answer is no text"),
-    ("[" * 100_000, "it is not JSON"),
-    ('{"image": "0.png", "question"', "it is not JSON"),
-    ([taught(0), taught(1)], "not an object"),
-    (
-        {"image": "0.png", "conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": float("nan")}]},
-        "no text",
-    ),
-    ({"image": "0.png", "question": "half a smile \ud83d", "answer": "b"}, "half a character"),
-    ({"image": "0.png\0", "question": "a", "answer": "b"}, "zero byte"),
-    ({"image": "0" * 300, "question": "a", "answer": "b"}, "too long"),
-]
-
-
-@pytest.mark.parametrize(("row", "why"), BAD_ROWS)
-def test_a_bad_row_is_named_and_refused_before_training(folder: Path, tmp_path: Path, row: Any, why: str) -> None:
-    data = write_rows(folder / "bad.jsonl", [taught(0), row])
-    outcome = finetune(data, tmp_path / "out", "--max-errors", "0")
-    expect_error(outcome, 4, "1 row cannot be used", "row 2", why)
-    assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.slow
-def test_bad_rows_are_left_out_up_to_a_number(folder: Path, tmp_path: Path) -> None:
-    (folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
-    frames = [Image.new("RGB", (40, 30), colour) for colour in ("white", "pink")]
-    frames[0].save(folder / "frames.tif", save_all=True, append_images=frames[1:])
-    bad = [
-        "no JSON",
-        {"image": "frames.tif", "question": "which of them?", "answer": "b"},
-        {"image": "broken.png", "question": "a", "answer": "b"},
-        {"image": "0.png", "question": "long " * 900, "answer": "b"},
-        {"image": "0.png", "question": "a", "answer": "b", "region": [90, 90, 40, 40]},
-    ]
-    data = write_rows(folder / "some_bad.jsonl", [*bad, *(taught(number) for number in range(6))])
-    outcome = finetune(data, tmp_path / "out", "--steps", "1", "--hold-out", "0", "--max-errors", "5")
-    assert outcome.code == 0, outcome.stderr
-    bad_rows = record_of(tmp_path / "out")["bad_rows"]
-    assert [line.split(":")[0] for line in bad_rows] == ["row 1", "row 2", "row 3", "row 4", "row 5"]
-    assert "has 2 frames" in bad_rows[1]
-    assert outcome.stderr.count("warning: left out row") == 5
-    refused = tmp_path / "refused"
-    expect_error(finetune(data, refused, "--steps", "1", "--hold-out", "0", "--max-errors", "4"), 4, "5 rows")
-    assert not refused.exists()
-
-
-@pytest.mark.parametrize("column", ["patient", "slide", "group"])
-def test_a_leak_between_the_splits_is_refused_without_quoting_it(folder: Path, tmp_path: Path, column: str) -> None:
-    rows = [
-        taught(0, split="train", **{column: "Secret^Name"}),
-        taught(1, split="val", **{column: "other"}),
-        taught(2, split="test", **{column: "Secret^Name"}),
-    ]
-    outcome = finetune(write_rows(folder / "leak.jsonl", rows), tmp_path / "out")
-    expect_error(outcome, 4, f"column {column}", "row 3 with row 1")
-    assert "Secret" not in outcome.stderr
-    assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize(("here", "there"), [(7, 7.0), (7, "7"), ("P 7", " P 7 "), (7.0, "7 ")])
-def test_a_patient_is_the_same_however_the_column_is_written(
-    folder: Path, tmp_path: Path, here: Any, there: Any
-) -> None:
-    rows = [taught(0, split="train", patient=here), taught(1, split="val", patient=there)]
-    expect_error(finetune(write_rows(folder / "same.jsonl", rows), tmp_path / "out"), 4, "column patient leaks")
-
-
-def test_gaps_in_a_table_of_numbers_are_no_group_and_no_frame(folder: Path) -> None:
-    nan = float("nan")
-    rows = [taught(0, split="train", patient=nan, frame=nan), taught(1, split="val", patient=nan, frame=0.0)]
-    data = read_data(write_rows(folder / "gaps.jsonl", rows))
-    assert not data.bad
-    assert [row.picture.frame for row in data.rows] == [None, 0]
-    assert len(split_rows(data.path, data.rows, 0.1, 0).held_out) == 1
-
-
-def test_a_picture_on_both_sides_is_a_leak(folder: Path, tmp_path: Path) -> None:
-    rows = [taught(0, split="train"), {**taught(1, split="val"), "image": "./0.png"}]
-    expect_error(finetune(write_rows(folder / "twice.jsonl", rows), tmp_path / "out"), 4, "column image", "row 2")
-    shutil.copy(folder / "0.png", folder / "copy.png")
-    rows[1]["image"] = "copy.png"
-    expect_error(finetune(write_rows(folder / "twice.jsonl", rows), tmp_path / "out"), 4, "column image", "row 2")
-
-
-def test_what_is_held_out_shares_nothing_with_the_rest(folder: Path) -> None:
-    rows = [
-        taught(number % 7, patient=f"p{number % 5}", **({"slide": "s"} if number in (3, 11) else {}))
-        for number in range(20)
-    ]
-    data = read_data(write_rows(folder / "groups.jsonl", [*rows, *(taught(n, patient=f"q{n}") for n in (8, 9, 10))]))
-    for seed in range(8):
-        split = split_rows(data.path, data.rows, 0.1, seed)
-        assert len(split.train) + len(split.held_out) == 23
-        assert split.held_out
-        for key in (
-            lambda row: row.picture.path,
-            lambda row: row.groups["patient"],
-            lambda row: row.groups.get("slide"),
-        ):
-            shared = {key(row) for row in split.train} & {key(row) for row in split.held_out}
-            assert shared <= {None}
-
-
-def test_parquet_rows_are_read(folder: Path, tmp_path: Path) -> None:
-    pyarrow = pytest.importorskip("pyarrow")
-    from pyarrow.parquet import write_table
-
-    write_table(pyarrow.Table.from_pylist([taught(0, frame=None), taught(1, frame=0)]), folder / "rows.parquet")
-    data = read_data(folder / "rows.parquet")
-    assert not data.bad
-    assert [row.turns[0].answer for row in data.rows] == ["No", "Yes"]
-    assert [row.picture.frame for row in data.rows] == [None, 0]
-    (folder / "no.parquet").write_bytes(b"PAR1 and no more")
-    expect_error(finetune(folder / "no.parquet", tmp_path / "out"), 4, "not a Parquet file")
-
-
 # --- options
 
 
@@ -446,7 +250,7 @@ def test_too_little_memory_is_told_and_leaves_nothing(folder: Path, tmp_path: Pa
 def test_a_loss_that_is_no_number_ends_the_run_and_another_may_begin(folder: Path, tmp_path: Path) -> None:
     arguments = (folder / "rows.jsonl", tmp_path / "out", "--recipe", "language", "--steps", "2", "--lr")
     outcome = finetune(*arguments, "3e38")
-    assert outcome.code == 2 and "error: the loss is no number any more after step 2" in outcome.stderr
+    assert outcome.code == 2 and "error: the loss is no longer a number after step 2" in outcome.stderr
     assert not (tmp_path / "out").exists()
     assert finetune(*arguments, "1e-5").code == 0
 

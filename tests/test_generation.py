@@ -1,11 +1,15 @@
 """Decoding token by token is the same as ``generate``, and what is streamed is the whole text."""
 
+from functools import cache
 from pathlib import Path
 
 import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
-from dragonfly_med import DragonflyForCausalLM, DragonflyProcessor
+from dragonfly_med import DragonflyForCausalLM, DragonflyProcessor, NoNumbersError
 from dragonfly_med.generation import Reading, Sampling, decode, stream_text
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -52,3 +56,56 @@ def test_sampling_follows_its_seed(loaded: tuple[DragonflyForCausalLM, Dragonfly
 
     assert drawn(1) == drawn(1)
     assert any(drawn(1) != drawn(seed) for seed in (2, 3, 4))
+
+
+# What the reference decodes, recorded by running it.
+CLEANED = {
+    "Is this normal ? Yes , it is . We 've seen n't worse .": "Is this normal? Yes, it is. We've seenn't worse.",
+    "Où est la lésion ? 37.5 µm 肺 🫁": "Où est la lésion? 37.5 µm 肺 🫁",
+    "line one\n\nline two \n  indented": "line one\n\nline two \n  indented",
+}
+
+
+@pytest.mark.parametrize("said", CLEANED)
+def test_text_has_no_space_before_punctuation_as_published(
+    loaded: tuple[DragonflyForCausalLM, DragonflyProcessor], said: str
+) -> None:
+    _, processor = loaded
+    tokens = processor.tokenizer.encode(said, add_special_tokens=False)
+    assert processor.decode(tokens) == CLEANED[said]
+    assert processor.batch_decode([tokens]) == [CLEANED[said]]
+    assert "".join(stream_text(processor, tokens)) == CLEANED[said]
+    assert "".join(stream_text(processor, tokens, verbatim=True)) == said  # as a schema wants it
+
+
+pieces_of_text = st.lists(
+    st.sampled_from(
+        [" ", ".", ",", "'", "n", "t", "s", "ve", " n't", " '", "  ", "word", "µ", "🫁", "\n", "<|eot_id|>"]
+    )
+)
+
+
+@given(pieces_of_text)
+def test_what_is_streamed_is_what_is_decoded(pieces: list[str]) -> None:
+    processor = _processor()
+    tokens = [token for piece in pieces for token in processor.tokenizer.encode(piece, add_special_tokens=False)]
+    for verbatim in (False, True):
+        whole = processor.decode(
+            tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False if verbatim else None
+        )
+        assert "".join(stream_text(processor, tokens, verbatim)) == whole.lstrip()
+
+
+@cache
+def _processor() -> DragonflyProcessor:
+    return DragonflyProcessor.from_pretrained(GOLDEN / "v1" / "checkpoint")
+
+
+def test_numbers_that_are_none_are_not_read_as_an_answer() -> None:
+    folder = GOLDEN / "v1" / "checkpoint"
+    model, processor = DragonflyForCausalLM.from_pretrained(folder).eval(), _processor()
+    with torch.no_grad():
+        model.language_model.model.norm.weight[0] = float("inf")
+    prompt = processor.text_ids(processor.prompt("Is it?"))
+    with pytest.raises(NoNumbersError, match="float32"):
+        list(decode(Reading(model, [], None), prompt, Sampling(4)))

@@ -85,6 +85,13 @@ def test_a_weight_of_another_shape(photo: Path, checkpoint: Path) -> None:
     refused(photo, checkpoint, NORM, "has another shape")
 
 
+@pytest.mark.parametrize("question", [QUESTION, "What is this?"])
+def test_weights_that_give_no_numbers(photo: Path, checkpoint: Path, question: str) -> None:
+    """They gave a confident no, and text of exclamation marks."""
+    change_weights(checkpoint, lambda tensors: tensors[NORM].fill_(float("nan")))
+    expect_error(dragonfly("ask", photo, question, "-m", checkpoint), 5, str(checkpoint), "no number", "float32")
+
+
 def test_a_truncated_file(photo: Path, checkpoint: Path) -> None:
     content = (checkpoint / "model.safetensors").read_bytes()
     (checkpoint / "model.safetensors").write_bytes(content[: len(content) // 2])

@@ -297,7 +297,7 @@ def test_where_nothing_is_stored_verify_says_so(models_folder: Path) -> None:
 @pytest.mark.parametrize("name", ["auto", "../up", "a--b", "a/b/c", ".hidden", "a..b", "sp ace"])
 def test_names_that_no_model_can_have(tmp_path: Path, name: str) -> None:
     origin = write_checkpoint(tmp_path / "mine")
-    expect_error(dragonfly("model", "convert", origin, "--name", name), 5, "no name of a model")
+    expect_error(dragonfly("model", "convert", origin, "--name", name), 5, "not a name for a model")
     expect_error(dragonfly("model", "rm", name), 5, name)
 
 

@@ -5,7 +5,7 @@ import pathlib
 import shutil
 import socket
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoModelForCausalLM, AutoProcessor
+from transformers import AutoConfig, AutoModelForCausalLM, AutoProcessor, PreTrainedTokenizerFast
 
 from dragonfly_med import (
     CheckpointError,
@@ -23,19 +23,14 @@ from dragonfly_med import (
     DragonflyProcessor,
     PromptTooLongError,
 )
+from dragonfly_med.modeling import rank_and_keep
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 GOLDEN = Path(__file__).parent / "golden"
 VERSIONS = ("v1", "v2")
 QUESTION = "Is the heart enlarged?"
 LONGER_QUESTION = "Describe the lesion in the upper lobe of the right lung."
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # with layers this small, threads only wait for one another
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(autouse=True)
@@ -178,6 +173,47 @@ def test_only_v1_selects_crops(networks):
         networks["v2"][1].select_crops(pixels)
 
 
+@pytest.mark.filterwarnings("ignore:.past_key_values. is deprecated")
+@pytest.mark.parametrize("name", ["cache", "past_key_values"])
+@torch.inference_mode()
+def test_a_padded_batch_goes_on_from_its_cache(v1, name):
+    processor, model = v1
+    inputs = processor(text=[processor.prompt(QUESTION), processor.prompt(LONGER_QUESTION)], images=[real(), noise()])
+    whole = model(**inputs, logits_to_keep=1).logits
+    begin = {part: inputs[part][:, :-3] for part in ("input_ids", "attention_mask")}
+    held = model(**begin, pixel_values=inputs["pixel_values"], use_cache=True).cache
+    rest = {"input_ids": inputs["input_ids"][:, -3:], "attention_mask": inputs["attention_mask"]}
+    torch.testing.assert_close(model(**rest, **{name: held}).logits[:, -1:], whole, atol=1e-4, rtol=0)
+
+
+@torch.inference_mode()
+def test_an_output_can_be_a_tuple(v1):
+    processor, model = v1
+    inputs = processor(text=[processor.prompt(QUESTION)], images=[real()])
+    named = model(**inputs, use_cache=False)
+    logits, selected = model(**inputs, use_cache=False, return_dict=False)
+    assert torch.equal(logits, named.logits) and torch.equal(selected, named.selected_crops)
+
+
+@pytest.mark.slow
+def test_the_whole_pass_compiles_as_one_graph(v1):
+    processor, model = v1
+    inputs = processor(text=[processor.prompt(QUESTION)], images=[real()])
+    torch.compiler.reset()
+    compiled = torch.compile(model, fullgraph=True, backend="eager")
+    with torch.inference_mode():
+        assert torch.equal(compiled(**inputs).logits, model(**inputs).logits)
+
+
+def test_of_crops_that_are_equal_the_first_are_kept():
+    """Most of a scan's crops are equally black; which of them are kept must not hang on the device."""
+    features = torch.zeros(1, 29, 2, 3)
+    features[0, 1:5] = 1
+    assert rank_and_keep(features).tolist() == [[0, 1, 2, 6, 7, 8, 12, 13, 14, 18, 19, 20]]
+    features[0, 5 + 4] = features[0, 5 + 23] = 1
+    assert rank_and_keep(features).tolist() == [[0, 1, 4, 6, 7, 8, 12, 13, 14, 18, 19, 23]]
+
+
 # --- prompts
 
 
@@ -276,6 +312,26 @@ def test_full_size_networks_have_the_published_number_of_parameters(encoder, par
     assert config.stop_token_ids == [128000, 128009]
 
 
+def test_what_a_published_text_config_leaves_out_is_llama_3s():
+    config = DragonflyConfig(
+        text_config={"model_type": "llama", "num_hidden_layers": 2}, image_encoder="openai/clip-vit-large-patch14-336"
+    )
+    text = config.text_config
+    assert (text.hidden_size, text.intermediate_size, text.num_key_value_heads) == (4096, 14336, 8)
+    assert (text.rms_norm_eps, text.vocab_size, text.num_hidden_layers) == (1e-5, 128256, 2)
+    assert text.rope_parameters["rope_theta"] == 500_000
+    assert config.image_token_id == 128002
+    narrow = DragonflyConfig(text_config={"hidden_size": 64, "num_attention_heads": 4}).text_config
+    assert (narrow.num_key_value_heads, narrow.rms_norm_eps) == (4, 1e-6)  # transformers' own defaults
+
+
+@pytest.mark.parametrize("scaling", [{"rope_type": "llama3", "factor": 8.0}, {"type": "linear", "factor": 2.0}])
+def test_a_scaling_of_positions_outside_of_the_text_config_means_nothing(v1, scaling, tmp_path):
+    folder = _copy(tmp_path / "scaled", weights=True)
+    _change(folder / "config.json", rope_scaling=scaling, rope_theta=1.0)
+    assert torch.equal(first_logits(_open(folder), [real()], [QUESTION]), first_logits(v1, [real()], [QUESTION]))
+
+
 # --- folders that are refused
 
 Weights = dict[str, torch.Tensor]
@@ -365,7 +421,47 @@ def test_broken_json_is_refused(tmp_path):
 def test_a_tokenizer_of_another_network_is_refused(tmp_path):
     folder = _copy(tmp_path / "tokenizer", weights=True)
     _change(folder / "config.json", bos_token_id=500)
-    _assert_refused(DragonflyProcessor, folder, "placeholder at 586, the network at 502")
+    _assert_refused(DragonflyProcessor, folder, "<|begin_of_text|> at 584, the network at 500")
+
+
+def test_a_tokenizer_whose_special_tokens_were_moved_is_refused(tmp_path):
+    folder = _copy(tmp_path / "tokenizer", weights=True)
+    _rename(
+        folder / "tokenizer.json",
+        {"<|eot_id|>": "<|reserved_special_token_4|>", "<|reserved_special_token_4|>": "<|eot_id|>"},
+    )
+    _assert_refused(DragonflyProcessor, folder, "<|eot_id|> at 592, the network at 593")
+
+
+def test_a_tokenizer_with_more_tokens_than_the_network_is_refused(tmp_path):
+    folder = _copy(tmp_path / "tokenizer", weights=True)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    tokenizer.add_tokens(["lesionlesion"])
+    tokenizer.save_pretrained(folder)
+    _assert_refused(DragonflyProcessor, folder, "601 tokens, and the network knows only 600")
+
+
+def test_a_tokenizer_that_puts_nothing_before_a_text(v1, tmp_path):
+    """As Llama 3's own first one: without its first token a text gives other answers."""
+    folder = _copy(tmp_path / "tokenizer", weights=True)
+    _change(folder / "tokenizer.json", post_processor=None)
+    prompt = v1[0].prompt(QUESTION)
+    assert DragonflyProcessor.from_pretrained(folder).text_ids(prompt) == v1[0].text_ids(prompt)
+    assert v1[0].text_ids(prompt)[0] == v1[1].config.bos_token_id
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"architecture": "dragonfly-v3"}, "dragonfly-v3"),
+        ({"architecture": "dragonfly-v2"}, "7 x 7 patches cannot be averaged to 6 x 6"),
+    ],
+)
+def test_an_architecture_that_cannot_be_is_refused(settings, message, tmp_path):
+    folder = _copy(tmp_path / "architecture", weights=True)
+    _change(folder / "config.json", **settings)
+    for kind in (DragonflyForCausalLM, DragonflyProcessor):
+        _assert_refused(kind, folder, message)
 
 
 def test_a_tokenizer_without_llamas_tokens_is_refused(tmp_path):
@@ -394,6 +490,14 @@ def test_a_hub_id_or_missing_folder_is_never_looked_up(kind, tmp_path):
         assert name in str(refusal.value)
     with pytest.raises(CheckpointError, match="not a checkpoint"):
         kind.from_pretrained(tmp_path)
+
+
+def _rename(file: Path, names: dict[str, str]) -> None:
+    """Renames the added tokens of a ``tokenizer.json``."""
+    content = json.loads(file.read_text(encoding="utf-8"))
+    for token in content["added_tokens"]:
+        token["content"] = names.get(token["content"], token["content"])
+    file.write_text(json.dumps(content))
 
 
 def _change(file: Path, **settings: Any) -> None:

@@ -64,6 +64,13 @@ def test_help_has_a_section_for_each_group_of_options() -> None:
     assert told.count("--window ") == 1
 
 
+def test_help_says_what_to_put_in_the_place_of_a_value() -> None:
+    told = dragonfly("batch", "--help").stdout
+    assert "batch [OPTIONS] SOURCE...\n" in told
+    for option in ("--budget N", "--mpp NUMBER", "--model TEXT", "--records PATH", "--region X,Y,W,H"):
+        assert f"{option} " in told
+
+
 def test_one_option_may_stand_in_another_section_of_another_command() -> None:
     """``--model`` belongs to what answers, to what is drawn, and in ``doctor`` to nothing in particular."""
     headings = {}

@@ -3,6 +3,7 @@
 import csv
 import math
 from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
 
 import numpy as np
 import openslide
@@ -20,6 +21,7 @@ from dragonfly_cli.options import OpenOptions
 from dragonfly_cli.readers import open_source, slide_openslide
 from dragonfly_cli.readers import pyramid as pyramid_module
 from dragonfly_cli.readers import slide as slide_module
+from dragonfly_cli.readers.jpeg_damage import is_damaged
 from dragonfly_cli.readers.pyramid import plan_blocks, plan_read, plan_strips
 
 SLIDE_WH = (1200, 900)
@@ -252,6 +254,35 @@ def test_a_bad_tile_costs_that_tile(tmp_path, way):
     assert source.warnings == [
         "these tiles of the slide are shown white, because they are damaged: level 0, column 2, row 1"
     ]
+
+
+@pytest.mark.parametrize("lost", [bytes(512), bytes(range(256)) * 2, b"\xff" * 512], ids=["zeros", "other", "ones"])
+def test_a_tile_that_lost_a_block_of_the_disk_is_told(tmp_path, lost):
+    """Decoders show grey or other colours from there on, without a word."""
+    path = write_svs(tmp_path / "a.svs", (1280, 1100), downsamples=())
+    with tifffile.TiffFile(path) as tiff:
+        middle = tiff.pages[0].dataoffsets[7] + tiff.pages[0].databytecounts[7] // 2
+    with path.open("r+b") as file:
+        file.seek(middle)
+        file.write(lost)
+    source = open_source(path)
+    seen = np.asarray(source.view(Box(512, 256, 256, 256)).resize((256, 256)))
+    assert (seen == 255).all()
+    assert source.warnings == [
+        "these tiles of the slide are shown white, because they are damaged: level 0, column 2, row 1"
+    ]
+
+
+@pytest.mark.parametrize("quality", [20, 75, 100])
+@pytest.mark.parametrize("encoding", [{}, {"optimize": True}, {"progressive": True}, {"restart_marker_blocks": 3}])
+def test_a_sound_jpeg_is_never_taken_for_damaged(quality, encoding):
+    rng = np.random.default_rng(0)
+    noise, glass = rng.integers(0, 256, (256, 256, 3), np.uint8), np.full((256, 256, 3), 244, np.uint8)
+    mixed = np.where(np.arange(256)[:, None, None] < 100, noise, glass)
+    for pixels in (noise, glass, mixed, noise // 128 * 255, glass * 0, noise[..., 0], glass[..., 0]):
+        packed = BytesIO()
+        Image.fromarray(pixels).save(packed, "JPEG", quality=quality, **encoding)
+        assert not is_damaged(packed.getvalue())
 
 
 def test_a_slide_without_a_sound_tile_is_an_error(tmp_path, way):

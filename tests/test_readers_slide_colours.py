@@ -10,7 +10,7 @@ from dragonfly_cli.geometry import Box
 from dragonfly_cli.readers import open_source, slide_tiff
 
 LAYOUTS = [{"tile": (128, 128)}, {"rowsperstrip": 64}]  # OpenSlide reads the first, tifffile the second
-ORIENTATION = 274  # TIFF tag
+ORIENTATION, MAX_SAMPLE_VALUE = 274, 281  # TIFF tags
 
 
 @pytest.fixture(autouse=True)
@@ -77,6 +77,66 @@ def test_samples_are_shown_as_they_are_meant(tmp_path, colours, kind, layout):
     stored, about, seen = KINDS[kind](colours)
     tifffile.imwrite(tmp_path / "a.tif", stored, **about, **layout)
     assert np.abs(whole(tmp_path / "a.tif") - seen).max() <= 1
+
+
+def written(path, stored, declared, bits=12, **layout):
+    """A TIFF of 16 bits that declares fewer, or does not: in an OME header, in a tag, or not at all."""
+    about = {"photometric": "rgb" if stored.ndim == 3 else "minisblack", "metadata": None, **layout}
+    if declared == "header":
+        about["metadata"] = {"axes": "YXS"[: stored.ndim], "SignificantBits": bits}
+    if declared == "tag":
+        about["extratags"] = [(MAX_SAMPLE_VALUE, "H", stored.shape[-1], [2**bits - 90] * stored.shape[-1], True)]
+    tifffile.imwrite(path, stored, **about)
+    return path
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=["tiles", "strips"])
+@pytest.mark.parametrize(("bits", "declared"), [(10, "header"), (12, "header"), (14, "tag"), (12, "tag")])
+def test_declared_bits_are_shown_over_their_range(tmp_path, colours, layout, bits, declared):
+    stored = (colours.astype(np.uint16) << (bits - 8)) - (colours == 255)
+    path = written(tmp_path / "a.ome.tif", stored, declared, bits, **layout)
+    assert np.abs(whole(path) - colours).max() <= 2
+    assert not [line for line in open_source(path).warnings if "black" in line]
+
+
+def test_declared_bits_are_shown_over_their_range_on_every_level(tmp_path, colours):
+    stored = colours.astype(np.uint16) * 16
+    about = {"photometric": "rgb", "tile": (64, 64)}
+    with tifffile.TiffWriter(tmp_path / "a.ome.tif", ome=True) as tiff:
+        tiff.write(stored, subifds=1, metadata={"axes": "YXS", "SignificantBits": 12}, **about)
+        tiff.write(np.ascontiguousarray(stored[::2, ::2]), subfiletype=1, **about)
+    source = open_source(tmp_path / "a.ome.tif")
+    for factor in (1, 2):
+        seen = np.asarray(source.view(Box(0, 0, 300, 250)).resize((300 // factor, 250 // factor))).astype(int)
+        assert np.abs(seen - colours[::factor, ::factor]).max() <= 1
+
+
+def test_a_declaration_that_a_sample_exceeds_does_not_hold(tmp_path, colours):
+    path = written(tmp_path / "a.ome.tif", colours.astype(np.uint16) * 257, "header", tile=(128, 128))
+    assert np.abs(whole(path) - colours).max() <= 1
+
+
+@pytest.mark.parametrize("layout", [*LAYOUTS, {"tile": (128, 128), "planarconfig": "separate"}])
+def test_bits_that_nothing_declares_are_shown_dark_and_told(tmp_path, colours, layout):
+    stored = colours.astype(np.uint16) * 16
+    if "planarconfig" in layout:
+        stored = stored.transpose(2, 0, 1)
+    tifffile.imwrite(tmp_path / "a.tif", stored, photometric="rgb", **layout)
+    assert whole(tmp_path / "a.tif").max() == 15
+    facts = dragonfly("info", tmp_path / "a.tif", "--json").json
+    assert "the 16-bit values stay below 4096, so the picture is nearly black" in facts["warnings"]
+
+
+@pytest.mark.parametrize("declared", ["header", "tag", None])
+def test_a_small_file_is_shown_as_a_large_one_is(tmp_path, monkeypatch, colours, declared):
+    stored = colours[..., 0].astype(np.uint16) * 16
+    path = written(tmp_path / "a.ome.tif", stored, declared, rowsperstrip=64)
+    as_slide, told = whole(path), open_source(path).warnings
+    monkeypatch.setattr(slide_tiff, "SMALLEST_PIXELS", 10**6)
+    small = open_source(path)
+    assert small.kind == "raster"
+    assert np.abs(np.asarray(small.view(Box(0, 0, 300, 250))).astype(int) - as_slide).max() <= 1
+    assert small.warnings == [line for line in told if "16-bit" in line]
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=["tiles", "strips"])

@@ -189,7 +189,7 @@ def test_one_slide_of_two_is_never_shown_without_a_word(case, tmp_path):
     write_dicom_slide(case / "b.dcm", quarters()[::-1], SERIES + ".9", 1)
     for path in (case, zipped(case)):
         (warning,) = dragonfly("info", path, "--json").json["warnings"]
-        assert warning.startswith("only one of 2 DICOM slides that lie here is shown")
+        assert warning.startswith("only one of 2 DICOM slides in it is shown")
     assert dragonfly("info", case / "b.dcm", "--json").json["warnings"] == []
     assert seen_corners(case / "b.dcm", tmp_path / "seen.png")[0] == list(CORNERS[2])
 

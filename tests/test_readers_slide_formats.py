@@ -116,6 +116,76 @@ def test_a_label_beside_the_picture_is_no_level_of_it_and_gives_no_scale(tmp_pat
         assert np.abs(whole(source, (240, 200)) - 90).max(axis=-1).min() > 30  # nothing of the label is seen
 
 
+@pytest.mark.parametrize("layout", [{"tile": (128, 128)}, {"rowsperstrip": 64}], ids=["tiles", "strips"])
+@pytest.mark.parametrize("is_ome", [True, False])
+def test_a_picture_that_is_not_shown_is_told(tmp_path, layout, is_ome):
+    """A second scene; of plain TIFF OpenSlide shows the first page, whatever its size."""
+    small, large = 255 - tissue_like((1100, 900), 1), tissue_like((1200, 1000))
+    path = tmp_path / ("a.ome.tif" if is_ome else "a.tif")
+    with tifffile.TiffWriter(path, ome=is_ome) as tiff:
+        for pixels in (small, large):
+            tiff.write(pixels, photometric="rgb", metadata={} if is_ome else None, **layout)
+    source = open_source(path)
+    assert np.array_equal(whole(source, (1200, 1000)), large)
+    assert "only the largest of 2 pictures in the file is shown; not that of 1100 x 900 px" in source.warnings
+
+
+RED = (255, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("size_wh", "told"),
+    [
+        ((300, 250), "a level of 300 x 250 px shows another picture, and is not used"),
+        ((500, 300), "only the largest of 2 pictures in the file is shown; not that of 500 x 300 px"),
+    ],
+)
+def test_a_reduced_page_of_another_picture_is_no_level(tmp_path, size_wh, told):
+    pixels, other = tissue_like((1200, 1000)), np.full((*size_wh[::-1], 3), RED, np.uint8)
+    with tifffile.TiffWriter(tmp_path / "a.tif") as tiff:
+        tiff.write(pixels, photometric="rgb", tile=(128, 128), metadata=None)
+        for page in (pixels[::2, ::2], other):
+            page = np.ascontiguousarray(page)
+            tiff.write(page, photometric="rgb", tile=(128, 128), subfiletype=1, metadata=None)
+    source = open_source(tmp_path / "a.tif")
+    assert [level["width"] for level in source.details()["levels"]] == [1200, 600]
+    assert told in source.warnings
+    assert np.abs(whole(source, (120, 100)) - RED).max(axis=-1).min() > 100
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a.ome.tif", "a.svs"])
+def test_places_are_right_to_the_end_of_a_narrow_slide_whose_levels_are_rounded(tmp_path, name):
+    """650 x 6415 px are 20 x 200 at a 32nd: as if the factor were 32.5 across and 32.08 along."""
+    width, height, square = 650, 6415, Box(320, 6016, 96, 192)
+    pixels = np.full((height, width, 3), 244, np.uint8)
+    pixels[square.y : square.y + square.height, square.x : square.x + square.width] = (0, 0, 255)
+    levels = [np.ascontiguousarray(pixels[: height // f * f : f, : width // f * f : f]) for f in (4, 32)]
+    text = f"Aperio Image Library v12.0.0\r\n{width}x{height} (256x256) JPEG/RGB|MPP = 0.5" if name == "a.svs" else None
+    common = {"photometric": "rgb", "tile": (128, 128), "description": text, "software": False}
+    is_ome = name == "a.ome.tif"
+    with tifffile.TiffWriter(tmp_path / name, ome=is_ome) as tiff:
+        tiff.write(pixels, metadata={} if is_ome else None, subifds=2 if is_ome else None, **common)
+        if text:
+            tiff.write(pixels[::40, ::40].copy(), photometric="rgb", rowsperstrip=16, description=text, metadata=None)
+        for level in levels:
+            tiff.write(level, metadata=None, subfiletype=0 if text else 1, **common)
+    source = open_source(tmp_path / name)
+    assert [level["downsample"] for level in source.details()["levels"]] == [1, 4, 32]
+    around = Box(0, 5760, 640, 640)  # 20 x 20 pixels of the coarsest level
+    blue = np.asarray(source.view(around).resize((20, 20)))[..., 0] < 122
+    rows, columns = np.nonzero(blue)
+    assert (columns.min() * 32, columns.max() * 32 + 32) == (320, 416)
+    assert (rows.min() * 32 + 5760, rows.max() * 32 + 32 + 5760) == (6016, 6208)
+
+
+@pytest.mark.parametrize("compression", ["lzw", "zstd", "lzma", "png", "jpegxr", "lerc", "packbits"])
+@pytest.mark.parametrize("layout", [{"tile": (128, 128)}, {"rowsperstrip": 64}], ids=["tiles", "strips"])
+def test_every_compression_of_tifffile_s_is_read_from_tiles_and_strips(tmp_path, compression, layout):
+    pixels = tissue_like((400, 300))
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="rgb", compression=compression, **layout)
+    assert np.array_equal(whole(open_source(tmp_path / "a.tif"), (400, 300)), tifffile.imread(tmp_path / "a.tif"))
+
+
 @pytest.mark.parametrize("invert", [False, True])
 def test_grey_of_16_bits_is_shown_as_it_looks(tmp_path, invert):
     values = np.linspace(0, 65535, 500 * 400).reshape(400, 500).astype(np.uint16)

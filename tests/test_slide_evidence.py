@@ -335,7 +335,7 @@ def test_a_time_limit_holds_for_named_regions_too(asked):
     regions = ["--region", "0,0,400,300", "--region", "500,0,400,300", "--region", "0,500,400,300"]
     record = dragonfly("ask", slide, QUESTION, *regions, "--time-limit", "0.001", "--json").json
     assert [field["box"]["x"] for field in record["fields"]] == [0]
-    assert "--time-limit: 2 fields were not looked at" in record["warnings"]
+    assert "--time-limit: 2 fields were not looked at in time" in record["warnings"]
 
 
 @pytest.mark.parametrize("form", [["--options", "benign,malignant"], ["--scale", "1-3"]])

@@ -60,7 +60,7 @@ def test_a_batch_asks_a_template_s_questions(own: Path, tmp_path: Path) -> None:
     ("text", "word"),
     [
         ("[mine", "cannot read templates"),
-        ('mine = "x"', "mine is no template"),
+        ('mine = "x"', "mine is not a template"),
         ("[mine]\ncolour = 3", "unknown entry: colour"),
         ("[mine]\nsystem = 3", "not text"),
         ('[mine]\nquestions = "Is it?"', "not text"),

@@ -131,6 +131,17 @@ def test_ten_is_not_one(model: Model, photo: Path) -> None:
     assert both.option_mass == pytest.approx(alone.option_mass, rel=1e-6)
 
 
+def test_all_answers_together_are_one_and_never_more(model: Model, photo: Path) -> None:
+    """The sum of 2048 roundings exceeds it."""
+    reading = model.reading(model.processor.pixels(Image.open(photo)))
+    prompt = model.processor.text_ids(model.processor.prompt("Which?"))
+    words = {str(token): [(token,)] for token in range(model.network.config.text_config.vocab_size)}
+    choice = read_choice(reading, [prompt], words)
+    assert 1 - 1e-9 < choice.option_mass <= 1
+    said = reading.logits(prompt)[-1].double().softmax(-1)
+    assert list(choice.probabilities.values()) == pytest.approx(said.tolist(), rel=1e-6)
+
+
 def test_the_type_stands_above_the_form_of_the_question() -> None:
     assert as_question("Tumour present", Form("yesno")).options == ("yes", "no")
     assert as_question("Is it red?", Form("open")).options == ()
@@ -212,7 +223,7 @@ def test_of_an_empty_picture_nothing_is_lost_by_blanking_it(tmp_path: Path) -> N
         (["--type", "scale"], ["needs --scale"]),
         (["--scale", "5-1"], ["must rise"]),
         (["--scale", "1-99"], ["at most"]),
-        (["--scale", "good-bad"], ["no scale"]),
+        (["--scale", "good-bad"], ["not a scale"]),
         (["--abstain", "2"], ["--abstain"]),
         (["--control", "upside-down"], ["--control"]),
         (["--question", " "], ["a question is empty"]),
@@ -225,7 +236,7 @@ def test_what_cannot_be_is_told_before_any_file_is_opened(arguments: list[str], 
 @pytest.mark.parametrize(
     ("schema", "code", "word"),
     [
-        ("false", 2, "a schema is a JSON object"),
+        ("false", 2, "a schema must be a JSON object"),
         ('{"enum": []}', 2, "nsatisfiable"),
         ('{"type": "object", "required": ["a"], "properties": {"a": false}}', 2, "nsatisfiable"),
         ('{"type": "nonsense"}', 2, "nonsense"),

@@ -128,7 +128,7 @@ def test_drift_is_told(photo: Path) -> None:
         outcome = dragonfly("verify", other)
         assert outcome.code == 9
         assert outcome.stdout.startswith("drift ")
-        assert "1 of 1 answers are not the same" in outcome.stderr
+        assert "1 of 1 answers differ" in outcome.stderr
 
 
 def test_drift_of_what_led_to_an_answer_is_told(photo: Path) -> None:
@@ -137,9 +137,9 @@ def test_drift_of_what_led_to_an_answer_is_told(photo: Path) -> None:
     (field,) = record["fields"]
     moved = [field["selected"][0] | {"x": field["selected"][0]["x"] + 1}, *field["selected"][1:]]
     for other, word in (
-        ({"prompt": "Is it?"}, "other prompt"),
-        ({"fields": [field | {"selected": moved}]}, "other boxes"),
-        ({"fields": [field | {"answer": "Perhaps"}]}, "other answers about fields"),
+        ({"prompt": "Is it?"}, "different prompt"),
+        ({"fields": [field | {"selected": moved}]}, "different boxes"),
+        ({"fields": [field | {"answer": "Perhaps"}]}, "different answers about fields"),
         ({"option_mass": record["option_mass"] / 2}, "probabilities at most"),
     ):
         outcome = dragonfly("verify", changed(file, **other))
@@ -161,7 +161,7 @@ def test_the_records_of_a_batch_are_asked_again(tmp_path: Path) -> None:
     compared = dragonfly("verify", records, "--json").json
     assert [(Path(each["image"]).name, each["same"]) for each in compared] == [("study#1", True), ("study#2", True)]
     records.write_text("".join(line for line in records.read_text().splitlines() if "broken.png" in line))
-    expect_error(dragonfly("verify", records), 4, "failed rows alone")
+    expect_error(dragonfly("verify", records), 4, "only failed rows")
 
 
 def test_a_record_names_the_versions_of_what_read_the_picture(photo: Path) -> None:
@@ -186,7 +186,7 @@ def test_another_model_is_told(photo: Path) -> None:
 
 def test_what_is_no_record(tmp_path: Path, photo: Path) -> None:
     for number, (text, word) in enumerate(
-        [("hello", "no JSON"), ("[]", "empty"), ("{}", "no schema_version"), ("3", "no schema_version")]
+        [("hello", "not JSON"), ("[]", "empty"), ("{}", "no schema_version"), ("3", "no schema_version")]
     ):
         file = tmp_path / f"{number}.json"
         file.write_text(text)

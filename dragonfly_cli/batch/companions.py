@@ -41,7 +41,8 @@ def choose_companions(table: Path, *, is_shard: bool) -> Companions:
     for each in _choices(table, is_shard):
         if not (each.run.exists() or each.failed.exists()):
             return each
-    raise OutputError(f"cannot write {each.run}: it is there, and of something else", "choose another --output")
+    why = "it exists already and belongs to something else"
+    raise OutputError(f"cannot write {each.run}: {why}", "choose another --output")
 
 
 def choosing(table: Path) -> FileLock:

@@ -42,8 +42,8 @@ def check_evidence_folder(folder: Path, sources: list[Path], items: Iterable[Ite
     among += [holder for holder in holders if _is_in(holder, resolved)]
     if among:
         raise UsageError(
-            f"--evidence {folder}: it lies among the images of {among[0]}, and its pictures would be taken for some",
-            "give a folder outside of the sources",
+            f"--evidence {folder}: it lies in the source {among[0]}, and its pictures would be asked about, too",
+            "give a folder outside the sources",
         )
 
 

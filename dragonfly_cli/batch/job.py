@@ -84,7 +84,7 @@ def check_work_options(options: WorkOptions) -> None:
         if find_spec("ray") is None:
             raise UsageError("--engine ray: Ray is not installed", 'pip install "dragonfly-cli[ray]"')
     elif options.address is not None:
-        raise UsageError("--address is that of a Ray cluster", "give --engine ray with it")
+        raise UsageError("--address is for --engine ray alone", "add --engine ray, or leave --address out")
 
 
 def workforce(job: Job, options: WorkOptions, stopped: Stopped) -> Workforce:

@@ -56,7 +56,7 @@ class Outputs:
             outputs = cls(files.output.with_suffix(".csv"), TableFormat.csv, files.output, files.records)
         if len({os.path.realpath(path) for path in outputs.all}) < len(outputs.all):
             raise UsageError(
-                f"{outputs.table} would be written twice (Parquet is made of a .csv beside it)", "give another name"
+                f"{outputs.table} would be written twice (Parquet is made from a .csv beside it)", "give another name"
             )
         for path in outputs.all:
             if path.name in PLAIN_NAMES:

@@ -70,7 +70,7 @@ def _manifest_row(path: Path, number: int, row: Mapping[str, str], options: Mapp
     if not row.get("image"):
         raise InputError(f"{where}: there is no image", "name the column with the paths `image`, and fill every row")
     if "\0" in row["image"] or _HALF_A_LETTER.search(row["image"]):
-        raise InputError(f"{where}: the path has a zero byte or half a letter in it", "write the manifest anew")
+        raise InputError(f"{where}: the path has a zero byte or half a letter in it", "write that path again")
     own = dict(_taken_apart(row.get("row_options", ""), where, options))
     own |= {options[name]: text for name, text in row.items() if name in options and text}
     return ManifestRow(_found(row["image"], path, where), row.get("question") or None, own, where)

@@ -118,7 +118,7 @@ def _check_complete(parts: list[Part], rows: RowFormat) -> None:
     if digest(key for key, _ in _in_turn(files)) != parts[0].settings.get("images_sha256"):
         counts = ", ".join(f"{part.path} {len(list(file.rows()))}" for part, file in zip(parts, files, strict=True))
         raise InputError(
-            f"the parts have not the rows of their run, but: {counts}",
+            f"the parts do not hold the rows of their run, but: {counts}",
             "copy the tables again, or run the commands of their shards again, which ask for what is missing",
         )
 

@@ -105,8 +105,8 @@ def _run(items: list[Item], ledger: Ledger, job: Job, options: BatchOptions) -> 
         return INTERRUPTED_CODE
     if loop.gave_up:
         raise StoppedError(
-            f"stopped, as {loop.failed_images} failed of the images asked about",
-            "the same command goes on behind them; --retry-failed asks them again",
+            f"stopped after {loop.failed_images} of the images had failed",
+            "the same command goes on with the next image; --retry-failed asks about them again",
         )
     return SOME_FAILED_CODE if failed else 0
 

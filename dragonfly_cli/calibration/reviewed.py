@@ -79,7 +79,7 @@ def _probability(file: Path, cell: str) -> float:
     except ValueError:
         p = -1.0
     if not 0 <= p <= 1:
-        raise InputError(f"{file}: {cell} is no probability", "leave the column p_yes as dragonfly batch wrote it")
+        raise InputError(f"{file}: {cell} is not a probability", "leave the column p_yes as dragonfly batch wrote it")
     return p
 
 

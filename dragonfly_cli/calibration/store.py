@@ -57,7 +57,9 @@ def store_calibration(sha256: str, quantization: str, fits: dict[str, Fit]) -> P
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"cannot write {file}: {error.strerror}", f"name a folder with {VARIABLE}") from error
+        raise OutputError(
+            f"cannot write {file}: {error.strerror}", f"set {VARIABLE} to a folder that you may write to"
+        ) from error
     write_text(file, json.dumps(content, ensure_ascii=False, indent=2) + "\n")
     return file
 

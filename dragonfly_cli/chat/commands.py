@@ -55,14 +55,14 @@ def _zoom(session: "Session", rest: str) -> str:
     except ValueError:
         factor = 0.0
     if not 0 < factor < float("inf"):
-        raise UsageError(f"/zoom {rest}: this is no factor", "give how many times closer to look: /zoom 2")
+        raise UsageError(f"/zoom {rest}: this is not a factor", "give how many times closer to look: /zoom 2")
     session.look_closer(factor)
     return where(session)
 
 
 def _frame(session: "Session", rest: str) -> str:
     if not rest.isdecimal():
-        raise UsageError(f"/frame {rest}: this is no number", "frames count from 0: /frame 3")
+        raise UsageError(f"/frame {rest}: this is not a number", "frames count from 0: /frame 3")
     session.look_at_frame(int(rest))
     return where(session)
 
@@ -74,7 +74,7 @@ def _window(session: "Session", rest: str) -> str:
 
 def _reset(session: "Session", rest: str) -> str:
     session.reset()
-    return f"the conversation begins anew; {where(session)}"
+    return f"the conversation starts again; {where(session)}"
 
 
 def _save(session: "Session", rest: str) -> str:
@@ -95,10 +95,10 @@ def _quit(session: "Session", rest: str) -> str:
 
 COMMANDS = {
     "/region": Command("/region X,Y,W,H", "look at a part of the image: level-0 pixels, or 500um, 25%", _region),
-    "/zoom": Command("/zoom FACTOR", "look closer at the middle; below 1 from farther away", _zoom),
+    "/zoom": Command("/zoom FACTOR", "look closer at the middle; below 1, from farther away", _zoom),
     "/frame": Command("/frame N", "look at another frame, counted from 0", _frame),
     "/window": Command("/window NAME", "DICOM: another grey level window, lung, say, or WIDTH,LEVEL", _window),
-    "/reset": Command("/reset", "begin anew: forget what was said, and look where it began", _reset),
+    "/reset": Command("/reset", "start again: forget what was said, and look where it began", _reset),
     "/save": Command("/save FILE", "write the records of all answers as JSON", _save),
     "/help": Command("/help", "show this", _help),
     "/quit": Command("/quit", "leave; Ctrl-D does the same", _quit),

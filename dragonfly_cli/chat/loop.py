@@ -71,7 +71,7 @@ def _of_one_field(source: Source, looking: LookOptions, answering: AnswerOptions
         "--aggregate": answering.aggregate is not Aggregate.auto,
     }
     if given := [option for option, is_given in of_several.items() if is_given]:
-        yield f"no use is made of {', '.join(given)}: there is one field to answer from"
+        yield f"{', '.join(given)} will not be used: there is one field to answer from"
 
 
 def _take(session: "Session", line: str, said: set[str]) -> None:
@@ -81,7 +81,7 @@ def _take(session: "Session", line: str, said: set[str]) -> None:
             for told in run_command(session, line).split("\n"):
                 say(told)
         elif not is_text(line):
-            raise UsageError("the question has bytes in it that are not UTF-8", "write it anew")
+            raise UsageError("the question is not valid UTF-8", "write it again")
         elif line:
             _answer(session, line, said)
     except DragonflyError as error:

@@ -113,7 +113,7 @@ class Session:
         check_writable(file)
         check_unread((file,), files_of(self.source))
         if not self.records:
-            raise UsageError("nothing was answered yet", "ask something first")
+            raise UsageError("nothing has been answered yet", "ask something first")
         write_text(file, as_json(self.records))
 
     def _open(self, opening: OpenOptions) -> None:

@@ -1,4 +1,4 @@
-"""What a check has to say. This module imports nothing heavy, so that every check may import it."""
+"""What a check finds. Nothing heavy is imported here, so that every check may import it."""
 
 from dataclasses import dataclass
 from enum import StrEnum

@@ -28,7 +28,7 @@ def gpu(settings: DoctorSettings) -> Iterator[Finding]:
     if device.type == "cuda":
         yield _card(device)
     elif torch.cuda.is_available():
-        yield ok("gpu", "one is there; --device cpu leaves it alone")
+        yield ok("gpu", "there is one; --device cpu leaves it alone")
     else:
         yield _no_card(torch.version.cuda or torch.version.hip)
 

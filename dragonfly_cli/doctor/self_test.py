@@ -23,11 +23,8 @@ _SMALLEST_CHANGE = 1e-4
 
 def blindness(settings: DoctorSettings) -> Iterator[Finding]:
     """Loads the model as a question would, and asks it about a white picture and about noise."""
-    from torch import OutOfMemoryError
-
     from dragonfly_cli.engine.checkpoints import find_checkpoint
-    from dragonfly_cli.engine.model import load_model
-    from dragonfly_cli.engine.placement import out_of_memory
+    from dragonfly_cli.engine.model import computing_errors, load_model
 
     name = "sees the picture"
     try:
@@ -36,14 +33,14 @@ def blindness(settings: DoctorSettings) -> Iterator[Finding]:
         yield problem(name, f"the model cannot be loaded: {error.message}", error.hint)
         return
     try:
-        white, noise = _logits_of_two_pictures(model)
-    except OutOfMemoryError:
-        trouble = out_of_memory(str(model.device))
-        yield problem(name, trouble.message, trouble.hint)
+        with computing_errors(model):
+            white, noise = _logits_of_two_pictures(model)
+    except DragonflyError as error:
+        yield problem(name, error.message, error.hint)
         return
     change = float((white - noise).norm() / white.norm())
     who = f"model {model.identity.id} ({model.identity.quantization}, {model.identity.dtype}) on {model.device}"
-    if change > _SMALLEST_CHANGE:  # false for a change that is no number
+    if change > _SMALLEST_CHANGE:
         yield ok(name, f"{who}: noise instead of white moves the logits by {change:.1%}")
     else:
         yield problem(

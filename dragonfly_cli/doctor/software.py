@@ -1,13 +1,17 @@
-"""Python, the libraries and the image decoders: are they here, and in versions that are known to work?"""
+"""Python, the libraries and the image decoders: are they installed, in versions that are known to work?"""
 
 import sys
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, requires, version
 from importlib.util import find_spec
 from platform import machine, platform, python_version
+from typing import TYPE_CHECKING
 
 from dragonfly_cli import __version__
 from dragonfly_cli.doctor.finding import DoctorSettings, Finding, ok, problem, warning
+
+if TYPE_CHECKING:
+    from packaging.specifiers import SpecifierSet
 
 _OLDEST_PYTHON = (3, 11)
 _INSTALL_AGAIN = 'run: pip install --upgrade "dragonfly-cli"'
@@ -19,7 +23,7 @@ _NOT_VITAL = {"bitsandbytes", "pylibjpeg", "pylibjpeg-openjpeg", "pylibjpeg-rle"
 def python(settings: DoctorSettings) -> Iterator[Finding]:
     detail = f"{python_version()} on {platform(terse=True)}, {machine()}; dragonfly {__version__}"
     if sys.version_info < _OLDEST_PYTHON:
-        yield problem("python", detail, "install Python 3.11 or newer")
+        yield problem("python", detail, f"install Python {'.'.join(map(str, _OLDEST_PYTHON))} or newer")
     else:
         yield ok("python", detail)
 
@@ -39,7 +43,7 @@ def libraries(settings: DoctorSettings) -> Iterator[Finding]:
             yield _library(requirement.name, requirement.specifier)
 
 
-def _library(name: str, wanted) -> Finding:
+def _library(name: str, wanted: "SpecifierSet") -> Finding:
     report = warning if name in _NOT_VITAL else problem
     try:
         installed = version(name)

@@ -46,11 +46,11 @@ class ControlAnswer:
 
 @dataclass(frozen=True)
 class Synthesis:
-    """How the language model came from the fields' answers to the last word.
+    """How the language model made one answer of those of the fields.
 
-    ``prompt`` holds the answers that it read, None where there was nothing to write; ``answers`` counts the different
-    ones, ``left_out`` those of them that were too long to be read with the others. ``from_fields`` is the share of its
-    words that stand in any field's answer.
+    ``prompt`` is what it was given, None where all fields said the same. ``answers`` counts the different answers,
+    ``left_out`` those that did not fit into the prompt; ``from_fields`` is the share of the final answer's words that
+    are found in any field's answer.
     """
 
     prompt: str | None
@@ -63,7 +63,7 @@ class Synthesis:
     def warnings(self) -> list[str]:
         missing = f"{self.left_out} of {self.answers} different answers were left out of the final one: too much text"
         strange = (
-            f"only {self.from_fields:.0%} of the final answer's words stand in what was said of the fields; read those"
+            f"only {self.from_fields:.0%} of the final answer's words are in what was said of the fields: read that"
         )
         return [missing] * bool(self.left_out) + [strange] * (self.from_fields < _MOSTLY_OWN_WORDS)
 
@@ -89,7 +89,7 @@ class Answer:
 
     @property
     def timing(self) -> Timing:
-        """The sums over all fields, and what putting them together took."""
+        """The sums over all fields, and what combining them took."""
         written_s = self.synthesis.seconds if self.synthesis else 0.0
         return Timing(
             sum(each.timing.read_s for each in self.fields),

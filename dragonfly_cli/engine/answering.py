@@ -10,8 +10,7 @@ from time import perf_counter
 import torch
 
 from dragonfly_cli.engine.choices import presentations, read_choice
-from dragonfly_cli.engine.model import Model
-from dragonfly_cli.engine.placement import memory_errors
+from dragonfly_cli.engine.model import Model, computing_errors
 from dragonfly_cli.engine.questions import Question
 from dragonfly_cli.errors import UsageError
 from dragonfly_cli.fields import Field, field_view
@@ -97,11 +96,12 @@ def answer(
 ) -> FieldAnswer:
     """Asks one question about one field; ``on_text`` is called with pieces of a free answer as they come.
 
-    Raises DeviceError when memory runs out, and UsageError when it has more text than the network reads.
+    Raises DeviceError when memory runs out, ModelError when the network computes no numbers, and UsageError when the
+    question has more text than the network reads.
     """
     ids = _prompt_ids(model, question)
     probabilities, option_mass = None, None
-    with memory_errors(str(model.device)):
+    with computing_errors(model):
         started = perf_counter()
         if question.options:
             choice = read_choice(look.reading, ids, model.spellings(question))
@@ -135,7 +135,8 @@ def free_text(
 ) -> str:
     """What the model says after a prompt; it obeys the question's schema, if there is one."""
     grammar = model.grammar(question.schema) if question.schema else None
-    return _told(stream_text(model.processor, decode(reading, prompt_ids, sampling, grammar)), on_text)
+    tokens = decode(reading, prompt_ids, sampling, grammar)
+    return _told(stream_text(model.processor, tokens, verbatim=grammar is not None), on_text)
 
 
 def most_probable(question: Question, probabilities: dict[str, float]) -> str:
@@ -150,11 +151,11 @@ def _prompt_ids(model: Model, question: Question) -> list[list[int]]:
         return [model.processor.text_ids(prompt) for prompt in prompts(model, question)]
     except ControlTokenError as error:
         where = "conversation" if question.earlier else "question"
-        anew = "; /reset begins a new one" if question.earlier else ""
+        anew = "; /reset starts a new one" if question.earlier else ""
         raise UsageError(f"the {where} cannot be put: {error}", f"write it in other words{anew}") from error
     except PromptTooLongError as error:
         if question.earlier:
-            raise UsageError(f"the conversation is too long: {error}", "/reset begins a new one") from error
+            raise UsageError(f"the conversation is too long: {error}", "/reset starts a new one") from error
         raise UsageError(f"the question is too long: {error}", "shorten it; nothing is ever cut silently") from error
 
 

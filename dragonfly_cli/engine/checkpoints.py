@@ -1,6 +1,6 @@
 """Which checkpoint ``--model`` means: a name to a folder on this machine. Nothing is downloaded here.
 
-A name that the store knows goes before a folder of the same name; ``./name`` is always the folder.
+A name in the store takes precedence over a folder of the same name; ``./name`` is always the folder.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ from dragonfly_cli.store.catalog import DEMO, PUBLISHED, is_name, stored_id
 from dragonfly_cli.store.folder import model_folder, sha256_of
 from dragonfly_cli.store.manifest import Manifest, read_manifest
 
-# The models that ``auto`` takes, if they have been pulled, the first first.
+# The models that ``auto`` takes, in this order, if they have been pulled.
 _PREFERRED = ("med-v2", "med-v1")
 
 # The hash of a published checkpoint (16 GB) would take longer than the answer.

@@ -62,7 +62,7 @@ def read_choice(reading: Reading, prompts: list[list[int]], spellings: Spellings
     total = sum(mean.values())
     if total == 0:  # not even float64 can tell them apart
         return Choice(dict.fromkeys(mean, 1 / len(mean)), 0.0)
-    return Choice({option: part / total for option, part in mean.items()}, total)
+    return Choice({option: part / total for option, part in mean.items()}, min(total, 1.0))  # rounding may exceed it
 
 
 def spellings_of(processor: DragonflyProcessor, question: Question, yes_no: dict[str, list[int]]) -> Spellings:

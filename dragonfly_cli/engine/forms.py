@@ -1,4 +1,4 @@
-"""From ``--type``, ``--options``, ``--scale`` and ``--schema`` to the form that answers shall have.
+"""From ``--type``, ``--options``, ``--scale`` and ``--schema`` to the form of the answers.
 
 Everything is checked before an image is opened or a model is loaded.
 """
@@ -63,7 +63,7 @@ def _options(listed: str) -> tuple[str, ...]:
 
 def _refuse_if_one_begins_the_other(short: str, long: str) -> None:
     if short.casefold() == long.casefold():
-        raise UsageError(f"--options: {short} stands there twice", "leave one out")
+        raise UsageError(f"--options: {short} is given twice", "leave one out")
     if long.casefold().startswith(short.casefold()):
         raise UsageError(
             f"--options: {long} begins with {short}, so an answer that begins with it could mean either",
@@ -75,7 +75,7 @@ def _scale(written: str) -> tuple[str, ...]:
     match = _SCALE.fullmatch(written)
     hint = f"give two whole numbers from 0 to 99, at most {_LONGEST_SCALE - 1} apart, such as --scale 1-5"
     if not match:
-        raise UsageError(f"--scale {written}: this is no scale", hint)
+        raise UsageError(f"--scale {written}: this is not a scale", hint)
     lowest, highest = map(int, match.groups())
     if not lowest < highest < lowest + _LONGEST_SCALE:
         raise UsageError(f"--scale {written}: it must rise, by at most {_LONGEST_SCALE - 1}", hint)

@@ -1,4 +1,4 @@
-"""A loaded model: the network on its device, its processor, and who it is."""
+"""A loaded model: the network on its device, its processor, and its identity."""
 
 import logging
 import warnings
@@ -19,7 +19,7 @@ from dragonfly_cli.engine.questions import Question
 from dragonfly_cli.engine.schema import SchemaGrammar, grammar_tokenizer
 from dragonfly_cli.errors import ModelError
 from dragonfly_cli.option_values import Attention, Quant
-from dragonfly_med import CheckpointError, DragonflyForCausalLM, DragonflyProcessor
+from dragonfly_med import CheckpointError, DragonflyForCausalLM, DragonflyProcessor, NoNumbersError
 from dragonfly_med.encoders import LANDSCAPE_WH
 from dragonfly_med.generation import Reading
 from dragonfly_med.quantized_loading import open_in_4_bit
@@ -115,6 +115,19 @@ def opening_errors(checkpoint: Checkpoint, device: str) -> Iterator[None]:
         raise ModelError(
             f"model {checkpoint.id}: {error}",
             "the folder needs config.json, tokenizer.json and all weights of one Dragonfly checkpoint",
+        ) from error
+
+
+@contextmanager
+def computing_errors(model: Model) -> Iterator[None]:
+    """Turns a full memory into DeviceError, and numbers that are none into ModelError."""
+    try:
+        with memory_errors(str(model.device)):
+            yield
+    except NoNumbersError as error:
+        raise ModelError(
+            f"model {model.identity.id}: {error}",
+            "compare its weights with those published; where they are whole, use --device cpu, which has float32",
         ) from error
 
 

@@ -57,7 +57,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Form:
-    """What form the answers shall have; ``kind`` None means what the form of each question asks for."""
+    """What form the answers have; ``kind`` None leaves it to the form of each question."""
 
     kind: Literal["yesno", "options", "scale", "open"] | None = None
     options: tuple[str, ...] = ()

@@ -30,7 +30,7 @@ def read_schema(file: Path) -> str:
     except (OSError, ValueError, RecursionError):
         raise InputError(f"cannot read a schema from {file}", "it must be a JSON file in UTF-8") from None
     text = json.dumps(schema, ensure_ascii=False)
-    if why := _fault(text) if isinstance(schema, dict) else "a schema is a JSON object":
+    if why := _fault(text) if isinstance(schema, dict) else "a schema must be a JSON object":
         raise UsageError(f"--schema {file}: {why}", "give a JSON schema that some JSON text obeys")
     return text
 

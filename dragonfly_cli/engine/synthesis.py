@@ -1,4 +1,4 @@
-"""Several free answers to one: the language model is given them as text, without the picture, and writes the last word.
+"""Several free answers to one: the language model is given them as text, without the picture, and writes one answer.
 
 It reads every different answer once, with the number of fields that gave it, the most frequent first. Where all fields
 say the same there is nothing to write. How sure it is cannot be read from prose: there is no probability, but a count
@@ -12,8 +12,7 @@ from time import perf_counter
 
 from dragonfly_cli.engine.aggregation import Answer, Synthesis
 from dragonfly_cli.engine.answering import FieldAnswer, free_text
-from dragonfly_cli.engine.model import Model
-from dragonfly_cli.engine.placement import memory_errors
+from dragonfly_cli.engine.model import Model, computing_errors
 from dragonfly_cli.engine.questions import Question
 from dragonfly_cli.option_values import Aggregate
 from dragonfly_med import ControlTokenError, PromptTooLongError
@@ -25,8 +24,8 @@ _WORD = re.compile(r"\w+")
 def synthesised(model: Model, answers: list[FieldAnswer], sampling: Sampling) -> Answer:
     """One answer from the free ones of several fields, which have the question in common.
 
-    Different answers that are too many to be read at once are left out, the rarest first, and counted. Raises
-    DeviceError when memory runs out.
+    If the different answers are too many to be read at once, the rarest are left out, and counted. Raises
+    DeviceError when memory runs out, and ModelError when the network computes no numbers.
     """
     question = answers[0].question
     different = Counter(" ".join(each.text.split()) for each in answers).most_common()
@@ -35,7 +34,7 @@ def synthesised(model: Model, answers: list[FieldAnswer], sampling: Sampling) ->
     prompt, text = None, different[0][0]
     if len(read) > 1:
         prompt = _prompt(model, question, read)
-        with memory_errors(str(model.device)):
+        with computing_errors(model):
             ids = model.processor.text_ids(prompt)
             text = free_text(model, model.reading_of_text(), ids, question, sampling)
     synthesis = Synthesis(

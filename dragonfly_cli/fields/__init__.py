@@ -47,9 +47,9 @@ def check_looking(looking: LookOptions) -> None:
         if value is not None and not 0 < value < float("inf"):
             raise UsageError(f"{option} must be above 0, not {value:g}", "leave it out for the default")
     if looking.fov and not looking.center:
-        raise UsageError("--fov says how wide the field at --center is, and there is none", "give --center X,Y")
+        raise UsageError("--fov is the size of the field at --center, which is missing", "give --center X,Y")
     if looking.roi_class and not looking.roi:
-        raise UsageError("--roi-class chooses outlines of --roi, and there is none", "give --roi FILE.geojson")
+        raise UsageError("--roi-class chooses among the outlines of --roi, which is missing", "give --roi FILE.geojson")
     if looking.mpp is not None and looking.level is not None:
         raise UsageError("--mpp and --level both say the scale", "give one of them")
 
@@ -108,7 +108,7 @@ def _refuse_what_slides_have(source: Source, looking: LookOptions) -> None:
     for option, value in (("--mpp", looking.mpp), ("--level", looking.level), ("--roi", looking.roi)):
         if value is not None:
             raise UsageError(
-                f"{option}: {source.path} is no slide, and is looked at as it is",
+                f"{option}: {source.path} is not a slide, and is looked at as it is",
                 "--region chooses a part of any image",
             )
 
@@ -117,7 +117,7 @@ def _refuse_what_series_have(source: Source, looking: LookOptions) -> None:
     for option, value in (("--slice", looking.slices), ("--montage", looking.montage)):
         if value is not None:
             raise UsageError(
-                f"{option} is for what has slices or frames, and {source.path} is a slide",
+                f"{option} is for images with slices or frames, and {source.path} is a slide",
                 "leave it out; --region chooses a part of a slide",
             )
 
@@ -130,7 +130,7 @@ def arranged(source: Source, looking: LookOptions) -> Source:
         return source
     columns, rows = parse_montage(looking.montage)
     if source.frames == 1:  # a montage of it would be one tile amid black ones
-        source.warnings.append("--montage is for several frames: the only one is shown as it is")
+        source.warnings.append("--montage is for several frames: there is only one, which is shown as it is")
         return source
     from dragonfly_cli.fields.montage import Montage
 
@@ -148,7 +148,7 @@ def _frames_to_look_at(source: Source, looking: LookOptions, most: int) -> list[
     shown = [chosen[number] for number in spread(len(chosen), limit)]
     if len(shown) < len(chosen):
         source.warnings.append(
-            f"{len(shown)} of {len(chosen)} frames were looked at; --budget takes more, --slice or --frame chooses"
+            f"{len(shown)} of {len(chosen)} frames were looked at; --budget looks at more, --slice or --frame at others"
         )
     return shown
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Literal
 
 from dragonfly_cli.geometry import Box
 
-if TYPE_CHECKING:  # these import numpy and scipy, which a plan of one field needs not
+if TYPE_CHECKING:  # these import numpy and scipy, which a plan of one field does not need
     from dragonfly_cli.fields.search import ZoomSearch
     from dragonfly_cli.fields.tissue import Tissue
 

@@ -37,7 +37,8 @@ class Montage:
         self._picture: Image.Image | None = None
         numbers = ", ".join(map(str, self._frames))
         self.warnings.append(
-            f"the picture is a montage, {grid[0]} x {grid[1]}, of frames {numbers} of {source.frames}; boxes are in it"
+            f"the picture is a montage, {grid[0]} x {grid[1]}, of frames {numbers} of {source.frames}; "
+            "boxes are places in the montage"
         )
 
     def view(self, box: Box, frame: int = 0) -> Image.Image:

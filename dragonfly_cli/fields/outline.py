@@ -8,6 +8,7 @@ Source: RFC 7946; QuPath's export (``properties.classification``: a ``name``, or
 
 import json
 import math
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -125,7 +126,10 @@ def _load(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise NoInputError(f"no such file: {path}", "check the path given to --roi") from None
-    except (OSError, ValueError, RecursionError):
+    except OSError as error:
+        why = (error.strerror or "the disk refused").lower()
+        raise InputError(f"cannot read {path}: {why}", "check the path given to --roi") from None
+    except (ValueError, RecursionError):
         raise InputError(f"cannot read {path}: it is not JSON", _HINT) from None
 
 
@@ -145,8 +149,13 @@ def _features(path: Path, data: Any) -> Iterator[dict[str, Any]]:
 
 def _is_of(feature: dict[str, Any], name: str) -> bool:
     """Whether a feature is of a class, or of one in it, as ``Tumor: Positive`` is in ``Tumor``."""
-    own = _class_of(feature).lower()
-    return own == name.lower() or own.startswith(f"{name.lower()}:")
+    own, wanted = _comparable(_class_of(feature)), _comparable(name)
+    return own == wanted or own.startswith(f"{wanted}:")
+
+
+def _comparable(name: str) -> str:
+    """A name whose accents may be letters of their own or not, as keyboards and programs differ in this."""
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _class_of(feature: dict[str, Any]) -> str:

@@ -65,7 +65,7 @@ def on_image(source: Source, edges_xywh: tuple[float, float, float, float], what
     cut = max(left, 0), max(top, 0), min(right, image_w), min(bottom, image_h)
     if cut[0] >= cut[2] or cut[1] >= cut[3]:
         raise UsageError(
-            f"{what}: it lies outside of {source.path}, which has {image_w} x {image_h} px",
+            f"{what}: it lies outside {source.path}, which has {image_w} x {image_h} px",
             "dragonfly info shows the size; the origin is the top left corner",
         )
     if cut != (left, top, right, bottom):
@@ -91,7 +91,7 @@ def _in_pixels(source: Source, length: Length, axis: int) -> float:
         return length.value / 100 * source.size_wh[axis]
     if source.mpp is None:
         raise UsageError(
-            f"{length.value:g}{length.unit}: {source.path} does not say its microns per pixel",
+            f"{length.value:g}{length.unit}: {source.path} does not give its microns per pixel",
             "give pixels, or the scale with --slide-mpp",
         )
     return length.value * _MICRONS[length.unit] / source.mpp[axis]

@@ -64,7 +64,9 @@ def plan_slide(source: Source, looking: LookOptions, canvas_wh: tuple[int, int])
     if _fits(area.bounds, field_wh) or not grid.cells():
         return LookPlan(first, None, tissue, deadline)
     if left < 1:
-        source.warnings.append(f"--budget {budget}: none of {len(grid.cells())} fields was looked at closely")
+        source.warnings.append(
+            f"--budget {budget}: none of the {len(grid.cells())} fields with tissue was looked at closely"
+        )
         return LookPlan(first, None, tissue, deadline)
     if isinstance(area, Outlined):
         _warn_of_little_tissue(source, area)
@@ -110,13 +112,13 @@ def target_scale(source: Source, looking: LookOptions) -> Scale:
     if source.mpp is None:
         if looking.mpp is not None:
             raise UsageError(
-                f"--mpp {looking.mpp:g}: {source.path} does not say its microns per pixel",
+                f"--mpp {looking.mpp:g}: {source.path} does not give its microns per pixel",
                 "give it with --slide-mpp, or choose a --level",
             )
         return Scale(1.0, 1.0)
     wanted = looking.mpp or TARGET_MPP
     if looking.mpp is not None and looking.mpp < max(source.mpp) * 0.99:
-        source.warnings.append(f"--mpp {looking.mpp:g}: the slide holds no more than {max(source.mpp):.3g}")
+        source.warnings.append(f"--mpp {looking.mpp:g}: the slide has no finer level than {max(source.mpp):.3g}")
     return _undistorted(source, max(1.0, wanted / max(source.mpp)))
 
 
@@ -163,9 +165,9 @@ def _drawn_outline(source: Source, looking: LookOptions, file: Path) -> shapely.
     drawn, without_area = read_outline(file, looking.roi_class or (), offset_xy)
     on_slide = areas_of(drawn.intersection(shapely.box(0, 0, *source.size_wh)))
     width, height = source.size_wh
-    if on_slide.area < 1:
+    if on_slide.area <= 0:
         raise UsageError(
-            f"--roi {file}: its outlines lie outside of {source.path}, which has {width} x {height} px",
+            f"--roi {file}: its outlines lie outside {source.path}, which has {width} x {height} px",
             "--no-bounds-offset counts them from the corner of the slide"
             if offset_xy != (0, 0)
             else "give the outlines of this slide, in pixels of its finest level",
@@ -174,7 +176,9 @@ def _drawn_outline(source: Source, looking: LookOptions, file: Path) -> shapely.
         share = f"{100 * lost / drawn.area:.2g} %"
         source.warnings.append(f"--roi: {share} of what is outlined lies beyond the slide and was left out")
     if without_area:
-        source.warnings.append(f"--roi: shapes without an area, as lines and points, were left out: {without_area}")
+        source.warnings.append(
+            f"--roi: shapes without an area, such as lines and points, were left out: {without_area}"
+        )
     return on_slide
 
 
@@ -196,7 +200,7 @@ def _warn_of_little_tissue(source: Source, area: Outlined) -> None:
         source.warnings.append("hardly any tissue was found in what was outlined, so all of it was searched")
     elif area.tissue_share < SMALLEST_SHARE:
         share = f"{area.tissue_share:.0%}"
-        source.warnings.append(f"only {share} of what was outlined was found to be tissue, and searched")
+        source.warnings.append(f"only {share} of what was outlined is tissue, and only that was searched")
 
 
 def _warn_of_blur(source: Source, grid: Grid, scale: Scale) -> None:
@@ -211,4 +215,4 @@ def _warn_of_blur(source: Source, grid: Grid, scale: Scale) -> None:
         around = luma[:-2, 1:-1] + luma[2:, 1:-1] + luma[1:-1, :-2] + luma[1:-1, 2:]
         details.append(float((around - 4 * luma[1:-1, 1:-1]).var()))
     if details and np.median(details) < _BLURRED_BELOW:
-        source.warnings.append("the slide looks out of focus, or has no detail, at the scale that is looked at")
+        source.warnings.append("the slide looks out of focus, or has no detail, at the scale of the fields")

@@ -1,6 +1,8 @@
 """Where a slide has tissue: a mask on a thumbnail, from Otsu's thresholds on saturation and brightness.
 
-Small objects are dropped and small holes filled, by area in square microns. Ink of a pen is left out and reported.
+Small objects are dropped and small holes filled, by area in square microns. Ink of a pen is left out and reported, and
+so is what was not scanned. On a ground that is not white (``background``), a dim one is first brought to white, and on
+a dark one tissue is what differs from it.
 Source: N. Otsu, "A threshold selection method from gray-level histograms" (1979).
 """
 
@@ -12,6 +14,7 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
+from dragonfly_cli.fields.background import GLASS, Ground, ground_of
 from dragonfly_cli.geometry import Box
 from dragonfly_cli.readers.source import Source
 
@@ -23,7 +26,7 @@ LUMA_RANGE = (150, 215)
 SMALLEST_OBJECT_UM2 = 20_000.0  # a disc of 160 microns
 LARGEST_FILLED_HOLE_UM2 = 60_000.0
 _SMALLEST_OBJECT_SHARE = 5e-4  # of the thumbnail, where there is no scale
-_REPORTED_INK_SHARE = 0.01
+_REPORTED_SHARE = 0.01
 _MOST_INK_SHARE = 0.3  # more of that colour than this is a stain
 
 
@@ -95,29 +98,48 @@ def find_tissue(source: Source) -> Tissue:
     pixel_um2 = None
     if source.mpp is not None:
         pixel_um2 = source.size_wh[0] * source.mpp[0] / columns * source.size_wh[1] * source.mpp[1] / rows
-    tissue = Tissue(*mask_of(pixels, pixel_um2, source.size_wh))
-    if not tissue.found:
-        source.warnings.append("tissue: fallback: none stood out from the glass, so all of the slide was taken for it")
-    if tissue.ink_share > _REPORTED_INK_SHARE:
-        source.warnings.append(f"pen marks were left out of the search: {tissue.ink_share:.0%} of what is not glass")
+    ground = ground_of(pixels)
+    tissue = Tissue(*mask_of(pixels, ground, pixel_um2, source.size_wh))
+    source.warnings += _notes(tissue, ground)
     return tissue
 
 
+def _notes(tissue: Tissue, ground: Ground) -> list[str]:
+    """What a user should know of how tissue was told from the rest."""
+    notes = []
+    if not tissue.found:
+        notes.append("tissue: fallback: none stood out from the background, so all that was scanned was taken for it")
+    if tissue.ink_share > _REPORTED_SHARE:
+        notes.append(f"pen marks were left out of the search: {tissue.ink_share:.0%} of what is not glass")
+    if ground.unscanned_share > _REPORTED_SHARE:
+        notes.append(
+            f"{ground.unscanned_share:.0%} of the slide is one even grey, as where nothing is scanned, and was left out"
+        )
+    if ground.is_dark or ground.is_dim:
+        kind = "dark" if ground.is_dark else "grey"
+        notes.append(f"the background is {kind} ({ground.level} of 255): what stands out from it was taken for tissue")
+    return notes
+
+
 def mask_of(
-    pixels: np.ndarray, pixel_um2: float | None, size_wh: tuple[int, int]
+    pixels: np.ndarray, ground: Ground, pixel_um2: float | None, size_wh: tuple[int, int]
 ) -> tuple[np.ndarray, tuple[int, int], bool, float]:
     """The fields of ``Tissue`` for a picture, [rows, columns, 3] uint8."""
-    stained = _stands_out(pixels)
+    seen = _on_white(pixels, ground)
+    scanned = ~ground.unscanned
+    stained = (_differs(pixels, ground) if ground.is_dark else _stands_out(seen, scanned)) & scanned
     smallest = SMALLEST_OBJECT_UM2 / pixel_um2 if pixel_um2 else _SMALLEST_OBJECT_SHARE * stained.size
-    ink = _without_small(_ink(pixels) & stained, smallest)  # the nuclei of a finely scanned slide are dark, but small
+    # the nuclei of a finely scanned slide are dark, but small; on a dark ground nothing is known for ink
+    ink = np.zeros_like(stained) if ground.is_dark else _without_small(_ink(seen) & stained, smallest)
     ink_share = float(ink.sum() / max(1, stained.sum()))
     if ink_share > _MOST_INK_SHARE:
         ink, ink_share = np.zeros_like(ink), 0.0
     largest_hole = LARGEST_FILLED_HOLE_UM2 / SMALLEST_OBJECT_UM2 * smallest
     mask = _without_small(ndimage.binary_closing(stained & ~ink, iterations=1) | (stained & ~ink), smallest)
-    mask = ~_without_small(~mask, largest_hole) & ~ink
+    mask = ~_without_small(~mask, largest_hole) & ~ink & scanned
     found = bool(mask.any())
-    return (mask if found else np.ones_like(mask)), size_wh, found, ink_share
+    everything = scanned if scanned.any() else np.ones_like(scanned)
+    return (mask if found else everything), size_wh, found, ink_share
 
 
 def otsu(values: np.ndarray) -> int:
@@ -131,10 +153,22 @@ def otsu(values: np.ndarray) -> int:
     return int(np.nan_to_num(between).argmax())
 
 
-def _stands_out(pixels: np.ndarray) -> np.ndarray:
+def _on_white(pixels: np.ndarray, ground: Ground) -> np.ndarray:
+    """The picture as it were if the light behind its glass were as strong as it mostly is."""
+    if not ground.is_dim or ground.levels is None:
+        return pixels
+    return np.minimum(pixels * (GLASS / ground.levels), 255).astype(np.uint8)
+
+
+def _stands_out(pixels: np.ndarray, scanned: np.ndarray) -> np.ndarray:
     saturation, luma = _saturation(pixels), np.asarray(Image.fromarray(pixels).convert("L"))
-    coloured = saturation > np.clip(otsu(saturation), *SATURATION_RANGE)
-    return (coloured & (luma < 250)) | (luma < np.clip(otsu(luma), *LUMA_RANGE))
+    coloured = saturation > np.clip(otsu(saturation[scanned]), *SATURATION_RANGE)
+    return (coloured & (luma < 250)) | (luma < np.clip(otsu(luma[scanned]), *LUMA_RANGE))
+
+
+def _differs(pixels: np.ndarray, ground: Ground) -> np.ndarray:
+    difference = np.abs(pixels - ground.levels).max(axis=-1).astype(np.uint8)
+    return difference > np.clip(otsu(difference[~ground.unscanned]), *SATURATION_RANGE)
 
 
 def _saturation(pixels: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""``finetune``: everything that can be told without the network is told first, then it is trained and written."""
+"""``finetune``: what can be checked without the network is checked first; then it is trained and written."""
 
 import hashlib
 import json
@@ -74,9 +74,9 @@ def _check_packages(recipe: RecipeName) -> None:
 
 
 def _data_hashes(data: Data) -> dict[str, Any]:
-    """Of the data file, and one of all pictures; rows whose file cannot be opened are moved to the bad ones.
+    """The hash of the data file, and one of all pictures together; every row gets that of its own picture.
 
-    The others are told their picture's.
+    Rows whose picture cannot be opened are moved to the bad ones.
     """
     pictures: dict[Path, set[int]] = {}
     for row in data.rows:

@@ -3,11 +3,11 @@
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from dragonfly_cli.errors import InputError, NoInputError, UsageError
+from dragonfly_cli.batch.parquet import check_parquet, read_rows
+from dragonfly_cli.errors import InputError, NoInputError
 from dragonfly_cli.finetuning.rows import NOT_JSON, BadRowError, Row, as_row
 
 _NAMED = 5  # bad rows that an error names
@@ -69,7 +69,7 @@ def _contents(path: Path) -> Iterator[tuple[int, Any]]:
     except UnicodeDecodeError:
         raise InputError(f"cannot read {path}: it is not UTF-8 text", "give a JSONL or Parquet file") from None
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}", "check the rights of the file") from None
+        raise InputError(f"cannot read {path}: {error.strerror}", "check the permissions of the file") from None
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             yield number, _decoded(line)
@@ -83,12 +83,10 @@ def _decoded(line: str) -> Any:
 
 
 def _parquet_rows(path: Path) -> list[dict[str, Any]]:
-    if find_spec("pyarrow") is None:
-        raise UsageError(f"{path}: Parquet files need pyarrow, which is not installed", "run: pip install pyarrow")
+    check_parquet()
     from pyarrow import ArrowException
-    from pyarrow.parquet import read_table
 
     try:
-        return read_table(path).to_pylist()
+        return list(read_rows(path))
     except (ArrowException, OSError):
         raise InputError(f"cannot read {path}: it is not a Parquet file", "export it again") from None

@@ -79,14 +79,14 @@ class RunFolder:
                 yield
                 return
             self.path.mkdir(exist_ok=True)
-            self.write(record)  # before anything else, so that a kill does not make the folder a foreign one
+            self.write(record)  # before anything else: after a kill the folder must still be known as that of a run
             for folder in (self.checkpoints, self.features):
                 folder.mkdir(parents=True, exist_ok=True)
             with self._lock():
                 yield
 
     def _holds_files(self) -> bool:
-        """Anything but a record that is being written by another process of this run, or was until a kill."""
+        """Whether it holds anything but a record that is being written, or was when a process was killed."""
         return any(not is_part(file) for file in self.path.iterdir())
 
     @contextmanager
@@ -112,12 +112,12 @@ class RunFolder:
             file.replace(place)
 
     def clear(self) -> None:
-        """Removes what only a run that goes on needs."""
+        """Removes what is needed only to continue the run."""
         shutil.rmtree(self.path / _WORK, ignore_errors=True)
 
     @contextmanager
     def kept_if_learnt(self) -> Iterator[None]:
-        """Where an error of ours ends a run that has not learnt anything yet, removes it."""
+        """Removes the run where one of our errors ends it before anything was learnt."""
         try:
             yield
         except DragonflyError:
@@ -133,7 +133,7 @@ class RunFolder:
 
 
 def is_first_process() -> bool:
-    """Of those that train side by side: the one that speaks and writes."""
+    """Whether this is, of the processes that train side by side, the one that speaks and writes."""
     return os.environ.get("RANK", "0") == "0"
 
 

@@ -38,13 +38,13 @@ def open_for_training(checkpoint: Checkpoint, tuning: TuneOptions) -> tuple[Drag
 
 
 def place_encoder(network: DragonflyForCausalLM, tuning: TuneOptions) -> None:
-    """Where and in what numbers it sees pictures when it answers."""
+    """Moves the encoder to the device and number format in which it sees pictures when it answers."""
     device = training_device(tuning)
     network.image_encoder.to(device, choose_dtype(device)).eval()
 
 
 def training_device(tuning: TuneOptions) -> torch.device:
-    """Of this process; among several, each has its own GPU."""
+    """The device of this process; of several processes, each has a GPU of its own."""
     from accelerate import PartialState
 
     device = choose_device(tuning.device)

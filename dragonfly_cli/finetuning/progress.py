@@ -1,4 +1,4 @@
-"""What a user sees of a training: a line now and then, and an end as soon as it makes no sense to go on."""
+"""What a user sees of a training: a line now and then, and an error once going on makes no sense."""
 
 import math
 from typing import Any
@@ -18,7 +18,7 @@ class Progress(TrainerCallback):
         logs = logs or {}
         loss = logs.get("loss")
         if not all(math.isfinite(logs.get(name, 0)) for name in ("loss", "eval_loss")):
-            why = f"the loss is no number any more after step {state.global_step}"
+            why = f"the loss is no longer a number after step {state.global_step}"
             raise UsageError(why, "use a smaller --lr, or --precision fp32")
         if not state.is_world_process_zero:
             return

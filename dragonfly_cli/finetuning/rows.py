@@ -19,7 +19,7 @@ from dragonfly_cli.output.files import is_text
 
 GROUP_COLUMNS = ("patient", "slide", "group")
 
-NOT_JSON = object()  # in the place of what a line holds
+NOT_JSON = object()  # stands for the content of a line that is not JSON
 
 _TRAIN = frozenset(("train", "training"))
 _HELD_OUT = frozenset("val valid validation dev eval test held-out held_out".split())

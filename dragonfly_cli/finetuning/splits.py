@@ -1,4 +1,4 @@
-"""Which rows are learnt from and which are held out, so that nothing of a patient, slide or picture is in both."""
+"""Which rows are learnt from and which are held out, such that no patient, slide or picture is in both."""
 
 import random
 from collections import defaultdict
@@ -20,7 +20,7 @@ class Split:
     by: str
 
     def only(self, path: Path, numbers: set[int]) -> "Split":
-        """Without the rows of other numbers; raises InputError when nothing is left to learn from."""
+        """The split with the rows of these numbers only; raises InputError when none is left to learn from."""
         train, held_out = ([row for row in rows if row.number in numbers] for rows in (self.train, self.held_out))
         if not train:
             raise InputError(f"{path}: no row is left to learn from", "see its column split, and the rows left out")

@@ -85,16 +85,16 @@ def train_rows(
         record |= _what_was_used(data, prepared.split, run) | done
         _write(folder, record, checkpoint, trained, tuning)
     PartialState().wait_for_everyone()
-    PartialState().destroy_process_group()  # its threads would now and then abort a process that ends
+    PartialState().destroy_process_group()  # else its threads now and then abort a process that is ending
 
 
 def _oddities(data: Data, prepared: Prepared, tuning: TuneOptions) -> Iterator[str]:
-    """What a user must know of the rows before they are learnt from."""
+    """What a user should know about the rows before they are learnt from."""
     yield from (f"left out {line}" for line in data.bad_lines())
     for sentence, count in sorted(prepared.warnings.items()):
         yield f"{count} picture{'s' * (count > 1)}: {sentence}"
     if not prepared.split.held_out and tuning.hold_out:
-        yield "no row is held out, so that nothing will say how well it answers"
+        yield "no row is held out, so nothing will tell how well it answers"
 
 
 def _trained_and_scored(run: TrainingRun, prepared: Prepared) -> tuple[dict[str, Any], Trained]:

@@ -1,4 +1,4 @@
-"""Text from a model or a file name may hold control characters, which steer a terminal: here they lose that power."""
+"""Makes text from a model or a file name harmless: control characters in it could steer a terminal."""
 
 import re
 import unicodedata
@@ -8,7 +8,7 @@ _TURNS_TEXT_AROUND = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068
 
 
 def harmless(text: str) -> str:
-    """``text`` with every control character but newline and tab replaced, and those that reverse what follows."""
+    """``text`` with control characters (not newline and tab) replaced, and those that reverse what follows."""
     return "".join("\ufffd" if _steers(c) else c for c in text)
 
 
@@ -18,7 +18,7 @@ def harmless_rows(table: str) -> str:
 
 
 def escaped(json_text: str) -> str:
-    """JSON in which none of them stands bare: ``json`` escapes only those below 32."""
+    """JSON with these characters escaped: ``json`` itself escapes only those below 32."""
     return _BEYOND_ASCII.sub(lambda found: f"\\u{ord(found[0]):04x}", json_text)
 
 

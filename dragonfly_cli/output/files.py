@@ -12,7 +12,7 @@ from dragonfly_cli.errors import OutputError, UsageError
 
 try:
     import fcntl
-except ImportError:  # Windows, where what a killed process left stays
+except ImportError:  # Windows, where the files that a killed process leaves stay
     fcntl = None  # type: ignore[assignment]
 
 _PART_START, _PART_SUFFIX = ".dragonfly-", ".part"
@@ -42,11 +42,11 @@ def check_png(path: Path) -> None:
 
 
 def check_unread(outputs: Iterable[Path | None], inputs: Iterable[Path | None]) -> None:
-    """Raises UsageError for an output that is one of the files that are read: writing it would destroy that."""
+    """Raises UsageError for an output that is also an input, which writing would destroy."""
     read = [path for path in inputs if path]
     for output in outputs:
         if output and any(_are_same(output, path) for path in read):
-            raise UsageError(f"cannot write {output}: it is what is read, and would be lost", "give another name")
+            raise UsageError(f"cannot write {output}: it is being read, and would be lost", "give another name")
 
 
 def _are_same(one: Path, other: Path) -> bool:
@@ -73,21 +73,21 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
 
 
 def _to_disk(part: Path) -> None:
-    """A power cut after the move could leave an empty file under the name of the one that was whole."""
+    """Otherwise a power cut after the move could leave an empty file in place of a whole one."""
     with part.open("rb") as file:
         os.fsync(file.fileno())
 
 
 @contextmanager
 def _part_of(path: Path) -> Iterator[Path]:
-    """A new file beside ``path``. It is locked while it is there: one that is not has nobody who will finish it."""
+    """A new file beside ``path``, locked as long as it is being written: one without a lock was left by a kill."""
     start = f"{_PART_START}{crc32(os.fsencode(path.name)):08x}-"  # short, however long the name
     for left in path.parent.glob(f"{start}*{_PART_SUFFIX}"):
         _remove_if_left(left)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=start, suffix=_PART_SUFFIX)
     part = Path(name)
     try:
-        _lock(handle, wait=True)  # for one that looks whether it was left, in the moment before this
+        _lock(handle, wait=True)  # another process may be checking at this moment whether the file was left
         yield part
     finally:
         part.unlink(missing_ok=True)
@@ -106,7 +106,7 @@ def _remove_if_left(part: Path) -> None:
 
 
 def _lock(handle: int, *, wait: bool) -> bool:
-    """Whether this process has the file for itself now; False also where there are no locks."""
+    """Whether this process holds the lock now; False also on platforms without locks."""
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except (OSError, AttributeError):

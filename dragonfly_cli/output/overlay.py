@@ -99,7 +99,7 @@ def _map(source: Source, record: dict[str, Any], mask: np.ndarray | None, best: 
 
 
 def _draw_frame(draw: ImageDraw.ImageDraw, box: tuple[int, int, int, int], rgb: Colour, width: int) -> None:
-    """A line with pale ones along it: red alone is hardly seen on pink tissue, nor where one field ends."""
+    """A line between two pale ones: red alone is hardly visible on pink tissue, nor is where one field ends."""
     left, top, right, bottom = box
     draw.rectangle(box, outline=_PAPER, width=width + 2)
     if right - left > 4 and bottom - top > 4:

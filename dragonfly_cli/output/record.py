@@ -1,4 +1,4 @@
-"""One answer as JSON: the whole provenance, good enough to repeat it.
+"""One answer as JSON, with its whole provenance, so that it can be repeated.
 
 The keys are a contract with users' scripts: fields may be added, and ``SCHEMA_VERSION`` changes if one is renamed.
 Absent knowledge is null, never a guess. No patient data: an input is named by its path and hashes alone.
@@ -34,7 +34,7 @@ _PACKAGES = ("torch", "transformers", "pillow", "pydicom", "imagecodecs", "opens
 
 
 def source_record(source: Source) -> dict[str, Any]:
-    """What an input is, without saying whose it is."""
+    """What an input is, but not whose it is."""
     files = files_of(source)
     hashes = fingerprint(files[0]) if len(files) == 1 else fingerprint_of_many(files)
     if hashes["sha256"] is None:

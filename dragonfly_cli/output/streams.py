@@ -1,6 +1,6 @@
-"""stdout and stderr as the program finds them: in another encoding, closed, full, or with nobody who reads.
+"""stdout and stderr as the program finds them: in another encoding, closed, full, or without a reader.
 
-What cannot be told on stderr is lost, and the results are still written; a result that cannot be written is an error.
+What stderr does not take is lost, and results are still written; a result that cannot be written is an error.
 """
 
 import io
@@ -14,7 +14,7 @@ from dragonfly_cli.errors import OutputError, UsageError
 
 
 def occupy_closed() -> None:
-    """Opens what was closed onto nothing, or a table would get its number, and what libraries print into it."""
+    """Opens closed streams onto nothing: else a table could get the number of stderr, and what is printed there."""
     for number in (0, 1, 2):
         try:
             os.fstat(number)
@@ -72,10 +72,10 @@ def tell(line: str) -> None:
 
 
 def discard(stream: TextIO | None) -> None:
-    """What is still to be written goes nowhere, or Python complains when it flushes it at the end."""
+    """Sends what is still buffered nowhere, since Python would complain when it flushes the stream at exit."""
     if stream is not None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _lost(why: str) -> OutputError:
-    return OutputError(f"cannot write to stdout: {why}", "write into a file with --output, or give stdout room")
+    return OutputError(f"cannot write to stdout: {why}", "write to a file with --output, or make room for stdout")

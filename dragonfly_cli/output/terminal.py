@@ -3,9 +3,8 @@
 Text may come from a model or a file name, so control characters are made harmless before they reach a terminal.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dragonfly_cli.engine.checkpoints import Checkpoint
 from dragonfly_cli.engine.questions import DOUBTFUL_OPTION_MASS, doubts_about
 from dragonfly_cli.output.control_characters import harmless
 from dragonfly_cli.output.files import storable
@@ -13,13 +12,16 @@ from dragonfly_cli.output.notices import DEMO_WARNING, NOTICE
 from dragonfly_cli.output.streams import tell, write_result
 from dragonfly_cli.output.votes import verdict
 
+if TYPE_CHECKING:  # the store, which checkpoints are found in, speaks through this module
+    from dragonfly_cli.engine.checkpoints import Checkpoint
+
 
 def say(message: str) -> None:
-    """One line on stderr, even if a file's name is of two."""
+    """One line on stderr, even if a file name in it has a line break."""
     tell(storable(harmless(message.replace("\n", " "))))
 
 
-def say_notices(checkpoint: Checkpoint) -> None:
+def say_notices(checkpoint: "Checkpoint") -> None:
     """What a user must know before reading an answer."""
     say(f"note: {NOTICE}")
     if checkpoint.is_demo:
@@ -27,7 +29,7 @@ def say_notices(checkpoint: Checkpoint) -> None:
 
 
 def say_warnings(record: dict[str, Any], said: set[str], *, shown: bool) -> None:
-    """Those of a record that were not ``said`` already; an answer that was ``shown`` had its doubt beside it."""
+    """The warnings of a record that were not ``said`` before; a ``shown`` answer had its doubts printed beside it."""
     doubts = doubts_about(record["settings"]["type"], record["option_mass"]) if shown else []
     for warning in record["warnings"]:
         if warning not in said and warning not in doubts:

@@ -79,7 +79,7 @@ def open_source(path: str | os.PathLike[str], options: OpenOptions = _AS_THE_FIL
 def _warn_of_other_slides(source: Source, place: Path) -> None:
     slides = import_module("dragonfly_cli.readers.slide_dicom").count_slides(place)
     if slides > 1:
-        source.warnings.append(f"only one of {slides} DICOM slides that lie here is shown; name a file of another")
+        source.warnings.append(f"only one of {slides} DICOM slides in it is shown; give a file of another to see that")
 
 
 def exists(path: Path) -> bool:
@@ -133,7 +133,7 @@ def _read_head(path: Path) -> bytes:
     except FileNotFoundError:
         raise NoInputError(f"no such file: {path}", "check the path") from None
     except PermissionError:
-        raise InputError(f"cannot read {path}: permission denied", "check the rights of the file") from None
+        raise InputError(f"cannot read {path}: permission denied", "check the permissions of the file") from None
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}", "check the disk or the network folder") from None
     if not head:
@@ -147,7 +147,7 @@ def _slide_in(folder: Path) -> Path | None:
         files = sorted(entry for entry in folder.iterdir() if entry.is_file() and not entry.name.startswith("."))
     except OSError as error:
         why = (error.strerror or "the disk refused").lower()
-        raise InputError(f"cannot read {folder}: {why}", "check the rights of the folder") from None
+        raise InputError(f"cannot read {folder}: {why}", "check the permissions of the folder") from None
     return next((file for file in files if _holds_slide(file)), None)
 
 

@@ -14,8 +14,8 @@ Read = TypeVar("Read")
 def read_in_turn(read: Callable[[Item], Read], items: Sequence[Item]) -> Generator["Future[Read]"]:
     """Yields what ``read`` gives or raises for every item, in order; the next one is being read meanwhile.
 
-    Never are two read at once, so that a source needs not be thread-safe. Close the generator after use: then nothing
-    is being read any more.
+    Two are never read at once, so a source need not be thread-safe. Close the generator after use: then nothing is
+    being read any more.
     """
     pool = ThreadPoolExecutor(1, "reader")
     try:

@@ -29,7 +29,7 @@ def fingerprint(path: str | os.PathLike[str]) -> dict[str, str | None]:
             file.seek(-END_BYTES, os.SEEK_END)
             digest.update(file.read(END_BYTES))
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}", "check the path and its rights") from None
+        raise InputError(f"cannot read {path}: {error.strerror}", "check the path and its permissions") from None
     return {"sha256": None, "quickhash": digest.hexdigest()}
 
 
@@ -45,5 +45,5 @@ def fingerprint_of_many(paths: Iterable[Path]) -> dict[str, str | None]:
                 digest.update(str(os.fstat(file.fileno()).st_size).encode())
                 digest.update(file.read(HEAD_BYTES))
         except OSError as error:
-            raise InputError(f"cannot read {path}: {error.strerror}", "check the path and its rights") from None
+            raise InputError(f"cannot read {path}: {error.strerror}", "check the path and its permissions") from None
     return {"sha256": None, "quickhash": digest.hexdigest()}

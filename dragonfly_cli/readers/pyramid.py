@@ -60,6 +60,25 @@ def one_of(planes: int) -> list[str]:
     return [f"only one of {planes} channels, focal planes or time points is shown"] * (planes > 1)
 
 
+def exact_downsamples(level_sizes: tuple[tuple[int, int], ...], told: tuple[float, ...]) -> tuple[float, ...]:
+    """``told`` is made of sizes that were rounded to whole pixels; where a whole number explains these, it is that.
+
+    Of a narrow slide the difference is many pixels at the far end.
+    """
+    exact = []
+    for size_wh, scale in zip(level_sizes, told, strict=True):
+        whole = max(1, round(scale))
+        fits = all(abs(base / whole - length) < 1 for base, length in zip(level_sizes[0], size_wh, strict=True))
+        exact.append(float(whole) if fits else scale)
+    return tuple(exact)
+
+
+def downsamples_of(level_sizes: tuple[tuple[int, int], ...]) -> tuple[float, ...]:
+    """Of levels that do not tell them: those of the longer side, which was rounded least, made exact."""
+    longer = 0 if level_sizes[0][0] >= level_sizes[0][1] else 1
+    return exact_downsamples(level_sizes, tuple(level_sizes[0][longer] / size[longer] for size in level_sizes))
+
+
 @dataclass(frozen=True)
 class ReadPlan:
     """What to read for one view: pixels of one level, and where in them the view lies."""

@@ -24,13 +24,13 @@ from dragonfly_cli.options import OpenOptions
 from dragonfly_cli.readers import TIFF_MAGICS, raster_jp2, raster_tiff
 from dragonfly_cli.readers.foreign import HEAD_BYTES, foreign_kind
 from dragonfly_cli.readers.source import MppSource, SourceKind
+from dragonfly_cli.readers.tiff_bits import DARK, DARK_16_BIT, FULL_16_BIT
 
 FORMATS = ("PNG", "JPEG", "MPO", "TIFF", "GIF", "BMP", "WEBP", "JPEG2000", "PPM", "AVIF")
 MAX_PIXELS = 500_000_000  # 1.5 GB as RGB; Pillow's own limit of 179 megapixels refuses real stitched scans
-DARK_16_BIT = 4096  # 16-bit values all below this look black in 8 bits: a camera of 12 bits or fewer
 DARK_8_BIT = DARK_16_BIT // 256
 NEARLY_BLACK = f"no pixel is brighter than {DARK_8_BIT - 1} of 255, so the picture is nearly black"
-ALL_CLEAR = "every pixel is wholly transparent, so the picture is white: nothing of what may lie below is shown"
+ALL_CLEAR = "every pixel is fully transparent, so the picture is shown white"
 COPY_HINT = "copy or export the file again"
 WIDE_PLANES = "its colours lie in separate planes of 16 bits, which is not supported"
 DECODE_ERRORS = (
@@ -118,10 +118,10 @@ def _noted(image: Image.Image) -> tuple[Image.Image, list[str]]:
 
 def _from_16_bit(image: Image.Image) -> tuple[Image.Image, list[str]]:
     values = np.asarray(image)  # [height, width]
-    top = raster_tiff.top_of_16_bit(image)
+    top = raster_tiff.top_of_16_bit(image, int(values.max(initial=0)))
     notes = []
-    if top == 65535 and values.size and values.max() < DARK_16_BIT:
-        notes.append(f"the 16-bit values stay below {DARK_16_BIT}, so the picture is nearly black")
+    if top == FULL_16_BIT and values.size and values.max() < DARK_16_BIT:
+        notes.append(DARK)
     if raster_tiff.is_white_zero(image):
         values = top - values  # Pillow inverts white-is-zero for 8 bits only
     return _scaled(values, top), notes
@@ -222,7 +222,10 @@ class RasterSource:
             except DECODE_ERRORS as error:
                 raise self._broken(error) from None
             if self._shown.size != self.size_wh:
-                raise InputError(f"cannot use frame {frame} of {self.path}: its size differs", "save it as a file")
+                raise InputError(
+                    f"cannot use frame {frame} of {self.path}: its size differs",
+                    "save it as a file of its own",
+                )
         return self._shown
 
     def _decode(self, frame: int) -> Image.Image:

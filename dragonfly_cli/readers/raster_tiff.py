@@ -9,7 +9,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from dragonfly_cli.readers.tiff_bits import FULL_16_BIT, MAX_SAMPLE_VALUE, white_of
+
 _BITS, _COMPRESSION, _PHOTOMETRIC, _PLANAR, _SAMPLE_FORMAT = 258, 259, 262, 284, 339
+_DESCRIPTION = 270
 _STRIP_OFFSETS, _TILE_OFFSETS, _TILE_BYTE_COUNTS = 273, 324, 325
 _WHITE_IS_ZERO, _UNCOMPRESSED, _SEPARATE = 0, 1, 2
 _UNSIGNED, _SIGNED = 1, 2
@@ -24,9 +27,13 @@ def samples(image: Image.Image) -> np.ndarray[Any, np.dtype[Any]]:
     return stored.view(np.uint32) if stored.dtype == np.int32 and is_unsigned else stored
 
 
-def top_of_16_bit(image: Image.Image) -> int:
-    """The largest value of a picture in 16-bit words: of 12 bits where the file has packed so many."""
-    return 2 ** max(_tags(image).get(_BITS, (16,))) - 1
+def top_of_16_bit(image: Image.Image, brightest: int) -> int:
+    """The value shown white of a picture in 16-bit words: of 12 bits where the file has packed or declared so many."""
+    tags = _tags(image)
+    if (bits := max(tags.get(_BITS, (16,)))) < 16:
+        return int(2**bits - 1)
+    largest = max(tags.get(MAX_SAMPLE_VALUE, (FULL_16_BIT,)))
+    return white_of(tags.get(_DESCRIPTION), image.size, largest, brightest)
 
 
 def is_signed_8_bit(image: Image.Image) -> bool:

@@ -135,7 +135,7 @@ class SlideSource:
         scale = Scale((given, given), "option") if given else self._pyramid.scale
         self.mpp, self.mpp_source = scale.mpp, scale.source
         if scale.source == "none":
-            self.warnings.append("the slide does not say its microns per pixel: sizes are in pixels only")
+            self.warnings.append("the slide does not give its microns per pixel: sizes are in pixels only")
         if scale.source == "objective":
             self.warnings.append(GUESSED_FROM_POWER)
 

@@ -17,7 +17,7 @@ from dragonfly_cli.errors import InputError
 from dragonfly_cli.geometry import Box
 from dragonfly_cli.readers.dicom.collection import ARCHIVE_ERRORS
 from dragonfly_cli.readers.dicom.signature import HEAD_BYTES, WSI_SOP_CLASS, is_dicom, sop_class
-from dragonfly_cli.readers.pyramid import WHITE, Scale, TileError, one_of
+from dragonfly_cli.readers.pyramid import WHITE, Scale, TileError, downsamples_of, one_of
 from dragonfly_cli.readers.slide_tiles import intersection
 
 
@@ -75,8 +75,7 @@ class WsidicomPyramid:
         levels = sorted(self._slide.levels, key=lambda level: level.level)
         self._numbers = [level.level for level in levels]
         self.level_sizes = tuple((level.size.width, level.size.height) for level in levels)
-        width = self.level_sizes[0][0]
-        self.downsamples = tuple(width / level_width for level_width, _ in self.level_sizes)
+        self.downsamples = downsamples_of(self.level_sizes)
         self.tile_sizes = tuple((level.tile_size.width, level.tile_size.height) for level in levels)
         self.shortcomings = one_of(len(levels[0].focal_planes) * len(levels[0].optical_paths))
         self.icc_profile = self._profile()

@@ -13,7 +13,7 @@ from PIL import Image
 
 from dragonfly_cli.errors import InputError
 from dragonfly_cli.geometry import Box
-from dragonfly_cli.readers.pyramid import TileError, one_of
+from dragonfly_cli.readers.pyramid import TileError, exact_downsamples, one_of
 from dragonfly_cli.readers.slide_scale import positive_number, scale_of
 from dragonfly_cli.readers.slide_tiff import tiff_shortcomings
 from dragonfly_cli.readers.slide_tiles import SegmentedPage, jpeg_levels
@@ -41,13 +41,14 @@ class OpenSlidePyramid:
         properties = self._handle.properties
         self.format: str = properties[openslide.PROPERTY_NAME_VENDOR]
         self.level_sizes: tuple[tuple[int, int], ...] = self._handle.level_dimensions
-        self.downsamples: tuple[float, ...] = self._handle.level_downsamples
+        self._told: tuple[float, ...] = self._handle.level_downsamples  # what OpenSlide reckons with
+        self.downsamples = exact_downsamples(self.level_sizes, self._told)
         self.tile_sizes = tuple(self._tile_size(level) for level in range(len(self.level_sizes)))
         self.background = "#" + properties.get(openslide.PROPERTY_NAME_BACKGROUND_COLOR, "ffffff")
         self.scale = scale_of(properties)
         self.icc_profile = self._profile()
         paths = positive_number(properties.get("dicom.NumberOfOpticalPaths"))
-        self.shortcomings = [*tiff_shortcomings(path), *one_of(int(paths or 1))]
+        self.shortcomings = [*tiff_shortcomings(path, self.format), *one_of(int(paths or 1))]
         self._direct: dict[int, SegmentedPage] = jpeg_levels(path, self.format, self.level_sizes, self.downsamples)
 
     def read(self, level: int, block: Box) -> Image.Image:
@@ -97,7 +98,7 @@ class OpenSlidePyramid:
                 self._handle = self._open()
 
     def _read(self, handle: openslide.OpenSlide, level: int, block: Box) -> Image.Image:
-        scale = self.downsamples[level]
+        scale = self._told[level]
         origin = round(block.x * scale), round(block.y * scale)
         return _flattened(handle.read_region(origin, level, block.size_wh), self.background)
 

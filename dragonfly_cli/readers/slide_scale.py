@@ -12,7 +12,7 @@ PLAUSIBLE_MPP = (0.02, 50.0)  # a "resolution" outside is a printer's: 72 dpi ar
 _MICRONS_PER_UNIT = {"inch": 25_400.0, "centimeter": 10_000.0}
 # A 40x objective scans at about 0.25 microns per pixel, a 20x at 0.5: the camera's pixel is about 10 microns.
 _MICRONS_TIMES_POWER = 10.0
-GUESSED_FROM_POWER = "microns per pixel are estimated from the objective power; --slide-mpp says them exactly"
+GUESSED_FROM_POWER = "microns per pixel are estimated from the objective power; --slide-mpp gives them exactly"
 
 
 def scale_of(properties: Mapping[str, str]) -> Scale:

@@ -1,6 +1,6 @@
 """Plain large TIFF and OME-TIFF as a slide of one or more levels, through tifffile.
 
-For files that OpenSlide does not take, or takes for a single level because their pyramid is kept in sub-images.
+For files of no scanner that OpenSlide knows.
 Non-goals: channels of fluorescence, focal planes and time points; the first of them is shown.
 """
 
@@ -8,25 +8,25 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tifffile
 from PIL import Image
 
 from dragonfly_cli.errors import InputError
 from dragonfly_cli.geometry import Box
-from dragonfly_cli.readers.pyramid import WHITE, Scale, one_of
+from dragonfly_cli.readers.pyramid import WHITE, Scale, downsamples_of, one_of
 from dragonfly_cli.readers.slide_scale import PLAUSIBLE_MPP, scale_of
 from dragonfly_cli.readers.slide_tiles import DECODE_ERRORS, SegmentedPage
-from dragonfly_cli.readers.tiff_colours import DTYPES, is_picture
+from dragonfly_cli.readers.tiff_bits import DARK, DARK_16_BIT, FULL_16_BIT, MAX_SAMPLE_VALUE, ome_pixels, white_of
+from dragonfly_cli.readers.tiff_colours import is_picture
+from dragonfly_cli.readers.tiff_pages import largest_series, levels_of, other_pictures, without_strangers
 
 SMALLEST_PIXELS = 25_000_000  # a smaller TIFF is opened as the picture it is
 LARGEST_SEGMENT_PIXELS = 200_000_000  # 600 MB as RGB: a strip is decoded in one piece
-# A level may differ from the shape of level 0 by what rounding makes of its sides, and in any case by no more than
-# this; a picture of something else, such as the label, differs by more.
-_ROUNDED_PX, _SAME_SHAPE = 2, 0.05
 OPEN_ERRORS = (*DECODE_ERRORS, tifffile.TiffFileError, KeyError, IndexError, AttributeError, TypeError, ArithmeticError)
 _GENERIC = "generic-tiff"  # OpenSlide's name for a TIFF of no scanner
-_OPENSLIDES_BITS = (4, 8, 16)  # of a sample; it cannot open others, or finds no tile of them that is sound
-_UNKNOWN_TO_OPENSLIDE = (34712, 50001, 50002)  # TIFF Compression: JPEG 2000, WebP, JPEG XL
+_OPENSLIDES_COLOURS = (6, 8)  # TIFF PhotometricInterpretation: YCbCr, CIELab
+_OLD_JPEG = 6  # TIFF Compression
 _UPRIGHT = 1  # TIFF Orientation
 _OME_UNITS = {"nm": 1e-3, "µm": 1.0, "um": 1.0, "mm": 1e3}  # to microns
 
@@ -34,38 +34,42 @@ logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # it quotes what stand
 
 
 def is_known(path: Path, vendor: str | None) -> bool:
-    """Whether this reader should show the file: it is large, or OpenSlide would not find its levels, or its values.
+    """Whether this reader should show the file: it is of no scanner that OpenSlide knows, and large or a pyramid.
 
-    OpenSlide shows the first image of an OME file, which may be a label, and reads no OME header. Samples of 32 bits
-    and floating point it shows plain white; here these are refused. It turns every tile of a turned picture by itself.
+    OpenSlide shows the first page of such a file, which may be a label, and takes for its levels all that are marked as
+    reduced, whatever they show; it reads no OME header. Of 16 bits it shows the upper 8, and samples of 32 bits and
+    floating point plain white; here these are refused. It turns every tile of a turned picture by itself.
     """
     try:
         with tifffile.TiffFile(path) as tiff:
-            levels = _levels(tiff)
+            levels = levels_of(tiff)
             width, height = levels[0].imagewidth, levels[0].imagelength
             if vendor is not None:
-                return vendor == _GENERIC and (tiff.is_ome or not _is_openslides(levels[0]))
+                return vendor == _GENERIC and not _needs_openslide(levels[0])
             is_pyramid = len(levels) > 1 and levels[0].is_tiled  # pages of a document may be alike, too
             return is_pyramid or width * height > SMALLEST_PIXELS
     except OPEN_ERRORS:
         return False
 
 
-def _is_openslides(page: Any) -> bool:
-    """Whether OpenSlide shows a page of its formats as it is meant."""
-    has_its_values = page.dtype in DTYPES and page.bitspersample in _OPENSLIDES_BITS
-    return has_its_values and page.compression not in _UNKNOWN_TO_OPENSLIDE and _orientation(page) == _UPRIGHT
+def _needs_openslide(page: Any) -> bool:
+    """Whether a page has colours, or a compression, that OpenSlide alone can show."""
+    is_unknown_here = page.photometric in _OPENSLIDES_COLOURS and not is_picture(page)
+    return page.dtype == np.uint8 and (is_unknown_here or page.compression == _OLD_JPEG)
 
 
-def tiff_shortcomings(path: Path) -> list[str]:
+def tiff_shortcomings(path: Path, vendor: str = _GENERIC) -> list[str]:
     """``Pyramid.shortcomings`` of a TIFF; of another file there are none here, nor where they cannot be told."""
     try:
         with tifffile.TiffFile(path) as tiff:
-            planes, orientation = len(_largest(tiff).pages), _orientation(_levels(tiff)[0])
+            planes, orientation = len(largest_series(tiff).pages), _orientation(levels_of(tiff)[0])
+            others = other_pictures(tiff) if vendor == _GENERIC else []
     except OPEN_ERRORS:
         return []
     turned = f"the slide is shown as it is stored, and not turned (TIFF orientation {orientation})"
-    return one_of(planes) + [turned] * (orientation != _UPRIGHT)
+    sizes = ", ".join(f"{width} x {height} px" for width, height in others)
+    more = f"only the largest of {len(others) + 1} pictures in the file is shown; not that of {sizes}"
+    return one_of(planes) + [more] * bool(others) + [turned] * (orientation != _UPRIGHT)
 
 
 def _orientation(page: Any) -> int:
@@ -101,20 +105,29 @@ class TiffPyramid:
     def __init__(self, path: Path) -> None:
         try:
             with tifffile.TiffFile(path) as tiff:
-                pages = _levels(tiff)
+                pages = levels_of(tiff)
                 for page in pages:
                     _check(path, page)
                 self.format = "ome-tiff" if tiff.is_ome else "tiff"
-                self.scale = _ome_scale(tiff, pages[0]) or scale_of(_resolution(pages[0]))
+                self.scale = _ome_scale(tiff.ome_metadata, pages[0]) or scale_of(_resolution(pages[0]))
                 self.icc_profile: bytes | None = pages[0].iccprofile
-                self._levels = [SegmentedPage(path, page) for page in pages]
+                self._levels, told = without_strangers([SegmentedPage(path, page) for page in pages])
+                self.shortcomings = tiff_shortcomings(path) + told + self._use_bits(tiff.ome_metadata, pages[0])
         except OPEN_ERRORS as error:
             raise InputError(f"cannot open {path}: the TIFF is damaged", "copy or export the file again") from error
-        self.shortcomings = tiff_shortcomings(path)
         self.level_sizes = tuple(level.size_wh for level in self._levels)
-        width = self.level_sizes[0][0]
-        self.downsamples = tuple(width / level_width for level_width, _ in self.level_sizes)
+        self.downsamples = downsamples_of(self.level_sizes)
         self.tile_sizes = tuple(level.segment_wh for level in self._levels)
+
+    def _use_bits(self, ome_header: str | None, page: Any) -> list[str]:
+        """Shows 16-bit samples over the bits that hold a picture, on all levels alike; tells of a dark picture."""
+        if page.bitspersample != 16:
+            return []
+        brightest = self._levels[-1].brightest_sample()
+        white = _white(ome_header, page, brightest)
+        for level in self._levels:
+            level.show_white(white)
+        return [DARK] * (white == FULL_16_BIT and brightest < DARK_16_BIT)
 
     def read(self, level: int, block: Box) -> Image.Image:
         return self._levels[level].read(block)
@@ -125,32 +138,6 @@ class TiffPyramid:
     def close(self) -> None:
         for level in self._levels:
             level.close()
-
-
-def _levels(tiff: tifffile.TiffFile) -> list[Any]:
-    """The pages that show the same picture, large to small: of a series with levels, else of a series of pages.
-
-    A label or thumbnail is another image of an OME file, and is in strips beside levels in tiles.
-    """
-    largest = _largest(tiff)
-    if len(largest.levels) > 1 or tiff.is_ome:
-        pages = [level.keyframe for level in largest.levels]
-    else:
-        pages = [series.keyframe for series in tiff.series]
-    base = max(pages, key=lambda page: page.imagewidth)
-    # of several of one size the first stays
-    alike = {page.imagewidth: page.aspage() for page in reversed(pages) if _is_level_of(base, page)}
-    return [alike[width] for width in sorted(alike, reverse=True)]
-
-
-def _is_level_of(base: Any, page: Any) -> bool:
-    shape, width, height = base.imagewidth / base.imagelength, page.imagewidth, page.imagelength
-    tolerance = min(_SAME_SHAPE, _ROUNDED_PX / min(width, height))
-    return abs(width / height / shape - 1) <= tolerance and page.is_tiled == base.is_tiled
-
-
-def _largest(tiff: tifffile.TiffFile) -> Any:
-    return max(tiff.series, key=lambda series: series.keyframe.imagewidth * series.keyframe.imagelength)
 
 
 def _check(path: Path, page: Any) -> None:
@@ -181,21 +168,21 @@ def _resolution(page: Any) -> dict[str, str]:
     return found
 
 
-def _ome_scale(tiff: tifffile.TiffFile, page: Any) -> Scale | None:
+def _ome_scale(header: str | None, page: Any) -> Scale | None:
     """PhysicalSizeX and Y that an OME header has of the image of ``page``; in microns where no unit is said."""
-    try:
-        images = tifffile.xml2dict(tiff.ome_metadata or "")["OME"]["Image"]
-        sizes = _ome_sizes(images, (page.imagewidth, page.imagelength))
-    except (SyntaxError, LookupError, TypeError, ValueError):  # there is none, or it is damaged, or says nothing
-        return None
-    if not all(PLAUSIBLE_MPP[0] <= size <= PLAUSIBLE_MPP[1] for size in sizes):
-        return None
-    return Scale((sizes[0], sizes[1]), "file")
-
-
-def _ome_sizes(images: Any, size_wh: tuple[int, int]) -> list[float]:
-    """Microns per pixel along x and y of the first image of this size."""
-    every = [image["Pixels"] for image in (images if isinstance(images, list) else [images])]
-    pixels: dict[str, Any] = next((each for each in every if (each["SizeX"], each["SizeY"]) == size_wh), {})
+    pixels = ome_pixels(header, (page.imagewidth, page.imagelength))
     units = [pixels.get(f"PhysicalSize{axis}Unit", "µm") for axis in "XY"]
-    return [float(pixels[f"PhysicalSize{axis}"]) * _OME_UNITS[unit] for axis, unit in zip("XY", units, strict=True)]
+    try:
+        x, y = (float(pixels[f"PhysicalSize{axis}"]) * _OME_UNITS[unit] for axis, unit in zip("XY", units, strict=True))
+    except (LookupError, TypeError, ValueError):  # it is damaged, or says nothing
+        return None
+    if not all(PLAUSIBLE_MPP[0] <= size <= PLAUSIBLE_MPP[1] for size in (x, y)):
+        return None
+    return Scale((x, y), "file")
+
+
+def _white(header: str | None, page: Any, brightest: int) -> int:
+    """The sample that is shown white."""
+    tag = page.tags.get(MAX_SAMPLE_VALUE)
+    value = max(tag.value) if tag and isinstance(tag.value, tuple) else tag and tag.value
+    return white_of(header, (page.imagewidth, page.imagelength), value, brightest)

@@ -6,6 +6,7 @@ same pixels in a fraction of the time. tifffile finds the tiles, and imagecodecs
 
 import os
 from collections import defaultdict
+from contextlib import suppress
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,13 +16,15 @@ import numpy as np
 from PIL import Image
 
 from dragonfly_cli.geometry import Box
+from dragonfly_cli.readers.jpeg_damage import is_damaged
 from dragonfly_cli.readers.pyramid import TileError, plan_tiles
 from dragonfly_cli.readers.tiff_colours import SEPARATE, TiffColours, is_plain_rgb
 
 KEPT_BYTES = 16 * 2**20  # of decoded tiles of a level, so that those on the edge of two blocks are decoded once
+_SAMPLED_PIXELS = 8_000_000
 DECODE_ERRORS = (RuntimeError, ValueError, OSError, IndexError, TypeError)  # tifffile, imagecodecs
 # Formats whose tiles lie on a plain grid from the origin and are what OpenSlide shows; others clip or overlap them.
-_PLAIN_GRIDS = ("aperio", "generic-tiff")
+_PLAIN_GRIDS = ("aperio",)
 _JPEG = 7  # TIFF Compression
 _SAME_PIXELS = 1e-9  # at other downsamples OpenSlide interpolates between the pixels of a level
 
@@ -60,6 +63,21 @@ class SegmentedPage:
                 canvas[_slices(part, block.x, block.y)] = segment[there]
         return Image.fromarray(canvas)  # once for all tiles: Pillow keeps pixels in another layout
 
+    def show_white(self, sample: int) -> None:
+        """Show this sample, and larger ones, white."""
+        self._colours.white = sample
+        self._segment.cache_clear()
+
+    def brightest_sample(self) -> int:
+        """The largest stored value in tiles or strips that are spread over the page; 0 where none is sound."""
+        count = min(self._plane_segments, max(1, _SAMPLED_PIXELS // (self.segment_wh[0] * self.segment_wh[1])))
+        found = [0]
+        for index in (number * self._plane_segments // count for number in range(count)):
+            with suppress(TileError, *DECODE_ERRORS):
+                planes = [self._samples(index + plane * self._plane_segments) for plane in range(self._planes)]
+                found += [int(self._colours.of_colour(plane).max()) for plane in planes if plane is not None]
+        return max(found)
+
     def close(self) -> None:
         os.close(self._file)
 
@@ -80,6 +98,8 @@ class SegmentedPage:
         data = os.pread(self._file, length, offset)
         if len(data) < length:
             raise TileError("the file ends before the tile does")
+        if self._tables and is_damaged(data, self._tables["jpegtables"] or b""):
+            raise TileError("libjpeg would not tell")
         pixels, _, _ = self._decode_segment(data, index, **self._tables)
         samples: np.ndarray = pixels[0]
         return samples

@@ -34,11 +34,11 @@ def is_plain_rgb(page: Any) -> bool:
 
 
 class TiffColours:
-    """The look of one page's samples."""
+    """The look of one page's samples, of which ``white`` is the largest that is shown."""
 
     def __init__(self, page: Any) -> None:
         self._photometric = page.photometric
-        self._largest = 2**page.bitspersample - 1
+        self.white = 2**page.bitspersample - 1
         self._palette = page.colormap.T >> 8 if page.photometric == _PALETTE else None  # [values, 3]
         alpha = page.extrasamples[0] if page.extrasamples else None
         self._is_transparent = alpha in (_PREMULTIPLIED, _TRANSPARENCY)
@@ -50,19 +50,24 @@ class TiffColours:
             return self._palette[samples[..., 0]].astype(np.uint8)
         samples = self._as_8_bits(samples)
         if self._photometric == _CMYK:
-            inks = 255 - samples[..., :4].astype(np.uint16)
+            inks = 255 - self.of_colour(samples).astype(np.uint16)
             return (inks[..., :3] * inks[..., 3:] // 255).astype(np.uint8)
-        colours = samples[..., :3] if samples.shape[-1] >= 3 else samples[..., :1]
+        colours = self.of_colour(samples)
         if self._photometric == _WHITE_IS_ZERO:
             colours = 255 - colours
         return self._on_white(colours, samples[..., colours.shape[-1] :][..., :1])
 
+    def of_colour(self, samples: np.ndarray) -> np.ndarray:
+        """The samples without opacity and the like."""
+        count = 4 if self._photometric == _CMYK else 3 if samples.shape[-1] >= 3 else 1
+        return samples[..., :count]
+
     def _as_8_bits(self, samples: np.ndarray) -> np.ndarray:
-        if self._largest == 255:
+        if self.white == 255:
             return samples
-        if self._largest == 65535:
+        if self.white == 65535:
             return (samples // 257).astype(np.uint8)
-        return (samples.astype(np.uint32) * 255 // self._largest).astype(np.uint8)
+        return np.minimum(samples.astype(np.uint32) * 255 // self.white, 255).astype(np.uint8)
 
     def _on_white(self, colours: np.ndarray, alpha: np.ndarray) -> np.ndarray:
         if not self._is_transparent or alpha.size == 0 or alpha.min() == 255:

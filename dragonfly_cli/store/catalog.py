@@ -51,7 +51,7 @@ def stored_id(name: str) -> str:
         raise ModelError(f"model {name}: it is built in, and not stored", "dragonfly model list shows what is stored")
     if not is_name(name):
         raise ModelError(
-            f"model {name}: this is no name of a model",
+            f"model {name}: this is not a name for a model",
             f"give one of {', '.join(PUBLISHED)}, ORG/NAME, or a name of letters, digits and . _ -",
         )
     return name

@@ -61,10 +61,10 @@ def choose_weights(names: Iterable[str], read: Callable[[str], str]) -> list[str
     """
     present = set(names)
     for single, index in ((_SINGLE, _INDEX), (_PICKLE, _PICKLE_INDEX)):
+        if single in present:  # before an index, as whoever opens the folder takes it
+            return [single]
         if index in present:
             return _indexed(read(index), index, present)
-        if single in present:
-            return [single]
     raise ModelError(
         f"there are no weights in it: neither {_SINGLE} nor {_PICKLE}, nor an index of several",
         "give the folder or repository of a Dragonfly checkpoint",

@@ -47,7 +47,7 @@ def keep_copies(place: Path, manifest: Manifest, keep: Keep, say: Callable[[str]
     if keep is Keep.nf4 and FULL in manifest.copies:
         manifest = _drop_full(place, manifest)
     if keep is not Keep.nf4 and FULL not in manifest.copies:
-        say(f"only the 4-bit copy is here; for the full one: dragonfly model rm {manifest.id}, and get it again")
+        say(f"only the 4-bit copy is here; for the full one run: dragonfly model rm {manifest.id}, and get it again")
     return manifest
 
 

@@ -1,8 +1,8 @@
 """The hub: what a repository holds, and its files. The only module of the program that opens a connection.
 
 It goes through huggingface_hub, which obeys ``HF_ENDPOINT``, ``HF_HOME``, ``HF_TOKEN`` and ``HF_HUB_OFFLINE``; a token
-comes from ``HF_TOKEN`` or the hub's own login and from nowhere else. No telemetry is sent. A part of
-a file stays when a call is interrupted, and the next one goes on behind its last byte. Every file is compared with the
+comes from ``HF_TOKEN`` or the hub's own login and from nowhere else. No telemetry is sent. When a call is
+interrupted, the part of a file stays, and the next call continues after its last byte. Every file is compared with the
 hash that the hub lists for it.
 """
 
@@ -12,11 +12,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dragonfly_cli.errors import ModelError
 from dragonfly_cli.store.convert import is_companion
 from dragonfly_cli.store.folder import write_atomically
 from dragonfly_cli.store.manifest import StoredFile, stored_file
+
+if TYPE_CHECKING:
+    from huggingface_hub.errors import HfHubHTTPError
 
 _LISTING = "listing.json"
 _TENSOR_INDEX = ".safetensors.index.json"
@@ -103,7 +107,8 @@ def fetch(listing: Listing, file: HubFile, folder: Path) -> tuple[Path, StoredFi
     if stored is None:
         path.unlink()
         raise ModelError(
-            f"{listing.repository}: {file.name} was damaged on its way", "run the same command again to download it"
+            f"{listing.repository}: {file.name} was damaged during the download",
+            "run the same command again",
         )
     return path, stored
 
@@ -181,7 +186,7 @@ def _is_weight(name: str) -> bool:
 
 @contextmanager
 def _asking(repository: str) -> Iterator[None]:
-    """Without telemetry; turns what huggingface_hub raises into a ModelError that says what to do."""
+    """Asks without telemetry, and turns what huggingface_hub raises into a ModelError that says what to do."""
     from huggingface_hub import constants, errors
 
     # it would describe this machine in every request, and ask the hub for a list of programs to look for
@@ -191,8 +196,8 @@ def _asking(repository: str) -> Iterator[None]:
         yield
     except errors.OfflineModeIsEnabled as error:
         raise ModelError(
-            f"{repository}: HF_HUB_OFFLINE forbids to ask the hub",
-            "unset it, or bring the model here with dragonfly model export and import, or convert",
+            f"{repository}: HF_HUB_OFFLINE is set, so the hub is not asked",
+            "unset it, or bring the model here with dragonfly model export and import, or dragonfly model convert",
         ) from error
     except errors.HfHubHTTPError as error:
         raise _refused(repository, page, error) from error
@@ -201,10 +206,10 @@ def _asking(repository: str) -> Iterator[None]:
     except OSError as error:
         if error.errno is not None:  # the disk, not the hub
             raise
-        raise ModelError(f"{repository}: a file has arrived incomplete", _GO_ON) from error
+        raise ModelError(f"{repository}: a file arrived incomplete", _GO_ON) from error
 
 
-def _refused(repository: str, page: str, error) -> ModelError:
+def _refused(repository: str, page: str, error: "HfHubHTTPError") -> ModelError:
     from huggingface_hub import errors
 
     status = error.response.status_code

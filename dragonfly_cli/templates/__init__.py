@@ -1,7 +1,7 @@
 """Prompts by name: those of ``builtin.toml`` beside this module, and the user's own in ``templates.toml``.
 
-The user's file lies in the platform's folder for settings, or is named by ``DRAGONFLY_TEMPLATES``. A name of the user's
-goes before a built-in one.
+The user's file lies in the platform's folder for settings, or is named by ``DRAGONFLY_TEMPLATES``. A template of the
+user's replaces the built-in one of the same name.
 """
 
 import os
@@ -64,7 +64,7 @@ def _read(file: Path) -> dict[str, Template]:
 
 def _template(file: Path, name: str, settings: Any) -> Template:
     if not isinstance(settings, dict):
-        raise InputError(f"{file}: {name} is no template", _HINT)
+        raise InputError(f"{file}: {name} is not a template", _HINT)
     about, system, questions = settings.get("about", ""), settings.get("system"), settings.get("questions", [])
     unknown = settings.keys() - {"about", "system", "questions"}
     if unknown:

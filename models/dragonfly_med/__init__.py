@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dragonfly_med.configuration import DragonflyConfig
-    from dragonfly_med.errors import CheckpointError, ControlTokenError, PromptTooLongError
+    from dragonfly_med.errors import CheckpointError, ControlTokenError, NoNumbersError, PromptTooLongError
     from dragonfly_med.modeling import DragonflyForCausalLM
     from dragonfly_med.processing import DragonflyProcessor
 
@@ -26,6 +26,7 @@ _HOME = {
     "DragonflyConfig": "configuration",
     "DragonflyForCausalLM": "modeling",
     "DragonflyProcessor": "processing",
+    "NoNumbersError": "errors",
     "PromptTooLongError": "errors",
 }
 
@@ -35,6 +36,7 @@ __all__ = [
     "DragonflyConfig",
     "DragonflyForCausalLM",
     "DragonflyProcessor",
+    "NoNumbersError",
     "PromptTooLongError",
 ]
 

@@ -9,14 +9,15 @@ Source: the config files of togethercomputer/Llama-3-8B-Dragonfly-v1 and Llama-3
 need a network.
 """
 
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from transformers import CLIPVisionConfig, LlamaConfig, PreTrainedConfig
 
-from dragonfly_med.encoders import architecture_of, encoder_shape
+from dragonfly_med.encoders import architecture_of, encoder_shape, is_published
 from dragonfly_med.errors import CheckpointError
-from dragonfly_med.views import Architecture
+from dragonfly_med.views import POOLED_GRID, Architecture
 
 _LLAMA_3_8B: dict[str, Any] = {
     "hidden_size": 4096,
@@ -36,20 +37,24 @@ _LLAMA_3_8B: dict[str, Any] = {
 # and 3.1, their places did not.
 _END_OF_TEXT, _IMAGE, _NEWLINE, _END_OF_TURN = 1, 2, 3, 9
 
+# Where a configuration may say that positions are scaled.
+_ROPE = ("rope_scaling", "rope_parameters")
+
 
 class DragonflyConfig(PreTrainedConfig):
     """Configuration of ``DragonflyForCausalLM``; the defaults are the published v1.
 
     Args:
-        text_config: the Llama part. A dict is completed by transformers' Llama defaults, as the reference does;
-            ``None`` means Llama 3 8B.
+        text_config: the Llama part. A dict is completed by transformers' Llama defaults, as the reference does; one
+            of the width of Llama 3 8B beside a published encoder, as in the published files, by Llama 3 8B. ``None``
+            means Llama 3 8B.
         vision_config: the CLIP part. ``None`` means the encoder that ``image_encoder`` names.
         image_encoder: the hub id of a published CLIP encoder (never downloaded), or a folder below the checkpoint
             that holds the encoder's ``config.json``.
         architecture: ``dragonfly-v1`` or ``dragonfly-v2``; ``None`` means what the encoder's patch grid tells.
 
     Raises:
-        CheckpointError: the encoder is neither known nor described by a file.
+        CheckpointError: the encoder is neither known nor described by a file, or does not fit the architecture.
     """
 
     model_type = "dragonfly"
@@ -67,16 +72,18 @@ class DragonflyConfig(PreTrainedConfig):
     ) -> None:
         if vision_config is None:
             vision_config = encoder_shape(image_encoder, Path(str(kwargs.get("name_or_path", ""))))
-        self.text_config = _as_config(LlamaConfig, _LLAMA_3_8B if text_config is None else text_config)
+        self.text_config = _as_config(LlamaConfig, _completed(text_config, image_encoder))
         self.vision_config = _as_config(CLIPVisionConfig, vision_config)
         self.image_encoder = image_encoder
         self.architecture: Architecture = architecture or architecture_of(
             self.vision_config.image_size, self.vision_config.patch_size
         )
+        self._refuse_impossible()
         bos = bos_token_id if bos_token_id is not None else self.text_config.bos_token_id
         kwargs["eos_token_id"] = bos + _END_OF_TEXT
         kwargs.setdefault("tie_word_embeddings", False)
-        super().__init__(bos_token_id=bos, **_without_null_rope(kwargs))
+        # outside of text_config they are left-overs, which mean nothing
+        super().__init__(bos_token_id=bos, **_without(_ROPE, kwargs))
 
     @classmethod
     def get_config_dict(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> tuple[dict, dict]:
@@ -116,11 +123,32 @@ class DragonflyConfig(PreTrainedConfig):
         """Patches along one side of a crop; a crop has this squared plus one (the class token) features."""
         return self.vision_config.image_size // self.vision_config.patch_size
 
+    def _refuse_impossible(self) -> None:
+        if self.architecture not in get_args(Architecture):
+            raise CheckpointError(f"unknown architecture {self.architecture!r}")
+        if self.architecture == "dragonfly-v2" and self.patch_grid % POOLED_GRID:
+            raise CheckpointError(
+                f"a crop of {self.patch_grid} x {self.patch_grid} patches cannot be averaged to "
+                f"{POOLED_GRID} x {POOLED_GRID}"
+            )
+
+
+def _completed(text_config: Any, image_encoder: str) -> Any:
+    """With what the published files leave out of it."""
+    if text_config is None:
+        return _LLAMA_3_8B
+    width = _LLAMA_3_8B["hidden_size"]
+    if is_published(image_encoder) and isinstance(text_config, dict) and text_config.get("hidden_size", width) == width:
+        return _LLAMA_3_8B | text_config
+    return text_config
+
 
 def _as_config(kind: Any, settings: Any) -> Any:
-    return kind(**_without_null_rope(settings)) if isinstance(settings, dict) else settings
+    if not isinstance(settings, dict):
+        return settings
+    # null is what every published file has, and transformers warns about
+    return kind(**_without([name for name in _ROPE if settings.get(name) is None], settings))
 
 
-def _without_null_rope(settings: dict[str, Any]) -> dict[str, Any]:
-    """Without ``rope_scaling: null``, which every published file has and transformers now warns about."""
-    return {key: value for key, value in settings.items() if not (key == "rope_scaling" and value is None)}
+def _without(names: Collection[str], settings: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if name not in names}

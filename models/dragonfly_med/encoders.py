@@ -56,6 +56,11 @@ def encoder_shape(image_encoder: str, checkpoint: Path) -> dict[str, Any]:
     return shape.get("vision_config", shape)  # a whole CLIP nests its vision half
 
 
+def is_published(image_encoder: str) -> bool:
+    """Whether it is the hub id of an encoder of the published networks."""
+    return image_encoder in _CLIP_BY_HUB_ID
+
+
 def architecture_of(image_size: int, patch_size: int) -> Architecture:
     """What an encoder's patch grid tells of the network around it."""
     return "dragonfly-v1" if image_size // patch_size <= _LARGEST_V1_PATCH_GRID else "dragonfly-v2"

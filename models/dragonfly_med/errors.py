@@ -12,5 +12,9 @@ class ControlTokenError(ValueError):
     """A text has one of the tokenizer's own tokens in it: it would end the user's turn, or stand for an image."""
 
 
+class NoNumbersError(ValueError):
+    """The network computed infinity or what is no number at all, from which neither text nor probabilities follow."""
+
+
 class PromptTooLongError(ValueError):
     """A prompt has more tokens than the network was trained to read; nothing is ever cut silently."""

@@ -12,12 +12,16 @@ from typing import Protocol
 import torch
 from transformers import DynamicCache
 
+from dragonfly_med.errors import NoNumbersError
 from dragonfly_med.memory import in_parts
 from dragonfly_med.modeling import DragonflyForCausalLM
 from dragonfly_med.processing import DragonflyProcessor
 
 # A byte-level token may end in the middle of a character, which decodes to this until the rest has come.
 _INCOMPLETE = "\ufffd"
+
+# Characters at the end that later tokens may still change: where a tokenizer cleans up, " n't" becomes "n't".
+_UNSETTLED = 4
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,8 @@ class Reading:
         parts = in_parts(len(new_ids), lambda start, end: self._extend(kept + start, embeds[:, start:end], last))
         self._ids += new_ids
         logits = torch.cat(parts)[-last:].float()  # [last, vocabulary]
+        if not logits.isfinite().all():
+            raise NoNumbersError(f"what it computes in {self.model.dtype} is no number".replace("torch.", ""))
         self._next = logits[-1]
         return logits
 
@@ -132,19 +138,24 @@ def decode(
             logits = reading.logits_after(token)
 
 
-def stream_text(processor: DragonflyProcessor, tokens: Iterable[int]) -> Iterator[str]:
-    """Yields the text of ``tokens`` piece by piece, whole characters only, without leading space."""
+def stream_text(processor: DragonflyProcessor, tokens: Iterable[int], verbatim: bool = False) -> Iterator[str]:
+    """Yields the text of ``tokens`` piece by piece, whole characters only, without leading space.
+
+    ``verbatim`` keeps spaces before punctuation, which the published tokenizers take away.
+    """
     ids: list[int] = []
-    shown = ""
     text = ""
+    shown = 0
+    clean_up = False if verbatim else None
     for token in tokens:
         ids.append(token)
-        text = processor.decode(ids, skip_special_tokens=True).lstrip()
-        if not text.endswith(_INCOMPLETE) and len(text) > len(shown):
-            yield text[len(shown) :]
-            shown = text
-    if len(text) > len(shown):
-        yield text[len(shown) :]
+        text = processor.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=clean_up).lstrip()
+        settled = len(text) - _UNSETTLED
+        if not text.endswith(_INCOMPLETE) and settled > shown:
+            yield text[shown:settled]
+            shown = settled
+    if len(text) > shown:
+        yield text[shown:]
 
 
 def _common_length(one: Sequence[int], other: Sequence[int]) -> int:

@@ -21,18 +21,18 @@ from transformers import (
     PreTrainedModel,
 )
 from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers.utils import can_return_tuple, torch_compilable_check
+from transformers.utils.deprecation import deprecate_kwarg
 
 from dragonfly_med.configuration import DragonflyConfig
 from dragonfly_med.loading import existing_folder, is_quantized, load_strictly
 from dragonfly_med.memory import in_parts
-from dragonfly_med.views import MIDDLE_CROPS
+from dragonfly_med.views import MIDDLE_CROPS, POOLED_GRID
 
 # Zoom-in selection of v1: each middle crop chooses three of "its" six high crops. Its six are consecutive in the high
 # grid's row-by-row numbering, not the ones that lie under it in the picture; the weights were trained that way.
 _HIGH_PER_MIDDLE = 6
 _KEPT_PER_MIDDLE = 3
-
-_V2_POOLED_GRID = 6
 
 
 @dataclass
@@ -164,6 +164,8 @@ class DragonflyForCausalLM(PreTrainedModel, GenerationMixin):
         features = in_parts(len(crops), lambda start, end: self.image_encoder(crops[start:end]))
         return torch.cat(features).unflatten(0, (pixel_values.shape[0], -1))
 
+    @deprecate_kwarg("past_key_values", "5.40.0", new_name="cache")  # as the Llama inside
+    @can_return_tuple
     def forward(
         self,
         input_ids: torch.Tensor | None = None,
@@ -182,7 +184,7 @@ class DragonflyForCausalLM(PreTrainedModel, GenerationMixin):
         Args:
             input_ids: [batch, length], with placeholders where image embeddings go.
             pixel_values: [batch, crops, 3, side, side]; whenever they are given they are looked at.
-            attention_mask: [batch, length], 0 at padding.
+            attention_mask: [batch, length], 0 at padding; with a ``cache`` it begins with what the cache holds.
 
         Raises:
             ValueError: placeholders and image embeddings differ in number.
@@ -195,8 +197,8 @@ class DragonflyForCausalLM(PreTrainedModel, GenerationMixin):
                 raise ValueError("pixel_values need input_ids, whose placeholders say where the image goes")
             images, selected = self.embed_images(pixel_values)
             inputs_embeds = self.place_images(input_ids, inputs_embeds, images)
-        if position_ids is None and cache is None:
-            position_ids = _positions(attention_mask)
+        if position_ids is None:
+            position_ids = _positions(attention_mask, inputs_embeds.shape[1])
         output = self.language_model(
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
@@ -212,10 +214,10 @@ class DragonflyForCausalLM(PreTrainedModel, GenerationMixin):
     def place_images(self, input_ids: torch.Tensor, inputs_embeds: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
         """Replaces the word embedding of every placeholder by an image embedding, in order."""
         is_image = input_ids == self.config.image_token_id
-        if int(is_image.sum()) != images.shape[0] * images.shape[1]:
-            raise ValueError(
-                f"{images.shape[0]} x {images.shape[1]} image embeddings for {int(is_image.sum())} placeholders"
-            )
+        torch_compilable_check(
+            is_image.sum() == images.shape[0] * images.shape[1],
+            lambda: f"{images.shape[0]} x {images.shape[1]} image embeddings for {int(is_image.sum())} placeholders",
+        )
         return inputs_embeds.masked_scatter(is_image[..., None], images.to(inputs_embeds.dtype))
 
 
@@ -239,13 +241,14 @@ def _open_quantized(
 def rank_and_keep(features: torch.Tensor) -> torch.Tensor:
     """Zoom-in selection on projected features [batch, 29, tokens, width]: numbers of 12 high crops, ascending.
 
-    A crop is summarised by the mean of its tokens, and compared by the dot product.
+    A crop is summarised by the mean of its tokens, and compared by the dot product; of equal ones the first is kept.
     """
     means = features.mean(dim=2)  # [batch, crops, width]
     middle, high = means[:, 1 : 1 + MIDDLE_CROPS], means[:, 1 + MIDDLE_CROPS :]
     high = high.unflatten(1, (MIDDLE_CROPS, _HIGH_PER_MIDDLE))
     scores = (high * middle[:, :, None]).sum(-1)  # [batch, middle, its high crops]
-    kept = scores.topk(_KEPT_PER_MIDDLE, dim=-1).indices
+    # not topk, which keeps any of the many crops that are equally black or white, and another one on another device
+    kept = scores.sort(dim=-1, descending=True, stable=True).indices[..., :_KEPT_PER_MIDDLE]
     first = torch.arange(MIDDLE_CROPS, device=kept.device)[:, None] * _HIGH_PER_MIDDLE
     return (kept + first).flatten(1).sort(dim=1).values
 
@@ -253,13 +256,13 @@ def rank_and_keep(features: torch.Tensor) -> torch.Tensor:
 def pool_crops(features: torch.Tensor, patch_grid: int) -> torch.Tensor:
     """[batch, crops, 1 + grid², width] to [batch, crops, 37, width]: class token, then squares averaged to 6 x 6."""
     class_token, patches = features[:, :, :1], features[:, :, 1:]
-    square = patch_grid // _V2_POOLED_GRID
-    patches = patches.unflatten(2, (_V2_POOLED_GRID, square, _V2_POOLED_GRID, square)).mean(dim=(3, 5))
+    square = patch_grid // POOLED_GRID
+    patches = patches.unflatten(2, (POOLED_GRID, square, POOLED_GRID, square)).mean(dim=(3, 5))
     return torch.cat([class_token, patches.flatten(2, 3)], dim=2)
 
 
-def _positions(attention_mask: torch.Tensor | None) -> torch.Tensor | None:
-    """Running count of the mask minus one, as generation numbers a left-padded batch; padding gets 1."""
+def _positions(attention_mask: torch.Tensor | None, length: int) -> torch.Tensor | None:
+    """Running count of the mask minus one, of its last ``length``: as generation numbers a batch. Padding gets 1."""
     if attention_mask is None or attention_mask.ndim != 2:
         return None
-    return (attention_mask.long().cumsum(-1) - 1).masked_fill(attention_mask == 0, 1)
+    return (attention_mask.long().cumsum(-1) - 1).masked_fill(attention_mask == 0, 1)[:, -length:]

@@ -20,14 +20,14 @@ from dragonfly_med.configuration import DragonflyConfig
 from dragonfly_med.crops import Resizable, cut_crops, draw_canvases, normalize
 from dragonfly_med.errors import CheckpointError, ControlTokenError, PromptTooLongError
 from dragonfly_med.loading import existing_folder, first_line, naming
-from dragonfly_med.views import Architecture, ViewPlan, plan_views
+from dragonfly_med.views import POOLED_GRID, Architecture, ViewPlan, plan_views
 
 # Text may fill half of the length the networks were trained with (2048 ids in v1, 4096 in v2), less one id.
 TRAINED_LENGTH: dict[Architecture, int] = {"dragonfly-v1": 2048, "dragonfly-v2": 4096}
 
 _V1_FULL_CROPS = 17  # 1 low, 4 middle and the 12 selected high crops
 _V2_POOLED_CROPS = 40  # 4 middle and 36 high crops
-_V2_POOLED_TOKENS = 1 + 6 * 6
+_V2_POOLED_TOKENS = 1 + POOLED_GRID**2
 
 _SETTINGS_FILE = "processor_config.json"
 
@@ -51,9 +51,13 @@ class DragonflyProcessor(ProcessorMixin):
         **kwargs: Any,
     ) -> None:
         super().__init__(tokenizer, **kwargs)
+        # Published answers have no space before punctuation: their tokenizer's settings say so, and transformers no
+        # longer obeys them unless this is set.
+        tokenizer.clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output = True
         self.architecture: Architecture = architecture
         self.crop_side_px = crop_side_px
         self.patch_grid = patch_grid
+        self.begin_of_text_id = self._token_id("<|begin_of_text|>")
         self.end_of_text_id = self._token_id("<|end_of_text|>")
         self.image_token_id = self._token_id("<|reserved_special_token_0|>")
         self.image_newline_token_id = self._token_id("<|reserved_special_token_1|>")
@@ -79,11 +83,7 @@ class DragonflyProcessor(ProcessorMixin):
             return cls(tokenizer, settings["architecture"], settings["crop_side_px"], settings["patch_grid"])
         config = DragonflyConfig.from_pretrained(folder, local_files_only=True)
         processor = cls(tokenizer, config.architecture, config.crop_side_px, config.patch_grid)
-        if processor.image_token_id != config.image_token_id:
-            raise CheckpointError(
-                f"the tokenizer has its image placeholder at {processor.image_token_id}, "
-                f"the network at {config.image_token_id}"
-            )
+        processor._refuse_another_network(config)
         return processor
 
     def save_pretrained(self, save_directory: Any, **kwargs: Any) -> list[str]:
@@ -188,7 +188,8 @@ class DragonflyProcessor(ProcessorMixin):
 
     def text_ids(self, prompt: str, max_length: int | None = None) -> list[int]:
         """BOS and the prompt's ids; raises PromptTooLongError rather than cutting any of them."""
-        ids = self.tokenizer(prompt)["input_ids"]
+        # not every Llama 3 tokenizer puts BOS before a text by itself
+        ids = [self.begin_of_text_id, *self.tokenizer(prompt, add_special_tokens=False)["input_ids"]]
         limit = (max_length or TRAINED_LENGTH[self.architecture]) // 2 - 1
         if len(ids) > limit:
             raise PromptTooLongError(f"the prompt has {len(ids)} tokens, and the network reads at most {limit}")
@@ -215,6 +216,21 @@ class DragonflyProcessor(ProcessorMixin):
         for token in self.tokenizer.get_added_vocab():
             if token in text:
                 raise ControlTokenError(f"{token} stands in it, which the network does not read as text")
+
+    def _refuse_another_network(self, config: DragonflyConfig) -> None:
+        """The network knows special tokens by number, the tokenizer by name."""
+        for token, number in {
+            "<|begin_of_text|>": config.bos_token_id,
+            "<|end_of_text|>": config.eos_token_id,
+            "<|reserved_special_token_0|>": config.image_token_id,
+            "<|reserved_special_token_1|>": config.image_newline_token_id,
+            "<|eot_id|>": config.stop_token_ids[-1],
+        }.items():
+            if self._token_id(token) != number:
+                raise CheckpointError(f"the tokenizer has {token} at {self._token_id(token)}, the network at {number}")
+        tokens, known = len(self.tokenizer), config.text_config.vocab_size
+        if tokens > known:
+            raise CheckpointError(f"the tokenizer has {tokens} tokens, and the network knows only {known}")
 
     def _token_id(self, token: str) -> int:
         token_id = self.tokenizer.get_vocab().get(token)

@@ -86,7 +86,7 @@ def _refuse_other_quantization(settings: Any) -> None:
 
 
 def _expected_shapes(network: nn.Module, linears: set[str]) -> dict[str, tuple[int, ...] | None]:
-    """Every tensor of a 4-bit checkpoint and its shape; ``None`` for the blob, whose length is nobody's business."""
+    """Every tensor of a 4-bit checkpoint and its shape; ``None`` for the blob, whose length may vary."""
     shapes: dict[str, tuple[int, ...] | None] = {}
     for name, weight in network.state_dict().items():
         if name not in linears:

@@ -20,6 +20,7 @@ _V1_HIGH_GRIDS: tuple[Grid, ...] = ((6, 4), (4, 6), (3, 8), (8, 3), (2, 12), (12
 _V2_HIGH_PER_MIDDLE = 3
 
 MIDDLE_CROPS = 4
+POOLED_GRID = 6  # v2 averages the patches of its middle and high crops to this many in a row, and in a column
 LEVELS = ("low", "middle", "high")
 
 

@@ -76,7 +76,7 @@ class FrameReader:
             one.PlanarConfiguration = 0  # codecs give colour by pixel, and that of RLE says where it does not
         one.PixelData = encapsulate([stream])
         one["PixelData"].VR = "OB"
-        is_doubtful = facts.photometric.startswith("YBR_FULL") and self._has_own_colors(stream)
+        is_doubtful = facts.photometric.startswith("YBR_FULL") and self._has_own_colours(stream)
         if is_doubtful:
             one.PhotometricInterpretation = "RGB"
         stored = decoded_frame(one, facts.syntax)
@@ -84,8 +84,8 @@ class FrameReader:
             return jpeg.rgb_by_look(stored)
         return stored if facts.syntax in LOSSY else _without_unused_bits(stored, facts)
 
-    def _has_own_colors(self, stream: bytes) -> bool:
-        return self._facts.syntax in JPEG2000TransferSyntaxes and jpeg.has_own_colors(stream)
+    def _has_own_colours(self, stream: bytes) -> bool:
+        return self._facts.syntax in JPEG2000TransferSyntaxes and jpeg.has_own_colours(stream)
 
     def _stream(self, frame: int) -> bytes:
         """The compressed bytes of one frame."""

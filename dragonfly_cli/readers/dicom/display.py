@@ -3,7 +3,7 @@
 The order is that of DICOM PS3.3 C.7.6.3, C.11.1 and C.11.2: modality LUT or rescale, then VOI LUT or window, then
 the inversion of MONOCHROME1, last. Values are never cast back to the stored type between the steps. Rounding is to
 the nearest. Up to 16 bits the whole way is computed once per possible value, then looked up for every pixel.
-Non-goals: presentation states, overlays, decoding; colour profiles are in ``color``.
+Non-goals: presentation states, overlays, decoding; colour profiles are in ``colour``.
 """
 
 from dataclasses import dataclass
@@ -80,10 +80,10 @@ class GrayWay:
     def _compute(self, stored: Array) -> Array:
         values = self.modality.apply(stored)
         if isinstance(self.voi, LookupTable):
-            gray = self.voi.apply(values) / self.voi.top
+            grey = self.voi.apply(values) / self.voi.top
         else:
-            gray = apply_window(values, self.voi)
-        level = np.rint(np.nan_to_num(1 - gray if self.is_inverted else gray) * 255).astype(np.uint8)
+            grey = apply_window(values, self.voi)
+        level = np.rint(np.nan_to_num(1 - grey if self.is_inverted else grey) * 255).astype(np.uint8)
         if self.black:
             level[(stored >= self.black[0]) & (stored <= self.black[1])] = 0
         return level
@@ -142,24 +142,24 @@ def is_within(stored: Array, edges: tuple[float, float] | None) -> Array | None:
     return None if edges is None else (stored >= edges[0]) & (stored <= edges[1])
 
 
-def color_to_8_bit(color: Array, bits: int) -> Array:
+def colour_to_8_bit(colour: Array, bits: int) -> Array:
     """[height, width, 3] of ``bits`` significant bits as uint8."""
-    if bits == 8 and color.dtype == np.uint8:
-        return color
+    if bits == 8 and colour.dtype == np.uint8:
+        return colour
     top = float(2**bits - 1)
-    return np.rint(np.clip(color.astype(np.float64) / top, 0, 1) * 255).astype(np.uint8)
+    return np.rint(np.clip(colour.astype(np.float64) / top, 0, 1) * 255).astype(np.uint8)
 
 
 def palette_to_8_bit(stored: Array, tables: list[LookupTable]) -> Array:
     """[height, width] of indices as [height, width, 3] uint8; the entries tell their bits, descriptors often err."""
-    color = np.stack([table.apply(stored) for table in tables], axis=-1)
+    colour = np.stack([table.apply(stored) for table in tables], axis=-1)
     is_wide = max(int(table.entries.max()) for table in tables) > 255
-    return (color // 256 if is_wide else color).astype(np.uint8)
+    return (colour // 256 if is_wide else colour).astype(np.uint8)
 
 
-def partial_ybr_to_rgb(color: Array) -> Array:
+def partial_ybr_to_rgb(colour: Array) -> Array:
     """YBR_PARTIAL (luma from 16 to 235, chroma from 16 to 240) as RGB, uint8; ITU-R BT.601, PS3.3 C.7.6.3.1.2."""
-    luma = 255 / 219 * (color[..., 0].astype(np.float32) - 16)
-    blue, red = (255 / 224 * (color[..., plane].astype(np.float32) - 128) for plane in (1, 2))
+    luma = 255 / 219 * (colour[..., 0].astype(np.float32) - 16)
+    blue, red = (255 / 224 * (colour[..., plane].astype(np.float32) - 128) for plane in (1, 2))
     rgb = luma + 1.402 * red, luma - 0.344136 * blue - 0.714136 * red, luma + 1.772 * blue
     return np.rint(np.clip(np.stack(rgb, axis=-1), 0, 255)).astype(np.uint8)

@@ -39,7 +39,7 @@ NOT_PICTURES = (
     "MR Spectroscopy Storage",
 )
 NOT_PICTURE_MODALITIES = ("SEG", "RTDOSE")
-COLORS = ("Red", "Green", "Blue")
+COLOURS = ("Red", "Green", "Blue")
 # Angiography and fluoroscopy, whose modality LUT leads back to X-ray intensity and is not for display (C.8.7.1.1.2).
 LUT_NOT_FOR_DISPLAY = (XRayAngiographicImageStorage, XRayRadiofluoroscopicImageStorage)
 
@@ -244,9 +244,9 @@ def _reaches_below_zero(header: Dataset, frame: int) -> bool:
 def palette_tables(header: Dataset) -> list[LookupTable]:
     """Red, green and blue; empty when the palette is segmented or missing."""
     tables = []
-    for color in COLORS:
-        data = header.get(f"{color}PaletteColorLookupTableData")
-        descriptor = header.get(f"{color}PaletteColorLookupTableDescriptor")
+    for colour in COLOURS:
+        data = header.get(f"{colour}PaletteColorLookupTableData")
+        descriptor = header.get(f"{colour}PaletteColorLookupTableDescriptor")
         if data is None or descriptor is None:
             return []
         tables.append(_table(header, descriptor, data))

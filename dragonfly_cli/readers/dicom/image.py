@@ -19,7 +19,7 @@ from dragonfly_cli.readers.dicom import display
 from dragonfly_cli.readers.dicom import header as header_of
 from dragonfly_cli.readers.dicom.brightness import shared_window, thinned
 from dragonfly_cli.readers.dicom.choices import CT_DEFAULT, Window, WindowChoice
-from dragonfly_cli.readers.dicom.color import to_srgb
+from dragonfly_cli.readers.dicom.colour import to_srgb
 from dragonfly_cli.readers.dicom.decoding import FrameReader
 from dragonfly_cli.readers.dicom.display import Array, GrayWay, LookupTable, Voi
 from dragonfly_cli.readers.dicom.failures import COPY_HINT, in_own_words
@@ -32,9 +32,9 @@ from dragonfly_cli.readers.dicom.terms import told_modality
 SQUARE_WITHIN = 0.005  # rounding in a header is no reason to resample
 LARGEST_PIXEL_SHAPE = 20.0  # a pixel longer than this is a mistake in the header
 BURNED_IN = "the file says that text is burned into its pixels: it may name the patient"
-FOR_PROCESSING = "the file is meant for processing, not for display: bright and dark may be exchanged in it"
+FOR_PROCESSING = "the file is meant for processing, not for display: bright and dark may be swapped in it"
 NO_PHOTOMETRIC = "the file does not say whether its lowest values are black or white: they are shown black"
-ONE_GREY = "all pixels of a frame lie outside the window: it is shown in one grey, and --window W,L chooses another"
+ONE_GREY = "all pixels of a frame lie outside the window, so it is shown in one grey; try --window WIDTH,LEVEL"
 ODD_WINDOW = f"the window in the file cannot be used: {CT_DEFAULT.width:g} wide around {CT_DEFAULT.center:g} is shown"
 NO_WINDOW = "the file gives no window that can be used: the middle 99 % of the pixel values are shown"
 
@@ -169,7 +169,7 @@ class DicomImage:
         shown = (width, round(height * tall)) if tall > 1 else (round(width / tall), height)
         if not 1 / LARGEST_PIXEL_SHAPE <= tall <= LARGEST_PIXEL_SHAPE or shown[0] * shown[1] > MAX_FRAME_PIXELS:
             self.warnings.append(
-                "the pixels are not square by an amount that cannot be right: shown as they are stored"
+                "the pixels are not square, by an amount that cannot be right: they are shown as they are stored"
             )
             return Shape((width, height), (width, height))
         self.warnings.append(
@@ -215,7 +215,7 @@ class DicomImage:
         if stored.ndim == 3:
             if photometric.startswith("YBR_PARTIAL"):
                 stored = display.partial_ybr_to_rgb(stored)
-            return display.color_to_8_bit(stored, self.facts.bits)
+            return display.colour_to_8_bit(stored, self.facts.bits)
         ways = self._ways(stored, frame)
         self.used = ways[0].voi
         shown = ways[0].levels(stored) if len(ways) == 1 else np.stack([way.levels(stored) for way in ways], axis=-1)
@@ -231,8 +231,8 @@ class DicomImage:
         tables = header_of.palette_tables(self.header)
         if tables:
             return display.palette_to_8_bit(stored, tables)
-        color = apply_color_lut(stored, self.header)[..., :3]
-        return color if color.dtype == np.uint8 else (color >> 8).astype(np.uint8)
+        colour = apply_color_lut(stored, self.header)[..., :3]
+        return colour if colour.dtype == np.uint8 else (colour >> 8).astype(np.uint8)
 
     def _ways(self, stored: Array, frame: int) -> list[GrayWay]:
         """One way from stored values to grey, or three that make red, green and blue."""

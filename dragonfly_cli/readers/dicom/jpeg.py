@@ -68,7 +68,7 @@ def precision(stream: bytes) -> int | None:
     return None if frame is None else stream[frame + 4]
 
 
-def has_own_colors(stream: bytes) -> bool:
+def has_own_colours(stream: bytes) -> bool:
     """Whether a JPEG 2000 stream makes its three components from red, green and blue by itself."""
     at = stream.find(JPEG_2000_CODING, 0, 4096)
     return 0 <= at < len(stream) - 8 and stream[at + 8] == 1

@@ -130,7 +130,7 @@ def _oddities(ordered: list[Slice]) -> list[str]:
     shared = sum(step <= SAME_POSITION_MM for step in steps)
     moved = [step for step in steps if step > SAME_POSITION_MM]
     gaps = sum(step > GAP * median(moved) for step in moved) if len(moved) > 2 else 0
-    notes = [f"{shared} of {len(ordered)} slices lie where another one lies"] if shared else []
+    notes = [f"{shared} of {len(ordered)} slices lie where another slice lies"] if shared else []
     return notes + ([f"the distance between slices is not even: {gaps} gap{'s' * (gaps > 1)}"] if gaps else [])
 
 

@@ -1,0 +1,107 @@
+"""Which pages of a TIFF are levels of the picture that is shown, and which are others, that are to be told.
+
+A page counts by its shape, and by what it shows at a few places: files hold labels, thumbnails and other slides, which
+may have the size of a level.
+"""
+
+from typing import Any
+
+import numpy as np
+import tifffile
+from PIL import Image
+
+from dragonfly_cli.geometry import Box
+from dragonfly_cli.readers.pyramid import TileError
+from dragonfly_cli.readers.slide_tiles import SegmentedPage
+
+# A level may differ from the shape of level 0 by what rounding makes of its sides, and in any case by no more than
+# this; a picture of something else, such as the label, differs by more.
+_ROUNDED_PX, _SAME_SHAPE = 2, 0.05
+_COMPARED_PX, _COMPARED_SIDE = 128, 16  # a place of the coarser level, and what it is averaged to
+_PLACES = ((0.25, 0.3), (0.5, 0.5), (0.7, 0.75), (0.3, 0.7), (0.75, 0.25))  # as shares of width and height
+_FLAT = 10.0  # standard deviation of luma: with less there is nothing to be recognised but brightness
+_LEAST_ALIKE, _SAME_BRIGHTNESS = 0.5, 40.0  # correlation of luma; difference of its means
+_TOLD_SHARE = 1 / 16  # of the largest picture's area; a label or a thumbnail has less
+
+
+def size_of(page: Any) -> tuple[int, int]:
+    return page.imagewidth, page.imagelength
+
+
+def levels_of(tiff: tifffile.TiffFile) -> list[Any]:
+    """The pages that may show the same picture, large to small: of an OME file's largest image, else of all pages.
+
+    A label or thumbnail is another image of an OME file, and is in strips beside levels in tiles.
+    """
+    largest = largest_series(tiff)
+    if tiff.is_ome:
+        pages = [level.keyframe for level in largest.levels]
+    else:
+        pages = [level.keyframe for series in tiff.series for level in series.levels]
+    base = max(pages, key=lambda page: page.imagewidth * page.imagelength)
+    # of several of one size the first stays
+    alike = {page.imagewidth: page.aspage() for page in reversed(pages) if _is_level_of(base, page)}
+    return [alike[width] for width in sorted(alike, reverse=True)]
+
+
+def _is_level_of(base: Any, page: Any) -> bool:
+    return _has_shape_of(base, page) and page.is_tiled == base.is_tiled
+
+
+def _has_shape_of(base: Any, page: Any) -> bool:
+    shape, (width, height) = base.imagewidth / base.imagelength, size_of(page)
+    tolerance = min(_SAME_SHAPE, _ROUNDED_PX / min(width, height))
+    return bool(abs(width / height / shape - 1) <= tolerance)
+
+
+def largest_series(tiff: tifffile.TiffFile) -> Any:
+    return max(tiff.series, key=lambda series: series.keyframe.imagewidth * series.keyframe.imagelength)
+
+
+def other_pictures(tiff: tifffile.TiffFile) -> list[tuple[int, int]]:
+    """The sizes of pictures that are no level of the one that is shown, nor its thumbnail, and not small beside it."""
+    base = levels_of(tiff)[0]
+    found = []
+    for series in tiff.series:
+        page = series.keyframe.aspage()
+        (width, height), area = size_of(page), base.imagewidth * base.imagelength
+        is_smaller_copy = not tiff.is_ome and _has_shape_of(base, page) and width < base.imagewidth
+        if page.offset != base.offset and width * height >= _TOLD_SHARE * area and not is_smaller_copy:
+            found.append((width, height))
+    return found
+
+
+def without_strangers(levels: list[SegmentedPage]) -> tuple[list[SegmentedPage], list[str]]:
+    """The levels that show what the one before shows, and a sentence about each other."""
+    kept, told = levels[:1], []
+    for level in levels[1:]:
+        if _looks_alike(kept[-1], level):
+            kept.append(level)
+        else:
+            level.close()
+            told.append("a level of {} x {} px shows another picture, and is not used".format(*level.size_wh))
+    return kept, told
+
+
+def _looks_alike(finer: SegmentedPage, coarser: SegmentedPage) -> bool:
+    """Whether some places look the same on two levels; also where these cannot be read."""
+    try:
+        pairs = [[_luma_at(level, place, coarser.size_wh) for level in (finer, coarser)] for place in _PLACES]
+    except TileError:
+        return True
+    one, other = (np.concatenate(each, axis=None) for each in zip(*pairs, strict=True))
+    if min(one.std(), other.std()) < _FLAT:
+        return bool(abs(one.mean() - other.mean()) < _SAME_BRIGHTNESS and max(one.std(), other.std()) < 3 * _FLAT)
+    return bool(np.corrcoef(one, other)[0, 1] > _LEAST_ALIKE)
+
+
+def _luma_at(level: SegmentedPage, place: tuple[float, float], coarse_wh: tuple[int, int]) -> np.ndarray:
+    """What surrounds a place, [rows, columns], as large on the slide as ``_COMPARED_PX`` of the coarser level."""
+    edges = []
+    for length, coarse, share in zip(level.size_wh, coarse_wh, place, strict=True):
+        side = min(_COMPARED_PX, coarse)
+        start = round((coarse - side) * share)
+        edges.append((start * length // coarse, max(1, side * length // coarse)))
+    (x, width), (y, height) = edges
+    picture = level.read(Box(x, y, width, height)).convert("L")
+    return np.asarray(picture.resize((_COMPARED_SIDE, _COMPARED_SIDE), Image.Resampling.BOX), float)
