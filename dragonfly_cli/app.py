@@ -10,6 +10,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand
 
+from dragonfly_cli.errors import UsageError
 from dragonfly_cli.funnel import ErrorFunnel
 
 _ENVIRONMENT = "Every option can also be set in the environment: --debug as DRAGONFLY_DEBUG=1."
@@ -43,6 +44,18 @@ class Command(TyperCommand):
             if flag := _long_flag(each):
                 each.envvar = f"DRAGONFLY_{flag[2:].replace('-', '_').upper()}"
                 each.show_envvar = False  # the rule is told once, below the options
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Raises UsageError for an empty value: no option has a meaning for it, but as a path it is this folder."""
+        given = list(args)
+        rest: list[str] = super().parse_args(ctx, args)
+        values, _, parameters = self.make_parser(ctx).parse_args(given)
+        for each in parameters:
+            value = values.get(each.name)
+            if "" in (value if isinstance(value, list | tuple) else [value]):
+                name = _long_flag(each) or each.metavar
+                raise UsageError(f"{name} is given an empty value", "check the shell variable that it comes from")
+        return rest
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         sections: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
