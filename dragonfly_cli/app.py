@@ -51,7 +51,7 @@ class Command(TyperCommand):
         rest: list[str] = super().parse_args(ctx, args)
         values, _, parameters = self.make_parser(ctx).parse_args(given)
         for each in parameters:
-            value = values.get(each.name)
+            value: Any = values.get(str(each.name))
             if "" in (value if isinstance(value, list | tuple) else [value]):
                 name = _long_flag(each) or each.metavar
                 raise UsageError(f"{name} is given an empty value", "check the shell variable that it comes from")

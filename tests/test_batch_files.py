@@ -14,7 +14,8 @@ from run_dragonfly import dragonfly
 
 from dragonfly_cli.batch.progress import Progress, duration
 from dragonfly_cli.batch.result import Result, key_of
-from dragonfly_cli.batch.row_file import CsvRows, JsonRows, RowFile
+from dragonfly_cli.batch.row_file import RowFile
+from dragonfly_cli.batch.row_formats import CsvRows, JsonRows
 
 WRITES_HALF = """
 import sys

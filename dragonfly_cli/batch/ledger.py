@@ -26,7 +26,8 @@ from dragonfly_cli.batch.companions import (
 from dragonfly_cli.batch.options import TableFormat, TableOptions
 from dragonfly_cli.batch.parquet import check_parquet, write_from_csv
 from dragonfly_cli.batch.result import Key, Result
-from dragonfly_cli.batch.row_file import CsvRows, JsonRows, RowFile, RowFormat, unwritable
+from dragonfly_cli.batch.row_file import RowFile, unwritable
+from dragonfly_cli.batch.row_formats import CsvRows, JsonRows, RowFormat
 from dragonfly_cli.batch.run_lock import RunLock
 from dragonfly_cli.errors import OutputError, UsageError
 from dragonfly_cli.output.files import check_writable, write_text

@@ -15,7 +15,8 @@ from dragonfly_cli.batch.items import Shard, digest, read_shard
 from dragonfly_cli.batch.ledger import Ledger, Outputs
 from dragonfly_cli.batch.options import TableOptions
 from dragonfly_cli.batch.result import Key, Result
-from dragonfly_cli.batch.row_file import JsonRows, RowFile, RowFormat
+from dragonfly_cli.batch.row_file import RowFile
+from dragonfly_cli.batch.row_formats import JsonRows, RowFormat
 from dragonfly_cli.errors import InputError, NoInputError, OutputError, UsageError
 from dragonfly_cli.output.files import write_whole
 from dragonfly_cli.output.terminal import say
@@ -127,8 +128,8 @@ def _read(path: Path, rows: RowFormat) -> tuple[RowFile, dict[Key, Result]]:
     file = RowFile(path, rows)
     try:
         return file, file.read()
-    except OutputError:
-        raise InputError(f"{path}: it is not a table of this version of dragonfly", "copy it again") from None
+    except OutputError as error:
+        raise InputError(error.message, "copy it again from where its shard wrote it") from None
 
 
 def _write_in_turn(parts: list[Path], rows: RowFormat, output: Path) -> list[Key]:
