@@ -20,6 +20,9 @@ import typer
 
 from dragonfly_cli.errors import UsageError
 
+# Typer has used its own copy of click since 0.26, so its usage error is reached through the name that stayed.
+WRONG_USAGE: Any = typer.BadParameter.__base__
+
 
 def takes_option_groups(command: Callable[..., None]) -> Callable[..., None]:
     """``command`` as Typer sees it: every field of a dataclass parameter as an option of its own."""
@@ -65,14 +68,23 @@ def parsed_options(groups: tuple[type[Any], ...], texts: Mapping[str, str]) -> d
     Raises UsageError for a text that the option does not take.
     """
     command = _command_of(groups, tuple(texts))
-    flags = {each.name: next(flag for flag in each.opts if flag.startswith("--")) for each in command.params}
-    arguments = [f"{flags[name]}={text}" for name, text in texts.items()]
+    parameters = {each.name: each for each in command.params}
     try:
+        arguments = [_as_argument(parameters[name], text) for name, text in texts.items()]
         with command.make_context("row", arguments) as context:
             values: dict[str, Any] = command.invoke(context)
-    except typer.BadParameter as error:
+    except WRONG_USAGE as error:
         raise UsageError(error.format_message().rstrip("."), "give it as on the command line") from error
     return values
+
+
+def _as_argument(option: Any, text: str) -> str:
+    """``--frame=3``; of an option that is on or off ``--bounds-offset`` or ``--no-bounds-offset``."""
+    if not option.is_flag:
+        flag = next(flag for flag in option.opts if flag.startswith("--"))
+        return f"{flag}={text}"
+    switch: str = (option.opts if option.type.convert(text, option, None) else option.secondary_opts)[0]
+    return switch
 
 
 def option_names(groups: tuple[type[Any], ...]) -> dict[str, str]:

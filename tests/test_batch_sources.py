@@ -135,6 +135,7 @@ def test_what_is_wrong_with_a_manifest_is_told_before_anything_runs(study: Path,
     told("image,frame\nstudy/film.dcm,-1\n", 2, "row 1", "--frame")
     told("picture\nstudy/film.dcm\n", 4, "row 1", "no image")
     told("study/000.png,Secret^Name\nstudy/001.png,Other^Name\n", 4, "row 1", "no image")
+    told("image,bounds_offset\nstudy/film.dcm,perhaps\n", 2, "row 1", "perhaps")
     told("image,row_options\nstudy/film.dcm,colour=red\n", 2, "row 1", "colour=red")
     told('image,question\n"study/film', 4, "list.csv")
     told("image,question\nstudy/000.png,Is it red, or blue?\n", 4, "row 1", "more cells")
@@ -147,6 +148,14 @@ def test_what_is_wrong_with_a_manifest_is_told_before_anything_runs(study: Path,
     expect_error(dragonfly("batch", manifest, *QUESTIONS, "-o", output), 4, "list.csv", "UTF-8")
     (tmp_path / "list.jsonl").write_text('{"image": "study/000.png"}\n\n["study/000.png"]\n')
     expect_error(dragonfly("batch", tmp_path / "list.jsonl", *QUESTIONS, "-o", output), 4, "list.jsonl, row 2", "JSON")
+    for lines, words in (
+        ('{"image": "study/000.png", "question": ["Is it?", "Is it red?"]}', ("row 1", "question is no text")),
+        ('{"image": "study/000.png"}\n{"image": ["study/000.png", "study/001.png"]}', ("row 2", "image is no text")),
+        ('{"image": "study/000.png", "Image": "study/001.png"}', ("row 1", "two columns have the same name")),
+        ('{"image": "study/000.png", "image": "study/001.png"}', ("row 1", "two columns have the same name")),
+    ):
+        (tmp_path / "list.jsonl").write_text(lines)
+        expect_error(dragonfly("batch", tmp_path / "list.jsonl", *QUESTIONS, "-o", output), 4, "list.jsonl", *words)
     (tmp_path / "list.jsonl").write_text('{"image": "study/000.png", "more": ' + "[" * 10**5 + "]" * 10**5 + "}")
     expect_error(dragonfly("batch", tmp_path / "list.jsonl", *QUESTIONS, "-o", output), 4, "list.jsonl, row 1", "JSON")
     (tmp_path / "list.jsonl").write_text('{"image": "\\ud800.png"}')
@@ -164,6 +173,11 @@ def test_a_manifest_may_be_as_other_programs_write_it(study: Path) -> None:
     lines = ({"image": "study/film.dcm", "frame": frame} for frame in (1.0, float("nan"), 0.0))
     json_lines.write_text("\ufeff" + "\r\n".join(map(json.dumps, lines)), encoding="utf-8")
     assert [item.row_options for item in found(json_lines)] == ["frame=1", "", "frame=0"]
+    manifest.write_text("image,frame,mpp,bounds-offset\nstudy/film.dcm,2.0,,no\nstudy/film.dcm,,0.50,yes\n")
+    items = found(manifest)
+    assert [(item.looking.frame, item.looking.mpp) for item in items] == [(2, None), (None, 0.5)]
+    assert [item.looking.bounds_offset for item in items] == [False, True]
+    assert [item.row_options for item in items] == ["bounds_offset=no frame=2", "bounds_offset=yes mpp=0.50"]
 
 
 def test_a_name_that_means_two_files_is_refused(study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
