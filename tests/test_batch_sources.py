@@ -235,6 +235,21 @@ def test_a_file_named_from_here_and_from_the_root_is_asked_about_once(
     assert [question.text for question in item.questions] == ["Is it?"]
 
 
+def test_an_image_behind_a_link_is_asked_about_once(study: Path, tmp_path: Path) -> None:
+    (tmp_path / "again").symlink_to("study")
+    (study / "loop").symlink_to(".")
+    (study / "zz.png").symlink_to("000.png")
+    (study / "slices").mkdir()
+    for number in (1, 2):
+        (study / "slices" / f"{number}.dcm").write_bytes(slice_of(tmp_path, "1.2", number))
+    write_zip(study / "two.zip", {f"{uid}/1": slice_of(tmp_path, uid, 1) for uid in ("1.3", "1.4")})
+    own = ["000.png", "001-broken.svs", "001.png", "002.png", "003.png", "film.dcm", "slices", "two.zip#1", "two.zip#2"]
+    assert names(found(study)) == own
+    assert names(found(study, study.parent / "again", study / ".." / "study", study / "000.png")) == own
+    (tmp_path / "list.csv").write_text("image\nstudy/000.png\nstudy/zz.png\n")  # somebody wants a row for each
+    assert names(found(tmp_path / "list.csv")) == ["000.png", "zz.png"]
+
+
 def test_what_may_not_be_looked_into_is_a_failed_row(monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder that is closed, one whose files can only be named, and a link to itself."""
     with tempfile.TemporaryDirectory() as place:
