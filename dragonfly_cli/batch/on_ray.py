@@ -23,6 +23,7 @@ from dragonfly_cli.batch.items import Item
 from dragonfly_cli.batch.job import IMAGES_AHEAD, Job, Stopped, lost
 from dragonfly_cli.batch.result import Result
 from dragonfly_cli.errors import DeviceError, DragonflyError
+from dragonfly_cli.output.streams import silence_libraries
 
 _LOOK_UP_S = 0.5  # how soon a wish to stop is seen while nothing arrives
 
@@ -39,6 +40,7 @@ class _Actor:
         """Loads the model; what is expected to go wrong is returned, as Ray would wrap what is raised."""
         from dragonfly_cli.batch.worker import Worker
 
+        silence_libraries()
         try:
             self._worker = Worker(self._job)
         except DragonflyError as error:
