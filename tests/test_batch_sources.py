@@ -393,6 +393,8 @@ def test_outputs_that_cannot_be_are_refused(study: Path, tmp_path: Path) -> None
         expect_error(dragonfly("batch", study, "-o", csv, "--records", records), 2, "a.csv")
     for name in ("failed.csv", "run.json"):  # which a run writes itself
         expect_error(dragonfly("batch", study, "-o", tmp_path / name), 2, name)
+    for name in ("a.csv.gz", "a.xlsx", "a.json", "a.tsv"):  # somebody would open them as that
+        expect_error(dragonfly("batch", study, "-o", tmp_path / name), 2, name, "CSV, JSON lines or Parquet")
     expect_error(dragonfly("batch", study, "-o", csv, "--address", "auto"), 2, "--address")
     expect_error(dragonfly("batch", study, "-o", csv, "--records", tmp_path / "no" / "a.jsonl"), 7, "a.jsonl")
     assert [path.name for path in tmp_path.iterdir()] == ["study"]

@@ -42,7 +42,7 @@ def test_debug_shows_the_traceback(tmp_path: Path, broken_reader: None) -> None:
 
 
 def test_what_a_library_warns_of_is_not_shown() -> None:
-    """It may quote a patient's name. Readers in threads silence it for themselves alone, and undo that for each other."""
+    """It may quote a patient's name. What readers in threads do against it, they undo for each other."""
     run = """
 import sys, warnings
 from dragonfly_cli.main import main

@@ -44,12 +44,13 @@ def merge_parts(parts: list[Path], table: TableOptions) -> int:
     """
     outputs = Outputs.of(table)
     outputs.check()
-    tables = [Outputs.of(TableOptions(path)).table for path in parts]  # of a Parquet file the CSV that it was made of
+    inputs = [Outputs.of(TableOptions(path, table.table_format)) for path in parts]
+    tables = [each.table for each in inputs]  # of a Parquet file the CSV that it was made of
     shards = sorted(map(_part, tables), key=lambda part: part.shard.index)
     _check_together(shards)
-    for part in shards:
-        if Outputs.of(TableOptions(part.path)).table_format is not outputs.table_format:
-            raise UsageError(f"{part.path} and {outputs.table} are of different formats", "merge CSV with CSV")
+    for each in inputs:
+        if each.table_format is not outputs.table_format:
+            raise UsageError(f"{each.table} and {outputs.table} are of different formats", "merge CSV with CSV")
     _check_complete(shards, outputs.rows)
     whole = {name: value for name, value in shards[0].settings.items() if name not in _OF_SHARDS_ALONE}
     ledger = Ledger(outputs, whole | {"shard": None})
