@@ -18,7 +18,7 @@ from dragonfly_cli.batch.parquet import read_rows
 from dragonfly_cli.errors import InputError, UsageError
 from dragonfly_cli.option_groups import option_names
 from dragonfly_cli.options import LookOptions, OpenOptions
-from dragonfly_cli.output.table import COLUMNS, unguarded
+from dragonfly_cli.output.table import COLUMNS, delimiter_of, unguarded
 from dragonfly_cli.output.terminal import say
 from dragonfly_cli.readers import exists
 
@@ -26,7 +26,6 @@ ROW_GROUPS = (OpenOptions, LookOptions)
 SUFFIXES = frozenset((".csv", ".tsv", ".jsonl", ".ndjson", ".parquet"))
 
 _BEYOND = "cells beyond the header"
-_DELIMITERS = ",;\t"
 _TEXTS = ("image", "question")
 _WITHOUT_FRACTION = re.compile(r"(-?\d+)\.0+")
 _HALF_A_LETTER = re.compile("[\ud800-\udc7f\udd00-\udfff]")  # the others stand for bytes that are not UTF-8
@@ -113,7 +112,7 @@ def _csv_rows(path: Path) -> Iterator[dict[str, str]]:
     with path.open(encoding="utf-8-sig", newline="") as file:
         header = file.readline()
         file.seek(0)
-        rows = csv.DictReader(file, delimiter=max(_DELIMITERS, key=header.count), restkey=_BEYOND, strict=True)
+        rows = csv.DictReader(file, delimiter=delimiter_of(header), restkey=_BEYOND, strict=True)
         _named(((name, "") for name in rows.fieldnames or () if name), f"cannot read the manifest {path}")
         for number, row in enumerate(rows, start=1):
             where = _where(path, number)
