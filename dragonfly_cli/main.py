@@ -23,7 +23,6 @@ from dragonfly_cli.batch.options import (
 )
 from dragonfly_cli.finetuning.options import TuneOptions
 from dragonfly_cli.model_commands import model_app
-from dragonfly_cli.option_groups import takes_option_groups
 from dragonfly_cli.options import (
     AnswerOptions,
     Attention,
@@ -68,7 +67,6 @@ def root(
 
 
 @app.command()
-@takes_option_groups
 def ask(
     image: ImageArgument,
     question: Annotated[
@@ -93,7 +91,6 @@ def ask(
 
 
 @app.command()
-@takes_option_groups
 def caption(
     image: ImageArgument,
     *,
@@ -112,7 +109,6 @@ def caption(
 
 
 @app.command()
-@takes_option_groups
 def chat(
     image: ImageArgument,
     *,
@@ -128,7 +124,6 @@ def chat(
 
 
 @app.command()
-@takes_option_groups
 def batch(
     sources: Annotated[
         list[Path], typer.Argument(metavar="SOURCE...", help="Images, folders, globs, manifests, or - for stdin.")
@@ -159,7 +154,6 @@ def batch(
 
 
 @app.command()
-@takes_option_groups
 def merge(
     parts: Annotated[list[Path], typer.Argument(metavar="PART...", help="The tables of all shards of one run.")],
     *,
@@ -214,7 +208,6 @@ def calibrate(
 
 
 @app.command()
-@takes_option_groups
 def info(image: ImageArgument, json: JsonOption = False, *, opening: OpenOptions, debug: DebugOption = False) -> None:
     """Show format, size, frames, levels, scale and window. No patient data is shown."""
     from dragonfly_cli.output.record import as_json, source_info
@@ -227,7 +220,6 @@ def info(image: ImageArgument, json: JsonOption = False, *, opening: OpenOptions
 
 
 @app.command()
-@takes_option_groups
 def view(
     image: ImageArgument,
     output: Annotated[Path, typer.Option("--output", "-o", help="The PNG to write; - is stdout.")],
@@ -275,7 +267,6 @@ def doctor(
 
 
 @app.command()
-@takes_option_groups
 def finetune(
     data: Annotated[Path, typer.Argument(metavar="DATA", help="JSONL or Parquet rows of image, question, answer.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")],

@@ -1,7 +1,6 @@
 """Commands that take their options in groups: a parameter that is a dataclass stands for one option per field.
 
     @app.command()
-    @takes_option_groups
     def ask(image: ImageArgument, *, looking: LookOptions) -> None: ...
 
 What several commands share is written once, as a frozen dataclass whose fields are annotated like Typer's options. The
@@ -24,18 +23,24 @@ from dragonfly_cli.errors import UsageError
 WRONG_USAGE: Any = typer.BadParameter.__base__
 
 
-def takes_option_groups(command: Callable[..., None]) -> Callable[..., None]:
-    """``command`` as Typer sees it: every field of a dataclass parameter as an option of its own."""
+def as_command(function: Callable[..., Any]) -> Any:
+    """The command that Typer makes of a function, with every field of a dataclass parameter as an option of its own."""
+    app = typer.Typer(add_completion=False)
+    app.command()(_flattened(function))
+    return typer.main.get_command(app)
+
+
+def _flattened(command: Callable[..., Any]) -> Callable[..., Any]:
     parameters = inspect.signature(command).parameters
     groups: dict[str, Any] = {
         name: each.annotation for name, each in parameters.items() if is_dataclass(each.annotation)
     }
 
     @functools.wraps(command)
-    def run(**values: Any) -> None:
+    def run(**values: Any) -> Any:
         for name, group in groups.items():
             values[name] = group(**{field.name: values.pop(field.name) for field in fields(group)})
-        command(**values)
+        return command(**values)
 
     flat: list[inspect.Parameter] = []
     for name, parameter in parameters.items():
@@ -110,6 +115,4 @@ def _command_of(groups: tuple[type[Any], ...], names: tuple[str, ...]) -> Any:
     parameters = [_as_parameter(members[name]) for name in names]
     give_back.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     give_back.__annotations__ = {each.name: each.annotation for each in parameters}
-    app = typer.Typer(add_completion=False)
-    app.command()(give_back)
-    return typer.main.get_command(app)
+    return as_command(give_back)

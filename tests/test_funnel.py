@@ -87,6 +87,12 @@ def test_streams_that_take_no_more(tmp_path: Path, command: str, code: int) -> N
     assert not stderr or [line.split(":")[0] for line in stderr.splitlines()] == ["error", "hint"]
 
 
+def test_a_stdin_that_is_closed_is_empty(tmp_path: Path) -> None:
+    code, stderr = shell('"$@" <&-', "batch", "-", "-q", "Is it?", "-o", tmp_path / "a.csv")
+    assert code == 3
+    assert stderr.startswith("error: no image below -\n")
+
+
 def test_results_in_a_pipe_are_utf_8(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONIOENCODING", "ascii")
     assert shell('"$@" | grep -q Schädel', "info", write_png(tmp_path / "Schädel.png")) == (0, "")

@@ -21,6 +21,8 @@ def occupy_closed() -> None:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+    if sys.stdin is None:
+        sys.stdin = open(0, closefd=False)  # noqa: SIM115 - from which nothing can be read then
 
 
 def settle_encoding() -> None:
