@@ -125,7 +125,7 @@ def examine_network(version: str, device: Any, dtype: Any, tokens: int, tiny: bo
     from safetensors.torch import load_file
 
     from dragonfly_cli.engine.placement import choose_attention
-    from dragonfly_cli.options import Attention
+    from dragonfly_cli.option_values import Attention
     from dragonfly_med.quantization import device_memory_needed, weight_files
     from dragonfly_med.quantized_loading import open_in_4_bit
 

@@ -47,7 +47,8 @@ from dragonfly_cli.engine.questions import Question, as_question
 from dragonfly_cli.fields import Field, plan_looks
 from dragonfly_cli.fields.slide_plan import zoom_fields
 from dragonfly_cli.geometry import Box
-from dragonfly_cli.options import Aggregate, LookOptions, OpenOptions, Rank
+from dragonfly_cli.option_values import Aggregate, Rank
+from dragonfly_cli.options import LookOptions, OpenOptions
 from dragonfly_cli.readers import open_source
 from dragonfly_cli.searching import Chooser
 from dragonfly_med.generation import Sampling

@@ -16,6 +16,7 @@ from dragonfly_cli.option_groups import as_command
 
 _ENVIRONMENT = "Every option can also be set in the environment: --debug as DRAGONFLY_DEBUG=1."
 _WIDEST_HELP = 100  # columns; longer lines are hard to read
+_PLACEHOLDERS = {"int": "N", "float": "NUMBER", "str": "TEXT", "path": "PATH"}  # by the name of Typer's type
 
 
 class App(typer.Typer):
@@ -61,6 +62,7 @@ class Command(TyperCommand):
             if flag := _long_flag(each):
                 each.envvar = f"DRAGONFLY_{flag[2:].replace('-', '_').upper()}"
                 each.show_envvar = False  # the rule is told once, below the options
+                each.metavar = each.metavar or _PLACEHOLDERS.get(each.type.name.removesuffix(" range"))
         return getattr(self, name)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -74,6 +76,10 @@ class Command(TyperCommand):
                 name = _long_flag(each) or each.metavar
                 raise UsageError(f"{name} is given an empty value", "check the shell variable that it comes from")
         return rest
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """Without the braces that Typer puts around a required argument."""
+        return [piece.strip("{}") for piece in super().collect_usage_pieces(ctx)]
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         sections: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}

@@ -11,10 +11,10 @@ from dragonfly_cli.engine.forms import as_form
 from dragonfly_cli.engine.questions import Question, as_question, check_rule
 from dragonfly_cli.errors import InputError, NoInputError, UsageError
 from dragonfly_cli.fields import LookPlan, arranged, check_looking, plan_looks
+from dragonfly_cli.option_values import Format
 from dragonfly_cli.options import (
     AnswerOptions,
     EvidenceOptions,
-    Format,
     FormOptions,
     LookOptions,
     OpenOptions,

@@ -5,11 +5,16 @@ One base class, one subclass per exit code of the command line's contract. An er
 This module imports nothing, so that any other may import it.
 """
 
+# Exit codes that do not come from an error.
+BUG_CODE = 1
+SOME_FAILED_CODE = 8  # a batch came to its end, and some of its rows failed
+INTERRUPTED_CODE = 130
+
 
 class DragonflyError(Exception):
     """An expected failure: ``message`` says what, which file and why; ``hint`` says what to do."""
 
-    exit_code = 1
+    exit_code = BUG_CODE
 
     def __init__(self, message: str, hint: str) -> None:
         super().__init__(message)
@@ -63,7 +68,7 @@ class OutputError(DragonflyError):
 class StoppedError(DragonflyError):
     """A batch gave up because of its failures; what was finished is kept."""
 
-    exit_code = 8
+    exit_code = SOME_FAILED_CODE
 
 
 class ProblemError(DragonflyError):

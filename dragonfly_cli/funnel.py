@@ -15,7 +15,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from dragonfly_cli.errors import DragonflyError, OutputError
+from dragonfly_cli.errors import BUG_CODE, DragonflyError, OutputError, UsageError
 from dragonfly_cli.option_groups import WRONG_USAGE
 from dragonfly_cli.options import DEBUG_KEY
 from dragonfly_cli.output.control_characters import harmless
@@ -46,7 +46,7 @@ class ErrorFunnel(TyperGroup):
             if getattr(error, "errno", None) == errno.ENAMETOOLONG:  # a question, say, where a path belongs
                 name = str(getattr(error, "filename", ""))[:_SHOWN_LETTERS]
                 _show(ctx, f"{name}... is too long for the name of a file", "check the order of the arguments")
-                raise typer.Exit(2) from error
+                raise typer.Exit(UsageError.exit_code) from error
             last = traceback.extract_tb(error.__traceback__)[-1]
             where = f"{Path(last.filename).name}, line {last.lineno}"
             _show(
@@ -54,7 +54,7 @@ class ErrorFunnel(TyperGroup):
                 f"this is a bug in dragonfly: {type(error).__name__} in {where}",
                 "run it again with --debug and report what it prints, without patient data",
             )
-            raise typer.Exit(1) from error
+            raise typer.Exit(BUG_CODE) from error
 
 
 @contextmanager
@@ -83,7 +83,7 @@ def _usage_errors(program: str | None) -> Iterator[None]:
         command = error.ctx.command_path if error.ctx else program
         message = _lower_first(error.format_message().rstrip(".")) + _where_it_was_set(error)
         _two_lines(message, f"{command} --help shows how it is used")
-        raise typer.Exit(2) from error
+        raise typer.Exit(UsageError.exit_code) from error
 
 
 def _where_it_was_set(error: Any) -> str:

@@ -21,11 +21,12 @@ from dragonfly_cli.batch.options import (
     TableOptions,
     WorkOptions,
 )
+from dragonfly_cli.errors import SOME_FAILED_CODE, ProblemError
 from dragonfly_cli.finetuning.options import TuneOptions
 from dragonfly_cli.model_commands import model_app
+from dragonfly_cli.option_values import Attention, Quant
 from dragonfly_cli.options import (
     AnswerOptions,
-    Attention,
     AttentionOption,
     DebugOption,
     DeviceOption,
@@ -37,7 +38,6 @@ from dragonfly_cli.options import (
     ModelOption,
     OpenOptions,
     PrintOptions,
-    Quant,
     QuantOption,
     QuestionOption,
     QuestionsFileOption,
@@ -83,7 +83,10 @@ def ask(
     evidence: EvidenceOptions,
     debug: DebugOption = False,
 ) -> None:
-    """Answer one or more questions about one image."""
+    """Answer one or more questions about one image.
+
+    Example: dragonfly ask slide.svs "Is there necrosis?"
+    """
     from dragonfly_cli.asking import ask_image, gather_questions
 
     questions = gather_questions([*(question or []), *(more or [])], questions_file, form)
@@ -126,7 +129,7 @@ def chat(
 @app.command()
 def batch(
     sources: Annotated[
-        list[Path], typer.Argument(metavar="SOURCE...", help="Images, folders, globs, manifests, or - for stdin.")
+        list[Path], typer.Argument(metavar="SOURCE...", help="Images, folders, globs, manifests; - for paths on stdin.")
     ],
     question: QuestionOption = None,
     questions_file: QuestionsFileOption = None,
@@ -141,7 +144,10 @@ def batch(
     working: WorkOptions,
     debug: DebugOption = False,
 ) -> None:
-    """Ask every question about every image below the sources. Without a question, they are captioned."""
+    """Ask every question about every image in the sources. Without a question, each image is described.
+
+    Example: dragonfly batch FOLDER -q "Is there necrosis?" -o answers.csv
+    """
     from dragonfly_cli.asking import gather_questions
     from dragonfly_cli.batch.run import run_batch
     from dragonfly_cli.engine.questions import caption_question
@@ -160,24 +166,26 @@ def merge(
     table: TableOptions,
     debug: DebugOption = False,
 ) -> None:
-    """Make one table of those that `batch --shard` has written."""
+    """Join the tables that `batch --shard` has written into one."""
     from dragonfly_cli.batch.merge import merge_parts
 
     if merge_parts(parts, table):
-        raise typer.Exit(8)
+        raise typer.Exit(SOME_FAILED_CODE)
 
 
 @app.command()
 def verify(
-    record: Annotated[Path, typer.Argument(metavar="RECORD.json", help="What ask --json has written.")],
+    record: Annotated[
+        Path, typer.Argument(metavar="RECORD.json", help="A file that `ask --json` or `batch --records` wrote.")
+    ],
     image: Annotated[
         Path | None,
-        typer.Option("--image", help="Where the image lies now."),
+        typer.Option("--image", help="Where the image is now, if it has moved."),
     ] = None,
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Ask a record's questions again. Exit code 9 if answers or probabilities are not the same now."""
+    """Ask the questions of a record again. Exit code 9 if answers, probabilities, boxes or prompt differ."""
     from dragonfly_cli.output.terminal import show
     from dragonfly_cli.verifying import as_line, as_report, compare_all, read_records, refuse_drift
 
@@ -193,11 +201,13 @@ def verify(
 
 @app.command()
 def calibrate(
-    reviewed: Annotated[Path, typer.Argument(metavar="REVIEWED.csv", help="A batch's CSV with a column truth.")],
+    reviewed: Annotated[
+        Path, typer.Argument(metavar="REVIEWED.csv", help="The CSV of a batch, with a column `truth` added.")
+    ],
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Fit probabilities of yes to reviewed answers. From then on, ask tells them beside the model's own."""
+    """Calibrate the probability of yes on reviewed answers. From then on, ask shows it beside the model's own."""
     from dragonfly_cli.calibration.calibrating import as_report, as_text
     from dragonfly_cli.calibration.calibrating import calibrate as fit_and_store
     from dragonfly_cli.output.terminal import say, show
@@ -263,7 +273,7 @@ def doctor(
     else:
         say(f"note: {as_summary(findings)}")
     if worst(findings) is Status.problem:
-        raise typer.Exit(9)
+        raise typer.Exit(ProblemError.exit_code)
 
 
 @app.command()

@@ -9,12 +9,13 @@ from typing import Annotated
 import typer
 
 from dragonfly_cli.app import App
-from dragonfly_cli.options import DebugOption, JsonOption, Keep
+from dragonfly_cli.option_values import Keep
+from dragonfly_cli.options import DebugOption, JsonOption
 
 model_app = App("Get, check and remove checkpoints on this machine.")
 
-KeepOption = Annotated[Keep, typer.Option("--keep", help="The copy as published, the 4-bit one, or both.")]
-NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The name that `dragonfly model list` shows.")]
+KeepOption = Annotated[Keep, typer.Option("--keep", help="Which copies to keep: as published, in 4 bit, or both.")]
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="A name that `dragonfly model list` shows.")]
 
 
 @model_app.command()
@@ -26,7 +27,7 @@ def pull(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show size and licence, then stop.")] = False,
     debug: DebugOption = False,
 ) -> None:
-    """Download a model and convert it to safetensors. An interrupted call goes on where it stopped."""
+    """Download a model and convert it to safetensors. An interrupted call continues where it stopped."""
     from dragonfly_cli.output.terminal import say
     from dragonfly_cli.store.acquire import PullSettings, pull_model
 
@@ -69,12 +70,14 @@ def verify(
 
 @model_app.command()
 def convert(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a checkpoint; it is only read.")],
-    name: Annotated[str | None, typer.Option("--name", help="The name to keep it under.")] = None,
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="The folder of a checkpoint; nothing in it is changed.")
+    ],
+    name: Annotated[str | None, typer.Option("--name", help="The name to store it under.")] = None,
     keep: KeepOption = Keep.both,
     debug: DebugOption = False,
 ) -> None:
-    """Store a checkpoint that lies on this machine, as safetensors. No network is used."""
+    """Convert a checkpoint that is on this machine already, and store it. No network is used."""
     from dragonfly_cli.output.terminal import say
     from dragonfly_cli.store.acquire import convert_folder
 
@@ -86,7 +89,7 @@ def convert(
 def export(
     name: NameArgument,
     output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")],
-    copies: Annotated[Keep, typer.Option("--copies", help="Which of its copies are exported.")] = Keep.both,
+    copies: Annotated[Keep, typer.Option("--copies", help="Which of its copies to export.")] = Keep.both,
     debug: DebugOption = False,
 ) -> None:
     """Write a model into one file, for a machine without a network."""
@@ -98,10 +101,10 @@ def export(
 
 @model_app.command("import")
 def import_packed(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="What `dragonfly model export` has written.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A file that `dragonfly model export` wrote.")],
     debug: DebugOption = False,
 ) -> None:
-    """Store an exported model, if every byte of it is as it was."""
+    """Store an exported model, after checking every byte of it."""
     from dragonfly_cli.output.terminal import say
     from dragonfly_cli.store.pack import import_model
 
@@ -110,7 +113,7 @@ def import_packed(
 
 @model_app.command("rm")
 def remove(name: NameArgument, debug: DebugOption = False) -> None:
-    """Delete a model, and what an interrupted pull of it has left."""
+    """Delete a model, and whatever an interrupted pull of it has left."""
     from dragonfly_cli.output.terminal import say
     from dragonfly_cli.store.folder import readable
     from dragonfly_cli.store.removal import remove_model

@@ -4,7 +4,6 @@ Options that belong together form a group, a frozen dataclass, which is also wha
 """
 
 from dataclasses import dataclass
-from enum import StrEnum
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +11,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.main import get_click_type
 from typer.models import OptionInfo
+
+from dragonfly_cli.option_values import (
+    Aggregate,
+    AnswerType,
+    Attention,
+    Control,
+    Format,
+    Picture,
+    Quant,
+    Rank,
+)
 
 if TYPE_CHECKING:
     from dragonfly_cli.readers.dicom.choices import DicomChoices
@@ -35,132 +45,51 @@ _LINES = _Lines()
 _SEEDS = range(-(2**63), 2**64)  # what PyTorch's generator takes
 
 
-class Format(StrEnum):
-    """How answers are printed."""
-
-    text = "text"
-    json = "json"
-    jsonl = "jsonl"
-    csv = "csv"
-
-
-class Picture(StrEnum):
-    """What ``view`` draws."""
-
-    crops = "crops"
-    display = "display"
-    fields = "fields"
-
-
-class Quant(StrEnum):
-    """In how many bits the language model's weights are held; ``auto`` is 4 for a large one on a GPU."""
-
-    auto = "auto"
-    four_bit = "4bit"
-    none = "none"
-
-
-class Attention(StrEnum):
-    """Which attention kernel runs; ``auto`` is FlashAttention where it can be used, else PyTorch's own (SDPA)."""
-
-    auto = "auto"
-    sdpa = "sdpa"
-    flash = "flash"
-    eager = "eager"
-
-
-class Aggregate(StrEnum):
-    """How the answers about several fields become one."""
-
-    auto = "auto"
-    any = "any"
-    max = "max"
-    mean = "mean"
-    top3_mean = "top3-mean"
-    vote = "vote"
-    confirmed = "confirmed"
-    synthesise = "synthesise"
-
-
-class Rank(StrEnum):
-    """How a slide's fields are chosen: evenly, or by what a glance at them tells.
-
-    That is its likeness or contrast to the overview, how odd it looks beside the rest, or its P(yes).
-    """
-
-    auto = "auto"
-    spread = "spread"
-    likeness = "likeness"
-    contrast = "contrast"
-    odd = "odd"
-    yes = "yes"
-
-
-class AnswerType(StrEnum):
-    """What form an answer takes; ``auto`` is told by the form of the question."""
-
-    auto = "auto"
-    yesno = "yesno"
-    options = "options"
-    scale = "scale"
-    open = "open"
-
-
-class Control(StrEnum):
-    """What the picture is replaced by when everything is asked again, to see whether it mattered."""
-
-    none = "none"
-    blank = "blank"
-    shuffle = "shuffle"
-
-
-class Keep(StrEnum):
-    """Which copies of a model are stored: as published, in 4 bit, or both."""
-
-    full = "full"
-    nf4 = "nf4"
-    both = "both"
-
-
 def _remember_debug(context: typer.Context, value: bool) -> bool:
     context.meta[DEBUG_KEY] = value
     return value
 
 
 ImageArgument = Annotated[
-    Path, typer.Argument(metavar="IMAGE", help="A slide, a picture, or DICOM: a file, folder or archive.")
+    Path, typer.Argument(metavar="IMAGE", help="A slide, a picture, or DICOM (file, folder or archive).")
 ]
-ModelOption = Annotated[str, typer.Option("--model", "-m", help="auto, demo, a stored model, or a folder.")]
+ModelOption = Annotated[str, typer.Option("--model", "-m", help="auto, demo, the name of a stored model, or a folder.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.", show_default=True)]
 QuantOption = Annotated[
-    Quant, typer.Option("--quant", help="4bit saves memory; auto is 4bit for a large model on a GPU.")
+    Quant, typer.Option("--quant", help="4bit saves memory. auto: 4bit for a large model on a GPU.")
 ]
-AttentionOption = Annotated[Attention, typer.Option("--attn", help="auto takes FlashAttention where it is installed.")]
+AttentionOption = Annotated[
+    Attention,
+    typer.Option("--attn", help="The attention kernel. auto: FlashAttention where it is installed, else SDPA."),
+]
 PictureOption = Annotated[Picture, typer.Option("--what", help="What to draw.")]
 OutputOption = Annotated[Path | None, typer.Option("--output", "-o", help="Write to this file; - is stdout.")]
-FormatOption = Annotated[Format, typer.Option("--format", "-f", help="How to print.")]
+FormatOption = Annotated[Format, typer.Option("--format", "-f", help="The format of the answers.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 QuestionOption = Annotated[
     list[str] | None, typer.Option("--question", "-q", click_type=_LINES, help="A question; may be repeated.")
 ]
 QuestionsFileOption = Annotated[Path | None, typer.Option("--questions", help="A text file with one question a line.")]
 MaxTokensOption = Annotated[int, typer.Option("--max-tokens", min=1, help="The longest answer, in tokens.")]
-TemperatureOption = Annotated[float, typer.Option("--temperature", min=0.0, help="0 gives the same answer each time.")]
-SeedOption = Annotated[int, typer.Option("--seed", help="For temperatures above 0.")]
+TemperatureOption = Annotated[float, typer.Option("--temperature", min=0.0, help="0 gives the same answer every time.")]
+SeedOption = Annotated[int, typer.Option("--seed", help="Seed of everything drawn at random.")]
 FrameOption = Annotated[int | None, typer.Option("--frame", min=0, help="Which frame of several, counted from 0.")]
-SliceOption = Annotated[str | None, typer.Option("--slice", help="Slices in spatial order, from 0: N or A:B:STEP.")]
+SliceOption = Annotated[
+    str | None, typer.Option("--slice", help="Slices in spatial order, counted from 0: N or FIRST:LAST:STEP.")
+]
 MontageOption = Annotated[
-    str | None, typer.Option("--montage", help="Show slices as one picture: COLUMNSxROWS, as 4x3.")
+    str | None, typer.Option("--montage", help="Show several slices as one picture: COLUMNSxROWS, such as 4x3.")
 ]
 WindowOption = Annotated[
     str | None,
     typer.Option(
         "--window",
-        help="DICOM: lung, brain, bone, soft, liver, mediastinum, stroke, WIDTH,LEVEL, rgb3, or the file's N-th.",
+        help="DICOM grey levels: lung, brain, bone, soft, liver, mediastinum, stroke, rgb3; WIDTH,LEVEL; "
+        "or N for the N-th window in the file.",
     ),
 ]
 SeriesOption = Annotated[
-    str | None, typer.Option("--series", help="Which series of a study: a number of info's, or a UID.")
+    str | None, typer.Option("--series", help="Which DICOM series: its number in `dragonfly info`, or its UID.")
 ]
 SlideMppOption = Annotated[
     float | None, typer.Option("--slide-mpp", help="Microns per pixel, when the file does not say.")
@@ -172,35 +101,42 @@ DebugOption = Annotated[
     bool, typer.Option("--debug", callback=_remember_debug, is_eager=True, help="Show the traceback of an error.")
 ]
 BudgetOption = Annotated[
-    int | None, typer.Option("--budget", min=1, help="How many fields of view to look at, at most (8).")
+    int | None, typer.Option("--budget", min=1, help="Look at N fields of view at most (default: 8).")
 ]
 AggregateOption = Annotated[
     Aggregate, typer.Option("--aggregate", help="How the answers about several fields become one.")
 ]
 TemplateOption = Annotated[str | None, typer.Option("--template", "-t", help="A prompt that `template list` shows.")]
 TypeOption = Annotated[
-    AnswerType, typer.Option("--type", help="What is answered; auto goes by the form of the question.")
+    AnswerType, typer.Option("--type", help="What kind of answer; auto goes by the form of the question.")
 ]
-OptionsOption = Annotated[str | None, typer.Option("--options", help="The answers to choose from: benign,malignant.")]
-ScaleOption = Annotated[str | None, typer.Option("--scale", help="Answer with a whole number: 1-5.")]
-SchemaOption = Annotated[Path | None, typer.Option("--schema", help="A JSON schema; the answer is JSON that obeys it.")]
+OptionsOption = Annotated[
+    str | None, typer.Option("--options", help="The answers to choose from, such as benign,malignant.")
+]
+ScaleOption = Annotated[str | None, typer.Option("--scale", help="Answer with a whole number, such as 1-5.")]
+SchemaOption = Annotated[
+    Path | None, typer.Option("--schema", help="Answer with JSON that obeys the JSON schema in this file.")
+]
 AbstainOption = Annotated[
     float,
     typer.Option(
         "--abstain",
         min=0.0,
         max=1.0,
-        help="Answer 'uncertain' when the two most probable answers are less than this apart.",
+        help="Answer 'uncertain' when the probabilities of the two likeliest answers are less than this apart.",
     ),
 ]
-ControlOption = Annotated[Control, typer.Option("--control", help="Ask again with the picture made unrecognisable.")]
+ControlOption = Annotated[
+    Control,
+    typer.Option("--control", help="Ask again with the picture blanked or shuffled, to see whether it mattered."),
+]
 
 ControlSampleOption = Annotated[
     int | None,
     typer.Option(
         "--control-sample",
         min=1,
-        help="Ask about only so many images again, with the picture blanked unless --control says otherwise.",
+        help="Ask again about N of the images only; their picture is blanked unless --control says otherwise.",
     ),
 ]
 
@@ -211,17 +147,18 @@ RegionOption = Annotated[
         "--region",
         click_type=_LINES,
         metavar="X,Y,W,H",
-        help="Look at this box: level-0 pixels, or 500um, 25%; may be repeated.",
+        help="Look at this box, in level-0 pixels or with units (500um, 25%); may be repeated.",
     ),
 ]
 CenterOption = Annotated[
     str | None, typer.Option("--center", metavar="X,Y", help="Look at the field around this point.")
 ]
 FovOption = Annotated[
-    str | None, typer.Option("--fov", metavar="W,H", help="How wide and high the field at --center is, or one number.")
+    str | None,
+    typer.Option("--fov", metavar="W,H", help="Width and height of the field at --center; one number stands for both."),
 ]
 RoiOption = Annotated[
-    Path | None, typer.Option("--roi", help="Look within the outlines of this GeoJSON file (QuPath's).")
+    Path | None, typer.Option("--roi", help="Look within the outlines of this GeoJSON file, as QuPath exports them.")
 ]
 RoiClassOption = Annotated[
     list[str] | None,
@@ -230,29 +167,34 @@ RoiClassOption = Annotated[
 BoundsOffsetOption = Annotated[
     bool,
     typer.Option(
-        "--bounds-offset/--no-bounds-offset", help="GeoJSON counts from the scanned part of the slide, as QuPath does."
+        "--bounds-offset/--no-bounds-offset", help="Count GeoJSON from the scanned part of the slide, as QuPath does."
     ),
 ]
-MppOption = Annotated[float | None, typer.Option("--mpp", help="The scale to zoom in to, in microns per pixel (0.5).")]
+MppOption = Annotated[
+    float | None, typer.Option("--mpp", help="The scale to look at, in microns per pixel (default: 0.5).")
+]
 LevelOption = Annotated[
-    int | None, typer.Option("--level", min=0, help="The scale to zoom in to, as a level of the slide.")
+    int | None, typer.Option("--level", min=0, help="The scale to look at, as a level of the slide.")
 ]
 TimeLimitOption = Annotated[
-    float | None, typer.Option("--time-limit", help="Stop looking at a slide after so many seconds.")
+    float | None, typer.Option("--time-limit", help="Stop looking at a slide after this many seconds.")
 ]
 RankOption = Annotated[
     Rank,
     typer.Option(
-        "--rank", help="How a slide's fields are chosen; auto: yes and odd in turns for yes/no, else likeness."
+        "--rank",
+        help="How fields of a slide are chosen. auto: yes and odd in turns for yes/no questions, else likeness.",
     ),
 ]
-GeojsonOption = Annotated[Path | None, typer.Option("--geojson", help="Write where it looked, for QuPath.")]
-OverlayOption = Annotated[Path | None, typer.Option("--overlay", help="Draw where it looked, as a PNG.")]
+GeojsonOption = Annotated[
+    Path | None, typer.Option("--geojson", help="Write the fields looked at as GeoJSON, for QuPath.")
+]
+OverlayOption = Annotated[Path | None, typer.Option("--overlay", help="Draw the fields looked at into a PNG.")]
 
 
 @dataclass(frozen=True)
 class OpenOptions:
-    """How an input is opened."""
+    """How the image is opened."""
 
     slide_mpp: SlideMppOption = None
     window: WindowOption = None
@@ -271,7 +213,7 @@ class OpenOptions:
 
 @dataclass(frozen=True)
 class LookOptions:
-    """Where in an input the model looks."""
+    """Where the model looks."""
 
     frame: FrameOption = None
     slices: SliceOption = None
@@ -305,7 +247,7 @@ class LookOptions:
 
 @dataclass(frozen=True)
 class AnswerOptions:
-    """Which model answers, on what, and how its answers are drawn and combined."""
+    """Which model answers, and how."""
 
     model: ModelOption = "auto"
     device: DeviceOption = "auto"
@@ -331,7 +273,7 @@ class AnswerOptions:
 
 @dataclass(frozen=True)
 class ViewOptions:
-    """What ``view`` draws, and the model that chooses and cuts it."""
+    """What ``view`` draws, and for which model."""
 
     what: PictureOption = Picture.crops
     model: ModelOption = "auto"
@@ -343,7 +285,7 @@ class ViewOptions:
 
 @dataclass(frozen=True)
 class FormOptions:
-    """How questions are put, and what form their answers shall have."""
+    """What form questions and answers have."""
 
     template: TemplateOption = None
     type: TypeOption = AnswerType.auto
@@ -354,7 +296,7 @@ class FormOptions:
 
 @dataclass(frozen=True)
 class PrintOptions:
-    """How answers are printed, and where to."""
+    """How answers are printed."""
 
     output: OutputOption = None
     output_format: FormatOption = Format.text

@@ -22,7 +22,8 @@ from dragonfly_cli.engine.questions import Question, check_rule
 from dragonfly_cli.engine.synthesis import synthesised
 from dragonfly_cli.errors import ChangedError, InputError
 from dragonfly_cli.fields import Field
-from dragonfly_cli.options import Aggregate, AnswerOptions, Control
+from dragonfly_cli.option_values import Aggregate, Control
+from dragonfly_cli.options import AnswerOptions
 from dragonfly_cli.output.record import answer_record, source_record
 from dragonfly_cli.readers import Source
 from dragonfly_cli.readers.ahead import read_in_turn

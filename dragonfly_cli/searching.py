@@ -22,7 +22,7 @@ from dragonfly_cli.fields.grid import Area
 from dragonfly_cli.fields.search import ZoomSearch
 from dragonfly_cli.fields.slide_plan import second_looks, zoom_fields
 from dragonfly_cli.geometry import Box
-from dragonfly_cli.options import Aggregate, Rank
+from dragonfly_cli.option_values import Aggregate, Rank
 from dragonfly_cli.pipeline import ReadAhead, Request, answer_source
 from dragonfly_cli.readers import Source
 

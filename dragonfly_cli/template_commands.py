@@ -28,7 +28,7 @@ def show_template(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A name that `dragonfly template list` shows.")],
     debug: DebugOption = False,
 ) -> None:
-    """Show what a template says, as it is written in a templates file."""
+    """Show one template, in the form of a templates file."""
     import json
 
     from dragonfly_cli.output.terminal import show

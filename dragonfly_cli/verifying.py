@@ -19,7 +19,8 @@ from dragonfly_cli.engine.questions import Question
 from dragonfly_cli.errors import InputError, ModelError, NoInputError, ProblemError
 from dragonfly_cli.fields import Field, arranged
 from dragonfly_cli.geometry import Box
-from dragonfly_cli.options import AnswerOptions, Control, LookOptions, OpenOptions
+from dragonfly_cli.option_values import Control
+from dragonfly_cli.options import AnswerOptions, LookOptions, OpenOptions
 from dragonfly_cli.output.record import SCHEMA_VERSION, source_record
 from dragonfly_cli.readers import Source, exists, open_source
 from dragonfly_cli.readers.inputs import named_input

@@ -15,7 +15,8 @@ from dragonfly_cli.engine.questions import Question, caption_question
 from dragonfly_cli.errors import ModelError
 from dragonfly_cli.fields import Field, LookPlan, arranged, check_looking, displayed_field, field_view, plan_looks
 from dragonfly_cli.geometry import Box
-from dragonfly_cli.options import Aggregate, LookOptions, OpenOptions, Picture, Rank, ViewOptions
+from dragonfly_cli.option_values import Aggregate, Picture, Rank
+from dragonfly_cli.options import LookOptions, OpenOptions, ViewOptions
 from dragonfly_cli.output.files import STDOUT, check_png, check_unread, write_whole
 from dragonfly_cli.output.streams import check_no_terminal, write_bytes
 from dragonfly_cli.output.terminal import say

@@ -1,8 +1,12 @@
-"""What every test needs: what this machine's user has stored must not answer in place of what is built in."""
+"""What every test needs: nothing stored by this machine's user may answer, and a busy machine is no failure."""
 
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")
 
 
 @pytest.fixture(autouse=True)

@@ -50,7 +50,7 @@ def written(path: Path, rows, results: list[Result]) -> bytes:
 
 
 @FORMATS
-@settings(deadline=None, max_examples=40)  # every example waits for the disk
+@settings(max_examples=40)  # every example waits for the disk
 @given(results=st.lists(RESULTS, min_size=1, max_size=5, unique_by=lambda result: result.key), data=st.data())
 def test_a_torn_file_is_taken_up_at_its_last_whole_row(rows, results: list[Result], data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -68,7 +68,7 @@ def test_a_torn_file_is_taken_up_at_its_last_whole_row(rows, results: list[Resul
 
 
 @FORMATS
-@settings(deadline=None, max_examples=40)  # every example waits for the disk
+@settings(max_examples=40)  # every example waits for the disk
 @given(results=st.lists(RESULTS, min_size=1, max_size=6, unique_by=lambda result: result.key), data=st.data())
 def test_rows_end_in_their_order_and_the_last_of_two_counts(rows, results: list[Result], data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as folder:

@@ -249,9 +249,8 @@ def test_every_item_is_done_once_or_given_up(data: st.DataObject, count: int, wo
     done: list[Item] = []
     given_up: list[Item] = []
     while True:
-        for worker, mine in has.items():
-            while (item := handout.next_for(worker)) is not None:
-                mine.append(item)
+        for worker, item in handout.deal(has):
+            has[worker].append(item)
         if not handout.outstanding:
             break
         assert max(map(len, has.values())) <= depth

@@ -34,7 +34,7 @@ from run_dragonfly import dragonfly, expect_error
 from dragonfly_cli.errors import InputError
 from dragonfly_cli.geometry import Box
 from dragonfly_cli.readers import open_source
-from dragonfly_cli.readers.dicom.decoding import CODECS, DEEPEST_BITS, can_decode
+from dragonfly_cli.readers.dicom.codecs import DEEPEST_BITS, INSTALL_HINTS, can_decode
 
 PYPROJECT = Path(__file__).parents[1] / "pyproject.toml"
 Y, X = np.mgrid[0:48, 0:64]
@@ -130,7 +130,7 @@ def test_uncompressed_files(tmp_path, syntax):
 
 
 def test_the_base_install_has_a_decoder_for_every_syntax():
-    for syntax in CODECS:
+    for syntax in INSTALL_HINTS:
         assert can_decode(pydicom.uid.UID(syntax), DEEPEST_BITS.get(syntax, 8)), syntax
     assert get_decoder(HTJ2K).is_available and get_decoder(HTJ2KLossless).is_available
     needed = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]["dependencies"]

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from make_files import save_dicom, write_dicom
 from PIL import Image
@@ -32,7 +32,6 @@ from dragonfly_cli.readers.dicom.places import on_disk
 from dragonfly_cli.readers.dicom.series import group
 
 AXIAL, SAGITTAL = [1, 0, 0, 0, 1, 0], [0, 1, 0, 0, 0, -1]
-unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine is no failure
 CT = {"Modality": "CT", "RescaleSlope": 1, "RescaleIntercept": 0, "PixelSpacing": [1, 1]}
 
 
@@ -73,7 +72,6 @@ def test_slices_are_sorted_by_position_and_not_by_number(study: Path) -> None:
     assert [series["slices"] for series in facts["series"]] == [10]
 
 
-@unhurried
 @given(st.permutations(range(12)), st.sampled_from([AXIAL, SAGITTAL, [0.6, 0.8, 0, 0, 0, -1]]))
 def test_any_order_of_files_gives_the_order_of_the_body(order, orientation) -> None:
     normal = np.cross(orientation[:3], orientation[3:])
@@ -472,7 +470,6 @@ def test_wrong_usage_is_told_before_a_model_is_loaded(study: Path, name: str) ->
     expect_error(dragonfly("ask", study, "Is it?", *WRONG_USAGE[name]), 2, WRONG_USAGE[name][0])
 
 
-@unhurried
 @given(st.integers(1, 60), st.integers(0, 70), st.integers(0, 70), st.integers(1, 9))
 def test_slices_are_counted_as_python_counts(count: int, first: int, last: int, step: int) -> None:
     expected = list(range(count))[first:last:step]

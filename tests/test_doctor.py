@@ -11,7 +11,7 @@ from run_dragonfly import Outcome, dragonfly
 
 from dragonfly_cli.doctor import examination, hardware, software, storage
 from dragonfly_cli.doctor.finding import DoctorSettings, Finding, Status
-from dragonfly_cli.options import Attention
+from dragonfly_cli.option_values import Attention
 from dragonfly_med import DragonflyForCausalLM
 
 FULL = Path(__file__).parent / "golden" / "v1" / "checkpoint"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import shapely
 import tifffile
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from make_files import tissue_like, write_png, write_svs
 from run_dragonfly import dragonfly, expect_error
@@ -137,7 +137,6 @@ def test_a_coarse_cell_is_made_of_its_children(grid, power):
             assert outer.y <= inner.y and inner.y + inner.height <= outer.y + outer.height
 
 
-@settings(deadline=None)
 @given(st.integers(0, 100), st.integers(0, 230), st.integers(15, 40))
 def test_a_small_piece_of_tissue_by_itself_is_not_left_out(left, top, side):
     """Pieces of less than a fifth of a field, beside a large one."""

@@ -13,7 +13,7 @@ from run_dragonfly import dragonfly, expect_error
 import dragonfly_med.quantization
 from dragonfly_cli.engine.checkpoints import find_checkpoint
 from dragonfly_cli.engine.model import load_model
-from dragonfly_cli.options import Quant
+from dragonfly_cli.option_values import Quant
 from dragonfly_cli.store import copies, folder
 from dragonfly_med import CheckpointError
 

@@ -78,9 +78,9 @@ def test_help_has_a_section_for_each_group_of_options() -> None:
             "What to ask",
             "Options:",
             "--questions",
-            "How an input is opened:",
+            "How the image is opened:",
             "--window",
-            "Where in an input the model looks:",
+            "Where the model looks:",
             "--region",
             "--debug as DRAGONFLY_DEBUG=1",
         )

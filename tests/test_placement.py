@@ -15,7 +15,7 @@ from dragonfly_cli.engine.checkpoints import Checkpoint, find_checkpoint
 from dragonfly_cli.engine.model import load_model
 from dragonfly_cli.engine.placement import choose_attention, place
 from dragonfly_cli.errors import UsageError
-from dragonfly_cli.options import Attention, Quant
+from dragonfly_cli.option_values import Attention, Quant
 from dragonfly_med.quantization import device_memory_needed, read_config, write_quantized
 
 FULL = Path(__file__).parent / "golden" / "v1" / "checkpoint"

@@ -72,7 +72,7 @@ def test_the_scale_may_be_given_and_its_absence_is_reported(tmp_path):
     assert (source.mpp, source.mpp_source, source.warnings) == ((0.25, 0.25), "option", [])
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     x=st.integers(-20, 500),
     y=st.integers(-40, 370),

@@ -16,7 +16,8 @@ from dragonfly_cli.engine.model import load_model
 from dragonfly_cli.engine.questions import as_question
 from dragonfly_cli.fields import plan_looks
 from dragonfly_cli.geometry import Box
-from dragonfly_cli.options import Aggregate, LookOptions, Rank
+from dragonfly_cli.option_values import Aggregate, Rank
+from dragonfly_cli.options import LookOptions
 from dragonfly_cli.readers import open_source
 from dragonfly_cli.searching import Chooser, reasons
 from dragonfly_med.crops import normalize

@@ -17,7 +17,7 @@ def test_the_same_seed_draws_the_same_picture():
     assert not np.array_equal(first, other)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     kind=st.sampled_from(KINDS),
     size=st.tuples(st.integers(2, 90), st.integers(2, 90)),
@@ -29,7 +29,7 @@ def test_every_kind_can_be_drawn_at_every_size(kind, size, microns_per_pixel, se
     assert (patch.size, patch.mode) == (size, "RGB")
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     places=st.lists(st.tuples(st.sampled_from(KINDS), st.floats(-50, 300), st.floats(-50, 300), st.floats(5, 200))),
     seed=st.integers(0, 1000),

@@ -11,7 +11,8 @@ from make_files import write_dicom, write_svs
 from PIL import Image
 from run_dragonfly import dragonfly, expect_error
 
-from dragonfly_cli.options import AnswerOptions, Attention, LookOptions
+from dragonfly_cli.option_values import Attention
+from dragonfly_cli.options import AnswerOptions, LookOptions
 from dragonfly_cli.output.record import source_record
 from dragonfly_cli.readers import open_source
 from dragonfly_cli.verifying import options_from

@@ -40,7 +40,6 @@ RECORDED_GRIDS = {
 architectures = st.sampled_from(sorted(ARCHITECTURES))
 sides_px = st.integers(1, 200_000)  # up to a whole slide
 sizes_wh = st.tuples(sides_px, sides_px)
-unhurried = settings(deadline=None)  # a busy machine is no failure
 
 
 def plan_of(size_wh: tuple[int, int], architecture: str) -> ViewPlan:
@@ -53,7 +52,6 @@ def test_recorded_grids(size_wh):
     assert (v1.middle_grid, v1.high_grid, v2.middle_grid, v2.high_grid) == RECORDED_GRIDS[size_wh]
 
 
-@unhurried
 @given(sizes_wh, architectures)
 def test_grids_are_the_trained_ones_and_counts_never_change(size_wh, architecture):
     plan = plan_of(size_wh, architecture)
@@ -63,7 +61,6 @@ def test_grids_are_the_trained_ones_and_counts_never_change(size_wh, architectur
     assert [place.level for place in plan.places] == ["low"] + ["middle"] * 4 + ["high"] * (CROPS[architecture] - 5)
 
 
-@unhurried
 @given(sizes_wh, architectures)
 def test_boxes_tile_the_image_without_gaps(size_wh, architecture):
     plan = plan_of(size_wh, architecture)
@@ -78,7 +75,6 @@ def test_boxes_tile_the_image_without_gaps(size_wh, architecture):
         assert {(b[0], b[2], b[1], b[3]) for b in boxes} == {(*column, *row) for column in columns for row in rows}
 
 
-@unhurried
 @given(sizes_wh, architectures)
 def test_boxes_are_inside_the_image_and_never_empty(size_wh, architecture):
     for place in plan_of(size_wh, architecture).places:
@@ -87,7 +83,6 @@ def test_boxes_are_inside_the_image_and_never_empty(size_wh, architecture):
         assert 0 <= top < bottom <= size_wh[1]
 
 
-@unhurried
 @given(st.integers(1, 20), st.integers(1, 20), architectures)
 def test_boxes_are_exact_where_the_grid_divides_the_image(wide, high, architecture):
     size_wh = 24 * wide, 24 * high  # every trained grid divides 24
@@ -98,7 +93,6 @@ def test_boxes_are_exact_where_the_grid_divides_the_image(wide, high, architectu
         assert ((right - left) * columns, (bottom - top) * rows) == size_wh
 
 
-@unhurried
 @given(st.integers(1, 224), st.integers(1, 224), architectures)
 def test_small_pictures_get_the_first_grid_whatever_their_shape(width, height, architecture):
     plan = plan_of((width, height), architecture)
@@ -111,7 +105,6 @@ def test_small_pictures_get_the_first_grid_whatever_their_shape(width, height, a
         assert plan.high_grid == (6, 6)
 
 
-@unhurried
 @given(sizes_wh, architectures)
 def test_no_other_middle_grid_shows_more(size_wh, architecture):
     side = ARCHITECTURES[architecture]
@@ -127,7 +120,6 @@ def _scaled_pixels(size_wh: tuple[int, int], canvas_wh: tuple[int, int]) -> int:
     return int(size_wh[0] * scale) * int(size_wh[1] * scale)
 
 
-@unhurried
 @given(st.integers(0, 23), sizes_wh, architectures)
 def test_high_crops_are_numbered_row_by_row(number, size_wh, architecture):
     plan = plan_of(size_wh, architecture)
@@ -149,7 +141,7 @@ def _noise(seed: int, size_wh: tuple[int, int]) -> Image.Image:
     return Image.fromarray(levels)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(small_images, architectures)
 def test_crops_put_together_again_are_the_canvases(image, architecture):
     plan = plan_of(image.size, architecture)
@@ -165,7 +157,6 @@ def test_crops_put_together_again_are_the_canvases(image, architecture):
         np.testing.assert_array_equal(np.asarray(canvas), pixels)
 
 
-@unhurried
 @given(st.integers(0, 2**32 - 1), st.integers(1, 6), st.integers(1, 24))
 def test_normalize_is_clips_formula(seed, count, side):
     crops = np.random.default_rng(seed).integers(0, 256, (count, side, side, 3), np.uint8)
@@ -186,7 +177,7 @@ def test_normalize_knows_every_level_of_every_channel():
     assert pixels.max() == pytest.approx((1 - 0.40821073) / 0.27577711)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.data(), architectures, st.sampled_from([(480, 480), (960, 240), (240, 960), (720, 480)]))
 def test_a_coloured_square_lies_in_exactly_the_crops_whose_boxes_hold_it(data, architecture, size_wh):
     plan = plan_of(size_wh, architecture)
@@ -231,7 +222,7 @@ def test_a_region_is_asked_for_the_three_canvases_and_nothing_else(architecture)
     assert [crop[0, 0, 0] for crop in crops] == [drawn_as[place.level] for place in plan.places]
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(small_images, st.integers(1, 300), st.integers(1, 300))
 def test_stretching_goes_horizontally_first(image, width, height):
     """The weights were trained so; Pillow 13 alone would choose the order by size."""

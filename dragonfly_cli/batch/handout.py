@@ -6,10 +6,13 @@ has nothing else, and is given up when it has been with too many workers that we
 
 from collections import deque
 from collections.abc import Hashable, Iterable, Iterator
+from typing import TypeVar
 
 from dragonfly_cli.batch.items import Item
 
 TRIES = 3
+
+Who = TypeVar("Who", bound=Hashable)
 
 
 class Handout:
@@ -23,7 +26,13 @@ class Handout:
         self._with: dict[Hashable, list[Item]] = {}
         self._stopped = False
 
-    def next_for(self, worker: Hashable) -> Item | None:
+    def deal(self, workers: Iterable[Who]) -> Iterator[tuple[Who, Item]]:
+        """All that these workers may have now, one item each in turn, so that few items are spread over all."""
+        ready = list(workers)
+        while dealt := [(each, item) for each in ready if (item := self._next_for(each)) is not None]:
+            yield from dealt
+
+    def _next_for(self, worker: Hashable) -> Item | None:
         """Another item for this worker, or None if it has enough or there is none for it now."""
         has = self._with.setdefault(worker, [])
         if self._stopped or len(has) >= self._depth or any(item.place in self._losses for item in has):

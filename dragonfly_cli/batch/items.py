@@ -24,7 +24,8 @@ from dragonfly_cli.engine.questions import Question
 from dragonfly_cli.errors import NoInputError, UsageError
 from dragonfly_cli.fields import arranged, spread
 from dragonfly_cli.option_groups import parsed_options
-from dragonfly_cli.options import Control, FormOptions, LookOptions, OpenOptions
+from dragonfly_cli.option_values import Control
+from dragonfly_cli.options import FormOptions, LookOptions, OpenOptions
 from dragonfly_cli.output.terminal import say
 from dragonfly_cli.readers import Source, exists
 from dragonfly_cli.readers.inputs import Input, list_inputs, lone_input, named_input, zipped_copies

@@ -19,6 +19,9 @@ from dragonfly_cli.options import AnswerOptions
 # Images that a worker reads before their turn: bounds its memory.
 IMAGES_AHEAD = 2
 
+# How soon a wish to stop is noticed while no results arrive.
+LOOK_UP_S = 0.5
+
 Stopped = Callable[[], bool]
 
 

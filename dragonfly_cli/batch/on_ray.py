@@ -20,12 +20,10 @@ from ray.exceptions import RayActorError, RayError
 
 from dragonfly_cli.batch.handout import Handout
 from dragonfly_cli.batch.items import Item
-from dragonfly_cli.batch.job import IMAGES_AHEAD, Job, Stopped, lost
+from dragonfly_cli.batch.job import IMAGES_AHEAD, LOOK_UP_S, Job, Stopped, lost
 from dragonfly_cli.batch.result import Result
 from dragonfly_cli.errors import DeviceError, DragonflyError
 from dragonfly_cli.output.streams import silence_libraries
-
-_LOOK_UP_S = 0.5  # how soon a wish to stop is seen while nothing arrives
 
 
 class _Actor:
@@ -132,18 +130,12 @@ class RayActors:
 
     def _hand_out(self, handout: Handout) -> None:
         beginning = set(self._beginning.values())
-        ready = [number for number in self._actors if number not in beginning]
-        busy = True
-        while busy:  # one each in turn, so that few items are spread over all
-            busy = False
-            for number in ready:
-                if (item := handout.next_for(number)) is not None:
-                    self._answering[self._actors[number].answer.remote(item)] = number, item
-                    busy = True
+        for number, item in handout.deal(number for number in self._actors if number not in beginning):
+            self._answering[self._actors[number].answer.remote(item)] = number, item
 
     def _arrived(self) -> list[Any]:
         pending = [*self._beginning, *self._answering]
-        arrived, _ = ray.wait(pending, num_returns=len(pending), timeout=_LOOK_UP_S)
+        arrived, _ = ray.wait(pending, num_returns=len(pending), timeout=LOOK_UP_S)
         return list(arrived)
 
     def _start(self) -> None:

@@ -25,37 +25,45 @@ class Engine(StrEnum):
     ray = "ray"
 
 
-OutputFileOption = Annotated[Path, typer.Option("--output", "-o", help="The table to write, its format by suffix.")]
+OutputFileOption = Annotated[
+    Path, typer.Option("--output", "-o", help="The table to write; its suffix says in which format.")
+]
 TableFormatOption = Annotated[
-    TableFormat | None, typer.Option("--format", "-f", help="csv, jsonl or parquet, whatever the suffix says.")
+    TableFormat | None, typer.Option("--format", "-f", help="The format of the table, whatever its suffix.")
 ]
 RecordsOption = Annotated[
-    Path | None, typer.Option("--records", help="Write the full records here too, one JSON a line.")
+    Path | None, typer.Option("--records", help="Also write the full records to this file, one JSON object a line.")
 ]
 EvidenceOption = Annotated[
-    Path | None, typer.Option("--evidence", help="A folder for a GeoJSON and an overlay per image.")
+    Path | None, typer.Option("--evidence", help="A folder for a GeoJSON and an overlay of every image.")
 ]
 LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="Only the first N images.")]
 SampleOption = Annotated[
-    int | None, typer.Option("--sample", min=1, help="Only N images, drawn by chance with --seed.")
+    int | None, typer.Option("--sample", min=1, help="Only N images, drawn at random with --seed.")
 ]
 ShardOption = Annotated[
-    str | None, typer.Option("--shard", help="I/N: the I-th of N parts; slurm: as SLURM_ARRAY_TASK_ID says.")
+    str | None,
+    typer.Option("--shard", help="I/N: only the I-th of N parts. slurm: the part of this task of a job array."),
 ]
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only say what would run; write nothing.")]
-RetryFailedOption = Annotated[bool, typer.Option("--retry-failed", help="Ask again what an earlier run failed.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only tell what would be done; write nothing.")]
+RetryFailedOption = Annotated[bool, typer.Option("--retry-failed", help="Ask again what failed in an earlier run.")]
 FailFastOption = Annotated[bool, typer.Option("--fail-fast", help="Stop at the first image that fails.")]
 MaxErrorsOption = Annotated[int | None, typer.Option("--max-errors", min=1, help="Stop when N images have failed.")]
-EngineOption = Annotated[Engine, typer.Option("--engine", help="local, or ray for several machines.")]
-WorkersOption = Annotated[int | None, typer.Option("--workers", min=1, help="Processes that answer, one GPU each.")]
+EngineOption = Annotated[
+    Engine, typer.Option("--engine", help="Where the work is done: on this machine, or on a Ray cluster.")
+]
+WorkersOption = Annotated[
+    int | None, typer.Option("--workers", min=1, help="Answer in N processes, each on a GPU of its own.")
+]
 AddressOption = Annotated[
-    str | None, typer.Option("--address", help="The Ray cluster; without it one is started here.")
+    str | None,
+    typer.Option("--address", help="The address of the Ray cluster; without it one is started on this machine."),
 ]
 
 
 @dataclass(frozen=True)
 class TableOptions:
-    """The rows that are written, and where."""
+    """The table that is written."""
 
     output: OutputFileOption
     table_format: TableFormatOption = None
@@ -64,14 +72,14 @@ class TableOptions:
 
 @dataclass(frozen=True)
 class FileOptions(TableOptions):
-    """All that a run writes."""
+    """What a run writes."""
 
     evidence: EvidenceOption = None
 
 
 @dataclass(frozen=True)
 class SelectOptions:
-    """Which of the images below the sources are asked about, and which a second time with nothing to be seen."""
+    """Which images are asked about."""
 
     limit: LimitOption = None
     sample: SampleOption = None
@@ -81,7 +89,7 @@ class SelectOptions:
 
 @dataclass(frozen=True)
 class StopOptions:
-    """How far a run goes, and what it takes up again."""
+    """How far a run goes."""
 
     dry_run: DryRunOption = False
     retry_failed: RetryFailedOption = False

@@ -16,12 +16,11 @@ from typing import Any, Self
 
 from dragonfly_cli.batch.handout import Handout
 from dragonfly_cli.batch.items import Item
-from dragonfly_cli.batch.job import IMAGES_AHEAD, Job, Stopped, lost
+from dragonfly_cli.batch.job import IMAGES_AHEAD, LOOK_UP_S, Job, Stopped, lost
 from dragonfly_cli.batch.result import Result
 from dragonfly_cli.errors import DeviceError, DragonflyError
 from dragonfly_cli.output.streams import silence_libraries
 
-_LOOK_UP_S = 0.5  # how soon a wish to stop is seen while nothing arrives
 _END_S = 10  # how long a process may take to end by itself
 
 
@@ -106,17 +105,13 @@ class Processes:
                     self._welcome(connection, message)
 
     def _hand_out(self, handout: Handout) -> None:
-        busy = True
-        while busy:  # one each in turn, so that few items are spread over all
-            busy = False
-            for connection, process in self._processes.items():
-                if process.ready and (item := handout.next_for(connection)) is not None:
-                    process.send(item)
-                    busy = True
+        ready = [connection for connection, process in self._processes.items() if process.ready]
+        for connection, item in handout.deal(ready):
+            self._processes[connection].send(item)
 
     def _messages(self) -> Iterator[tuple[Connection, Any]]:
         """What has arrived, within a moment; None from a process that has ended."""
-        arrived = wait(list(self._processes), _LOOK_UP_S)
+        arrived = wait(list(self._processes), LOOK_UP_S)
         for connection in [each for each in self._processes if each in arrived]:
             try:
                 yield connection, connection.recv()

@@ -24,12 +24,9 @@ from dragonfly_cli.batch.progress import Progress
 from dragonfly_cli.batch.result import Key, Result
 from dragonfly_cli.engine.checkpoints import Checkpoint, find_checkpoint
 from dragonfly_cli.engine.questions import HARDLY_APART, Question
-from dragonfly_cli.errors import StoppedError, UsageError
+from dragonfly_cli.errors import INTERRUPTED_CODE, SOME_FAILED_CODE, StoppedError, UsageError
 from dragonfly_cli.fields import check_looking
 from dragonfly_cli.output.terminal import say, say_notices
-
-FAILED_CODE = 8
-_INTERRUPTED_CODE = 130
 
 
 def run_batch(sources: list[Path], questions: list[Question], options: BatchOptions) -> int:
@@ -105,13 +102,13 @@ def _run(items: list[Item], ledger: Ledger, job: Job, options: BatchOptions) -> 
     if told := loop.control_summary():
         say(f"note: {told}")
     if stop.asked:
-        return _INTERRUPTED_CODE
+        return INTERRUPTED_CODE
     if loop.gave_up:
         raise StoppedError(
             f"stopped, as {loop.failed_images} failed of the images asked about",
             "the same command goes on behind them; --retry-failed asks them again",
         )
-    return FAILED_CODE if failed else 0
+    return SOME_FAILED_CODE if failed else 0
 
 
 class _Loop:

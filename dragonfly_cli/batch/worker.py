@@ -17,14 +17,13 @@ from dragonfly_cli.batch.evidence import evidence_name, write_item_evidence
 from dragonfly_cli.batch.items import Item
 from dragonfly_cli.batch.job import IMAGES_AHEAD, Job
 from dragonfly_cli.batch.result import Result
-from dragonfly_cli.errors import DragonflyError
+from dragonfly_cli.errors import BUG_CODE, DragonflyError
 from dragonfly_cli.fields import LookPlan, plan_looks
 from dragonfly_cli.pipeline import ReadAhead, Request, prepare, read_ahead, storable_settings
 from dragonfly_cli.readers import Source
 from dragonfly_cli.searching import answer_planned
 
 _FIELDS_AHEAD = 4
-_BUG_CODE = 1
 
 # Gives the next item, or None where there is none; with True it waits until it knows.
 Take = Callable[[bool], Item | None]
@@ -111,7 +110,7 @@ class Worker:
             asked.failed = item.failures(error.exit_code, error.message, but=len(asked.records))
         except Exception as error:  # a bug met in one image must not cost the night; the error code tells it
             bug = f"this is a bug in dragonfly ({type(error).__name__}); ask about this image with --debug"
-            asked.failed = item.failures(_BUG_CODE, f"{item.image}: {bug}", but=len(asked.records))
+            asked.failed = item.failures(BUG_CODE, f"{item.image}: {bug}", but=len(asked.records))
         return asked
 
     def finish(self, asked: _Asked) -> list[Result]:

@@ -11,7 +11,7 @@ from dragonfly_cli.calibration.reviewed import Review, read_review
 from dragonfly_cli.calibration.store import store_calibration
 from dragonfly_cli.engine.checkpoints import find_checkpoint
 from dragonfly_cli.errors import InputError, ModelError
-from dragonfly_cli.options import Aggregate
+from dragonfly_cli.option_values import Aggregate
 
 
 def calibrate(file: Path) -> tuple[dict[str, Fit], Path]:

@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from dragonfly_cli.options import Aggregate
+from dragonfly_cli.option_values import Aggregate
 
 Method = Literal["none", "temperature", "platt"]
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from dragonfly_cli.calibration.fitting import Fit
 from dragonfly_cli.errors import InputError, OutputError
-from dragonfly_cli.options import Aggregate
+from dragonfly_cli.option_values import Aggregate
 from dragonfly_cli.output.files import write_text
 
 VARIABLE = "DRAGONFLY_CALIBRATIONS"

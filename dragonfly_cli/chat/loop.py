@@ -15,7 +15,8 @@ from dragonfly_cli.chat.commands import Quit, run_command, where
 from dragonfly_cli.engine.checkpoints import find_checkpoint
 from dragonfly_cli.errors import DragonflyError, InputError, UsageError
 from dragonfly_cli.fields import Field, arranged, check_looking, plan_fields
-from dragonfly_cli.options import Aggregate, AnswerOptions, LookOptions, OpenOptions, Rank
+from dragonfly_cli.option_values import Aggregate, Rank
+from dragonfly_cli.options import AnswerOptions, LookOptions, OpenOptions
 from dragonfly_cli.output.files import is_text
 from dragonfly_cli.output.notices import DEMO_WARNING
 from dragonfly_cli.output.terminal import certainty, say, say_notices, say_warnings, show

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from dragonfly_cli.options import Attention, Quant
+from dragonfly_cli.option_values import Attention, Quant
 
 
 class Status(StrEnum):

@@ -57,12 +57,12 @@ def decoders(settings: DoctorSettings) -> Iterator[Finding]:
     from pydicom.pixels import get_decoder
     from pydicom.uid import UID
 
-    from dragonfly_cli.readers.dicom.decoding import CODECS, DEEPEST_BITS, can_decode
+    from dragonfly_cli.readers.dicom.codecs import DEEPEST_BITS, INSTALL_HINTS, can_decode
 
-    for syntax in map(UID, CODECS):
+    for syntax in map(UID, INSTALL_HINTS):
         name = f"decoder {syntax.name}"
         if not can_decode(syntax, DEEPEST_BITS.get(syntax, 8)):
-            yield warning(name, "none: such DICOM files cannot be read", CODECS[syntax])
+            yield warning(name, "none: such DICOM files cannot be read", INSTALL_HINTS[syntax])
         else:
             yield ok(name, ", ".join(get_decoder(syntax).available_plugins))
 

@@ -16,7 +16,7 @@ from statistics import fmean
 from dragonfly_cli.engine.answering import FieldAnswer, Timing, most_probable
 from dragonfly_cli.engine.questions import HARDLY_APART, Question, doubts_about
 from dragonfly_cli.engine.schema import is_json
-from dragonfly_cli.options import Aggregate, Control
+from dragonfly_cli.option_values import Aggregate, Control
 
 UNCERTAIN = "uncertain"
 

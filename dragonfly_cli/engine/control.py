@@ -14,7 +14,7 @@ from PIL import Image
 from dragonfly_cli.engine.aggregation import Answer, ControlAnswer
 from dragonfly_cli.engine.answering import Look
 from dragonfly_cli.engine.model import Model
-from dragonfly_cli.options import Control
+from dragonfly_cli.option_values import Control
 
 _BLANK = (122, 116, 104)  # the mean colour of the pictures that CLIP was trained with
 _SEED = 0  # a control, too, can be repeated

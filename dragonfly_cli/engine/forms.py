@@ -8,7 +8,8 @@ import re
 from dragonfly_cli.engine.questions import Form
 from dragonfly_cli.engine.schema import read_schema
 from dragonfly_cli.errors import UsageError
-from dragonfly_cli.options import AnswerType, FormOptions
+from dragonfly_cli.option_values import AnswerType
+from dragonfly_cli.options import FormOptions
 
 _SCALE = re.compile(r"\s*(\d{1,2})\s*-\s*(\d{1,2})\s*")
 _LONGEST_SCALE = 21

@@ -18,7 +18,7 @@ from dragonfly_cli.engine.placement import Placement, memory_errors, place
 from dragonfly_cli.engine.questions import Question
 from dragonfly_cli.engine.schema import SchemaGrammar, grammar_tokenizer
 from dragonfly_cli.errors import ModelError
-from dragonfly_cli.options import Attention, Quant
+from dragonfly_cli.option_values import Attention, Quant
 from dragonfly_med import CheckpointError, DragonflyForCausalLM, DragonflyProcessor
 from dragonfly_med.encoders import LANDSCAPE_WH
 from dragonfly_med.generation import Reading

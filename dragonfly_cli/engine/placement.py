@@ -14,7 +14,7 @@ import torch
 
 from dragonfly_cli.engine.checkpoints import Checkpoint
 from dragonfly_cli.errors import DeviceError, ModelError, UsageError
-from dragonfly_cli.options import Attention, Quant
+from dragonfly_cli.option_values import Attention, Quant
 from dragonfly_cli.store.copies import has_bitsandbytes
 from dragonfly_med.loading import is_quantized, naming
 from dragonfly_med.memory import is_out_of_memory

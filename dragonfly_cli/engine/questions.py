@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from dragonfly_cli.errors import UsageError
-from dragonfly_cli.options import Aggregate
+from dragonfly_cli.option_values import Aggregate
 
 QuestionKind = Literal["yesno", "options", "scale", "open", "caption"]
 

@@ -15,7 +15,7 @@ from dragonfly_cli.engine.answering import FieldAnswer, free_text
 from dragonfly_cli.engine.model import Model
 from dragonfly_cli.engine.placement import memory_errors
 from dragonfly_cli.engine.questions import Question
-from dragonfly_cli.options import Aggregate
+from dragonfly_cli.option_values import Aggregate
 from dragonfly_med import ControlTokenError, PromptTooLongError
 from dragonfly_med.generation import Sampling
 

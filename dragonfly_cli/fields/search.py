@@ -18,7 +18,7 @@ from typing import Protocol
 
 from dragonfly_cli.fields.grid import Cell, Grid, spread_cells
 from dragonfly_cli.geometry import Box
-from dragonfly_cli.options import Rank
+from dragonfly_cli.option_values import Rank
 
 GLANCES_PER_FIELD = 40  # at the coarsest scale; a glance is one crop, of which a field has 29
 CELLS_PER_FIELD = 3  # of a coarse scale, that are halved

@@ -49,41 +49,47 @@ class Device(StrEnum):
 
 @dataclass(frozen=True)
 class TuneOptions:
-    """What learns, from how much of the data, and for how long."""
+    """What learns, and how."""
 
     recipe: Annotated[
         RecipeName,
         typer.Option(
             "--recipe",
-            help="stage1: projector; language: and language model; stage2: everything; (q)lora: adapters (in 4 bit).",
+            help="What learns. lora, qlora: adapters, over weights in 16 or 4 bits; stage1: the projector; "
+            "language: the projector and the language model; stage2: everything.",
         ),
     ] = RecipeName.lora
-    loss: Annotated[LossName, typer.Option("--loss", help="reference also learns the questions.")] = (
-        LossName.answer_only
-    )
+    loss: Annotated[
+        LossName,
+        typer.Option("--loss", help="What is learnt of a row: its answers, or as in the reference everything."),
+    ] = LossName.answer_only
     model: ModelOption = "auto"
     epochs: Annotated[float | None, typer.Option("--epochs", help="How often every picture is seen.")] = None
-    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Instead of --epochs.")] = None
+    steps: Annotated[
+        int | None, typer.Option("--steps", min=1, help="How many steps to train, instead of --epochs.")
+    ] = None
     lr: Annotated[float | None, typer.Option("--lr", help="The highest learning rate.")] = None
-    batch: Annotated[int | None, typer.Option("--batch", min=1, help="Pictures, with all their rows, at a time.")] = (
+    batch: Annotated[int | None, typer.Option("--batch", min=1, help="Pictures at a time, each with all its rows.")] = (
         None
     )
-    accumulate: Annotated[int | None, typer.Option("--accumulate", min=1, help="Batches in one step.")] = None
+    accumulate: Annotated[int | None, typer.Option("--accumulate", min=1, help="Batches in a step.")] = None
     max_length: Annotated[
-        int | None, typer.Option("--max-length", min=1, help="Tokens of picture and rows together.")
+        int | None, typer.Option("--max-length", min=1, help="Most tokens of a picture and its rows together.")
     ] = None
-    rank: Annotated[int, typer.Option("--rank", min=1, help="Size of the adapters.")] = 16
+    rank: Annotated[int, typer.Option("--rank", min=1, help="Rank of the adapters.")] = 16
     hold_out: Annotated[
-        float, typer.Option("--hold-out", help="Share of the rows to test on, if no column split says.")
+        float, typer.Option("--hold-out", help="Share of the rows to test on, where the data has no column split.")
     ] = 0.1
-    max_errors: Annotated[int, typer.Option("--max-errors", min=0, help="Bad rows to leave out at most.")] = 10
-    seed: Annotated[int, typer.Option("--seed", min=0, help="The same one, the same run.")] = 0
+    max_errors: Annotated[
+        int, typer.Option("--max-errors", min=0, help="Leave out up to N rows that cannot be used.")
+    ] = 10
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of everything drawn at random.")] = 0
     device: Annotated[Device, typer.Option("--device", help="Where to train.")] = Device.auto
-    precision: Annotated[Precision, typer.Option("--precision", help="auto: bf16 on a GPU, else fp32.")] = (
-        Precision.auto
-    )
+    precision: Annotated[
+        Precision, typer.Option("--precision", help="What to compute in. auto: bf16 on a GPU, else fp32.")
+    ] = Precision.auto
     gradient_checkpointing: Annotated[
-        bool, typer.Option("--gradient-checkpointing", help="Less memory, more time.")
+        bool, typer.Option("--gradient-checkpointing", help="Take less memory and more time.")
     ] = False
     save_every: Annotated[int, typer.Option("--save-every", min=1, help="Steps between checkpoints.")] = 200
 

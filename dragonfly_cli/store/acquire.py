@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dragonfly_cli.errors import ModelError, UsageError
-from dragonfly_cli.options import Keep
+from dragonfly_cli.option_values import Keep
 from dragonfly_cli.store.catalog import PUBLISHED, id_for_folder, is_name, repository_of, stored_id
 from dragonfly_cli.store.convert import CheckpointFiles, choose_weights, convert, folder_source, is_companion
 from dragonfly_cli.store.copies import keep_copies, nf4_bytes, refuse_impossible

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from dragonfly_cli.errors import ModelError
-from dragonfly_cli.options import Keep
+from dragonfly_cli.option_values import Keep
 from dragonfly_cli.store.folder import check_space, flush_file, flush_folder
 from dragonfly_cli.store.manifest import FULL, NF4, Manifest, list_files, write_manifest
 

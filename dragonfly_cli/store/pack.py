@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from dragonfly_cli.errors import ModelError, NoInputError
-from dragonfly_cli.options import Keep
+from dragonfly_cli.option_values import Keep
 from dragonfly_cli.output.files import check_writable, write_whole
 from dragonfly_cli.store.folder import check_space, disk_errors, flush_file, locked, model_folder, readable
 from dragonfly_cli.store.manifest import (

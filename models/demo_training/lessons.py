@@ -13,7 +13,7 @@ import torch
 from demo_training.facts import VQA
 from dragonfly_med.training import Exchange
 
-OTHER_PICTURE = 0.4  # share of the times that a picture of VQA-RAD is asked about
+OTHER_PICTURE = 0.85  # share of the times that a picture of VQA-RAD is asked about
 
 
 @dataclass(frozen=True)

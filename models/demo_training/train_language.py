@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import nn
 from transformers import LlamaConfig
@@ -127,12 +126,18 @@ def crops_in_prompt(features: torch.Tensor, projector: nn.Linear) -> torch.Tenso
     return torch.cat([first, FIRST_HIGH + rank_and_keep(projector(means))], dim=1)
 
 
-def new_model(encoder: Path, sample: torch.Tensor) -> DragonflyForCausalLM:
-    """A network whose language model is to learn; its encoder and projector are frozen."""
-    if encoder.is_dir():
-        model = DragonflyForCausalLM.from_pretrained(encoder, dtype=torch.float32)
+def new_model(encoder: Path, start: Path | None, sample: torch.Tensor) -> DragonflyForCausalLM:
+    """A network whose language model is to learn; its encoder and projector are frozen.
+
+    Behind an encoder that went on learning the projector of ``start`` stays: the language model can read what it gives.
+    """
+    student = None if encoder.is_dir() else torch.load(encoder, weights_only=True)
+    if student is not None and start is None:
+        model = made_model(student, sample)
     else:
-        model = made_model(torch.load(encoder, weights_only=True), sample)
+        model = DragonflyForCausalLM.from_pretrained(start or encoder, dtype=torch.float32)
+        if student is not None:
+            load_tower(model, student)
     model.language_model.set_attn_implementation(PACKED_ATTENTION)
     model.image_encoder.requires_grad_(False)
     model.vision_embed_tokens.requires_grad_(False)
@@ -144,19 +149,17 @@ def made_model(student: dict[str, torch.Tensor], sample: torch.Tensor) -> Dragon
     model = DragonflyForCausalLM(
         DragonflyConfig(text_config=LANGUAGE, vision_config=ENCODER, architecture="dragonfly-v1", bos_token_id=BOS_ID)
     )
-    prefix = "encoder."
-    tower = {name.removeprefix(prefix): value for name, value in student.items() if name.startswith(prefix)}
-    model.image_encoder.vision_model.load_state_dict(tower)
+    load_tower(model, student)
     weight, bias = make_projector(student, sample, LANGUAGE.hidden_size)
     model.vision_embed_tokens.load_state_dict({"weight": weight, "bias": bias})
     return model
 
 
-def language_of(checkpoint: Path) -> dict[str, torch.Tensor]:
-    """The language model's weights in a checkpoint folder."""
-    prefix = "language_model."
-    weights = load_file(checkpoint / "model.safetensors")
-    return {name.removeprefix(prefix): value.float() for name, value in weights.items() if name.startswith(prefix)}
+def load_tower(model: DragonflyForCausalLM, student: dict[str, torch.Tensor]) -> None:
+    """The encoder of stage 2's weights, without the layers that its training alone needs."""
+    prefix = "encoder."
+    tower = {name.removeprefix(prefix): value for name, value in student.items() if name.startswith(prefix)}
+    model.image_encoder.vision_model.load_state_dict(tower)
 
 
 def image_block(model: DragonflyForCausalLM, features: torch.Tensor) -> torch.Tensor:
@@ -194,10 +197,8 @@ def train(options: argparse.Namespace) -> None:
     rng = np.random.default_rng(options.seed)
     tokenizer = Tokenizer.from_file(str(options.tokenizer / "tokenizer.json"))
     pictures = {view: read_pictures(options.features, options.rows, view) for view in VIEWS}
-    model = new_model(options.encoder, pictures["few"].features[:SAMPLE])
+    model = new_model(options.encoder, options.start, pictures["few"].features[:SAMPLE])
     lessons = {view: Lessons(own, tokenizer, model.vision_embed_tokens) for view, own in pictures.items()}
-    if options.start is not None:
-        model.language_model.load_state_dict(language_of(options.start))
     average = Average(model, 0.995)
     optimizer = make_optimizer(model, options.rate)
     clock, number, log = Clock(options.minutes), 0, []
@@ -239,7 +240,7 @@ def main() -> None:
     parser.add_argument("tokenizer", type=Path, help="folder of the tokenizer")
     parser.add_argument("out", type=Path, help="file for the weights")
     parser.add_argument("--minutes", type=float, default=24, help="the learning rate falls over this time")
-    parser.add_argument("--start", type=Path, help="checkpoint folder whose language model goes on behind encoder.pt")
+    parser.add_argument("--start", type=Path, help="checkpoint folder whose projector and language model go on")
     parser.add_argument("--begin", type=float, default=0, help="share of the phases that is passed over, going on")
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=4)

@@ -17,16 +17,11 @@ from dragonfly_cli.readers.dicom import display
 from dragonfly_cli.readers.dicom import header as header_of
 from dragonfly_cli.readers.dicom.choices import CT_DEFAULT, Window, WindowChoice
 from dragonfly_cli.readers.dicom.color import to_srgb
-from dragonfly_cli.readers.dicom.decoding import (
-    MAX_FRAME_PIXELS,
-    PIXEL_KEYWORDS,
-    FrameReader,
-    PixelFacts,
-    pixel_facts,
-)
+from dragonfly_cli.readers.dicom.decoding import FrameReader
 from dragonfly_cli.readers.dicom.display import Array, GrayWay, LookupTable, Voi
 from dragonfly_cli.readers.dicom.failures import COPY_HINT, in_own_words
 from dragonfly_cli.readers.dicom.index import Vector, frames_in
+from dragonfly_cli.readers.dicom.pixel_facts import MAX_FRAME_PIXELS, PIXEL_KEYWORDS, PixelFacts, pixel_facts
 from dragonfly_cli.readers.dicom.places import Place
 from dragonfly_cli.readers.dicom.series import Series, group, plane_of
 

@@ -1,6 +1,6 @@
 """A pydicom decoding plug-in: JPEG Lossless and 12-bit JPEG Extended through libjpeg-turbo, as imagecodecs ships it.
 
-It fills the place that pydicom leaves to GDCM and to GPL code. ``register`` is called once, by ``decoding``; the other
+It fills the place that pydicom leaves to GDCM and to GPL code. ``register`` is called once, by ``codecs``; the other
 names are what pydicom's plug-in interface wants (see ``pydicom.pixels.decoders.base``).
 """
 

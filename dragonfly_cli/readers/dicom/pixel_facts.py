@@ -1,0 +1,103 @@
+"""The shape of a data set's pixels as its header declares it, checked before any memory is taken for them."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from pydicom.dataset import Dataset
+from pydicom.uid import UID, UncompressedTransferSyntaxes
+
+from dragonfly_cli.errors import InputError
+from dragonfly_cli.readers.dicom import header as header_of
+from dragonfly_cli.readers.dicom.failures import COPY_HINT
+
+PIXEL_KEYWORDS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+MAX_FRAME_PIXELS = 250_000_000  # 500 MB of 16 bits; the largest films and photographs have a tenth of it
+FRAGMENT_BYTES = 8  # the smallest that a frame can take in encapsulated pixel data
+
+
+@dataclass(frozen=True)
+class PixelFacts:
+    """The shape of a data set's pixels as its header declares it; ``bits`` are those stored, ``allocated`` those taken.
+
+    ``offset`` is where the value of the pixel data begins in the file, None where that is not known (deflated).
+    """
+
+    keyword: str
+    rows: int
+    columns: int
+    samples: int
+    frames: int
+    allocated: int
+    bits: int
+    spare_low_bits: int  # of older files, which may keep their value in the upper bits of a word
+    photometric: str
+    syntax: UID
+    length: int  # bytes of the element; 2**32 - 1 when undefined
+    offset: int | None
+
+    @property
+    def is_gray(self) -> bool:
+        """Whether a sample is a grey value; old files may leave the photometric interpretation out."""
+        return self.samples == 1 and self.photometric != "PALETTE COLOR"
+
+    @property
+    def is_compressed(self) -> bool:
+        """Whether frames are encapsulated; so are those of transfer syntaxes that nobody here knows."""
+        return self.syntax not in UncompressedTransferSyntaxes
+
+    @property
+    def room(self) -> int:
+        """How many frames uncompressed pixel data holds, whatever the header declares."""
+        return self.frames if self.is_compressed else 8 * self.length // self.frame_bits
+
+    @property
+    def frame_bits(self) -> int:
+        """Bits of one uncompressed frame."""
+        samples = 2 if self.photometric == "YBR_FULL_422" and self.samples == 3 else self.samples
+        return self.rows * self.columns * samples * self.allocated
+
+
+def pixel_facts(header: Dataset, label: str) -> PixelFacts:
+    """What the header declares; raises InputError for what cannot be, or would not fit memory."""
+    keyword = next(word for word in PIXEL_KEYWORDS if word in header)
+    element: Any = header.get_item(keyword)
+    is_raw = getattr(element, "is_raw", False)
+    length = element.length if is_raw else len(element.value or b"")
+    default_bits = {"PixelData": 0, "FloatPixelData": 32, "DoubleFloatPixelData": 64}[keyword]
+    allocated = int(header.get("BitsAllocated") or default_bits)
+    bits = min(int(header.get("BitsStored") or allocated), allocated)
+    high_bit = min(int(header.get("HighBit") or bits - 1), allocated - 1)
+    frames = header.get("NumberOfFrames")
+    facts = PixelFacts(
+        keyword=keyword,
+        rows=int(header.Rows),
+        columns=int(header.Columns),
+        samples=int(header.get("SamplesPerPixel") or 1),
+        frames=1 if frames is None or frames == "" else int(frames),
+        allocated=allocated,
+        bits=bits,
+        spare_low_bits=max(0, high_bit + 1 - bits) if keyword == "PixelData" else 0,
+        photometric=str(header.get("PhotometricInterpretation") or "").strip().upper(),
+        syntax=header_of.syntax_of(header),
+        length=length,
+        offset=element.value_tell if is_raw and header_of.has_place(header) else None,
+    )
+    _check_facts(facts, label)
+    return facts
+
+
+def _check_facts(facts: PixelFacts, label: str) -> None:
+    shape = f"{facts.columns} x {facts.rows} pixels, {facts.frames} frames of {facts.samples} x {facts.allocated} bits"
+    if facts.length == 0:
+        raise InputError(f"cannot show {label}: its pixel data is empty", COPY_HINT)
+    if min(facts.rows, facts.columns, facts.frames, facts.allocated) < 1 or facts.samples not in (1, 3):
+        raise InputError(f"cannot show {label}: its header declares {shape}", COPY_HINT)
+    if facts.rows * facts.columns > MAX_FRAME_PIXELS:
+        raise InputError(
+            f"cannot show {label}: it declares {shape}, more than {MAX_FRAME_PIXELS // 10**6} million pixels a frame",
+            "a whole slide must be a slide file; otherwise the header is damaged",
+        )
+    wanted = facts.frames * FRAGMENT_BYTES if facts.is_compressed else math.ceil(facts.frames * facts.frame_bits / 8)
+    if facts.length < wanted:
+        raise InputError(f"cannot show {label}: it declares {shape}, but its pixel data is cut short", COPY_HINT)
