@@ -3,11 +3,12 @@
 Every image file below a source becomes part of exactly one input. Non-goals: opening them in order, answering.
 """
 
+import os
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,20 @@ class Input:
     name: str
     open: Callable[[OpenOptions], Source]
     files: tuple[Path, ...] = ()
+
+    @property
+    def place(self) -> str:
+        """Where it really lies, which is the same by whatever links it was found; one that was named is that name's."""
+        if not self.files:
+            folder, name = os.path.split(self.name)
+            return str(Path(_real(folder), name))
+        first = str(self.files[0])
+        return os.path.realpath(first) + (self.name.removeprefix(first) if self.name.startswith(first) else "")
+
+
+@cache
+def _real(folder: str) -> str:
+    return os.path.realpath(folder)
 
 
 def list_inputs(source: Path) -> list[Input]:
