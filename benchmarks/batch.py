@@ -147,15 +147,18 @@ def job(model: str) -> Any:
 
 
 def compare_stages(folder: Path, count: int, model: str) -> None:
+    from dragonfly_cli.batch.groups import grouped
+
     worker, items = worker_and_items(write_images(folder / "images", count, MIXED_WH), model)
     for item in items[:WARM_UP]:
-        worker.answer(item, partial(worker.read, item))
+        worker.answer(item)
     reading = answering = 0.0
-    for item in items:
+    for group in grouped(items, 1):
         started = time.perf_counter()
-        opened = worker.read(item)
+        opened = [worker.read_now(item) for item in group.items]
         read = time.perf_counter()
-        worker.answer(item, partial(lambda same: same, opened))
+        for asked in worker.ask(group, opened):
+            worker.finish(asked)
         reading += read - started
         answering += time.perf_counter() - read
     wall = seconds(run_through, worker, items)
@@ -164,7 +167,9 @@ def compare_stages(folder: Path, count: int, model: str) -> None:
 
 
 def run_through(worker: Any, items: list[Any]) -> None:
-    remaining = iter(items)
+    from dragonfly_cli.batch.groups import grouped
+
+    remaining = iter(grouped(items, 1))
     for _ in worker.answers(lambda wait: next(remaining, None)):
         pass
 
@@ -181,7 +186,7 @@ def compare_evidence(folder: Path, count: int, model: str) -> None:
         taken["drawing"].append(seconds(run_through, drawing, some))
         started = time.perf_counter()
         for item in some:
-            drawing.answer(item, partial(drawing.read, item))
+            drawing.answer(item)
         taken["in turn"].append(time.perf_counter() - started)
     alone = sum(taken["plain"])
     print(f"with evidence {sum(taken['drawing']) / alone:.2f} of the time without; nothing beside the network", end=" ")
@@ -227,7 +232,9 @@ def warm(workers: Any, items: list[Any]) -> Iterator[Any]:
 
 
 def drain(workers: Any, items: list[Any]) -> None:
-    for _ in workers.answers(items):
+    from dragonfly_cli.batch.groups import grouped
+
+    for _ in workers.answers(grouped(items, 1)):
         pass
 
 

@@ -1,10 +1,13 @@
-"""Whether it would pay to compute things together that are now computed one after the other, and change nothing.
+"""Whether it pays to compute things together, and changes nothing.
 
+    python benchmarks/together.py captions  [--rounds 5]  answers as they are written, several in one pass
     python benchmarks/together.py crops     [--rounds 5]  several images' crops in one pass of the vision encoder
     python benchmarks/together.py questions [--rounds 5]  several questions about an image as one left-padded batch
 
-Ratios of time on the processor, which other programs do not count into, with the built-in model in float32; and
-whether what comes out is the same to the last bit, which a row needs in order not to depend on its neighbours.
+Crops and questions are computed one after the other by the program. On a CPU, ratios of time on the processor, which
+other programs do not count into, with the model in float32; and whether what comes out is the same, to the last bit
+where a row must not depend on its neighbours. ``captions`` takes a GPU where there is one (``--device``), and any
+``--model``.
 """
 
 import argparse
@@ -20,6 +23,8 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "models")]  # measure this checkout, whatever is installed
 
 IMAGES = 4
+CAPTIONS = 8
+CAPTION_TOKENS = 64
 QUESTIONS = (
     "Is there a tumour?",
     "Is there necrosis in this picture?",
@@ -32,15 +37,60 @@ QUESTIONS = (
 )
 
 
-def busy_seconds(works: dict[Any, Callable[[], object]], rounds: int) -> dict[Any, float]:
+def busy_seconds(
+    works: dict[Any, Callable[[], object]], rounds: int, clock: Callable[[], float] = time.process_time
+) -> dict[Any, float]:
     """The median of each, taken in turn."""
     taken: dict[Any, list[float]] = {name: [] for name in works}
     for _ in range(rounds):
         for name, work in works.items():
-            started = time.process_time()
+            started = clock()
             work()
-            taken[name].append(time.process_time() - started)
+            taken[name].append(clock() - started)
     return {name: statistics.median(each) for name, each in taken.items()}
+
+
+class Endless:
+    """A grammar under which no answer ends, so that all are as long as they may be."""
+
+    def __init__(self, stop: list[int]) -> None:
+        self._stop = stop
+
+    def restrict(self, logits: Any) -> Any:
+        going_on = logits.clone()
+        going_on[self._stop] = float("-inf")
+        return going_on
+
+    def accept(self, token: int) -> None:
+        """All are alike."""
+
+
+def compare_captions(model: Any, rounds: int) -> None:
+    from PIL import Image
+
+    from dragonfly_cli.engine.questions import CAPTION_INSTRUCTION
+    from dragonfly_med.generation import Sampling, decode
+    from dragonfly_med.joint import Start, decode_together
+
+    sampling = Sampling(CAPTION_TOKENS)
+    ids = model.processor.text_ids(model.processor.prompt(CAPTION_INSTRUCTION))
+    pictures = [Image.effect_noise((300 + 50 * number, 400), 30 * number).convert("RGB") for number in range(CAPTIONS)]
+    readings = [model.reading(model.processor.pixels(picture)) for picture in pictures]
+    endless = partial(Endless, model.network.config.stop_token_ids)
+    starts = [Start(reading.prefilled(ids), endless) for reading in readings]
+
+    def one_by_one() -> list[list[int]]:
+        return [list(decode(reading, ids, sampling, endless())) for reading in readings]
+
+    def together() -> list[list[int]]:
+        return decode_together(model.network, starts, sampling)
+
+    same = one_by_one() == together()
+    clock = time.process_time if model.device.type == "cpu" else time.perf_counter
+    taken = busy_seconds({"one": one_by_one, "all": together}, rounds, clock)
+    one, every = (CAPTIONS * CAPTION_TOKENS / taken[name] for name in ("one", "all"))
+    print(f"{CAPTIONS} captions of {CAPTION_TOKENS} tokens, {model.identity.id} on {model.device}: ", end="")
+    print(f"{one:.0f} tokens/s one by one, {every:.0f} together, ratio {every / one:.2f}; same ids: {same}")
 
 
 def compare_crops(model: Any, rounds: int) -> None:
@@ -104,13 +154,15 @@ def left_padded(model: Any, reading: Any, prompts: list[list[int]]) -> Any:
     ).logits[:, -1]
 
 
-COMPARISONS = {"crops": compare_crops, "questions": compare_questions}
+COMPARISONS = {"captions": compare_captions, "crops": compare_crops, "questions": compare_questions}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=tuple(COMPARISONS))
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--model", default="demo")
+    parser.add_argument("--device", help="auto for captions, else cpu")
     options = parser.parse_args()
     import torch
 
@@ -119,7 +171,8 @@ def main() -> None:
 
     print(f"threads: {torch.get_num_threads()}")
     with torch.inference_mode():
-        COMPARISONS[options.what](load_model(find_checkpoint("demo"), "cpu"), options.rounds)
+        device = options.device or ("auto" if options.what == "captions" else "cpu")
+        COMPARISONS[options.what](load_model(find_checkpoint(options.model), device), options.rounds)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ are looked at in ``fields``, what is said of them in ``engine``.
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, field, replace
+from itertools import takewhile
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -14,9 +15,10 @@ from typing import Any
 from dragonfly_cli.calibration.fitting import Fit
 from dragonfly_cli.calibration.store import read_calibration
 from dragonfly_cli.engine.aggregation import Answer, abstain_within, aggregate, yes_no_rule
-from dragonfly_cli.engine.answering import FieldAnswer, Look, answer, check_question, look_at
+from dragonfly_cli.engine.answering import FieldAnswer, Look, OnText, check_question, look_at, say_nothing
 from dragonfly_cli.engine.checkpoints import Checkpoint
 from dragonfly_cli.engine.control import compare, controlled
+from dragonfly_cli.engine.desk import Desk
 from dragonfly_cli.engine.model import Model, load_model
 from dragonfly_cli.engine.questions import Question, check_rule
 from dragonfly_cli.engine.synthesis import synthesised
@@ -35,8 +37,8 @@ class Request:
     """What is asked of every image, and how the answers about its fields become one.
 
     ``settings`` are all options as they were given; they go into the record. After ``deadline`` (of
-    ``time.monotonic``) no field is begun, if there is one to answer from. ``second_looks`` tells from the answers
-    about the fields which further ones to ask about.
+    ``time.monotonic``) no field is begun, if there is one to answer from. ``second_looks`` tells from the answers to a
+    typed question about the fields which further ones to ask about.
     """
 
     questions: list[Question]
@@ -102,45 +104,88 @@ def read_ahead(model: Model, source: Source, fields: list[Field]) -> ReadAhead:
     return read
 
 
-def _say_nothing(piece: str) -> None:
-    """Where answers are not shown as they come."""
-
-
 def answer_source(
     model: Model,
     source: Source,
     fields: list[Field],
     request: Request,
-    on_text: Callable[[str], None] = _say_nothing,
+    on_text: OnText = say_nothing,
     read: ReadAhead | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Yields one record per question, in their order; ``on_text`` is called with the answer, in pieces as they come.
 
-    The pixels of every field are read once, here or in ``read``, and the network reads them once; while it does, those
-    of the next field are read. Raises DragonflyError for an image that cannot be read.
+    Raises DragonflyError for an image that cannot be read.
     """
-    read = read or read_ahead(model, source, [])
-    asked = [Asked(question) for question in request.questions]
-    with closing(_readable(model, source, fields, request, read)) as readable:
-        looks, following = next(readable), next(readable, None)
-        while following:
-            for one in asked:
-                one.ask(model, looks, request.sampling)
-            looks, following = following, next(readable, None)
-    for one in asked:  # each told as soon as it is complete
-        streams = len(fields) == 1 and not one.question.options
-        one.ask(model, looks, request.sampling, on_text if streams else _say_nothing)
-        if request.second_looks and not request.is_late:
-            with closing(_readable(model, source, request.second_looks(one.seen), request, read)) as once_more:
+    yield from Inquiry(Desk(model, request.sampling), source, fields, request, read).records(on_text)
+
+
+class Inquiry:
+    """Everything that is asked of one source: of all fields but the last at once, of the last when answers are told.
+
+    The pixels of every field are read once, here or ahead, and the network reads them once; while it does, those of the
+    next field are read. None are kept but those of the last field, and of fields whose free answers wait at the desk.
+    Where there is one free answer alone, it does not wait there, and is told as it comes.
+    """
+
+    def __init__(
+        self, desk: Desk, source: Source, fields: list[Field], request: Request, read: ReadAhead | None = None
+    ) -> None:
+        """Raises DragonflyError for an image that cannot be read."""
+        self._desk = desk
+        self._source = source
+        self._request = request
+        self._read = read or read_ahead(desk.model, source, [])
+        self._asked = [Asked(question) for question in request.questions]
+        with closing(self._readable(fields)) as readable:
+            self._looks, following = next(readable), next(readable, None)
+            while following:
+                for one in self._asked:
+                    one.ask(desk, self._looks)
+                self._looks, following = following, next(readable, None)
+        self._unasked = [*self._asked]  # of the last field
+        free = sum(not one.question.options for one in self._asked)
+        self._streams = len(fields) * len(self._looks) * free == 1
+
+    def draft(self) -> None:
+        """Asks the last field the free questions, after the typed ones before them; even a lone one waits then."""
+        self._streams = False
+        before = takewhile(lambda one: one.question.options, self._unasked)
+        free = (one for one in self._unasked if not one.question.options)
+        for one in [*before, *free]:
+            self._ask_last_field(one)
+
+    def records(self, on_text: OnText = say_nothing) -> Iterator[dict[str, Any]]:
+        """Yields one record per question, each as soon as it is complete; see ``answer_source``."""
+        model, request = self._desk.model, self._request
+        for one in self._asked:
+            streams = self._streams and not one.question.options
+            self._complete(one, on_text if streams else None)
+            combined = one.combined(model, request)
+            if not streams:
+                on_text(combined.text)
+            yield answer_record(self._source, self._read.facts, combined, model.identity, request.settings)
+
+    def _complete(self, one: "Asked", aloud: OnText | None) -> None:
+        if not one.question.options and not aloud:
+            self.draft()
+            self._desk.write()
+            return
+        self._ask_last_field(one, aloud)
+        if self._request.second_looks and not self._request.is_late:
+            with closing(self._readable(self._request.second_looks(one.seen))) as once_more:
                 for again in once_more:
-                    one.ask(model, again, request.sampling)
-        combined = one.combined(model, request)
-        if not streams:
-            on_text(combined.text)
-        yield answer_record(source, read.facts, combined, model.identity, request.settings)
+                    one.ask(self._desk, again)
+
+    def _ask_last_field(self, one: "Asked", aloud: OnText | None = None) -> None:
+        if one in self._unasked:
+            self._unasked.remove(one)
+            one.ask(self._desk, self._looks, aloud)
+
+    def _readable(self, fields: list[Field]) -> Generator[list[Look]]:
+        return _readable(self._desk.model, self._source, fields, self._request, self._read)
 
 
-@dataclass
+@dataclass(eq=False)
 class Asked:
     """One question, and what was said of the fields so far: as they are, and with nothing to be seen."""
 
@@ -148,12 +193,12 @@ class Asked:
     seen: list[FieldAnswer] = field(default_factory=list)
     unseen: list[FieldAnswer] = field(default_factory=list)
 
-    def ask(
-        self, model: Model, looks: list[Look], sampling: Sampling, on_text: Callable[[str], None] = _say_nothing
-    ) -> None:
+    def ask(self, desk: Desk, looks: list[Look], aloud: OnText | None = None) -> None:
+        """A free answer that is not told ``aloud`` is there when the desk has written it."""
         seen, *unseen = looks
-        self.seen.append(answer(model, seen, self.question, sampling, on_text))
-        self.unseen += [answer(model, look, self.question, sampling) for look in unseen]
+        desk.ask(seen, self.question, self.seen, aloud)
+        for look in unseen:
+            desk.ask(look, self.question, self.unseen)
 
     def combined(self, model: Model, request: Request) -> Answer:
         told = _as_one(model, self.seen, request)

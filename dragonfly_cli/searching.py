@@ -4,7 +4,7 @@ What a glance at a part of the slide is worth comes from ``engine.glance``; how 
 ``fields.search``.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from itertools import groupby
@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 
-from dragonfly_cli.engine.answering import FieldAnswer
+from dragonfly_cli.engine.answering import FieldAnswer, OnText, say_nothing
+from dragonfly_cli.engine.desk import Desk
 from dragonfly_cli.engine.glance import contrast, glance, likeness, oddity, p_yes
 from dragonfly_cli.engine.model import Model
 from dragonfly_cli.engine.placement import memory_errors
@@ -23,7 +24,7 @@ from dragonfly_cli.fields.search import ZoomSearch
 from dragonfly_cli.fields.slide_plan import second_looks, zoom_fields
 from dragonfly_cli.geometry import Box
 from dragonfly_cli.option_values import Aggregate, Rank
-from dragonfly_cli.pipeline import ReadAhead, Request, answer_source
+from dragonfly_cli.pipeline import Inquiry, ReadAhead, Request
 from dragonfly_cli.readers import Source
 
 KEPT_BYTES = 256 * 2**20  # of glances; the built-in model's take 38 KB each, the published v2's 5 MB
@@ -34,19 +35,27 @@ def answer_planned(
     source: Source,
     plan: LookPlan,
     request: Request,
-    on_text: Callable[[str], None] = lambda piece: None,
+    on_text: OnText = say_nothing,
     read: ReadAhead | None = None,
 ) -> Iterator[dict[str, Any]]:
     """``answer_source`` on the fields of a plan, after its search, if there is one, has chosen them."""
+    for inquiry in inquiries(Desk(model, request.sampling), source, plan, request, read):
+        yield from inquiry.records(on_text)
+
+
+def inquiries(
+    desk: Desk, source: Source, plan: LookPlan, request: Request, read: ReadAhead | None = None
+) -> Iterator[Inquiry]:
+    """All questions about the fields of a plan; after a search, those that share their fields, group by group."""
     if plan.search is None:
-        yield from answer_source(model, source, plan.fields, replace(request, deadline=plan.deadline), on_text, read)
+        yield Inquiry(desk, source, plan.fields, replace(request, deadline=plan.deadline), read)
         return
-    chooser = Chooser(model, source, plan.certain, plan.search, request.rule)
+    chooser = Chooser(desk.model, source, plan.certain, plan.search, request.rule)
     _warn_of_the_rest(source, plan.search, {chooser.search_for(question).places for question in request.questions})
     for fields, questions in chooser.groups(request.questions, plan.search.rank):
         again = partial(chooser.second_looks, questions[0])
         asking = replace(request, questions=questions, deadline=plan.deadline, second_looks=again)
-        yield from answer_source(model, source, fields, asking, on_text, read)
+        yield Inquiry(desk, source, fields, asking, read)
 
 
 def _warn_of_the_rest(source: Source, search: ZoomSearch, chosen: set[int]) -> None:

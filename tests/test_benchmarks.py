@@ -81,6 +81,14 @@ def test_a_second_question_costs_little() -> None:
 
 
 @pytest.mark.slow
+def test_answers_are_the_same_and_sooner_there_when_they_are_written_together() -> None:
+    """Both in turn, in time on the processor; a GPU gains more."""
+    line = run("together.py", "captions", "--rounds", "1").splitlines()[1]
+    assert line.startswith("8 captions of 64 tokens, demo on cpu: ") and line.endswith("; same ids: True")
+    assert float(line.split("ratio ")[1].split(";")[0]) > 1
+
+
+@pytest.mark.slow
 def test_what_computing_together_would_cost_is_told() -> None:
     lines = run("together.py", "questions", "--rounds", "1").splitlines()
     assert lines[1].startswith("logits differ by ")

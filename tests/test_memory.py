@@ -12,6 +12,7 @@ import torch
 from batch_runs import QUESTIONS, bytes_of, rows_of, write_study
 from hypothesis import given
 from hypothesis import strategies as st
+from layer_calls import room_for
 from run_dragonfly import dragonfly
 from transformers.models.clip.modeling_clip import CLIPEncoderLayer
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
@@ -84,21 +85,6 @@ def starve_the_encoder() -> None:
             in_turn = network.encode_crops(crops)
     assert is_out_of_memory(refused.value)
     assert torch.equal(in_turn, at_once)
-
-
-@contextmanager
-def room_for(layer: type[torch.nn.Module], axis: int, most: int) -> Iterator[None]:
-    """A device without memory for more than so many rows in a layer of the network."""
-    forward = layer.forward
-
-    def with_little_memory(self: torch.nn.Module, hidden: torch.Tensor, *more, **options):
-        if hidden.shape[axis] > most:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return forward(self, hidden, *more, **options)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(layer, "forward", with_little_memory)
-        yield
 
 
 @pytest.fixture(scope="module")

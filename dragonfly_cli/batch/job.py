@@ -7,6 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
+from dragonfly_cli.batch.groups import Group
 from dragonfly_cli.batch.handout import TRIES
 from dragonfly_cli.batch.items import Item
 from dragonfly_cli.batch.options import Engine, WorkOptions
@@ -16,7 +17,7 @@ from dragonfly_cli.engine.questions import Question
 from dragonfly_cli.errors import DeviceError, UsageError
 from dragonfly_cli.options import AnswerOptions
 
-# Images that a worker reads before their turn: bounds its memory.
+# Images that a worker reads before their turn, or else one whole group of them: bounds its memory.
 IMAGES_AHEAD = 2
 
 # How soon a wish to stop is noticed while no results arrive.
@@ -31,6 +32,7 @@ class Job:
 
     With ``evidence``, a folder, it writes the files of every image there before it gives the results back. Their names
     have ``settings`` in them, a hash of what decides the answers: runs that ask differently may share the folder.
+    A group has ``together`` items, whose free answers are written together.
     """
 
     checkpoint: Checkpoint
@@ -38,6 +40,12 @@ class Job:
     answering: AnswerOptions
     evidence: Path | None = None
     settings: str = ""
+    together: int = 1
+
+    @property
+    def groups_ahead(self) -> int:
+        """How many groups a worker reads before their turn."""
+        return -(-IMAGES_AHEAD // self.together)
 
 
 class Workforce(Protocol):
@@ -49,15 +57,15 @@ class Workforce(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
 
-    def answers(self, items: Iterable[Item]) -> Iterator[list[Result]]:
-        """Yields the results of each item as soon as they are there, in any order.
+    def answers(self, groups: Iterable[Group]) -> Iterator[list[Result]]:
+        """Yields the results of each item as soon as those of its group are there, in any order of groups.
 
-        Once the run is to be stopped, no other item is begun. Raises OutputError if evidence cannot be written.
+        Once the run is to be stopped, no other group is begun. Raises OutputError if evidence cannot be written.
         """
 
 
 class OneWorker:
-    """A worker in this process; items are answered in their order."""
+    """A worker in this process; groups are answered in their order."""
 
     def __init__(self, job: Job, stopped: Stopped) -> None:
         self._job = job
@@ -72,10 +80,10 @@ class OneWorker:
     def __exit__(self, *_: object) -> None:
         """There is nothing to end."""
 
-    def answers(self, items: Iterable[Item]) -> Iterator[list[Result]]:
-        remaining = iter(items)
-        for _, results in self._worker.answers(lambda wait: next(remaining, None), self._stopped):
-            yield results
+    def answers(self, groups: Iterable[Group]) -> Iterator[list[Result]]:
+        remaining = iter(groups)
+        for _, answered in self._worker.answers(lambda wait: next(remaining, None), self._stopped):
+            yield from answered
 
 
 def check_work_options(options: WorkOptions) -> None:

@@ -8,7 +8,6 @@ again of others, and another one starts wherever there is room. One process, the
 import logging
 import os
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future
 from itertools import count
 from threading import Lock
 from typing import Any, Self
@@ -18,16 +17,16 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no telemetry; Ray reads
 import ray
 from ray.exceptions import RayActorError, RayError
 
+from dragonfly_cli.batch.groups import Group
 from dragonfly_cli.batch.handout import Handout
-from dragonfly_cli.batch.items import Item
-from dragonfly_cli.batch.job import IMAGES_AHEAD, LOOK_UP_S, Job, Stopped, lost
+from dragonfly_cli.batch.job import LOOK_UP_S, Job, Stopped, lost
 from dragonfly_cli.batch.result import Result
 from dragonfly_cli.errors import DeviceError, DragonflyError
 from dragonfly_cli.output.streams import silence_libraries
 
 
 class _Actor:
-    """A worker on some machine. Images are read side by side; the network answers one at a time."""
+    """A worker on some machine. Groups of images are read side by side; the network answers one at a time."""
 
     def __init__(self, job: Job) -> None:
         self._job = job
@@ -45,19 +44,15 @@ class _Actor:
             return error
         return None
 
-    def answer(self, item: Item) -> list[Result] | DragonflyError | None:
-        """The results of an item, None if it was not begun before the run was stopped, or what ends the run."""
-        reading: Future[Any] = Future()
-        try:
-            reading.set_result(self._worker.read(item))
-        except Exception as error:
-            reading.set_exception(error)
+    def answer(self, group: Group) -> list[list[Result]] | DragonflyError | None:
+        """The results of every item, None if they were not begun before the run was stopped, or what ends the run."""
+        reading = [self._worker.read_now(item) for item in group.items]
         with self._device:
             if self._stopped:
                 return None
-            asked = self._worker.ask(item, reading.result)
+            asked = self._worker.ask(group, reading)
         try:
-            return self._worker.finish(asked)
+            return [self._worker.finish(each) for each in asked]
         except DragonflyError as error:
             return error
 
@@ -76,7 +71,7 @@ class RayActors:
         self._numbers = count()
         self._actors: dict[int, Any] = {}
         self._beginning: dict[Any, int] = {}  # promises to have loaded the model
-        self._answering: dict[Any, tuple[int, Item]] = {}  # promises of results
+        self._answering: dict[Any, tuple[int, Group]] = {}  # promises of results
 
     def __enter__(self) -> Self:
         """Waits until one actor is ready; raises the error of one that cannot begin."""
@@ -100,8 +95,8 @@ class RayActors:
             ray.kill(actor)
         ray.shutdown()
 
-    def answers(self, items: Iterable[Item]) -> Iterator[list[Result]]:
-        handout = Handout(items, IMAGES_AHEAD + 1)
+    def answers(self, groups: Iterable[Group]) -> Iterator[list[Result]]:
+        handout = Handout(groups, self._job.groups_ahead + 1)
         while True:
             if self._stopped():
                 self._stop(handout)
@@ -115,23 +110,22 @@ class RayActors:
                     yield from self._received(promise, handout)
 
     def _received(self, promise: Any, handout: Handout) -> Iterator[list[Result]]:
-        number, item = self._answering.pop(promise)
+        number, group = self._answering.pop(promise)
         try:
-            results = ray.get(promise)
+            answered = ray.get(promise)
         except RayActorError:
             self._lose(number)
             yield from (lost(each) for each in handout.lost(number))
             return
-        if isinstance(results, DragonflyError):
-            raise results
-        handout.done(number, item.place)
-        if results is not None:
-            yield results
+        if isinstance(answered, DragonflyError):
+            raise answered
+        handout.done(number, group.place)
+        yield from answered or ()
 
     def _hand_out(self, handout: Handout) -> None:
         beginning = set(self._beginning.values())
-        for number, item in handout.deal(number for number in self._actors if number not in beginning):
-            self._answering[self._actors[number].answer.remote(item)] = number, item
+        for number, group in handout.deal(number for number in self._actors if number not in beginning):
+            self._answering[self._actors[number].answer.remote(group)] = number, group
 
     def _arrived(self) -> list[Any]:
         pending = [*self._beginning, *self._answering]
@@ -140,7 +134,7 @@ class RayActors:
 
     def _start(self) -> None:
         need = {"num_gpus": 1} if self._kind == "GPU" else {"num_cpus": 1}
-        actor = ray.remote(_Actor).options(max_concurrency=IMAGES_AHEAD + 2, **need).remote(self._job)
+        actor = ray.remote(_Actor).options(max_concurrency=self._job.groups_ahead + 2, **need).remote(self._job)
         number = next(self._numbers)
         self._actors[number] = actor
         self._beginning[actor.begin.remote()] = number

@@ -55,6 +55,14 @@ EngineOption = Annotated[
 WorkersOption = Annotated[
     int | None, typer.Option("--workers", min=1, help="Answer in N processes, each on a GPU of its own.")
 ]
+TogetherOption = Annotated[
+    int,
+    typer.Option(
+        "--together",
+        min=1,
+        help="Write the free answers about N images at once: takes less time, but rows may depend on their neighbours.",
+    ),
+]
 AddressOption = Annotated[
     str | None,
     typer.Option("--address", help="The address of the Ray cluster; without it one is started on this machine."),
@@ -99,11 +107,12 @@ class StopOptions:
 
 @dataclass(frozen=True)
 class WorkOptions:
-    """Who answers."""
+    """Who answers, and how many images at a time."""
 
     engine: EngineOption = Engine.local
     workers: WorkersOption = None
     address: AddressOption = None
+    together: TogetherOption = 1
 
 
 @dataclass(frozen=True)

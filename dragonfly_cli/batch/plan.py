@@ -63,7 +63,7 @@ def _estimate(readable: list[Opened], job: Job) -> Iterator[str]:
     first = readable[0]
     for _ in range(2):
         started = perf_counter()
-        worker.answer(first.item, lambda: worker.read(first.item))
+        worker.answer(first.item)
         seconds = perf_counter() - started
     each = seconds / (first.fields * len(first.item.questions))
     total = each * sum(opened.fields * len(opened.item.questions) for opened in readable)

@@ -14,9 +14,9 @@ from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
 from typing import Any, Self
 
+from dragonfly_cli.batch.groups import Group
 from dragonfly_cli.batch.handout import Handout
-from dragonfly_cli.batch.items import Item
-from dragonfly_cli.batch.job import IMAGES_AHEAD, LOOK_UP_S, Job, Stopped, lost
+from dragonfly_cli.batch.job import LOOK_UP_S, Job, Stopped, lost
 from dragonfly_cli.batch.result import Result
 from dragonfly_cli.errors import DeviceError, DragonflyError
 from dragonfly_cli.output.streams import silence_libraries
@@ -25,7 +25,7 @@ _END_S = 10  # how long a process may take to end by itself
 
 
 class _Process:
-    """A process and this end of its pipe: items go out; readiness, results or an error come back."""
+    """A process and this end of its pipe: groups go out; readiness, results or an error come back."""
 
     def __init__(self, job: Job, number: int, threads: int) -> None:
         spawning = get_context("spawn")  # a fork of a process with threads, as torch's are, may hang
@@ -37,9 +37,9 @@ class _Process:
         self._process.start()
         theirs.close()
 
-    def send(self, item: Item | None) -> None:
+    def send(self, group: Group | None) -> None:
         with suppress(OSError):  # that it is gone is seen by what it sends: nothing
-            self.connection.send(item)
+            self.connection.send(group)
 
     def kill(self) -> None:
         self._process.kill()
@@ -83,8 +83,8 @@ class Processes:
         for process in self._processes.values():
             process.end()
 
-    def answers(self, items: Iterable[Item]) -> Iterator[list[Result]]:
-        handout = Handout(items, IMAGES_AHEAD + 1)
+    def answers(self, groups: Iterable[Group]) -> Iterator[list[Result]]:
+        handout = Handout(groups, self._job.groups_ahead + 1)
         while True:
             if self._stopped():
                 handout.stop()
@@ -95,9 +95,9 @@ class Processes:
                 return
             for connection, message in self._messages():
                 if isinstance(message, tuple):
-                    place, results = message
+                    place, answered = message
                     handout.done(connection, place)
-                    yield results
+                    yield from answered
                 elif message is None:
                     yield from (lost(item) for item in handout.lost(connection))
                     self._replace(connection)
@@ -106,8 +106,8 @@ class Processes:
 
     def _hand_out(self, handout: Handout) -> None:
         ready = [connection for connection, process in self._processes.items() if process.ready]
-        for connection, item in handout.deal(ready):
-            self._processes[connection].send(item)
+        for connection, group in handout.deal(ready):
+            self._processes[connection].send(group)
 
     def _messages(self) -> Iterator[tuple[Connection, Any]]:
         """What has arrived, within a moment; None from a process that has ended."""
@@ -165,8 +165,8 @@ def _serve(connection: Connection, job: Job, number: int, threads: int) -> None:
             worker = Worker(replace(job, answering=replace(job.answering, device=own_device(job, number))))
             connection.send(True)
             inbox = _Inbox(connection)
-            for item, results in worker.answers(inbox.take, lambda: inbox.closed):
-                connection.send((item.place, results))
+            for group, answered in worker.answers(inbox.take, lambda: inbox.closed):
+                connection.send((group.place, answered))
         except DragonflyError as error:
             connection.send(error)
 
@@ -187,15 +187,15 @@ class _Inbox:
         self._connection = connection
         self.closed = False
 
-    def take(self, wait: bool) -> Item | None:
+    def take(self, wait: bool) -> Group | None:
         if self.closed or not (wait or self._connection.poll()):
             return None
         try:
-            item: Item | None = self._connection.recv()
+            group: Group | None = self._connection.recv()
         except (EOFError, OSError):
-            item = None
-        self.closed = item is None
-        return item
+            group = None
+        self.closed = group is None
+        return group
 
 
 def own_device(job: Job, number: int) -> str:

@@ -16,6 +16,7 @@ from typing import Any, Self
 
 from dragonfly_cli import __version__
 from dragonfly_cli.batch.evidence import check_evidence_folder, make_evidence_folder
+from dragonfly_cli.batch.groups import grouped
 from dragonfly_cli.batch.items import Item, digest, find_items, read_shard, select, shard_of, with_controls
 from dragonfly_cli.batch.job import Job, check_work_options, workforce
 from dragonfly_cli.batch.ledger import Ledger, Outputs
@@ -62,7 +63,8 @@ def run_batch(sources: list[Path], questions: list[Question], options: BatchOpti
         settings |= {"shard": str(shard), "images": len(every), "images_sha256": digest(keys)}
     ledger = Ledger(outputs, settings, is_shard=shard.count > 1)
     ledger.refuse_other_run()
-    job = Job(checkpoint, _asked(items), options.answering, evidence and evidence.absolute(), _hash_of(deciding))
+    folder = evidence and evidence.absolute()
+    job = Job(checkpoint, _asked(items), options.answering, folder, _hash_of(deciding), options.working.together)
     if options.stopping.dry_run:
         from dragonfly_cli.batch.plan import show_plan
 
@@ -77,9 +79,10 @@ def _run(items: list[Item], ledger: Ledger, job: Job, options: BatchOptions) -> 
     held = ledger.open() if ledger.exists else {}
     retry = options.stopping.retry_failed
     done = frozenset(key for key, result in held.items() if not (retry and result.failed))
-    left = [item for item in items if not done.issuperset(item.keys)]
+    left = [group for group in grouped(items, job.together) if not done.issuperset(group.keys)]
     if ledger.exists:
-        say(f"note: continuing {ledger.path}: {len(items) - len(left)} of {len(items)} images are done")
+        finished = sum(done.issuperset(item.keys) for item in items)
+        say(f"note: continuing {ledger.path}: {finished} of {len(items)} images are done")
     say_notices(job.checkpoint)
     loop = _Loop(ledger, done, options.stopping)
     try:
@@ -89,7 +92,7 @@ def _run(items: list[Item], ledger: Ledger, job: Job, options: BatchOptions) -> 
                     if job.evidence:
                         make_evidence_folder(job.evidence)
                     ledger.open()  # not before the model is there, so that an error leaves nothing behind
-                    loop.take(workers.answers(left), len(left))
+                    loop.take(workers.answers(left), sum(len(group.items) for group in left))
             numbers = {key: number for number, key in enumerate(key for item in items for key in item.keys)}
             failed = ledger.finish(numbers)
     finally:
@@ -151,7 +154,7 @@ class _Loop:
 
 
 class FirstInterrupt:
-    """The first Ctrl-C asks for an end after the image in hand, the second one ends."""
+    """The first Ctrl-C asks for an end after the image or group in hand, the second one ends."""
 
     def __init__(self) -> None:
         self.asked = False
@@ -200,4 +203,5 @@ def _deciding_settings(questions: list[Question], options: BatchOptions, checkpo
         **asdict(options.answering),
         "model": checkpoint.id,
         "model_sha256": checkpoint.sha256(),
+        **({"together": options.working.together} if options.working.together > 1 else {}),
     }

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from dragonfly_cli.engine.answering import Look
+from dragonfly_cli.engine.desk import Desk
 from dragonfly_cli.engine.model import Model
 from dragonfly_cli.engine.questions import as_question
 from dragonfly_cli.errors import UsageError
@@ -98,8 +99,9 @@ class Session:
         if self._looks is None:
             self._looks = make_looks(self._model, self.source, self.field, request.control)
             self._facts = source_record(self.source)
-        asked = Asked(question)
-        asked.ask(self._model, self._looks, request.sampling, on_text)
+        asked, desk = Asked(question), Desk(self._model, request.sampling)
+        asked.ask(desk, self._looks, on_text)
+        desk.write()
         told = asked.combined(self._model, request)
         if question.options:
             on_text(told.text)

@@ -1,11 +1,11 @@
 """Answering token by token: what has been read is kept, and only what is new is computed; one sample at a time.
 
 A ``Reading`` gives the logits that follow a text about one image; typed questions need nothing more. ``decode`` yields
-answer ids until the model stops. Printing is the caller's business.
+answer ids until the model stops; several answers at a time are written by ``joint``. Printing is the caller's business.
 Equal to ``DragonflyForCausalLM.generate``, without its bookkeeping per token.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -43,6 +43,43 @@ class Grammar(Protocol):
         """Told of every token that was chosen."""
 
 
+class Sampler:
+    """Draws the tokens of one answer, from the logits before each."""
+
+    def __init__(self, stop: Collection[int], sampling: Sampling, grammar: Grammar | None = None) -> None:
+        """The answer ends at a token of ``stop``."""
+        self._stop = stop
+        self._temperature = sampling.temperature
+        self._random = torch.Generator().manual_seed(sampling.seed)
+        self._grammar = grammar
+
+    def next(self, logits: torch.Tensor) -> int | None:
+        """The token that follows, of logits [vocabulary]; None where the answer ends."""
+        allowed = self._grammar.restrict(logits) if self._grammar else logits
+        token = _choose(allowed, self._temperature, self._random)
+        if token in self._stop:
+            return None
+        if self._grammar:
+            self._grammar.accept(token)
+        return token
+
+
+@dataclass(frozen=True)
+class Prefilled:
+    """A prompt as the network has read it, to be answered beside others.
+
+    ``layers`` are keys and values of every layer, each [1, heads, length, width]; what is read later leaves them as
+    they are. ``logits`` [vocabulary] follow the prompt; they are float32 and on the CPU.
+    """
+
+    layers: list[tuple[torch.Tensor, torch.Tensor]]
+    logits: torch.Tensor
+
+    @property
+    def length(self) -> int:
+        return self.layers[0][0].shape[-2]
+
+
 class Reading:
     """One image as the network has read it, and the text after it: a cache that follows what is asked.
 
@@ -78,14 +115,23 @@ class Reading:
         """Float32 [vocabulary]: what follows when ``token`` comes after all that was read."""
         return self._read(len(self._ids), [token], 1)[-1]
 
+    def prefilled(self, text_ids: Sequence[int]) -> Prefilled:
+        """Reads a text; nothing is copied, as a cache makes new tensors where it grows."""
+        logits = self.logits(text_ids)[-1].cpu()
+        return Prefilled([(layer.keys, layer.values) for layer in self._cache.layers], logits)
+
+    def forget(self) -> None:
+        """Gives back the memory of what was read; a later text is read with the image anew."""
+        self._cache = DynamicCache(config=self.model.config.text_config)
+        self._ids, self._next = [], None
+
     @torch.inference_mode()
     def _read(self, kept: int, new_ids: list[int], last: int) -> torch.Tensor:
         embeds = self._embed(new_ids, with_image=kept == 0)
         parts = in_parts(len(new_ids), lambda start, end: self._extend(kept + start, embeds[:, start:end], last))
         self._ids += new_ids
         logits = torch.cat(parts)[-last:].float()  # [last, vocabulary]
-        if not logits.isfinite().all():
-            raise NoNumbersError(f"what it computes in {self.model.dtype} is no number".replace("torch.", ""))
+        check_numbers(logits, self.model.dtype)
         self._next = logits[-1]
         return logits
 
@@ -124,16 +170,13 @@ def decode(
     reading: Reading, text_ids: Sequence[int], sampling: Sampling, grammar: Grammar | None = None
 ) -> Iterator[int]:
     """Yields the ids of the answer to a prompt, without the stop token."""
-    random = torch.Generator().manual_seed(sampling.seed)
-    stop = set(reading.model.config.stop_token_ids)
+    sampler = Sampler(reading.model.config.stop_token_ids, sampling, grammar)
     logits = reading.logits(text_ids)[-1]
     for step in range(sampling.max_new_tokens):
-        token = _choose(grammar.restrict(logits) if grammar else logits, sampling.temperature, random)
-        if token in stop:
+        token = sampler.next(logits)
+        if token is None:
             return
         yield token
-        if grammar:
-            grammar.accept(token)
         if step + 1 < sampling.max_new_tokens:
             logits = reading.logits_after(token)
 
@@ -146,16 +189,27 @@ def stream_text(processor: DragonflyProcessor, tokens: Iterable[int], verbatim: 
     ids: list[int] = []
     text = ""
     shown = 0
-    clean_up = False if verbatim else None
     for token in tokens:
         ids.append(token)
-        text = processor.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=clean_up).lstrip()
+        text = whole_text(processor, ids, verbatim)
         settled = len(text) - _UNSETTLED
         if not text.endswith(_INCOMPLETE) and settled > shown:
             yield text[shown:settled]
             shown = settled
     if len(text) > shown:
         yield text[shown:]
+
+
+def whole_text(processor: DragonflyProcessor, tokens: Sequence[int], verbatim: bool = False) -> str:
+    """What ``stream_text`` yields in pieces."""
+    clean_up = False if verbatim else None
+    return processor.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=clean_up).lstrip()
+
+
+def check_numbers(logits: torch.Tensor, dtype: torch.dtype) -> None:
+    """Raises NoNumbersError for logits from which nothing follows; ``dtype`` is what they were computed in."""
+    if not logits.isfinite().all():
+        raise NoNumbersError(f"what it computes in {dtype} is no number".replace("torch.", ""))
 
 
 def _common_length(one: Sequence[int], other: Sequence[int]) -> int:

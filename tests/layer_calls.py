@@ -1,0 +1,39 @@
+"""What the network's layers are given, watched and limited."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import torch
+from transformers.models.llama.modeling_llama import LlamaDecoderLayer
+
+
+@contextmanager
+def room_for(layer: type[torch.nn.Module], axis: int, most: int) -> Iterator[None]:
+    """A device without memory for more than so many rows in a layer of the network."""
+    forward = layer.forward
+
+    def with_little_memory(self: torch.nn.Module, hidden: torch.Tensor, *more, **options):
+        if hidden.shape[axis] > most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(self, hidden, *more, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(layer, "forward", with_little_memory)
+        yield
+
+
+@contextmanager
+def rows_written() -> Iterator[list[int]]:
+    """How many answers each pass that wrote a token had, of every layer one after the other."""
+    forward = LlamaDecoderLayer.forward
+    rows: list[int] = []
+
+    def watched(self: torch.nn.Module, hidden: torch.Tensor, *more, **options):
+        if hidden.shape[1] == 1:
+            rows.append(hidden.shape[0])
+        return forward(self, hidden, *more, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LlamaDecoderLayer, "forward", watched)
+        yield rows
