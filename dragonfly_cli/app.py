@@ -10,7 +10,9 @@ from typing import Any
 import typer
 from typer.core import TyperCommand
 
+from dragonfly_cli.errors import UsageError
 from dragonfly_cli.funnel import ErrorFunnel
+from dragonfly_cli.option_groups import as_command
 
 _ENVIRONMENT = "Every option can also be set in the environment: --debug as DRAGONFLY_DEBUG=1."
 _WIDEST_HELP = 100  # columns; longer lines are hard to read
@@ -31,20 +33,49 @@ class App(typer.Typer):
         )
 
     def command(self, name: str | None = None, **settings: Any) -> Callable[..., Any]:
-        return super().command(name, cls=Command, epilog=_ENVIRONMENT, **settings)
+        def register(function: Callable[..., Any]) -> Callable[..., Any]:
+            def stand_in() -> None: ...  # without parameters: Typer goes through those of all commands for any help
+
+            stand_in.__name__, stand_in.__doc__ = function.__name__, function.__doc__
+            stand_in.function = function  # type: ignore[attr-defined]
+            register_with_typer(stand_in)
+            return function
+
+        register_with_typer = super().command(name, cls=Command, epilog=_ENVIRONMENT, **settings)
+        return register
 
 
 class Command(TyperCommand):
-    """One command. The environment may set its options, a value on the command line goes before it."""
+    """One command, built when it is used. The environment may set its options, the command line goes before it."""
 
-    def __init__(self, name: str | None, **settings: Any) -> None:
-        super().__init__(name, **settings)
-        parameters: list[Any] = self.params
-        for each in parameters:
+    def __init__(self, name: str | None, *, callback: Any, **settings: Any) -> None:
+        super().__init__(name, callback=callback, **settings)
+        self._function = callback.function
+        del self.params, self.callback
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in ("params", "callback"):
+            raise AttributeError(name)
+        built = as_command(self._function)
+        self.params, self.callback = built.params, built.callback
+        for each in built.params:
             if flag := _long_flag(each):
                 each.envvar = f"DRAGONFLY_{flag[2:].replace('-', '_').upper()}"
                 each.show_envvar = False  # the rule is told once, below the options
                 each.metavar = each.metavar or _PLACEHOLDERS.get(each.type.name.removesuffix(" range"))
+        return getattr(self, name)
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Raises UsageError for an empty value: no option has a meaning for it, but as a path it is this folder."""
+        given = list(args)
+        rest: list[str] = super().parse_args(ctx, args)
+        values, _, parameters = self.make_parser(ctx).parse_args(given)
+        for each in parameters:
+            value: Any = values.get(str(each.name))
+            if "" in (value if isinstance(value, list | tuple) else [value]):
+                name = _long_flag(each) or each.metavar
+                raise UsageError(f"{name} is given an empty value", "check the shell variable that it comes from")
+        return rest
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """Without the braces that Typer puts around a required argument."""

@@ -16,6 +16,7 @@ import typer
 from typer.core import TyperGroup
 
 from dragonfly_cli.errors import BUG_CODE, DragonflyError, OutputError, UsageError
+from dragonfly_cli.option_groups import WRONG_USAGE
 from dragonfly_cli.options import DEBUG_KEY
 from dragonfly_cli.output.control_characters import harmless
 from dragonfly_cli.output.files import storable
@@ -23,9 +24,6 @@ from dragonfly_cli.output.streams import discard, tell
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _SHOWN_LETTERS = 40  # of a path that is none
-
-# Typer has used its own copy of click since 0.26, so its usage error is reached through the name that stayed.
-_WrongUsage: Any = typer.BadParameter.__base__
 
 
 class ErrorFunnel(TyperGroup):
@@ -42,7 +40,7 @@ class ErrorFunnel(TyperGroup):
         except DragonflyError as error:
             _show(ctx, error.message, error.hint)
             raise typer.Exit(error.exit_code) from error
-        except (typer.Exit, typer.Abort, KeyboardInterrupt, _WrongUsage):  # of the last, only the help page is left
+        except (typer.Exit, typer.Abort, KeyboardInterrupt, WRONG_USAGE):  # of the last, only the help page is left
             raise
         except Exception as error:
             if getattr(error, "errno", None) == errno.ENAMETOOLONG:  # a question, say, where a path belongs
@@ -79,7 +77,7 @@ def _output_may_fail() -> Iterator[None]:
 def _usage_errors(program: str | None) -> Iterator[None]:
     try:
         yield
-    except _WrongUsage as error:
+    except WRONG_USAGE as error:
         if type(error).__name__ == "NoArgsIsHelpError":  # no arguments at all: its message is the help page
             raise
         command = error.ctx.command_path if error.ctx else program

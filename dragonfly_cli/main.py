@@ -24,7 +24,6 @@ from dragonfly_cli.batch.options import (
 from dragonfly_cli.errors import SOME_FAILED_CODE, ProblemError
 from dragonfly_cli.finetuning.options import TuneOptions
 from dragonfly_cli.model_commands import model_app
-from dragonfly_cli.option_groups import takes_option_groups
 from dragonfly_cli.option_values import Attention, Quant
 from dragonfly_cli.options import (
     AnswerOptions,
@@ -44,7 +43,7 @@ from dragonfly_cli.options import (
     QuestionsFileOption,
     ViewOptions,
 )
-from dragonfly_cli.output.streams import occupy_closed, settle_encoding
+from dragonfly_cli.output.streams import occupy_closed, settle_encoding, silence_libraries
 from dragonfly_cli.template_commands import template_app
 
 app = App("Ask questions about biomedical images, on your own machine. Research use only, not a medical device.")
@@ -68,7 +67,6 @@ def root(
 
 
 @app.command()
-@takes_option_groups
 def ask(
     image: ImageArgument,
     question: Annotated[
@@ -96,7 +94,6 @@ def ask(
 
 
 @app.command()
-@takes_option_groups
 def caption(
     image: ImageArgument,
     *,
@@ -115,7 +112,6 @@ def caption(
 
 
 @app.command()
-@takes_option_groups
 def chat(
     image: ImageArgument,
     *,
@@ -131,7 +127,6 @@ def chat(
 
 
 @app.command()
-@takes_option_groups
 def batch(
     sources: Annotated[
         list[Path], typer.Argument(metavar="SOURCE...", help="Images, folders, globs, manifests; - for paths on stdin.")
@@ -165,7 +160,6 @@ def batch(
 
 
 @app.command()
-@takes_option_groups
 def merge(
     parts: Annotated[list[Path], typer.Argument(metavar="PART...", help="The tables of all shards of one run.")],
     *,
@@ -224,7 +218,6 @@ def calibrate(
 
 
 @app.command()
-@takes_option_groups
 def info(image: ImageArgument, json: JsonOption = False, *, opening: OpenOptions, debug: DebugOption = False) -> None:
     """Show format, size, frames, levels, scale and window. No patient data is shown."""
     from dragonfly_cli.output.record import as_json, source_info
@@ -237,7 +230,6 @@ def info(image: ImageArgument, json: JsonOption = False, *, opening: OpenOptions
 
 
 @app.command()
-@takes_option_groups
 def view(
     image: ImageArgument,
     output: Annotated[Path, typer.Option("--output", "-o", help="The PNG to write; - is stdout.")],
@@ -285,7 +277,6 @@ def doctor(
 
 
 @app.command()
-@takes_option_groups
 def finetune(
     data: Annotated[Path, typer.Argument(metavar="DATA", help="JSONL or Parquet rows of image, question, answer.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")],
@@ -309,6 +300,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _terminate)
     occupy_closed()
     settle_encoding()
+    silence_libraries()
     app()
 
 

@@ -38,13 +38,12 @@ def pull(
 
 
 @model_app.command("list")
-def list_models(json: JsonOption = False, debug: DebugOption = False) -> None:
+def list_stored(json: JsonOption = False, debug: DebugOption = False) -> None:
     """List the models on this machine, the built-in one included."""
     from dragonfly_cli.output.terminal import show
-    from dragonfly_cli.store.report import facts_json, model_rows, rows_text
+    from dragonfly_cli.store.report import list_models
 
-    rows = model_rows()
-    show(facts_json(rows) if json else rows_text(rows))
+    list_models(show, as_json=json)
 
 
 @model_app.command("show")

@@ -1,7 +1,6 @@
 """Commands that take their options in groups: a parameter that is a dataclass stands for one option per field.
 
     @app.command()
-    @takes_option_groups
     def ask(image: ImageArgument, *, looking: LookOptions) -> None: ...
 
 What several commands share is written once, as a frozen dataclass whose fields are annotated like Typer's options. The
@@ -20,19 +19,28 @@ import typer
 
 from dragonfly_cli.errors import UsageError
 
+# Typer has used its own copy of click since 0.26, so its usage error is reached through the name that stayed.
+WRONG_USAGE: Any = typer.BadParameter.__base__
 
-def takes_option_groups(command: Callable[..., None]) -> Callable[..., None]:
-    """``command`` as Typer sees it: every field of a dataclass parameter as an option of its own."""
+
+def as_command(function: Callable[..., Any]) -> Any:
+    """The command that Typer makes of a function, with every field of a dataclass parameter as an option of its own."""
+    app = typer.Typer(add_completion=False)
+    app.command()(_flattened(function))
+    return typer.main.get_command(app)
+
+
+def _flattened(command: Callable[..., Any]) -> Callable[..., Any]:
     parameters = inspect.signature(command).parameters
     groups: dict[str, Any] = {
         name: each.annotation for name, each in parameters.items() if is_dataclass(each.annotation)
     }
 
     @functools.wraps(command)
-    def run(**values: Any) -> None:
+    def run(**values: Any) -> Any:
         for name, group in groups.items():
             values[name] = group(**{field.name: values.pop(field.name) for field in fields(group)})
-        command(**values)
+        return command(**values)
 
     flat: list[inspect.Parameter] = []
     for name, parameter in parameters.items():
@@ -65,14 +73,23 @@ def parsed_options(groups: tuple[type[Any], ...], texts: Mapping[str, str]) -> d
     Raises UsageError for a text that the option does not take.
     """
     command = _command_of(groups, tuple(texts))
-    flags = {each.name: next(flag for flag in each.opts if flag.startswith("--")) for each in command.params}
-    arguments = [f"{flags[name]}={text}" for name, text in texts.items()]
+    parameters = {each.name: each for each in command.params}
     try:
+        arguments = [_as_argument(parameters[name], text) for name, text in texts.items()]
         with command.make_context("row", arguments) as context:
             values: dict[str, Any] = command.invoke(context)
-    except typer.BadParameter as error:
+    except WRONG_USAGE as error:
         raise UsageError(error.format_message().rstrip("."), "write it as on the command line") from error
     return values
+
+
+def _as_argument(option: Any, text: str) -> str:
+    """``--frame=3``; of an option that is on or off ``--bounds-offset`` or ``--no-bounds-offset``."""
+    if not option.is_flag:
+        flag = next(flag for flag in option.opts if flag.startswith("--"))
+        return f"{flag}={text}"
+    switch: str = (option.opts if option.type.convert(text, option, None) else option.secondary_opts)[0]
+    return switch
 
 
 def option_names(groups: tuple[type[Any], ...]) -> dict[str, str]:
@@ -98,6 +115,4 @@ def _command_of(groups: tuple[type[Any], ...], names: tuple[str, ...]) -> Any:
     parameters = [_as_parameter(members[name]) for name in names]
     give_back.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     give_back.__annotations__ = {each.name: each.annotation for each in parameters}
-    app = typer.Typer(add_completion=False)
-    app.command()(give_back)
-    return typer.main.get_command(app)
+    return as_command(give_back)

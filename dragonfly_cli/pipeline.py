@@ -23,7 +23,7 @@ from dragonfly_cli.engine.model import Model, load_model
 from dragonfly_cli.engine.questions import Question, check_rule
 from dragonfly_cli.engine.synthesis import synthesised
 from dragonfly_cli.errors import ChangedError, InputError
-from dragonfly_cli.fields import Field
+from dragonfly_cli.fields import Field, warn_of_unread
 from dragonfly_cli.option_values import Aggregate, Control
 from dragonfly_cli.options import AnswerOptions
 from dragonfly_cli.output.record import answer_record, source_record
@@ -245,7 +245,7 @@ def _readable(
 
     Raises InputError when none can be read, and when the file has changed meanwhile.
     """
-    unread: list[int] = []
+    unread: list[Field] = []
     with closing(read_in_turn(lambda field: read.look(model, source, field), fields)) as coming:
         for number, (each, look) in enumerate(zip(fields, coming, strict=True)):
             if request.is_late and number > len(unread):
@@ -256,9 +256,7 @@ def _readable(
             except ChangedError:
                 raise
             except InputError:
-                unread.append(each.frame if source.frames > 1 else each.id)
+                unread.append(each)
                 if len(unread) == len(fields):
                     raise
-    if unread:
-        what, numbers = "frames" if source.frames > 1 else "fields", ", ".join(map(str, unread))
-        source.warnings.append(f"{len(unread)} of {len(fields)} {what} could not be read and were left out: {numbers}")
+    warn_of_unread(source, unread, len(fields))

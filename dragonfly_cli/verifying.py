@@ -155,6 +155,8 @@ def _as_asked(record: Record) -> _Asked:
                 raise ValueError("its probabilities are not those of what was asked")
         if not 0 <= (record.get("option_mass") or 0) <= _WHOLE:
             raise ValueError("its option_mass is none")
+        if not isinstance(asked.question.text, str | None):
+            raise ValueError("its question is no text")
         if not asked.fields or not isinstance(record["source"], dict):
             raise ValueError("nothing was looked at")
         return asked

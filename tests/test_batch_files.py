@@ -1,5 +1,8 @@
 """The files of a run: whatever a kill leaves of them, exactly the whole rows are taken up again."""
 
+import errno
+import io
+import os
 import subprocess
 import sys
 import tempfile
@@ -14,7 +17,8 @@ from run_dragonfly import dragonfly
 
 from dragonfly_cli.batch.progress import Progress, duration
 from dragonfly_cli.batch.result import Result, key_of
-from dragonfly_cli.batch.row_file import CsvRows, JsonRows, RowFile
+from dragonfly_cli.batch.row_file import RowFile
+from dragonfly_cli.batch.row_formats import CsvRows, JsonRows
 
 WRITES_HALF = """
 import sys
@@ -107,6 +111,30 @@ def test_progress_is_told_in_plain_words() -> None:
     progress.advance(failed=True)
     assert progress.line().startswith("images: 2 of 10, ")
     assert progress.line().endswith(" left, failed: 1")
+
+
+class Terminal(io.TextIOWrapper):
+    """One that can be closed while somebody writes to it."""
+
+    is_gone = False
+
+    def isatty(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        if self.is_gone:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return super().write(text)
+
+
+def test_a_terminal_that_is_closed_does_not_end_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    with Terminal((tmp_path / "shown").open("wb")) as terminal:
+        monkeypatch.setattr(sys, "stderr", terminal)
+        with Progress(2) as progress:
+            terminal.is_gone = True
+            progress.advance(failed=False)
+        assert "images" in (tmp_path / "shown").read_text()
 
 
 def test_what_a_killed_process_left_is_removed_by_the_next_and_nothing_else_is(tmp_path: Path) -> None:

@@ -1,10 +1,13 @@
 """Nothing is lost: killed, interrupted, refused by the disk, a run ends with the rows of one left alone."""
 
+import csv
+import io
 import os
 import shutil
 import signal
 import socket
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -109,6 +112,52 @@ def test_a_finished_run_is_not_run_again(undisturbed: Undisturbed, table: Path) 
     assert outcome.code == 8  # it is still true that some failed
     assert "6 of 6 images are done" in outcome.stderr
     assert table.read_bytes() == before
+
+
+def saved_again(table: bytes, delimiter: str = ",", quoting: int = csv.QUOTE_MINIMAL, end: str = "\n") -> bytes:
+    text = io.StringIO(newline="")
+    rows = csv.reader(io.StringIO(table.decode(), newline=""))
+    csv.writer(text, delimiter=delimiter, quoting=quoting, lineterminator=end).writerows(rows)  # type: ignore[arg-type]
+    return text.getvalue().encode()
+
+
+@pytest.mark.parametrize(
+    "save",
+    [
+        lambda table: b"\xef\xbb\xbf" + table,
+        saved_again,
+        lambda table: saved_again(table, quoting=csv.QUOTE_ALL, end="\r\n"),
+        lambda table: b"\xef\xbb\xbf" + saved_again(table, quoting=csv.QUOTE_ALL),
+    ],
+    ids=["mark", "line ends", "quotes", "all"],
+)
+def test_a_table_that_was_saved_again_is_taken_for_what_it_says(
+    undisturbed: Undisturbed, table: Path, save: Callable[[bytes], bytes]
+) -> None:
+    """As spreadsheets and editors do, here before it had its last row."""
+    table.write_bytes(save(table.read_bytes().rpartition(b"\r\n")[0].rpartition(b"\r\n")[0] + b"\r\n"))
+    assert "5 of 6 images are done" in undisturbed.again(table).stderr
+    assert undisturbed.equals(table)
+
+
+@pytest.mark.parametrize(
+    ("save", "words"),
+    [
+        (lambda table: saved_again(table, delimiter=";"), ["semicolons between"]),
+        (lambda table: saved_again(table, delimiter="\t"), ["tabs between"]),
+        (lambda table: table.replace(b",0.", b",.", 1), ["p_yes is ."]),
+        (lambda table: table.replace(b"device,", b"device,truth,", 1), ["other columns: truth"]),
+        (lambda table: table.replace(b"image,question", b"question,image", 1), ["another order"]),
+        (lambda table: table.decode().encode("utf-16"), ["not a table"]),
+    ],
+)
+def test_a_table_that_says_something_else_now_is_refused(
+    undisturbed: Undisturbed, table: Path, save: Callable[[bytes], bytes], words: list[str]
+) -> None:
+    changed = save(table.read_bytes())
+    table.write_bytes(changed)
+    expect_error(undisturbed.again(table), 7, "answers.csv", *words)
+    assert table.read_bytes() == changed
 
 
 def test_two_runs_on_one_output_are_refused(undisturbed: Undisturbed, table: Path) -> None:

@@ -135,6 +135,7 @@ def test_what_is_wrong_with_a_manifest_is_told_before_anything_runs(study: Path,
     told("image,frame\nstudy/film.dcm,-1\n", 2, "row 1", "--frame")
     told("picture\nstudy/film.dcm\n", 4, "row 1", "no image")
     told("study/000.png,Secret^Name\nstudy/001.png,Other^Name\n", 4, "row 1", "no image")
+    told("image,bounds_offset\nstudy/film.dcm,perhaps\n", 2, "row 1", "perhaps")
     told("image,row_options\nstudy/film.dcm,colour=red\n", 2, "row 1", "colour=red")
     told('image,question\n"study/film', 4, "list.csv")
     told("image,question\nstudy/000.png,Is it red, or blue?\n", 4, "row 1", "more cells")
@@ -147,6 +148,14 @@ def test_what_is_wrong_with_a_manifest_is_told_before_anything_runs(study: Path,
     expect_error(dragonfly("batch", manifest, *QUESTIONS, "-o", output), 4, "list.csv", "UTF-8")
     (tmp_path / "list.jsonl").write_text('{"image": "study/000.png"}\n\n["study/000.png"]\n')
     expect_error(dragonfly("batch", tmp_path / "list.jsonl", *QUESTIONS, "-o", output), 4, "list.jsonl, row 2", "JSON")
+    for lines, words in (
+        ('{"image": "study/000.png", "question": ["Is it?", "Is it red?"]}', ("row 1", "question is no text")),
+        ('{"image": "study/000.png"}\n{"image": ["study/000.png", "study/001.png"]}', ("row 2", "image is no text")),
+        ('{"image": "study/000.png", "Image": "study/001.png"}', ("row 1", "two columns have the same name")),
+        ('{"image": "study/000.png", "image": "study/001.png"}', ("row 1", "two columns have the same name")),
+    ):
+        (tmp_path / "list.jsonl").write_text(lines)
+        expect_error(dragonfly("batch", tmp_path / "list.jsonl", *QUESTIONS, "-o", output), 4, "list.jsonl", *words)
     (tmp_path / "list.jsonl").write_text('{"image": "study/000.png", "more": ' + "[" * 10**5 + "]" * 10**5 + "}")
     expect_error(dragonfly("batch", tmp_path / "list.jsonl", *QUESTIONS, "-o", output), 4, "list.jsonl, row 1", "JSON")
     (tmp_path / "list.jsonl").write_text('{"image": "\\ud800.png"}')
@@ -164,6 +173,11 @@ def test_a_manifest_may_be_as_other_programs_write_it(study: Path) -> None:
     lines = ({"image": "study/film.dcm", "frame": frame} for frame in (1.0, float("nan"), 0.0))
     json_lines.write_text("\ufeff" + "\r\n".join(map(json.dumps, lines)), encoding="utf-8")
     assert [item.row_options for item in found(json_lines)] == ["frame=1", "", "frame=0"]
+    manifest.write_text("image,frame,mpp,bounds-offset\nstudy/film.dcm,2.0,,no\nstudy/film.dcm,,0.50,yes\n")
+    items = found(manifest)
+    assert [(item.looking.frame, item.looking.mpp) for item in items] == [(2, None), (None, 0.5)]
+    assert [item.looking.bounds_offset for item in items] == [False, True]
+    assert [item.row_options for item in items] == ["bounds_offset=no frame=2", "bounds_offset=yes mpp=0.50"]
 
 
 def test_a_name_that_means_two_files_is_refused(study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,6 +233,21 @@ def test_a_file_named_from_here_and_from_the_root_is_asked_about_once(
     (item,) = found(Path("list.csv"), study / "000.png")
     assert item.image == "study/000.png"
     assert [question.text for question in item.questions] == ["Is it?"]
+
+
+def test_an_image_behind_a_link_is_asked_about_once(study: Path, tmp_path: Path) -> None:
+    (tmp_path / "again").symlink_to("study")
+    (study / "loop").symlink_to(".")
+    (study / "zz.png").symlink_to("000.png")
+    (study / "slices").mkdir()
+    for number in (1, 2):
+        (study / "slices" / f"{number}.dcm").write_bytes(slice_of(tmp_path, "1.2", number))
+    write_zip(study / "two.zip", {f"{uid}/1": slice_of(tmp_path, uid, 1) for uid in ("1.3", "1.4")})
+    own = ["000.png", "001-broken.svs", "001.png", "002.png", "003.png", "film.dcm", "slices", "two.zip#1", "two.zip#2"]
+    assert names(found(study)) == own
+    assert names(found(study, study.parent / "again", study / ".." / "study", study / "000.png")) == own
+    (tmp_path / "list.csv").write_text("image\nstudy/000.png\nstudy/zz.png\n")  # somebody wants a row for each
+    assert names(found(tmp_path / "list.csv")) == ["000.png", "zz.png"]
 
 
 def test_what_may_not_be_looked_into_is_a_failed_row(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -364,6 +393,8 @@ def test_outputs_that_cannot_be_are_refused(study: Path, tmp_path: Path) -> None
         expect_error(dragonfly("batch", study, "-o", csv, "--records", records), 2, "a.csv")
     for name in ("failed.csv", "run.json"):  # which a run writes itself
         expect_error(dragonfly("batch", study, "-o", tmp_path / name), 2, name)
+    for name in ("a.csv.gz", "a.xlsx", "a.json", "a.tsv"):  # somebody would open them as that
+        expect_error(dragonfly("batch", study, "-o", tmp_path / name), 2, name, "CSV, JSON lines or Parquet")
     expect_error(dragonfly("batch", study, "-o", csv, "--address", "auto"), 2, "--address")
     expect_error(dragonfly("batch", study, "-o", csv, "--records", tmp_path / "no" / "a.jsonl"), 7, "a.jsonl")
     assert [path.name for path in tmp_path.iterdir()] == ["study"]

@@ -155,6 +155,16 @@ def test_yes_among_options_is_no_yes_no_question(tmp_path: Path) -> None:
     expect_error(dragonfly("calibrate", file), 4, "no row")
 
 
+def test_a_review_may_be_saved_by_a_spreadsheet(tmp_path: Path) -> None:
+    """With a mark, semicolons between cells, and commas in numbers."""
+    plain = write_review(tmp_path / "plain.csv", *overconfident(40))
+    with plain.open(newline="") as file:
+        rows = [[cell.replace("0.", "0,") for cell in row] for row in csv.reader(file)]
+    with (tmp_path / "saved.csv").open("w", encoding="utf-8-sig", newline="") as file:
+        csv.writer(file, delimiter=";").writerows(rows)
+    assert dragonfly("calibrate", tmp_path / "saved.csv").stdout == dragonfly("calibrate", plain).stdout != ""
+
+
 def test_a_damaged_calibration_is_told(tmp_path: Path) -> None:
     outcome = dragonfly("calibrate", write_review(tmp_path / "reviewed.csv", *overconfident(40)))
     Path(outcome.stderr.split("stored in ")[1].strip()).write_text("{}")

@@ -1,5 +1,6 @@
 """Transfer syntax by transfer syntax: what the base install decodes, and how it says that it cannot."""
 
+import struct
 import sys
 import tomllib
 from io import BytesIO
@@ -11,8 +12,9 @@ import pydicom
 import pytest
 from make_files import save_dicom, write_dicom
 from PIL import Image
-from pydicom.encaps import encapsulate
+from pydicom.encaps import encapsulate, generate_frames
 from pydicom.pixels import compress, get_decoder
+from pydicom.pixels.encoders import RLELosslessEncoder
 from pydicom.uid import (
     HTJ2K,
     DeflatedExplicitVRLittleEndian,
@@ -64,6 +66,12 @@ def jpeg_8(pixels):
     return buffer.getvalue()
 
 
+def rle(pixels):
+    facts = {"rows": pixels.shape[0], "columns": pixels.shape[1], "samples_per_pixel": pixels.shape[2]}
+    facts |= {"bits_allocated": 8, "bits_stored": 8, "pixel_representation": 0, "number_of_frames": 1}
+    return RLELosslessEncoder.encode(pixels, photometric_interpretation="RGB", planar_configuration=0, **facts)
+
+
 def lossless(predictor):
     return lambda pixels: imagecodecs.jpeg8_encode(
         pixels, lossless=True, predictor=predictor, bitspersample=12 if pixels.dtype == np.uint16 else 8
@@ -87,6 +95,14 @@ STREAMS = {  # what makes a stream of a syntax, of which pixels, and by how many
     "lossless colour": (JPEGLosslessSV1, lossless(1), COLOR, 0),
     "JPEG-LS": (JPEGLSLossless, imagecodecs.jpegls_encode, SMOOTH_12, 0),
     "JPEG-LS near lossless": (JPEGLSNearLossless, lambda p: imagecodecs.jpegls_encode(p, level=2), SMOOTH_8, 2),
+    "JPEG 2000 colour": (
+        JPEG2000Lossless,
+        lambda p: imagecodecs.jpeg2k_encode(p, codecformat="j2k", level=0),
+        COLOR,
+        0,
+    ),
+    "JPEG-LS colour": (JPEGLSLossless, imagecodecs.jpegls_encode, COLOR, 0),
+    "RLE colour": (RLELossless, lambda p: rle(p), COLOR, 0),
     "JPEG 2000": (JPEG2000Lossless, lambda p: imagecodecs.jpeg2k_encode(p, codecformat="j2k", level=0), SMOOTH_12, 0),
 }
 COMPRESSED_BY_PYDICOM = [RLELossless, JPEG2000Lossless, JPEGLSLossless]
@@ -241,6 +257,34 @@ def test_colour_jpeg_2000_is_natural_whatever_the_header_says(tmp_path, photomet
     dataset.PhotometricInterpretation = photometric
     dataset.save_as(path)
     assert np.abs(shown(path).astype(int) - skin).max() <= 2
+
+
+@pytest.mark.parametrize("planar", [0, 1])
+@pytest.mark.parametrize("name", [name for name, (_, _, pixels, _) in STREAMS.items() if pixels.ndim == 3])
+def test_a_planar_configuration_says_nothing_of_a_codec(tmp_path, name, planar):
+    """PS3.5 8.2: a stream has its own order, whatever old exports have left in the header."""
+    syntax, encode, pixels, tolerance = STREAMS[name]
+    path = encoded(tmp_path / "a", pixels, encode(pixels), syntax, PlanarConfiguration=planar)
+    assert np.abs(shown(path).astype(int) - pixels).max() <= 4 * tolerance
+
+
+@pytest.mark.parametrize("table", ["none", "right", "zeros", "one entry", "descending"])
+@pytest.mark.parametrize("syntax", [RLELossless, JPEG2000Lossless])
+def test_a_table_of_frames_that_cannot_be_right_exchanges_none(tmp_path, table, syntax):
+    """Believed, it would show the first frame in place of the last."""
+    frames = [np.full((48, 64), level, np.uint8) for level in (10, 120, 240)]
+    path = write_dicom(tmp_path / "a", np.stack(frames), window=(128, 256))
+    dataset = pydicom.dcmread(path)
+    dataset.compress(syntax, generate_instance_uid=False)
+    pixels = encapsulate(list(generate_frames(dataset.PixelData, number_of_frames=3)), has_bot=table != "none")
+    right = struct.unpack("<3I", pixels[8:20])
+    wrong = {"zeros": (0, 0, 0), "one entry": (0,), "descending": right[::-1]}.get(table, right)
+    items = pixels[20:] if table != "none" else pixels[8:]
+    head = b"\xfe\xff\0\xe0" + struct.pack("<I", 4 * len(wrong)) + struct.pack(f"<{len(wrong)}I", *wrong)
+    dataset.PixelData = pixels if table == "none" else head + items
+    dataset.save_as(path)
+    source = open_source(path)
+    assert [source.view(Box(0, 0, 1, 1), frame).getpixel((0, 0))[0] for frame in (2, 0, 1)] == [240, 10, 120]
 
 
 def test_an_absurd_shape_above_compressed_pixels_is_refused_too(tmp_path):

@@ -91,7 +91,9 @@ def gray_display(dataset, stored):
     if dataset.get("Modality") == "CT" and "RescaleSlope" in dataset:
         return np.clip((values - (CT_CENTER - 0.5)) / (CT_WIDTH - 1) + 0.5, 0, 1)
     padding = dataset.get("PixelPaddingValue")
-    low, high = np.percentile(values if padding is None else values[stored != padding], (0.5, 99.5))
+    every = pydicom.pixels.pixel_array(dataset) if dataset.get("NumberOfFrames", 1) > 1 else stored
+    known = apply_modality_lut(every if padding is None else every[every != padding], dataset)
+    low, high = np.percentile(known, (0.5, 99.5))
     return np.clip((values - low) / (high - low), 0, 1)
 
 

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import shutil
 import tarfile
 import zipfile
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from batch_runs import TINY
 from hypothesis import given
 from hypothesis import strategies as st
 from make_files import save_dicom, write_dicom
@@ -30,6 +32,7 @@ from dragonfly_cli.readers.dicom import collection
 from dragonfly_cli.readers.dicom.index import Slice
 from dragonfly_cli.readers.dicom.places import on_disk
 from dragonfly_cli.readers.dicom.series import group
+from dragonfly_cli.readers.inputs import list_inputs
 
 AXIAL, SAGITTAL = [1, 0, 0, 0, 1, 0], [0, 1, 0, 0, 0, -1]
 CT = {"Modality": "CT", "RescaleSlope": 1, "RescaleIntercept": 0, "PixelSpacing": [1, 1]}
@@ -148,6 +151,23 @@ def test_copies_mixed_directions_gaps_and_broken_files_are_found_and_said(study:
     assert [each["orientation"] for each in source.details()["series"]] == ["axial", "sagittal"]
 
 
+def test_copies_of_slices_are_no_pictures_of_their_own(study: Path) -> None:
+    shutil.copy(study / "IM3", study / "A copy of IM3")
+    (item,) = list_inputs(study)
+    source = item.open(OpenOptions())
+    assert (item.name, source.frames) == (str(study), 10) and "1 file was left out: a copy" in source.warnings[0]
+
+
+def test_slices_of_one_instance_uid_are_no_copies(study: Path) -> None:
+    """As anonymisers leave them that replace every UID by one and the same."""
+    for path in study.iterdir():
+        dataset = pydicom.dcmread(path)
+        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = "1.2.3"
+        dataset.save_as(path)
+    source = open_source(study)
+    assert (heights(source), source.warnings) == (list(range(10, 101, 10)), [])
+
+
 def test_a_deflated_series_is_no_smaller_than_it_was(study: Path) -> None:
     """A header cannot be read from the first part of a deflated file alone."""
     noise = np.random.default_rng(0).integers(0, 2**15, (300, 300), np.uint16)
@@ -254,6 +274,60 @@ def test_marks_and_doses_are_no_series(study: Path, kind: str, modality: str) ->
     assert (source.frames, source.warnings) == (10, ["1 of 11 files hold no picture"])
 
 
+def write_uptake(path: Path, height: int, most: int, slope: float = 1.0, **elements) -> Path:
+    """A slice of noise up to ``most``, stored over the full range as scanners for emission do; no window."""
+    noise = np.random.default_rng(height).integers(0, 30000, (32, 48)).astype(np.int16)
+    place = {"ImagePositionPatient": [0, 0, height], "ImageOrientationPatient": AXIAL, "SeriesInstanceUID": "1.2.3"}
+    rescale = {"RescaleSlope": slope * most / 30000, "RescaleIntercept": 0}
+    path.parent.mkdir(exist_ok=True)
+    return write_dicom(path, noise, Modality="PT", **place | rescale | elements)
+
+
+def brightness(source) -> list[float]:
+    box = Box(0, 0, *source.size_wh)
+    return [round(float(np.asarray(source.view(box, frame)).mean())) for frame in range(source.frames)]
+
+
+def test_an_empty_slice_is_not_as_bright_as_the_uptake_beside_it(tmp_path: Path) -> None:
+    """Every slice fills its 16 bits by a slope of its own; stretched each by itself they would all look alike."""
+    for height, most in enumerate((10, 20, 20000, 10)):
+        write_uptake(tmp_path / "study" / f"{height}", height, most)
+    source = open_source(tmp_path / "study")
+    faint, faint_too, strong, _ = brightness(source)
+    assert strong > 100 and max(faint, faint_too) == 0
+    assert source.details()["window"]["origin"] == "percentile" and "no window" in source.warnings[0]
+    assert brightness(open_source(tmp_path / "study" / "0"))[0] > 100  # by itself it is all that is known
+
+
+def test_frames_without_a_window_share_one(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 100, (3, 32, 48)).astype(np.uint16)
+    noise[1] *= 500
+    faint, strong, _ = brightness(open_source(write_dicom(tmp_path / "a", noise)))
+    assert faint == 0 and strong > 100
+
+
+def test_windows_that_hide_how_slices_differ_are_told(tmp_path: Path) -> None:
+    for height, most in enumerate((10, 20000)):
+        window = {"WindowCenter": most / 2, "WindowWidth": most}
+        write_uptake(tmp_path / "study" / f"{height}", height, most, **window)
+    source = open_source(tmp_path / "study")
+    assert min(brightness(source)) > 100 and "cannot be compared" in source.warnings[0]
+    for path in (tmp_path / "study").iterdir():
+        dataset = pydicom.dcmread(path)
+        dataset.WindowCenter, dataset.WindowWidth = 10000, 20000
+        dataset.save_as(path)
+    source = open_source(tmp_path / "study")
+    assert brightness(source)[0] == 0 and not [told for told in source.warnings if "compared" in told]
+
+
+def test_frames_that_the_header_does_not_describe_are_told(tmp_path: Path) -> None:
+    path = frames_at(tmp_path / "a", *map(grouped, (0, 1, 2)))
+    dataset = pydicom.dcmread(path)
+    dataset.PerFrameFunctionalGroupsSequence = Sequence(list(dataset.PerFrameFunctionalGroupsSequence)[:2])
+    dataset.save_as(path)
+    assert "describes 2 frames, of 3" in open_source(path).warnings[0]
+
+
 def test_a_series_without_positions_goes_by_number(tmp_path: Path) -> None:
     for number in (10, 9, 2):
         elements = {"ImagePositionPatient": None, "ImageOrientationPatient": None, "InstanceNumber": number}
@@ -344,15 +418,83 @@ def test_broken_and_empty_archives_are_refused(tmp_path: Path, content: bytes) -
     expect_error(dragonfly("info", tmp_path / "a.zip"), 4, "a.zip")
 
 
-def test_a_zip_whose_packed_bytes_are_damaged_is_refused(study: Path) -> None:
+@pytest.mark.parametrize("damaged", [1, 10])
+def test_a_zip_is_refused_only_where_none_of_its_members_can_be_unpacked(study: Path, damaged: int) -> None:
     archive = packed(study, "zip")
     content = bytearray(archive.read_bytes())
     with zipfile.ZipFile(archive) as reader:
-        member = reader.infolist()[-1]
-    start = member.header_offset + 30 + len(member.filename)
-    content[start : start + 30] = b"\xff" * 30
+        members = [member for member in reader.infolist() if not member.is_dir()]
+    for member in members[-damaged:]:
+        start = member.header_offset + 30 + len(member.filename)
+        content[start : start + 30] = b"\xff" * 30
     archive.write_bytes(content)
-    expect_error(dragonfly("info", archive), 4, archive.name, "damaged")
+    if damaged == len(members):
+        expect_error(dragonfly("info", archive), 4, archive.name, "damaged")
+        return
+    facts = dragonfly("info", archive, "--json").json
+    number = sorted(member.filename for member in members).index(members[-1].filename) + 1
+    assert (
+        facts["frames"] == 9
+        and f"1 of 10 files could not be read and were left out: number {number} by name" in (facts["warnings"])
+    )
+
+
+CUTS = {"nothing is left": 0, "in the preamble": 100, "in the meta information": 200, "before its size": 500}
+
+
+@pytest.mark.parametrize("cut", CUTS)
+@pytest.mark.parametrize("kind", ["folder", "zip", "tar"])
+def test_a_slice_whose_header_is_cut_is_told_by_its_number(study: Path, kind: str, cut: str) -> None:
+    bad = study / "IM4"
+    bad.write_bytes(bad.read_bytes()[: CUTS[cut]])
+    source = open_source(study if kind == "folder" else packed(study, kind))
+    assert heights(source) == [10, 20, 30, 40, 50, 70, 80, 90, 100]
+    assert source.warnings[0] == "1 of 10 files could not be read and were left out: number 5 by name"
+    for path in study.iterdir():
+        path.write_bytes(path.read_bytes()[: CUTS[cut]])
+    everything = study if kind == "folder" else packed(study, kind)
+    expect_error(dragonfly("info", everything), 4, everything.name, "no pictures that can be read")
+
+
+def test_what_was_meant_as_a_slice_and_is_none_is_told(study: Path) -> None:
+    Image.new("RGB", (8, 8)).save(study / "a-photo.dcm", format="JPEG")
+    (study / "b-notes.txt").write_bytes(b"")
+    (study / "c-text.dcm").write_text("hello")
+    (study / "d-gone.dcm").symlink_to(study / "nowhere")
+    os.mkfifo(study / "e-pipe.dcm")
+    source = open_source(study)
+    assert source.frames == 10
+    assert source.warnings == ["2 of 12 files could not be read and were left out: numbers 11, 12 by name"]
+
+
+def test_what_a_mac_puts_beside_the_slices_of_a_zip_is_no_slice(study: Path) -> None:
+    archive = packed(study, "zip")
+    with zipfile.ZipFile(archive, "a") as writer:
+        for path in study.iterdir():
+            writer.writestr(f"__MACOSX/study/._{path.name}.dcm", b"\0\5\x16\7\0\2\0\0Mac OS X        ")
+        writer.writestr("study/.DS_Store", b"")
+    source = open_source(archive)
+    assert (source.frames, source.warnings) == (10, [])
+
+
+@pytest.mark.slow
+def test_one_bad_slice_costs_itself_alone(study: Path, tmp_path: Path) -> None:
+    """Two of them here: one has lost half of its pixels, one its header."""
+    (study / "IM5").write_bytes((study / "IM5").read_bytes()[:-1000])
+    (study / "IM7").write_bytes((study / "IM7").read_bytes()[:300])
+    by_number = "1 of 10 files could not be read and were left out: number 8 by name"
+    by_frame = "1 of 8 frames could not be read and were left out: 3"
+    outcome = dragonfly("ask", study, "Is it?", "--json", "-m", TINY)
+    assert outcome.code == 0 and {by_number, by_frame} <= set(outcome.json["warnings"])
+    assert f"warning: {by_number}" in outcome.stderr and f"warning: {by_frame}" in outcome.stderr
+    for what in ("crops", "fields"):
+        seen = dragonfly("view", study, "--what", what, "-o", tmp_path / "seen.png")
+        assert seen.code == 0 and by_number in seen.stderr and by_frame in seen.stderr
+    command = ("batch", packed(study, "zip"), "-q", "Is it?", "-m", TINY, "-o", tmp_path / "out.csv")
+    outcome = dragonfly(*command, "--records", tmp_path / "out.jsonl")
+    assert outcome.code == 0 and f"study.zip: {by_number}" in outcome.stderr and by_frame in outcome.stderr
+    assert by_number in json.loads((tmp_path / "out.jsonl").read_text())["warnings"]
+    assert not [word for word in ("Nobody", "SECRET", "4711") if word in outcome.stderr]
 
 
 def test_a_locked_zip_is_refused(study: Path) -> None:

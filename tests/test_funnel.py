@@ -41,6 +41,27 @@ def test_debug_shows_the_traceback(tmp_path: Path, broken_reader: None) -> None:
     assert "Traceback" in outcome.stderr
 
 
+def test_what_a_library_warns_of_is_not_shown() -> None:
+    """It may quote a patient's name. What readers in threads do against it, they undo for each other."""
+    run = """
+import sys, warnings
+from dragonfly_cli.main import main
+sys.argv = ["dragonfly", "--version"]
+try:
+    main()
+except SystemExit:
+    pass
+one, other = warnings.catch_warnings(), warnings.catch_warnings()
+for reader in (one, other):
+    reader.__enter__()
+    warnings.simplefilter("ignore")
+one.__exit__()
+warnings.warn("Invalid value for VR PN: 'Secret'")
+"""
+    done = subprocess.run([sys.executable, "-W", "always", "-c", run], capture_output=True, text=True, check=True)
+    assert (done.stdout.split()[0], done.stderr) == ("dragonfly", "")
+
+
 def shell(command: str, *arguments: str | Path) -> tuple[int, str]:
     """Exit code and stderr of ``command``, in which ``"$@"`` is the program with its arguments."""
     run = ["bash", "-c", f"set -o pipefail; {command}", "bash", sys.executable, "-m", "dragonfly_cli", *arguments]
@@ -64,6 +85,12 @@ def test_streams_that_take_no_more(tmp_path: Path, command: str, code: int) -> N
     found, stderr = shell(command, "info", write_png(tmp_path / "photo.png"))
     assert found == code
     assert not stderr or [line.split(":")[0] for line in stderr.splitlines()] == ["error", "hint"]
+
+
+def test_a_stdin_that_is_closed_is_empty(tmp_path: Path) -> None:
+    code, stderr = shell('"$@" <&-', "batch", "-", "-q", "Is it?", "-o", tmp_path / "a.csv")
+    assert code == 3
+    assert stderr.startswith("error: no image below -\n")
 
 
 def test_results_in_a_pipe_are_utf_8(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

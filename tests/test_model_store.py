@@ -14,6 +14,8 @@ from PIL import Image
 from run_dragonfly import dragonfly, expect_error
 from safetensors.torch import load_file
 
+from dragonfly_cli.doctor import storage
+from dragonfly_cli.doctor.finding import DoctorSettings
 from dragonfly_cli.engine.checkpoints import find_checkpoint
 from dragonfly_cli.store import convert, folder
 from dragonfly_cli.store.manifest import read_manifest
@@ -301,15 +303,56 @@ def test_names_that_no_model_can_have(tmp_path: Path, name: str) -> None:
     expect_error(dragonfly("model", "rm", name), 5, name)
 
 
-def test_a_damaged_manifest_is_an_error_and_not_another_model(tmp_path: Path, models_folder: Path) -> None:
-    assert dragonfly("model", "convert", write_checkpoint(tmp_path / "x"), "--name", "med-v2").code == 0
+def test_a_damaged_manifest_is_an_error_and_not_another_model(tmp_path: Path, models_folder: Path, photo: Path) -> None:
+    for name in ("med-v2", "other"):
+        assert dragonfly("model", "convert", write_checkpoint(tmp_path / name), "--name", name).code == 0
     (models_folder / "med-v2" / "manifest.json").write_text("{}")
-    for call in (["list"], ["verify"], ["show", "med-v2"]):
-        expect_error(dragonfly("model", *call), 5, "manifest.json")
-    with pytest.raises(Exception, match=r"manifest\.json"):
-        find_checkpoint("auto")
+    expect_error(dragonfly("model", "show", "med-v2"), 5, "manifest.json")
+    expect_error(dragonfly("ask", photo, "Is it?"), 5, "manifest.json")  # auto would have been med-v2
+    for model in ("other", "demo"):
+        assert dragonfly("ask", photo, "Is it?", "-m", model).code == 0
     assert dragonfly("model", "rm", "med-v2").code == 0
     assert find_checkpoint("auto").id == "demo"
+
+
+@pytest.mark.parametrize("damaged", ["", "{}", "[" * 10**5, '{"manifest_version": 2}', None])
+def test_a_damaged_model_does_not_hide_the_others(tmp_path: Path, models_folder: Path, damaged: str | None) -> None:
+    for name in ("a", "b", "c"):
+        assert dragonfly("model", "convert", write_checkpoint(tmp_path / name)).code == 0
+    manifest = models_folder / "b" / "manifest.json"
+    manifest.unlink()
+    manifest.mkdir() if damaged is None else manifest.write_text(damaged)
+    listed, as_json, verified = (dragonfly("model", *call) for call in (["list"], ["list", "--json"], ["verify"]))
+    assert [row["status"] for row in as_json.json] == ["built in", "ready", "damaged", "ready"]
+    assert [line.split()[:2] for line in listed.stdout.splitlines()[1:]] == [
+        ["a", "ready"],
+        ["b", "damaged"],
+        ["c", "ready"],
+    ]
+    assert [line.split(",")[0] for line in verified.stdout.splitlines()] == [
+        "a: unchanged",
+        "b: damaged",
+        "c: unchanged",
+    ]
+    assert [listed.code, as_json.code, verified.code] == [5, 5, 9]
+    for outcome in (listed, as_json):
+        (error, hint) = outcome.error_lines
+        assert error.startswith("error: ") and str(manifest) in error
+        assert hint.startswith("hint: ")
+    (told,) = [each for each in storage.models(DoctorSettings()) if each.name == "stored models"]
+    assert str(manifest) in told.detail
+    assert dragonfly("model", "rm", "b").code == 0
+    assert dragonfly("model", "list").code == 0
+
+
+def test_a_model_that_was_moved_and_linked_is_removed_with_its_link(tmp_path: Path, models_folder: Path) -> None:
+    assert dragonfly("model", "convert", write_checkpoint(tmp_path / "mine")).code == 0
+    (models_folder / "mine").rename(tmp_path / "elsewhere")
+    (models_folder / "mine").symlink_to(tmp_path / "elsewhere")
+    assert dragonfly("model", "verify", "mine").code == 0
+    assert dragonfly("model", "rm", "mine").code == 0
+    assert not (tmp_path / "elsewhere").exists()
+    assert not (models_folder / "mine").is_symlink()
 
 
 def test_errors_below_model_are_the_same_two_lines() -> None:

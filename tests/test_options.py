@@ -44,6 +44,31 @@ def test_a_wrong_value_from_the_environment_is_told_as_one(tmp_path: Path, monke
     expect_error(dragonfly(*ask), 2, "'--rank'", "'16'", "from DRAGONFLY_RANK in the environment")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        (("ask", "", "Is it?"), "IMAGE"),
+        (("ask", "a.png", ""), "QUESTION"),
+        (("ask", "a.png", "Is it?", "--model", ""), "--model"),
+        (("ask", "a.png", "Is it?", "--overlay="), "--overlay"),
+        (("ask", "a.png", "Is it?", "-o", ""), "--output"),
+        (("ask", "a.png", "Is it?", "--region", "0,0,9,9", "--region", ""), "--region"),
+        (("batch", "a.png", "", "-o", "a.csv"), "SOURCE"),
+        (("batch", "a.png", "-o", "a.csv", "--evidence", ""), "--evidence"),
+        (("finetune", "", "-o", "tuned"), "DATA"),
+        (("model", "convert", ""), "DIR"),
+    ],
+)
+def test_an_empty_value_is_not_taken_for_this_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], name: str
+) -> None:
+    """Of a shell variable that is not set, say."""
+    write_png(tmp_path / "a.png")
+    monkeypatch.chdir(tmp_path)
+    expect_error(dragonfly(*arguments), 2, name, "empty")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
 def test_help_has_a_section_for_each_group_of_options() -> None:
     told = dragonfly("ask", "--help").stdout
     places = [

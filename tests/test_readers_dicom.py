@@ -17,7 +17,9 @@ from pydicom.sequence import Sequence
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
     JPEGBaseline8Bit,
+    RLELossless,
     XRayAngiographicImageStorage,
     XRayRadiofluoroscopicImageStorage,
 )
@@ -133,12 +135,86 @@ def test_a_slope_or_an_intercept_may_stand_alone(tmp_path, elements, level):
     assert abs(int(gray(path)[0, 0]) - level) <= 1
 
 
+@pytest.mark.parametrize("wrong", ["nan", "inf"])
+def test_a_rescale_that_is_no_number_is_refused(tmp_path, wrong):
+    """Every value would be none, and shown black."""
+    path = write_dicom(tmp_path / "a.dcm", RAMP, **CT_ELEMENTS | {"RescaleSlope": "1.2345"})
+    path.write_bytes(path.read_bytes().replace(b"1.2345", wrong.encode().ljust(6)))
+    expect_error(dragonfly("view", path, "-o", tmp_path / "a.png"), 4, "a.dcm", "header")
+
+
 @pytest.mark.filterwarnings("ignore:Invalid value for VR CS")
 @pytest.mark.parametrize("shape", ["inverse", " INVERSE", "Inverse "])
 def test_a_code_counts_in_whatever_case_it_is_written(tmp_path, shape):
     path = write_dicom(tmp_path / "a", RAMP, bits_stored=12, window=(2048, 4096), PresentationLUTShape="IDENTITYxx")
     path.write_bytes(path.read_bytes().replace(b"IDENTITYxx", shape.encode().ljust(10)))
     assert gray(path)[0, 0] == 255
+
+
+WRITTEN = ["monochrome1", "MONOCHROME 1", " MONOCHROME1", "Monochrome1"]
+
+
+@pytest.mark.parametrize("written", WRITTEN)
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, RLELossless])
+def test_a_film_is_not_inverted_by_how_its_direction_is_written(tmp_path, written, syntax):
+    path = write_dicom(tmp_path / "a.dcm", RAMP, photometric="MONOCHROME1 ", bits_stored=12, window=(2048, 4096))
+    if syntax == RLELossless:
+        dataset = pydicom.dcmread(path)
+        dataset.compress(RLELossless)
+        dataset.save_as(path)
+    path.write_bytes(path.read_bytes().replace(b"MONOCHROME1 ", written.encode().ljust(12)))
+    assert gray(path)[0, 0] == 255 and gray(path)[-1, -1] == 0
+    assert dragonfly("info", path, "--json").json["photometric_interpretation"] == "MONOCHROME1"
+
+
+@pytest.mark.parametrize("written", ["SMITH JOHN", "\x1b[31mMONO", "HSV", "RGB"])
+def test_a_direction_that_nobody_knows_is_refused(tmp_path, written):
+    """It is not for us to guess what is black, and what stands there may be a name."""
+    path = write_dicom(tmp_path / "a.dcm", RAMP, photometric="MONOCHROME1 ")
+    path.write_bytes(path.read_bytes().replace(b"MONOCHROME1 ", written.encode().ljust(12)))
+    outcome = dragonfly("info", path)
+    expect_error(outcome, 4, "a.dcm", "its photometric interpretation")
+    assert "SMITH" not in outcome.stderr and "\x1b" not in outcome.stderr
+
+
+def test_a_film_that_does_not_say_what_is_black_is_shown_and_told(tmp_path):
+    path = write_dicom(tmp_path / "a", RAMP, bits_stored=12, window=(2048, 4096), PhotometricInterpretation=None)
+    assert gray(path)[0, 0] == 0 and "black or white" in open_source(path).warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("written", "told"),
+    [
+        ("SMITH JOHN", "not a defined term"),
+        ("\x1b[31mCT", "not a defined term"),
+        ("ct", "CT"),
+        ("DS", "DS"),
+        ("", None),
+    ],
+)
+def test_a_modality_is_told_only_where_it_is_one(tmp_path, written, told):
+    folder = tmp_path / "study"
+    folder.mkdir()
+    for name in "ab":
+        path = write_dicom(folder / name, RAMP, Modality="ABCDEFGHIJ", SeriesInstanceUID=f"1.{ord(name)}")
+        path.write_bytes(path.read_bytes().replace(b"ABCDEFGHIJ", written.encode().ljust(10)))
+    facts = [dragonfly("info", place, "--json").json for place in (path, folder)]
+    assert [each["modality"] for each in facts] == [told, told] and facts[1]["series"][0]["modality"] == told
+    told_of = [dragonfly("info", place) for place in (path, folder)] + [dragonfly("info", folder, "--series", "9")]
+    text = " ".join(outcome.stdout + outcome.stderr for outcome in told_of)
+    assert "SMITH" not in text and "\x1b" not in text and (told or "no modality") in text
+
+
+def test_a_transfer_syntax_that_is_no_uid_is_not_told(tmp_path):
+    path = write_dicom(tmp_path / "a.dcm", RAMP)
+    dataset = pydicom.dcmread(path)
+    dataset.PixelData = encapsulate([b"\xff\xd8\xff\xd9"])
+    dataset["PixelData"].is_undefined_length = True
+    save_dicom(path, dataset, "1.2.840.10008.1.2.4.102")
+    path.write_bytes(path.read_bytes().replace(b"1.2.840.10008.1.2.4.102", b"1.2.840.10008.SMITHJOHN"))
+    outcome = dragonfly("view", path, "-o", tmp_path / "a.png")
+    expect_error(outcome, 4, "a private transfer syntax")
+    assert "SMITH" not in outcome.stderr
 
 
 def test_what_is_not_meant_to_be_looked_at_is_told(tmp_path):

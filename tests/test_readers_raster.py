@@ -12,7 +12,7 @@ from run_dragonfly import dragonfly, expect_error
 from dragonfly_cli.errors import InputError
 from dragonfly_cli.geometry import Box
 from dragonfly_cli.options import OpenOptions
-from dragonfly_cli.readers import open_source
+from dragonfly_cli.readers import list_images, open_source
 
 
 def whole(path, frame=0):
@@ -66,6 +66,20 @@ def test_exif_orientation_is_applied(tmp_path, orientation):
     source, image = whole(tmp_path / "turned.png")
     assert source.size_wh == (40, 20) == image.size
     assert image.getpixel((4, 4)) == (255, 0, 0) and image.getpixel((35, 15)) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("mode", ["L", "I;16", "RGB", "RGBA", "CMYK", "F"])
+def test_the_orientation_of_a_plain_tiff_is_applied(tmp_path, mode, orientation):
+    """Pillow took the lines of some of them for as long as they are when the picture is turned: slanted stripes."""
+    upright = np.zeros((20, 44), np.uint8)
+    upright[:10, :10], upright[10:, 34:] = 255, 100
+    wide = (upright.astype(np.uint16) * 257) if mode == "I;16" else upright.astype(np.float32)
+    image = Image.fromarray(wide) if mode in ("I;16", "F") else Image.fromarray(upright).convert("RGB").convert(mode)
+    undo = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}
+    stored = image.transpose(Image.Transpose(undo[orientation])) if orientation > 1 else image
+    stored.save(tmp_path / "a.tif", tiffinfo={0x0112: orientation})
+    assert np.array_equal(pixels(tmp_path / "a.tif"), upright[..., None].repeat(3, -1))
 
 
 def test_transparency_is_laid_on_white(tmp_path):
@@ -152,6 +166,38 @@ def test_dark_16_bit_colours_are_reported(tmp_path, suffix):
     if suffix == ".tif":
         tifffile.imwrite(path, values, photometric="rgb", metadata=None)
     assert "nearly black" in open_source(path).warnings[0]
+
+
+FOREIGN = {
+    "a.heic": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "a HEIC picture"),
+    "a.jxl": (b"\xff\x0a" + bytes(40), "a JPEG XL picture"),
+    "a.svg": (b'<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg"/>', "an SVG drawing"),
+    "a.pdf": (b"%PDF-1.7\n", "a PDF"),
+    "a.nii": (b"\x5c\1\0\0" + bytes(340) + b"n+1\0" + bytes(100), "a NIfTI volume"),
+    "a.mp4": (b"\0\0\0\x18ftypmp42" + bytes(100), "a video"),
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_what_is_not_supported_is_called_by_its_name(tmp_path, name):
+    content, kind = FOREIGN[name]
+    (tmp_path / name).write_bytes(content)
+    expect_error(dragonfly("info", tmp_path / name), 4, name, kind, "not supported")
+    assert ((tmp_path / name) in list_images(tmp_path)) == (name in ("a.heic", "a.jxl", "a.nii"))
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 16])
+@pytest.mark.parametrize("bands", [3, 4])
+def test_white_stays_white_in_deep_jpeg_2000(tmp_path, bits, bands):
+    """Pillow rounds what is nearly white up to 256, which is black in 8 bits."""
+    top = 2**bits - 1
+    ramp = np.linspace(0, top, 64).round().astype(np.uint16 if bits > 8 else np.uint8).reshape(8, 8)
+    values = np.stack([ramp, ramp.T, ramp[::-1], np.full_like(ramp, top)], -1)
+    values = np.ascontiguousarray(values[..., :bands])
+    stream = imagecodecs.jpeg2k_encode(values, level=0, bitspersample=bits)
+    (tmp_path / "a.jp2").write_bytes(stream)
+    expected = np.rint(values[..., :3] * (255 / top))
+    assert np.abs(pixels(tmp_path / "a.jp2") - expected).max() <= 1
 
 
 def test_an_animated_png_is_read_in_any_order(tmp_path):

@@ -241,6 +241,7 @@ def test_what_cannot_be_is_told_before_any_file_is_opened(arguments: list[str], 
         ('{"type": "object", "required": ["a"], "properties": {"a": false}}', 2, "nsatisfiable"),
         ('{"type": "nonsense"}', 2, "nonsense"),
         ("no json", 4, "cannot read a schema"),
+        ('{"enum": [NaN, 1e400]}', 4, "cannot read a schema"),
     ],
 )
 def test_a_schema_that_nothing_obeys(tmp_path: Path, schema: str, code: int, word: str) -> None:

@@ -204,6 +204,7 @@ def test_what_is_no_record(tmp_path: Path, photo: Path) -> None:
         {"fields": "none"},
         {"model": "demo"},
         {"image": 3},
+        {"question": ["Is it?"]},
         {"source": None},
         {"probabilities": None},
         {"probabilities": {"yes": 0.5}},

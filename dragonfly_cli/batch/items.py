@@ -91,15 +91,15 @@ def find_items(sources: list[Path], questions: list[Question], options: BatchOpt
     """Every image below the sources, each once, with its questions; a manifest may set its own.
 
     An image with other row options is another item; a question asked twice of the same item is asked once. A file that
-    is named from here and from the root goes by the name that comes first. A zip whose pictures lie unpacked among the
-    others is left out, which is told.
+    is named from here and from the root, or lies behind a link too, goes by the name that comes first. A zip whose
+    pictures lie unpacked among the others is left out, which is told.
     Raises NoInputError where there is no image, and what reading a manifest raises.
     """
     asked: dict[tuple[str, str], dict[str | None, Question]] = {}
     first: dict[tuple[str, str], Item] = {}
     like = Item(_NOTHING, tuple(questions), options.opening, options.looking, "", options.answering.control)
     for item in _without_copies(list(_all_items(sources, like, options.form))):
-        place = str(Path(item.image).absolute()), item.row_options
+        place = item.input.place, item.row_options
         first.setdefault(place, item)
         asked.setdefault(place, {}).update({question.text: question for question in item.questions})
     if not first:

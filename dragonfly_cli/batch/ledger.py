@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
+from mimetypes import guess_type
 from pathlib import Path
 from typing import Any, Self
 
@@ -26,13 +27,30 @@ from dragonfly_cli.batch.companions import (
 from dragonfly_cli.batch.options import TableFormat, TableOptions
 from dragonfly_cli.batch.parquet import check_parquet, write_from_csv
 from dragonfly_cli.batch.result import Key, Result
-from dragonfly_cli.batch.row_file import CsvRows, JsonRows, RowFile, RowFormat, unwritable
+from dragonfly_cli.batch.row_file import RowFile, unwritable
+from dragonfly_cli.batch.row_formats import CsvRows, JsonRows, RowFormat
 from dragonfly_cli.batch.run_lock import RunLock
 from dragonfly_cli.errors import OutputError, UsageError
 from dragonfly_cli.output.files import check_writable, write_text
 from dragonfly_cli.output.table import as_csv
 
-_BY_SUFFIX = {".jsonl": TableFormat.jsonl, ".ndjson": TableFormat.jsonl, ".parquet": TableFormat.parquet}
+_BY_SUFFIX = {
+    **dict.fromkeys((".csv", ".txt"), TableFormat.csv),
+    **dict.fromkeys((".jsonl", ".ndjson"), TableFormat.jsonl),
+    ".parquet": TableFormat.parquet,
+}
+
+
+def _format_by_name(table: Path) -> TableFormat:
+    """CSV where the name does not say; raises UsageError where it says something else, such as .xlsx or .gz."""
+    if table.suffix.lower() in _BY_SUFFIX:
+        return _BY_SUFFIX[table.suffix.lower()]
+    if guess_type(table.name) != (None, None):
+        raise UsageError(
+            f"cannot write {table}: tables are CSV, JSON lines or Parquet",
+            "let its name end in .csv, .jsonl or .parquet, or say which it is with --format",
+        )
+    return TableFormat.csv
 
 
 @dataclass(frozen=True)
@@ -46,10 +64,10 @@ class Outputs:
 
     @classmethod
     def of(cls, files: TableOptions) -> Self:
-        """Raises UsageError where two of them would be one file, Parquet is not installed, or it is stdout."""
+        """Raises UsageError: two would be one file, a name promises something else, or Parquet is not installed."""
         if str(files.output) == "-":
             raise UsageError("--output -: a batch is written to a file, which can be continued", "give a file name")
-        kind = files.table_format or _BY_SUFFIX.get(files.output.suffix.lower(), TableFormat.csv)
+        kind = files.table_format or _format_by_name(files.output)
         outputs = cls(files.output, kind, None, files.records)
         if kind is TableFormat.parquet:
             check_parquet()

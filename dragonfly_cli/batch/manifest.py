@@ -18,7 +18,7 @@ from dragonfly_cli.batch.parquet import read_rows
 from dragonfly_cli.errors import InputError, UsageError
 from dragonfly_cli.option_groups import option_names
 from dragonfly_cli.options import LookOptions, OpenOptions
-from dragonfly_cli.output.table import COLUMNS, unguarded
+from dragonfly_cli.output.table import COLUMNS, delimiter_of, unguarded
 from dragonfly_cli.output.terminal import say
 from dragonfly_cli.readers import exists
 
@@ -26,7 +26,8 @@ ROW_GROUPS = (OpenOptions, LookOptions)
 SUFFIXES = frozenset((".csv", ".tsv", ".jsonl", ".ndjson", ".parquet"))
 
 _BEYOND = "cells beyond the header"
-_DELIMITERS = ",;\t"
+_TEXTS = ("image", "question")
+_WITHOUT_FRACTION = re.compile(r"(-?\d+)\.0+")
 _HALF_A_LETTER = re.compile("[\ud800-\udc7f\udd00-\udfff]")  # the others stand for bytes that are not UTF-8
 _ESCAPED_BYTE = re.compile(r"\\udc([89a-f][0-9a-f])")
 
@@ -72,7 +73,7 @@ def _manifest_row(path: Path, number: int, row: Mapping[str, str], options: Mapp
     if "\0" in row["image"] or _HALF_A_LETTER.search(row["image"]):
         raise InputError(f"{where}: the path has a zero byte or half a letter in it", "write that path again")
     own = dict(_taken_apart(row.get("row_options", ""), where, options))
-    own |= {options[name]: text for name, text in row.items() if name in options and text}
+    own |= {options[name]: _without_fraction(text) for name, text in row.items() if name in options and text}
     return ManifestRow(_found(row["image"], path, where), row.get("question") or None, own, where)
 
 
@@ -111,45 +112,57 @@ def _csv_rows(path: Path) -> Iterator[dict[str, str]]:
     with path.open(encoding="utf-8-sig", newline="") as file:
         header = file.readline()
         file.seek(0)
-        rows = csv.DictReader(file, delimiter=max(_DELIMITERS, key=header.count), restkey=_BEYOND, strict=True)
-        names = [name for name in _named((name, "") for name in rows.fieldnames or ()) if name]
-        if len(names) < sum(map(bool, rows.fieldnames or ())):
-            raise InputError(f"cannot read the manifest {path}: two columns have the same name", "rename one of them")
+        rows = csv.DictReader(file, delimiter=delimiter_of(header), restkey=_BEYOND, strict=True)
+        _named(((name, "") for name in rows.fieldnames or () if name), f"cannot read the manifest {path}")
         for number, row in enumerate(rows, start=1):
+            where = _where(path, number)
             if any(row.pop(_BEYOND, ())):  # a comma in a question, say, of which half would be asked
-                raise InputError(f"{_where(path, number)}: it has more cells than the header", "put commas in quotes")
-            yield _named((name, unguarded(cell)) for name, cell in row.items() if name and cell is not None)
+                raise InputError(f"{where}: it has more cells than the header", "put commas in quotes")
+            yield _named(((name, unguarded(cell)) for name, cell in row.items() if name and cell is not None), where)
 
 
 def _json_rows(path: Path) -> Iterator[dict[str, str]]:
     with path.open(encoding="utf-8-sig") as file:
         for number, line in enumerate(filter(str.strip, file), start=1):
+            where = _where(path, number)
             try:
-                cells = json.loads(line).items()
-            except (ValueError, AttributeError, RecursionError):
-                raise InputError(f"{_where(path, number)}: it is not a JSON object", "write one a line") from None
-            yield _named((name, _as_text(value)) for name, value in cells)
+                cells = json.loads(line, object_pairs_hook=tuple)
+            except (ValueError, RecursionError):
+                cells = None
+            if not isinstance(cells, tuple):
+                raise InputError(f"{where}: it is not a JSON object", "write one a line")
+            yield _named(cells, where)
 
 
 def _parquet_rows(path: Path) -> Iterator[dict[str, str]]:
-    for row in read_rows(path):
-        yield _named((name, _as_text(value)) for name, value in row.items())
+    for number, row in enumerate(read_rows(path), start=1):
+        yield _named(row.items(), _where(path, number))
 
 
-def _named(cells: Iterable[tuple[str, str]]) -> dict[str, str]:
-    return {name.strip().lower().replace("-", "_"): cell for name, cell in cells}
+def _named(cells: Iterable[tuple[str, Any]], where: str) -> dict[str, str]:
+    """Raises InputError where one cell would be lost behind another, or what is asked is no text."""
+    named: dict[str, str] = {}
+    for written, value in cells:
+        name = written.strip().lower().replace("-", "_")
+        if name in named:
+            raise InputError(f"{where}: two columns have the same name", "rename one of them")
+        named[name] = _as_text(value)
+        if name in _TEXTS and named[name] and not isinstance(value, str):
+            raise InputError(f"{where}: {name} is no text", "write each image and each question as a row of its own")
+    return named
 
 
 def _as_text(value: Any) -> str:
-    """As it would be written on the command line; a list is joined by commas, a box say.
-
-    A whole number may come as 2.0 and an empty cell as NaN, from tables of numbers with gaps.
-    """
+    """As it would be written on the command line; a list is joined by commas, a box say; empty may come as NaN."""
     if value is None or value != value:
         return ""
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
     return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _without_fraction(text: str) -> str:
+    """A whole number may come as 2.0, from tables of numbers with gaps."""
+    whole = _WITHOUT_FRACTION.fullmatch(text)
+    return whole[1] if whole else text
 
 
 _READERS = {".jsonl": _json_rows, ".ndjson": _json_rows, ".parquet": _parquet_rows}

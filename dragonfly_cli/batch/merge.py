@@ -15,7 +15,8 @@ from dragonfly_cli.batch.items import Shard, digest, read_shard
 from dragonfly_cli.batch.ledger import Ledger, Outputs
 from dragonfly_cli.batch.options import TableOptions
 from dragonfly_cli.batch.result import Key, Result
-from dragonfly_cli.batch.row_file import JsonRows, RowFile, RowFormat
+from dragonfly_cli.batch.row_file import RowFile
+from dragonfly_cli.batch.row_formats import JsonRows, RowFormat
 from dragonfly_cli.errors import InputError, NoInputError, OutputError, UsageError
 from dragonfly_cli.output.files import write_whole
 from dragonfly_cli.output.terminal import say
@@ -43,12 +44,13 @@ def merge_parts(parts: list[Path], table: TableOptions) -> int:
     """
     outputs = Outputs.of(table)
     outputs.check()
-    tables = [Outputs.of(TableOptions(path)).table for path in parts]  # of a Parquet file the CSV that it was made of
+    inputs = [Outputs.of(TableOptions(path, table.table_format)) for path in parts]
+    tables = [each.table for each in inputs]  # of a Parquet file the CSV that it was made of
     shards = sorted(map(_part, tables), key=lambda part: part.shard.index)
     _check_together(shards)
-    for part in shards:
-        if Outputs.of(TableOptions(part.path)).table_format is not outputs.table_format:
-            raise UsageError(f"{part.path} and {outputs.table} are of different formats", "merge CSV with CSV")
+    for each in inputs:
+        if each.table_format is not outputs.table_format:
+            raise UsageError(f"{each.table} and {outputs.table} are of different formats", "merge CSV with CSV")
     _check_complete(shards, outputs.rows)
     whole = {name: value for name, value in shards[0].settings.items() if name not in _OF_SHARDS_ALONE}
     ledger = Ledger(outputs, whole | {"shard": None})
@@ -127,8 +129,8 @@ def _read(path: Path, rows: RowFormat) -> tuple[RowFile, dict[Key, Result]]:
     file = RowFile(path, rows)
     try:
         return file, file.read()
-    except OutputError:
-        raise InputError(f"{path}: it is not a table of this version of dragonfly", "copy it again") from None
+    except OutputError as error:
+        raise InputError(error.message, "copy it again from where its shard wrote it") from None
 
 
 def _write_in_turn(parts: list[Path], rows: RowFormat, output: Path) -> list[Key]:

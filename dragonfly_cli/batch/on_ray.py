@@ -22,6 +22,7 @@ from dragonfly_cli.batch.handout import Handout
 from dragonfly_cli.batch.job import LOOK_UP_S, Job, Stopped, lost
 from dragonfly_cli.batch.result import Result
 from dragonfly_cli.errors import DeviceError, DragonflyError
+from dragonfly_cli.output.streams import silence_libraries
 
 
 class _Actor:
@@ -36,6 +37,7 @@ class _Actor:
         """Loads the model; what is expected to go wrong is returned, as Ray would wrap what is raised."""
         from dragonfly_cli.batch.worker import Worker
 
+        silence_libraries()
         try:
             self._worker = Worker(self._job)
         except DragonflyError as error:

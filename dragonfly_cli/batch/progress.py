@@ -2,10 +2,12 @@
 
 import sys
 import threading
+from collections.abc import Callable
 from time import monotonic
 from types import TracebackType
 from typing import Any, Self
 
+from dragonfly_cli.output.streams import discard
 from dragonfly_cli.output.terminal import say
 
 _EVERY_S = 30
@@ -24,7 +26,7 @@ class Progress:
 
     def __enter__(self) -> Self:
         if self._bar:
-            self._bar.start()
+            _draw(self._bar.start)
             self._task = self._bar.add_task("images", total=self._total, speed="", errors="")
         else:
             threading.Thread(target=self._tell, name="progress", daemon=True).start()
@@ -35,7 +37,7 @@ class Progress:
     ) -> None:
         self._ended.set()
         if self._bar:
-            self._bar.stop()
+            _draw(self._bar.stop)
 
     def advance(self, *, failed: bool) -> None:
         """One more image is finished."""
@@ -55,6 +57,14 @@ class Progress:
     def _tell(self) -> None:
         while not self._ended.wait(self._every_s):
             say(self.line())
+
+
+def _draw(step: Callable[[], None]) -> None:
+    """The terminal may have been closed meanwhile; the run goes on without it."""
+    try:
+        step()
+    except OSError:
+        discard(sys.stderr)
 
 
 def duration(seconds: float) -> str:

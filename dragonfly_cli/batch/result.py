@@ -6,6 +6,7 @@ from typing import Any
 from dragonfly_cli.output.files import storable
 from dragonfly_cli.output.record import SCHEMA_VERSION
 from dragonfly_cli.output.table import answer_row, failure_row
+from dragonfly_cli.readers.source import UNREAD
 
 Key = tuple[str, str, str]  # image path, question and row options, as they stand in the table
 
@@ -32,6 +33,12 @@ class Result:
         """How far the answer is from the one without the picture, where that was asked for."""
         control = self.record and self.record["control"]
         return control["distance"] if control else None
+
+    @property
+    def losses(self) -> list[str]:
+        """The warnings of parts of the image that the answer is not about, each with the image's name."""
+        told = self.record["warnings"] if self.record else []
+        return [f"{self.key[0]}: {warning}" for warning in told if UNREAD in warning]
 
     def as_row(self) -> dict[str, str]:
         image, question, row_options = self.key

@@ -1,72 +1,24 @@
-"""A file of rows that grows by appending and is never read wrongly after a kill: CSV, or JSON lines.
+"""A file of rows that grows by appending and is never read wrongly after a kill.
 
-What was synced stays; a torn last row is cut off when the file is opened again. While a run goes on, rows stand in
+What was synced stays; a torn last row is cut off when the file is opened again, and what another program has written
+in other words for the same is written anew. While a run goes on, rows stand in
 the order in which they were finished, and one that was asked again stands twice, of which the last one counts.
 ``put_in_order`` then writes the file anew, in a fixed order and each row once, and moves it in place in one step: a
 kill before the move leaves the old file, from which the next run comes to the same end.
 """
 
 import csv
-import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO
 
-from dragonfly_cli.batch.result import Key, Result, key_of
+from dragonfly_cli.batch.result import Key, Result
+from dragonfly_cli.batch.row_formats import NotAsWrittenError, RowFormat, whole_rows
 from dragonfly_cli.errors import OutputError
-from dragonfly_cli.output.files import storable, write_whole
-from dragonfly_cli.output.table import COLUMNS, as_csv, unguarded
-
-
-class RowFormat(Protocol):
-    header: bytes
-
-    def encoded(self, result: Result) -> bytes:
-        """A row with its end of line."""
-
-    def decoded(self, row: bytes) -> Result:
-        """The result without its record; raises ValueError for what is not a row."""
-
-    def is_whole(self, row: bytes) -> bool:
-        """Whether a row ends at the end of these lines."""
-
-
-class CsvRows:
-    header = as_csv([], header=True).encode()
-
-    def encoded(self, result: Result) -> bytes:
-        return as_csv([result.as_row()], header=False).encode()
-
-    def decoded(self, row: bytes) -> Result:
-        (cells,) = csv.reader([row.decode()], strict=True)
-        named = dict(zip(COLUMNS, map(unguarded, cells), strict=True))
-        key = key_of(named["image"], named["question"], named["row_options"])
-        if named["status"] == "failed":
-            return Result(key, None, int(named["error_code"]), named["error"])
-        return Result(key)
-
-    def is_whole(self, row: bytes) -> bool:
-        return row.count(b'"') % 2 == 0  # else its last end of line stands inside quotes
-
-
-class JsonRows:
-    header = b""
-
-    def encoded(self, result: Result) -> bytes:
-        return (storable(json.dumps(result.as_record(), ensure_ascii=False)) + "\n").encode()
-
-    def decoded(self, row: bytes) -> Result:
-        record = json.loads(row)
-        key = key_of(record["image"], record["question"], record["row_options"])
-        if record["status"] == "failed":
-            return Result(key, None, record["error_code"], storable(record["error"]))
-        return Result(key)
-
-    def is_whole(self, row: bytes) -> bool:
-        return True
+from dragonfly_cli.output.files import write_whole
 
 
 @dataclass(frozen=True)
@@ -89,20 +41,25 @@ class RowFile:
     def read(self) -> dict[Key, Result]:
         """What the file holds of every key, without records; nothing if there is no file. Changes nothing.
 
-        Raises OutputError if it is not a table of this program.
+        Raises OutputError if it is not a table of this program, or another one has changed what it says.
         """
         held: dict[Key, Result] = {}
-        self._places = []
+        self._places, self._is_as_written = [], True
         if not self.path.exists():
             return held
-        with self.path.open("rb") as file:
-            head = file.read(len(self._rows.header))
-            if not self._rows.header.startswith(head):
-                raise _foreign(self.path)
-            for start, row in _whole_rows(file, self._rows):
-                result = self._decoded(row)
-                held[result.key] = result
-                self._places.append(_Place(result.key, start, start + len(row)))
+        try:
+            with self.path.open("rb") as file:
+                header = self._rows.header_of(file)
+                self._is_as_written = self._rows.header.startswith(header)
+                at = len(header)
+                for row in whole_rows(file, self._rows):
+                    result = self._rows.decoded(row)
+                    held[result.key] = result
+                    self._places.append(_Place(result.key, at, at + len(row)))
+                    self._is_as_written &= self._rows.renewed(row) == row
+                    at += len(row)
+        except (ValueError, KeyError, TypeError, csv.Error) as error:
+            raise _foreign(self.path, error) from error
         return held
 
     def open(self) -> dict[Key, Result]:
@@ -112,6 +69,9 @@ class RowFile:
         """
         try:
             held = self.read()
+            if not self._is_as_written:
+                self._write_anew(self._places)
+                held = self.read()
             self._file = self.path.open("ab")
             end = self._places[-1].end if self._places else len(self._rows.header)
             if self._file.tell() < end:
@@ -125,10 +85,10 @@ class RowFile:
         return held
 
     def rows(self) -> Iterator[tuple[Key, bytes]]:
-        """Every row that was read, as it stands in the file."""
+        """Every row that was read, as a run writes it."""
         with self.path.open("rb") as file:
             for place in self._places:
-                yield place.key, _piece(file, place)
+                yield place.key, self._rows.renewed(_piece(file, place))
 
     def append(self, results: Iterable[Result]) -> None:
         """Raises OutputError if the disk refuses; what was written before stays."""
@@ -150,7 +110,7 @@ class RowFile:
         self.close()
         ordered = _in_order(self._places, numbers)
         if ordered != self._places:
-            write_whole(self.path, lambda part: self._copy(ordered, part))
+            self._write_anew(ordered)
 
     def close(self) -> None:
         with suppress(OSError):  # of what a full disk refused before, and was told
@@ -161,28 +121,13 @@ class RowFile:
         self._file.flush()
         os.fsync(self._file.fileno())
 
-    def _decoded(self, row: bytes) -> Result:
-        try:
-            return self._rows.decoded(row)
-        except (ValueError, KeyError, TypeError, csv.Error) as error:
-            raise _foreign(self.path) from error
+    def _write_anew(self, places: list[_Place]) -> None:
+        write_whole(self.path, lambda part: self._copy(places, part))
 
     def _copy(self, places: list[_Place], part: Path) -> None:
         with self.path.open("rb") as old, part.open("wb") as new:
             new.write(self._rows.header)
-            new.writelines(_piece(old, place) for place in places)
-
-
-def _whole_rows(lines: Iterable[bytes], rows: RowFormat) -> Iterator[tuple[int, bytes]]:
-    """Where each whole row begins, and the row; what is torn at the end is left out."""
-    at = len(rows.header)
-    row = b""
-    for line in lines:
-        row += line
-        if line.endswith(b"\n") and rows.is_whole(row):
-            yield at, row
-            at += len(row)
-            row = b""
+            new.writelines(self._rows.renewed(_piece(old, place)) for place in places)
 
 
 def _piece(file: BinaryIO, place: _Place) -> bytes:
@@ -207,7 +152,12 @@ def unwritable(path: Path, error: OSError) -> OutputError:
     )
 
 
-def _foreign(path: Path) -> OutputError:
+def _foreign(path: Path, error: Exception) -> OutputError:
+    if not isinstance(error, NotAsWrittenError):
+        return OutputError(
+            f"cannot read {path}: it is not a table of this version of dragonfly", "choose another --output"
+        )
     return OutputError(
-        f"cannot continue {path}: it is not a table of this version of dragonfly", "choose another --output"
+        f"cannot read {path}: it is not as a run writes it, but was saved again by another program: {error}",
+        "put it back as it was, and open a copy of it elsewhere; or choose another --output",
     )

@@ -134,6 +134,8 @@ class _Loop:
                 failures = [result.error for result in new if result.failed]
                 for why in dict.fromkeys(failures):
                     say(f"error: {why}")
+                for warning in dict.fromkeys(warning for result in new for warning in result.losses):
+                    say(f"warning: {warning}")
                 progress.advance(failed=bool(failures))
                 self.failed_images += bool(failures)
                 if self._most_failures and self.failed_images >= self._most_failures:

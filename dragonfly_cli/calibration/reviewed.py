@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dragonfly_cli.errors import InputError, NoInputError
-from dragonfly_cli.output.table import unguarded
+from dragonfly_cli.output.table import delimiter_of, unguarded
 
 TRUTH = "truth"
 FEWEST_ROWS = 10
@@ -62,7 +62,9 @@ def read_review(file: Path) -> Review:
 def _rows(file: Path) -> Iterable[dict[str, str]]:
     try:
         with file.open(encoding="utf-8-sig", newline="") as text:
-            reader = csv.DictReader(text, restval="")
+            header = text.readline()
+            text.seek(0)
+            reader = csv.DictReader(text, restval="", delimiter=delimiter_of(header))
             missing = [name for name in _NEEDED if name not in (reader.fieldnames or [])]
             if missing:
                 raise InputError(f"{file} has no column {missing[0]}", _HINT)
@@ -70,12 +72,12 @@ def _rows(file: Path) -> Iterable[dict[str, str]]:
     except FileNotFoundError:
         raise NoInputError(f"no file {file}", "check the path") from None
     except (OSError, UnicodeDecodeError, csv.Error):
-        raise InputError(f"cannot read {file} as a CSV", "it must be UTF-8, with commas between cells") from None
+        raise InputError(f"cannot read {file} as a CSV", "it must be a table in UTF-8") from None
 
 
 def _probability(file: Path, cell: str) -> float:
     try:
-        p = float(cell)
+        p = float(cell.replace(",", "."))  # as a spreadsheet may have written it
     except ValueError:
         p = -1.0
     if not 0 <= p <= 1:

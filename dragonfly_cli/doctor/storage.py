@@ -11,6 +11,7 @@ from dragonfly_cli.engine.checkpoints import find_checkpoint
 from dragonfly_cli.errors import ModelError
 from dragonfly_cli.store.catalog import DEMO, PUBLISHED
 from dragonfly_cli.store.folder import models_folder
+from dragonfly_cli.store.report import stored_models
 
 # What a pull holds at its end: the published files, the same as safetensors, and the copy in 4 bit.
 _ROOM_FOR_A_PULL_BYTES = 40e9
@@ -44,7 +45,14 @@ def cache(settings: DoctorSettings) -> Iterator[Finding]:
 
 
 def models(settings: DoctorSettings) -> Iterator[Finding]:
-    """Which of the published models are here, and what ``--model`` comes to."""
+    """Which of the published models are here, which cannot be read, and what ``--model`` comes to."""
+    try:
+        damaged = [known.message for known in stored_models().values() if isinstance(known, ModelError)]
+    except ModelError as error:
+        yield problem("models", error.message, error.hint)
+        return
+    if damaged:
+        yield warning("stored models", "; ".join(damaged), "remove with dragonfly model rm, and get again")
     stored = [name for name in PUBLISHED if _is_here(name)]
     try:
         chosen = find_checkpoint(settings.model)

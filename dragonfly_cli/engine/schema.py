@@ -25,11 +25,11 @@ def read_schema(file: Path) -> str:
     """The JSON text of a schema. Raises UsageError for one that is not understood, or that nothing obeys."""
     try:
         schema = json.loads(file.read_text(encoding="utf-8-sig"))
+        text = json.dumps(schema, ensure_ascii=False, allow_nan=False)
     except FileNotFoundError:
         raise NoInputError(f"no schema file {file}", "check the path given to --schema") from None
     except (OSError, ValueError, RecursionError):
         raise InputError(f"cannot read a schema from {file}", "it must be a JSON file in UTF-8") from None
-    text = json.dumps(schema, ensure_ascii=False)
     if why := _fault(text) if isinstance(schema, dict) else "a schema must be a JSON object":
         raise UsageError(f"--schema {file}: {why}", "give a JSON schema that some JSON text obeys")
     return text

@@ -31,6 +31,8 @@ COLUMNS = (
     "row_options",
 )
 
+_DELIMITERS = ",;\t"  # spreadsheets write semicolons where a comma stands in numbers
+
 csv.field_size_limit(2**31 - 1)  # else what we write can't be read again: the boxes of a large volume fill 200 KB
 
 # A spreadsheet takes a cell that begins with one of = + - @ tab for a formula. A cell that looks guarded already gets
@@ -87,6 +89,11 @@ def as_csv(rows: list[dict[str, str]], *, header: bool) -> str:
         writer.writeheader()
     writer.writerows({name: _guarded(storable(cell)) for name, cell in row.items()} for row in rows)
     return text.getvalue()
+
+
+def delimiter_of(header: str) -> str:
+    """What stands between the cells of a table that other programs may have written."""
+    return max(_DELIMITERS, key=header.count)
 
 
 def unguarded(cell: str) -> str:

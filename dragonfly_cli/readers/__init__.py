@@ -35,6 +35,7 @@ SLIDE_SUFFIXES = frozenset((".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".
 DICOM_SUFFIXES = frozenset((".dcm", ".dicom", ".dic"))
 _RASTER = ".png .jpg .jpeg .jpe .tif .tiff .gif .bmp .webp .jp2 .j2k .avif .pgm .ppm .pnm"
 RASTER_SUFFIXES = frozenset(_RASTER.split())
+FOREIGN_SUFFIXES = frozenset((".heic", ".heif", ".jxl", ".nii"))  # pictures that are refused, and so must be listed
 _OTHER = ".csv .tsv .txt .md .rst .json .jsonl .geojson .xml .html .yaml .yml .toml .ini .log .pdf .gz .py"
 OTHER_SUFFIXES = frozenset(_OTHER.split())
 
@@ -183,10 +184,10 @@ def _holds_series(path: Path, head: bytes) -> bool:
 
 
 def _is_dicom_file(path: Path, head: bytes) -> bool:
-    return is_dicom(head) or (_suffix(path) in DICOM_SUFFIXES and not _has_image_magic(head))
+    return is_dicom(head) or (_suffix(path) in DICOM_SUFFIXES and not has_image_magic(head))
 
 
-def _has_image_magic(head: bytes) -> bool:
+def has_image_magic(head: bytes) -> bool:
     is_webp = head[:4] == b"RIFF" and head[8:12] == b"WEBP"
     is_bmp = head[:2] == b"BM" and head[6:10] == b"\0\0\0\0"
     is_avif = head[4:12] in (b"ftypavif", b"ftypavis")
@@ -199,7 +200,7 @@ def _is_listed(path: Path) -> bool:
         return bool(import_module(f"{_DICOM}.collection").may_hold_dicom(path))
     if suffix in OTHER_SUFFIXES or path.name.upper() == "DICOMDIR":
         return False
-    if suffix in SLIDE_SUFFIXES | RASTER_SUFFIXES | DICOM_SUFFIXES:
+    if suffix in SLIDE_SUFFIXES | RASTER_SUFFIXES | DICOM_SUFFIXES | FOREIGN_SUFFIXES:
         return True
     try:
         head = _read_head(path)
@@ -207,7 +208,7 @@ def _is_listed(path: Path) -> bool:
         return False
     except InputError as error:
         return "permission" in error.message  # what it is cannot be told: let the run report it
-    return _has_image_magic(head) or (is_dicom(head) and sop_class(head) != DICOMDIR_SOP_CLASS)
+    return has_image_magic(head) or (is_dicom(head) and sop_class(head) != DICOMDIR_SOP_CLASS)
 
 
 # First match wins; the last row takes what is left, and says so when it is no image at all.

@@ -3,18 +3,23 @@
 Every image file below a source becomes part of exactly one input. Non-goals: opening them in order, answering.
 """
 
+import os
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dragonfly_cli.errors import InputError, NoInputError
 from dragonfly_cli.options import OpenOptions
 from dragonfly_cli.readers import ZIP_SUFFIX, exists, holds_series, list_images, open_source
 from dragonfly_cli.readers.dicom.signature import HEAD_BYTES, WSI_SOP_CLASS, instance_uid, is_dicom, sop_class
 from dragonfly_cli.readers.source import Source
+
+if TYPE_CHECKING:  # imports pydicom
+    from dragonfly_cli.readers.dicom.series import Series
 
 _SERIES_NUMBER = re.compile(r"#\d+$")
 
@@ -29,6 +34,20 @@ class Input:
     name: str
     open: Callable[[OpenOptions], Source]
     files: tuple[Path, ...] = ()
+
+    @property
+    def place(self) -> str:
+        """Where it really lies, which is the same by whatever links it was found; one that was named is that name's."""
+        if not self.files:
+            folder, name = os.path.split(self.name)
+            return str(Path(_real(folder), name))
+        first = str(self.files[0])
+        return os.path.realpath(first) + (self.name.removeprefix(first) if self.name.startswith(first) else "")
+
+
+@cache
+def _real(folder: str) -> str:
+    return os.path.realpath(folder)
 
 
 def list_inputs(source: Path) -> list[Input]:
@@ -152,8 +171,7 @@ def _stacks(folder: Path, files: list[Path]) -> Iterator[tuple[str, tuple[Path, 
             slices += slices_of(on_disk(file))
         except InputError:
             continue
-    stacks = [_files(each.place.path for each in series.slices) for series in group(slices)]
-    several = [stack for stack in stacks if len(stack) > 1]
+    several = [stack for series in group(slices) if len(stack := _files_of(series)) > 1]
     taken: set[Path] = set()
     for number, stack in enumerate(several, 1):
         left = tuple(file for file in stack if file not in taken)  # one file's frames may lie in two stacks
@@ -162,8 +180,9 @@ def _stacks(folder: Path, files: list[Path]) -> Iterator[tuple[str, tuple[Path, 
             yield (str(folder) if len(several) == 1 else f"{folder}#{number}"), left
 
 
-def _files(paths: Iterable[Path | None]) -> tuple[Path, ...]:
-    return tuple(sorted(dict.fromkeys(path for path in paths if path)))
+def _files_of(series: "Series") -> tuple[Path, ...]:
+    """The files of its slices, and copies of them, which are no pictures of their own."""
+    return tuple(sorted({each.place.path for each in (*series.slices, *series.copies) if each.place.path}))
 
 
 def _is_slice(file: Path) -> bool:

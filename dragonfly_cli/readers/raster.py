@@ -16,11 +16,13 @@ from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 
 from dragonfly_cli.errors import InputError
 from dragonfly_cli.geometry import Box
 from dragonfly_cli.options import OpenOptions
-from dragonfly_cli.readers import TIFF_MAGICS, raster_tiff
+from dragonfly_cli.readers import TIFF_MAGICS, raster_jp2, raster_tiff
+from dragonfly_cli.readers.foreign import HEAD_BYTES, foreign_kind
 from dragonfly_cli.readers.source import MppSource, SourceKind
 from dragonfly_cli.readers.tiff_bits import DARK, DARK_16_BIT, FULL_16_BIT
 
@@ -199,6 +201,12 @@ class RasterSource:
         self._shown, self._shown_frame = self._decode(0), 0
 
     def _unknown(self) -> InputError:
+        with self.path.open("rb") as file:
+            kind = foreign_kind(file.read(HEAD_BYTES))
+        if kind:
+            return InputError(
+                f"cannot open {self.path}: it is {kind}, which is not supported", "save it as PNG or TIFF"
+            )
         return InputError(
             f"cannot open {self.path}: it is not an image of a known kind",
             "known are DICOM, slides (SVS, NDPI, MRXS, TIFF ...), PNG, JPEG, TIFF, GIF, BMP, WebP, AVIF, JPEG 2000",
@@ -229,8 +237,10 @@ class RasterSource:
             check_pixel_count(self.path, self._file.size)
         if raster_tiff.has_wide_planes(self._file):
             raise InputError(f"cannot open {self.path}: {WIDE_PLANES}", "save it with its colours interleaved")
+        if isinstance(self._file, TiffImageFile):
+            self._file.filename = ""  # else Pillow maps a plain one into memory by the size that it has when turned
         self._file.load()
-        rgb, notes = to_rgb(self._file)
+        rgb, notes = to_rgb(raster_jp2.in_8_bits(self._file, self.path))
         self.warnings += [sentence for sentence in notes if sentence not in self.warnings]
         orientation = self._file.getexif().get(0x0112, 1)
         turn = ImageOps.exif_transpose(_tagged(rgb, orientation)) if orientation != 1 else rgb

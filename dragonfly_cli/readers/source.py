@@ -13,6 +13,7 @@ from PIL import Image
 from dragonfly_cli.geometry import Box
 
 SourceKind = Literal["slide", "dicom", "raster"]
+UNREAD = "could not be read and were left out"  # these words stand in every warning of what is missing
 MppSource = Literal["file", "resolution", "objective", "option", "none"]
 
 

@@ -34,11 +34,16 @@ def model_folder(model_id: str) -> Path:
 
 
 def model_folders() -> list[Path]:
-    """Every folder that could be a model's, in the order of their names."""
+    """Every folder that could be a model's, in the order of their names; raises ModelError where they are not shown."""
+    place = models_folder()
     try:
-        return sorted(path for path in models_folder().iterdir() if path.is_dir() and not path.name.startswith("."))
+        return sorted(path for path in place.iterdir() if path.is_dir() and not path.name.startswith("."))
     except (FileNotFoundError, NotADirectoryError):
         return []
+    except OSError as error:
+        raise ModelError(
+            f"cannot read {place}: {error.strerror}", f"set {VARIABLE} to a folder that you may read"
+        ) from error
 
 
 @contextmanager

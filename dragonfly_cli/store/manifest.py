@@ -98,7 +98,7 @@ def parse_manifest(text: str, where: str) -> Manifest:
         if facts.pop("manifest_version") != _VERSION:
             raise ModelError(f"{where}: made by a newer dragonfly", "update with: pip install -U dragonfly-cli")
         manifest = Manifest(**{**facts, "files": _files(facts["files"]), "original": _files(facts["original"])})
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise _damaged(where) from error
     if not _is_sound(manifest):
         raise _damaged(where)
@@ -171,4 +171,6 @@ def is_inside(name: str) -> bool:
 
 
 def _damaged(where: str) -> ModelError:
-    return ModelError(f"{where}: this is not a whole manifest of a model", "remove the model's folder and get it again")
+    return ModelError(
+        f"{where}: this is not a whole manifest of a model", "get it again, a stored one after dragonfly model rm"
+    )

@@ -15,6 +15,9 @@ def remove_model(name: str) -> int:
         raise ModelError(f"model {name}: it is not on this machine", "dragonfly model list shows those that are")
     with locked(place), disk_errors(place):
         freed = sum(path.stat().st_size for path in place.rglob("*") if path.is_file() and not path.is_symlink())
-        (place / MANIFEST).unlink(missing_ok=True)  # from here on it does not exist, even if this is interrupted
-        shutil.rmtree(place)
+        if not (place / MANIFEST).is_dir():
+            (place / MANIFEST).unlink(missing_ok=True)  # from here on it does not exist, even if this is interrupted
+        shutil.rmtree(place.resolve())
+        if place.is_symlink():  # to where there was more room
+            place.unlink()
     return freed

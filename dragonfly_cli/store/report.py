@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from dragonfly_cli.errors import ModelError, ProblemError
@@ -11,10 +12,26 @@ from dragonfly_cli.store.catalog import DEMO, stored_id
 from dragonfly_cli.store.folder import disk_errors, model_folder, model_folders, readable
 from dragonfly_cli.store.manifest import Manifest, find_drift, read_manifest
 
+Known = Manifest | ModelError | None  # whole, not readable and why, begun and not finished
 
-def stored_models() -> list[Manifest]:
-    """Every whole model, in the order of their folders' names."""
-    return [manifest for folder in model_folders() if (manifest := read_manifest(folder))]
+
+def stored_models() -> dict[str, Known]:
+    """Everything that lies in the store by its name, in the order of the folders."""
+    return {folder.name.replace("--", "/"): _known(folder) for folder in model_folders() if not _is_empty(folder)}
+
+
+def _known(folder: Path) -> Known:
+    try:
+        return read_manifest(folder)
+    except ModelError as error:
+        return error
+
+
+def _is_empty(folder: Path) -> bool:
+    try:
+        return not any(folder.iterdir())
+    except OSError:
+        return False  # what is wrong is told with its manifest
 
 
 def find_model(name: str) -> Manifest:
@@ -25,27 +42,35 @@ def find_model(name: str) -> Manifest:
     return manifest
 
 
-def model_rows() -> list[dict[str, Any]]:
-    """One row a model; those that were begun and not finished are told apart."""
-    rows: list[dict[str, Any]] = [
-        {"id": DEMO, "status": "built in", "architecture": ARCHITECTURE, "copies": [], "size": None}
-    ]
-    for folder in model_folders():
-        manifest = read_manifest(folder)
-        if manifest:
-            rows.append(_row(manifest))
-        elif any(folder.iterdir()):
-            name = folder.name.replace("--", "/")
-            rows.append({"id": name, "status": "not finished", "architecture": None, "copies": [], "size": None})
-    return rows
+def list_models(show: Callable[[str], None], *, as_json: bool) -> None:
+    """One row a model; those that were begun and not finished are told apart, and those that cannot be read.
+
+    Raises ModelError behind the list where there is one of the last.
+    """
+    stored = stored_models()
+    built_in: dict[str, Any] = {
+        "id": DEMO,
+        "status": "built in",
+        "architecture": ARCHITECTURE,
+        "copies": [],
+        "size": None,
+    }
+    rows = [built_in, *(_row(name, known) for name, known in stored.items())]
+    show(facts_json(rows) if as_json else _rows_text(rows))
+    if damaged := {name: known for name, known in stored.items() if isinstance(known, ModelError)}:
+        first = next(iter(damaged.values()))
+        raise ModelError("; ".join(error.message for error in damaged.values()), first.hint)
 
 
-def _row(manifest: Manifest) -> dict[str, Any]:
-    facts = {"architecture": manifest.architecture, "copies": manifest.copies, "size": manifest.size}
-    return {"id": manifest.id, "status": "ready", **facts, "licence": manifest.licence}
+def _row(name: str, known: Known) -> dict[str, Any]:
+    if isinstance(known, Manifest):
+        facts = {"architecture": known.architecture, "copies": known.copies, "size": known.size}
+        return {"id": known.id, "status": "ready", **facts, "licence": known.licence}
+    status = "damaged" if known else "not finished"
+    return {"id": name, "status": status, "architecture": None, "copies": [], "size": None}
 
 
-def rows_text(rows: list[dict[str, Any]]) -> str:
+def _rows_text(rows: list[dict[str, Any]]) -> str:
     width = max(len(row["id"]) for row in rows)
     return "".join(f"{row['id']:<{width}}  {_row_text(row)}\n" for row in rows)
 
@@ -88,10 +113,13 @@ def verify_models(names: list[str], show: Callable[[str], None]) -> None:
 
     Raises ProblemError if any has.
     """
-    manifests = [find_model(name) for name in names] if names else stored_models()
-    if not manifests:
+    if names:
+        stored: dict[str, Known] = {name: find_model(name) for name in names}
+    else:
+        stored = {name: known for name, known in stored_models().items() if known}
+    if not stored:
         say("note: no model is stored on this machine")
-    drifted = [manifest.id for manifest in manifests if not _verify(manifest, show)]
+    drifted = [name for name, known in stored.items() if not _verify(name, known, show)]
     if drifted:
         raise ProblemError(
             f"{', '.join(drifted)}: not as stored",
@@ -99,7 +127,10 @@ def verify_models(names: list[str], show: Callable[[str], None]) -> None:
         )
 
 
-def _verify(manifest: Manifest, show: Callable[[str], None]) -> bool:
+def _verify(name: str, manifest: Known, show: Callable[[str], None]) -> bool:
+    if not isinstance(manifest, Manifest):
+        show(f"{name}: damaged, its manifest cannot be read\n")
+        return False
     folder = model_folder(manifest.id)
     with disk_errors(folder):
         drift = find_drift(folder, manifest)

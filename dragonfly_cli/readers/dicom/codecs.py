@@ -85,7 +85,7 @@ def _panics_as_errors() -> Iterator[None]:
 
 def undecodable(label: str, syntax: UID, bits: int) -> InputError:
     """The error for the file ``label`` whose frame could not be decoded: no decoder, or damaged pixel data."""
-    is_standard = syntax.startswith("1.2.840.10008.")
+    is_standard = syntax.startswith("1.2.840.10008.") and syntax.is_valid
     name = header_of.known_name(syntax) or (f"transfer syntax {syntax}" if is_standard else "a private transfer syntax")
     if can_decode(syntax, bits):
         return InputError(f"cannot decode {label}: its pixel data ({name}) is damaged or incomplete", COPY_HINT)

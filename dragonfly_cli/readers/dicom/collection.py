@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 import pydicom
 
 from dragonfly_cli.errors import InputError
+from dragonfly_cli.readers import DICOM_SUFFIXES, OTHER_SUFFIXES, RASTER_SUFFIXES, SLIDE_SUFFIXES, has_image_magic
 from dragonfly_cli.readers.dicom.failures import in_own_words
 from dragonfly_cli.readers.dicom.places import Place, in_memory, missing, on_disk
 from dragonfly_cli.readers.dicom.signature import (
@@ -31,6 +32,7 @@ MAX_MEMBERS = 100_000
 MAX_MEMBER_BYTES = 2**30
 MAX_TOTAL_BYTES = 4 * 2**30  # of an archive when unpacked; a CT of the whole body has a tenth of it
 NOT_SLICES = (DICOMDIR_SOP_CLASS, WSI_SOP_CLASS)
+OTHER_KINDS = OTHER_SUFFIXES | RASTER_SUFFIXES | SLIDE_SUFFIXES
 ARCHIVE_ERRORS = (
     tarfile.TarError,
     zipfile.BadZipFile,
@@ -56,12 +58,12 @@ def places_in(path: Path) -> list[Place]:
 
 
 def folder_places(folder: Path) -> list[Place]:
-    """Every DICOM file below ``folder``; hidden files, DICOMDIR and whole slides are left out."""
+    """Every DICOM file below ``folder``, and what may have been one; hidden files, DICOMDIR and slides are left out."""
     found: list[Place] = []
     for parent, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         files = (Path(parent, name) for name in sorted(names) if not name.startswith("."))
-        found += [on_disk(file) for file in files if file.is_file() and _is_slice(_head_of(file))]
+        found += [on_disk(file) for file in files if _is_file(file) and _may_be_slice(file.name, _head_of(file))]
     return found
 
 
@@ -75,7 +77,7 @@ def dicomdir_places(path: Path) -> list[Place]:
     return [
         on_disk(file) if file else missing(f"{path}:{name}")
         for name, file in places.items()
-        if file is None or _is_slice(_head_of(file))
+        if file is None or sop_class(_head_of(file) or b"") not in NOT_SLICES
     ]
 
 
@@ -89,7 +91,11 @@ def zip_places(path: Path) -> list[Place]:
     def read(member: zipfile.ZipInfo) -> bytes:
         return archive.read(member)
 
-    slices = [member for member in members if _is_slice(_head_in(archive, member))]
+    shown = [member for member in members if not _is_hidden(member.filename)]
+    heads = [_readable_head(archive, member) for member in shown]
+    if shown and all(head is None for head in heads):
+        raise zipfile.BadZipFile("no member can be read")
+    slices = [m for m, head in zip(shown, heads, strict=True) if _may_be_slice(m.filename, head)]
     if not slices and any(map(_is_zip, members)):
         raise InputError(f"cannot open the archive {path}: it holds other archives, and no DICOM files", ARCHIVE_HINT)
     slices.sort(key=lambda member: member.filename)
@@ -122,6 +128,18 @@ def _is_zip(member: zipfile.ZipInfo) -> bool:
     return member.filename.lower().endswith(".zip")
 
 
+def _is_hidden(name: str) -> bool:
+    """Whether a member is what a Mac or a Unix keeps beside the files that are meant."""
+    return any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(name).parts if part != "..")
+
+
+def _readable_head(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes | None:
+    try:
+        return _head_in(archive, member)
+    except ARCHIVE_ERRORS:
+        return None
+
+
 def _head_in(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
     with archive.open(member) as stream:
         return stream.read(HEAD_BYTES)
@@ -133,7 +151,7 @@ def tar_places(path: Path) -> list[Place]:
     slices = []
     for member in _within_limits(path, archive):
         stream = archive.extractfile(member) if member.isreg() else None
-        if stream and _is_slice(stream.read(HEAD_BYTES)):
+        if stream and not _is_hidden(member.name) and _may_be_slice(member.name, stream.read(HEAD_BYTES)):
             slices.append(member)
 
     @lru_cache(maxsize=1)
@@ -187,13 +205,27 @@ def _inside(folder: Path, names: list[str]) -> Path | None:
     return None
 
 
-def _is_slice(head: bytes) -> bool:
+def _may_be_slice(name: str, head: bytes | None) -> bool:
+    """Whether a file is a DICOM image, or was meant as one and is to be told as unreadable; no head is such a one.
+
+    A cut copy, or a disk that lost power, leaves nothing, or nothing but zeros.
+    """
+    suffix = PurePosixPath(name).suffix.lower()
+    if head is None or not head.strip(b"\0"):
+        return suffix not in OTHER_KINDS
+    if suffix in DICOM_SUFFIXES and not has_image_magic(head):
+        return sop_class(head) not in NOT_SLICES
     return is_dicom(head) and sop_class(head) not in NOT_SLICES
 
 
-def _head_of(file: Path) -> bytes:
+def _is_file(path: Path) -> bool:
+    """No folder, pipe or device; a link to nowhere is a file that cannot be read."""
+    return path.is_file() or (path.is_symlink() and not path.exists())
+
+
+def _head_of(file: Path) -> bytes | None:
     try:
         with file.open("rb") as stream:
             return stream.read(HEAD_BYTES)
     except OSError:
-        return b""
+        return None

@@ -6,11 +6,12 @@ because pydicom's may quote an element. Non-goals: what the values look like (``
 """
 
 import math
+from io import BytesIO
 from typing import Any
 
 import numpy as np
 from pydicom.dataset import Dataset
-from pydicom.encaps import encapsulate, get_frame
+from pydicom.encaps import encapsulate
 from pydicom.pixels import pixel_array
 from pydicom.uid import (
     HTJ2K,
@@ -31,6 +32,7 @@ from dragonfly_cli.readers.dicom.display import Array
 from dragonfly_cli.readers.dicom.failures import READ_ERRORS, quiet_pydicom
 from dragonfly_cli.readers.dicom.pixel_facts import PixelFacts
 from dragonfly_cli.readers.dicom.places import Place
+from dragonfly_cli.readers.dicom.streams import frame_stream
 
 # Their values may stray beyond the bits stored, where those of all other syntaxes have old overlays, or nothing.
 LOSSY = (JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless, JPEG2000, HTJ2K)
@@ -69,6 +71,9 @@ class FrameReader:
             return jpeg.natural_rgb(stream, facts.photometric == "RGB")
         one = header_of.pixel_elements(self._header)
         one.NumberOfFrames = 1
+        one.PhotometricInterpretation = facts.assumed_photometric
+        if facts.samples > 1:
+            one.PlanarConfiguration = 0  # codecs give colour by pixel, and that of RLE says where it does not
         one.PixelData = encapsulate([stream])
         one["PixelData"].VR = "OB"
         is_doubtful = facts.photometric.startswith("YBR_FULL") and self._has_own_colours(stream)
@@ -86,12 +91,12 @@ class FrameReader:
         """The compressed bytes of one frame."""
         header, facts = self._header, self._facts
         tables = header.get("ExtendedOffsetTable"), header.get("ExtendedOffsetTableLengths")
-        how: dict[str, Any] = {"number_of_frames": facts.frames, "extended_offsets": tables if all(tables) else None}
+        extended = tables if all(tables) else None
         if facts.offset is None:
-            return get_frame(header.PixelData, frame, **how)
+            return frame_stream(BytesIO(header.PixelData), frame, facts.frames, extended)
         with self._place.opener() as file:
             file.seek(facts.offset)
-            return get_frame(file, frame, **how)
+            return frame_stream(file, frame, facts.frames, extended)
 
     def _check_stream(self, stream: bytes) -> None:
         """Raises ValueError when the codec's own header speaks of another size or depth, or a JPEG has no end."""
@@ -111,8 +116,8 @@ class FrameReader:
         if facts.keyword == "PixelData" and facts.allocated % 8:
             return self._unpacked(frame)
         how: dict[str, Any] = {"index": frame, "correct_unused_bits": False}
-        if facts.offset is None or not header_of.is_complete(header):
-            stored = pixel_array(header_of.completed(header), **how)
+        if facts.offset is None or not header_of.is_complete(header, facts.assumed_photometric):
+            stored = pixel_array(header_of.completed(header, facts.assumed_photometric), **how)
         else:
             with self._place.opener() as file:
                 stored = pixel_array(file, **how)

@@ -5,7 +5,6 @@ No value that could identify a patient is read here. Non-goals: arithmetic on pi
 """
 
 import math
-import re
 import zlib
 from collections.abc import Iterator
 from typing import Any, BinaryIO
@@ -30,7 +29,6 @@ from dragonfly_cli.readers.dicom.display import LookupTable, Modality, Rescale
 from dragonfly_cli.readers.dicom.places import Place
 
 DEFER_BYTES = 2**18  # larger elements, the pixels above all, are read only when asked for
-CODE = re.compile(r"[A-Z0-9_ ]{1,16}")  # the shape of DICOM's code strings; a value of another shape is not shown
 META_BYTES = 4096
 MAX_INFLATED_BYTES = 2**30
 FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
@@ -100,19 +98,18 @@ def syntax_of(header: Dataset) -> UID:
     return ExplicitVRLittleEndian if is_little else ExplicitVRBigEndian
 
 
-def is_complete(header: Dataset) -> bool:
+def is_complete(header: Dataset, photometric: str) -> bool:
     """Whether pydicom can decode the file as it is."""
-    return has_syntax(header) and bool(header.get("PhotometricInterpretation"))
+    return has_syntax(header) and header.get("PhotometricInterpretation") == photometric
 
 
-def completed(header: Dataset) -> Dataset:
-    """The data set with what old files leave out and decoding wants: transfer syntax, photometric interpretation."""
+def completed(header: Dataset, photometric: str) -> Dataset:
+    """The data set with what decoding wants and old files leave out, or write otherwise."""
     if not has_syntax(header):
         header.file_meta = FileMetaDataset()
         header.file_meta.TransferSyntaxUID = syntax_of(header)
-    if not header.get("PhotometricInterpretation"):
-        header.PhotometricInterpretation = "MONOCHROME2" if header.get("SamplesPerPixel", 1) == 1 else "RGB"
-        header.SamplesPerPixel = header.get("SamplesPerPixel", 1)
+    header.PhotometricInterpretation = photometric
+    header.SamplesPerPixel = header.get("SamplesPerPixel", 1)
     return header
 
 
@@ -121,7 +118,7 @@ def known_name(uid: object) -> str | None:
     return str(UID_dictionary[str(uid)][0]) if str(uid) in UID_dictionary else None
 
 
-def is_overlay_of_others(sop_class: object, modality: str | None) -> bool:
+def is_overlay_of_others(sop_class: object, modality: str) -> bool:
     """Whether an object has rows and columns, but what they hold is marks or doses for other pictures, or spectra."""
     return known_name(sop_class) in NOT_PICTURES or modality in NOT_PICTURE_MODALITIES
 
@@ -133,13 +130,9 @@ def is_empty(header: Dataset, keyword: str) -> bool:
     return length == 0 if length is not None else not getattr(element, "value", None)
 
 
-def code_of(header: Dataset, keyword: str) -> str | None:
-    return as_code(str(header.get(keyword) or ""))
-
-
-def as_code(text: str) -> str | None:
-    """``text`` if it has the shape of a code; None for anything that a person may have typed."""
-    return text.strip() if CODE.fullmatch(text) else None
+def code_of(header: Dataset, keyword: str) -> str:
+    """A code word, in capitals; for comparing, and shown only as ``terms`` allows."""
+    return str(header.get(keyword) or "").strip().upper()
 
 
 def pixel_elements(header: Dataset) -> Dataset:
@@ -192,7 +185,10 @@ def rescale_of(header: Dataset, frame: int) -> Rescale | None:
     intercept = frame_element(header, frame, group, "RescaleIntercept")
     if slope is None and intercept is None:
         return None
-    return Rescale(1.0 if slope is None else float(slope), 0.0 if intercept is None else float(intercept))
+    rescale = Rescale(1.0 if slope is None else float(slope), 0.0 if intercept is None else float(intercept))
+    if not (math.isfinite(rescale.slope) and math.isfinite(rescale.intercept)):
+        raise ValueError("a rescale that is no number")
+    return rescale
 
 
 def is_hounsfield(header: Dataset, frame: int) -> bool:

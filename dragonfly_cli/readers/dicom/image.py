@@ -4,7 +4,9 @@
 joins them, one frame at a time. Non-goals: files and folders (``source``, ``series``), presentation states, overlays.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ from pydicom.pixels import apply_color_lut
 from dragonfly_cli.errors import InputError, UsageError
 from dragonfly_cli.readers.dicom import display
 from dragonfly_cli.readers.dicom import header as header_of
+from dragonfly_cli.readers.dicom.brightness import shared_window, thinned
 from dragonfly_cli.readers.dicom.choices import CT_DEFAULT, Window, WindowChoice
 from dragonfly_cli.readers.dicom.colour import to_srgb
 from dragonfly_cli.readers.dicom.decoding import FrameReader
@@ -24,11 +27,13 @@ from dragonfly_cli.readers.dicom.index import Vector, frames_in
 from dragonfly_cli.readers.dicom.pixel_facts import MAX_FRAME_PIXELS, PIXEL_KEYWORDS, PixelFacts, pixel_facts
 from dragonfly_cli.readers.dicom.places import Place
 from dragonfly_cli.readers.dicom.series import Series, group, plane_of
+from dragonfly_cli.readers.dicom.terms import told_modality
 
 SQUARE_WITHIN = 0.005  # rounding in a header is no reason to resample
 LARGEST_PIXEL_SHAPE = 20.0  # a pixel longer than this is a mistake in the header
 BURNED_IN = "the file says that text is burned into its pixels: it may name the patient"
 FOR_PROCESSING = "the file is meant for processing, not for display: bright and dark may be swapped in it"
+NO_PHOTOMETRIC = "the file does not say whether its lowest values are black or white: they are shown black"
 ONE_GREY = "all pixels of a frame lie outside the window, so it is shown in one grey; try --window WIDTH,LEVEL"
 ODD_WINDOW = f"the window in the file cannot be used: {CT_DEFAULT.width:g} wide around {CT_DEFAULT.center:g} is shown"
 NO_WINDOW = "the file gives no window that can be used: the middle 99 % of the pixel values are shown"
@@ -45,11 +50,18 @@ class Shape:
 class DicomImage:
     """The frames of one data set. ``warnings`` grows as frames are shown; ``used`` is the window shown last.
 
-    ``example`` is the frame whose scale and plane are taken for those of all.
+    ``example`` is the frame whose scale and plane are taken for those of all, ``fallback`` gives the window for frames
+    without one; left out, it is measured over the frames of this data set.
     Raises InputError when the data set cannot be read, holds no picture, or declares what cannot be.
     """
 
-    def __init__(self, place: Place, choice: WindowChoice | None = None, example: int = 0) -> None:
+    def __init__(
+        self,
+        place: Place,
+        choice: WindowChoice | None = None,
+        example: int = 0,
+        fallback: Callable[[], Window | None] | None = None,
+    ) -> None:
         self._place = place
         self._choice = choice
         self._example = example
@@ -62,6 +74,9 @@ class DicomImage:
             self._read_facts()
             self._check_choice()
         self._frames = FrameReader(place, self.header, self.facts)
+        if fallback is None and self.facts.frames > 1:
+            fallback = cache(partial(shared_window, self.values, self.facts.frames))
+        self._fallback = fallback
 
     def frame(self, frame: int) -> Image.Image:
         """A frame as it is shown: 8-bit RGB, square pixels. Raises InputError, UsageError for the window."""
@@ -73,6 +88,15 @@ class DicomImage:
         if image.size == self.shape.shown_wh:
             return image
         return image.resize(self.shape.shown_wh, Image.Resampling.BICUBIC)
+
+    def values(self, frame: int) -> Array:
+        """[values] of a frame after the modality step, evenly taken, without padding. Raises InputError."""
+        stored = thinned(self._frames.read(frame))
+        with in_own_words(self.label, "its header does not fit its pixels"):
+            is_padding = display.is_within(stored, self._padding(stored))
+            return header_of.modality_of(self.header, frame).apply(
+                stored if is_padding is None else stored[~is_padding]
+            )
 
     def stacks(self) -> list[Series]:
         """Its frames in the order of the body, those apart that differ in direction or spacing.
@@ -97,8 +121,8 @@ class DicomImage:
         self.mpp = None if spacing is None else self._mpp(spacing)
         self._warn_of_header()
         self._told = {
-            "modality": header_of.code_of(header, "Modality"),
-            "photometric_interpretation": header_of.code_of(header, "PhotometricInterpretation"),
+            "modality": told_modality(header_of.code_of(header, "Modality")),
+            "photometric_interpretation": self.facts.photometric or None,
             "transfer_syntax": header_of.known_name(self.facts.syntax),
             "bits_stored": self.facts.bits,
             "frames": self.facts.frames,
@@ -110,10 +134,17 @@ class DicomImage:
         }
 
     def _warn_of_header(self) -> None:
-        if _says(self.header, "BurnedInAnnotation", "YES"):
+        if header_of.code_of(self.header, "BurnedInAnnotation") == "YES":
             self._warn(BURNED_IN)
-        if _says(self.header, "PresentationIntentType", "FOR PROCESSING"):
+        if header_of.code_of(self.header, "PresentationIntentType") == "FOR PROCESSING":
             self._warn(FOR_PROCESSING)
+        if not self.facts.photometric and self.facts.is_gray:
+            self._warn(NO_PHOTOMETRIC)
+        described = len(self.header.get("PerFrameFunctionalGroupsSequence") or ())
+        if described not in (0, self.facts.frames):
+            self._warn(
+                f"its header describes {described} frames, of {self.facts.frames}: the others may look otherwise"
+            )
         if self.facts.room != self.facts.frames:
             self._warn(
                 f"its pixel data has room for {self.facts.room} frames: {self.facts.frames}, as it declares, are taken"
@@ -206,8 +237,11 @@ class DicomImage:
     def _ways(self, stored: Array, frame: int) -> list[GrayWay]:
         """One way from stored values to grey, or three that make red, green and blue."""
         modality = header_of.modality_of(self.header, frame)
-        padding = display.padding_range(stored.dtype, *header_of.padding_of(self.header))
-        is_inverted = self.facts.photometric == "MONOCHROME1" or _says(self.header, "PresentationLUTShape", "INVERSE")
+        padding = self._padding(stored)
+        is_inverted = (
+            self.facts.photometric == "MONOCHROME1"
+            or header_of.code_of(self.header, "PresentationLUTShape") == "INVERSE"
+        )
         vois = self._chosen(frame) or [self._own(stored, frame, padding)]
         return [GrayWay(modality, voi, is_inverted, None if _is_own(voi) else padding) for voi in vois]
 
@@ -226,8 +260,14 @@ class DicomImage:
                 self._warn(ODD_WINDOW)
             return CT_DEFAULT
         self._warn(NO_WINDOW)
+        shared = self._fallback and self._fallback()
+        if shared:
+            return shared
         values = header_of.modality_of(self.header, frame).apply(stored)
         return display.percentile_window(values, display.is_within(stored, padding))
+
+    def _padding(self, stored: Array) -> tuple[float, float] | None:
+        return display.padding_range(stored.dtype, *header_of.padding_of(self.header))
 
     def _in_srgb(self, image: Image.Image) -> Image.Image:
         profile = self.header.get("ICCProfile")
@@ -246,16 +286,12 @@ def _check_is_picture(header: Dataset, label: str) -> None:
     if not len(header) or not (sop_class or keyword):
         raise InputError(f"cannot read {label}: it is not a DICOM file", COPY_HINT)
     if keyword is None or header_of.is_overlay_of_others(sop_class, modality):
-        unknown = f"a DICOM object of an unknown kind{f', modality {modality}' if modality else ''}"
+        told = told_modality(modality)
+        unknown = f"a DICOM object of an unknown kind{f', modality {told}' if told else ''}"
         kind = header_of.known_name(sop_class) or unknown
         raise InputError(
             f"cannot show {label}: it holds no picture (it is: {kind})", "give the image that it refers to"
         )
-
-
-def _says(header: Dataset, keyword: str, word: str) -> bool:
-    """Whether an element is a code word, in whatever case it is written."""
-    return str(header.get(keyword, "")).strip().upper() == word
 
 
 def _is_own(voi: Voi) -> bool:

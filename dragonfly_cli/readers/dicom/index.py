@@ -37,7 +37,7 @@ class Slice:
     frame: int
     series: str
     instance_uid: str
-    modality: str | None
+    modality: str  # as it stands there, in capitals
     size_wh: tuple[int, int]
     spacing: tuple[float, float] | None  # between rows, between columns
     orientation: Vector | None  # direction of a row, then of a column
@@ -58,7 +58,9 @@ class Slice:
 def slices_of(place: Place) -> list[Slice]:
     """The frames of one file, none when it holds no picture. Raises InputError when it cannot be read."""
     with in_own_words(place.label, "its header is damaged or incomplete"):
-        header = _partial_header(place)
+        header, is_whole = _partial_header(place)
+        if not is_whole:
+            raise EOFError("it ends before the elements that stand next to its pixels")
         frames = _whole(header, "NumberOfFrames") or 1
         # An enhanced object may have one frame only; its place is in its functional groups all the same.
         if frames > 1 or ("NumberOfFrames" in header and "ImagePositionPatient" not in header):
@@ -77,18 +79,19 @@ def frames_in(header: Dataset, place: Place, frames: int) -> list[Slice]:
     return [Slice(frame=frame, **common, **_geometry(header, frame)) for frame in range(frames)]
 
 
-def _partial_header(place: Place) -> Dataset:
+def _partial_header(place: Place) -> tuple[Dataset, bool]:
+    """The data set up to ``LAST_TAG``, and whether there is something behind it, as there is in every complete file."""
     with place.opener() as file:
         head = file.read(HEAD_BYTES)
         if header_of.is_deflated(head):  # a part of it cannot be decompressed
             file.seek(0)
             header_of.refuse_inflation(file, place.label)
-            return _parsed_until_last(file)[0]
+            return _parsed_until_last(file)
         header, is_enough = _parsed_until_last(BytesIO(head))
         if is_enough or len(head) < HEAD_BYTES:
-            return header
+            return header, is_enough
         file.seek(0)
-        return _parsed_until_last(file)[0]
+        return _parsed_until_last(file)
 
 
 def _parsed_until_last(file: Any) -> tuple[Dataset, bool]:
@@ -114,7 +117,7 @@ def _common_facts(header: Dataset, place: Place) -> dict[str, Any]:
         "place": place,
         "series": series,
         "instance_uid": _text(header, "SOPInstanceUID"),
-        "modality": header_of.as_code(_text(header, "Modality")),
+        "modality": _text(header, "Modality").strip().upper(),
         "size_wh": (_short(header, "Columns"), _short(header, "Rows")),
         "number": _whole(header, "InstanceNumber"),
         "is_localizer": bool(image_type & LOCALIZER_WORDS),

@@ -10,9 +10,12 @@ from pydicom.uid import UID, UncompressedTransferSyntaxes
 from dragonfly_cli.errors import InputError
 from dragonfly_cli.readers.dicom import header as header_of
 from dragonfly_cli.readers.dicom.failures import COPY_HINT
+from dragonfly_cli.readers.dicom.terms import photometric
 
 PIXEL_KEYWORDS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 MAX_FRAME_PIXELS = 250_000_000  # 500 MB of 16 bits; the largest films and photographs have a tenth of it
+_YBR = ("YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_420", "YBR_PARTIAL_422", "YBR_ICT", "YBR_RCT")
+PHOTOMETRIC_OF = {1: ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR"), 3: ("RGB", *_YBR)}  # by samples a pixel
 FRAGMENT_BYTES = 8  # the smallest that a frame can take in encapsulated pixel data
 
 
@@ -31,15 +34,20 @@ class PixelFacts:
     allocated: int
     bits: int
     spare_low_bits: int  # of older files, which may keep their value in the upper bits of a word
-    photometric: str
+    photometric: str  # "" in old files, which may leave it out
     syntax: UID
     length: int  # bytes of the element; 2**32 - 1 when undefined
     offset: int | None
 
     @property
     def is_gray(self) -> bool:
-        """Whether a sample is a grey value; old files may leave the photometric interpretation out."""
+        """Whether a sample is a grey value."""
         return self.samples == 1 and self.photometric != "PALETTE COLOR"
+
+    @property
+    def assumed_photometric(self) -> str:
+        """What is said, or meant where nothing is."""
+        return self.photometric or ("MONOCHROME2" if self.samples == 1 else "RGB")
 
     @property
     def is_compressed(self) -> bool:
@@ -78,7 +86,7 @@ def pixel_facts(header: Dataset, label: str) -> PixelFacts:
         allocated=allocated,
         bits=bits,
         spare_low_bits=max(0, high_bit + 1 - bits) if keyword == "PixelData" else 0,
-        photometric=str(header.get("PhotometricInterpretation") or "").strip().upper(),
+        photometric=photometric(str(header.get("PhotometricInterpretation") or "")),
         syntax=header_of.syntax_of(header),
         length=length,
         offset=element.value_tell if is_raw and header_of.has_place(header) else None,
@@ -93,6 +101,10 @@ def _check_facts(facts: PixelFacts, label: str) -> None:
         raise InputError(f"cannot show {label}: its pixel data is empty", COPY_HINT)
     if min(facts.rows, facts.columns, facts.frames, facts.allocated) < 1 or facts.samples not in (1, 3):
         raise InputError(f"cannot show {label}: its header declares {shape}", COPY_HINT)
+    if facts.assumed_photometric not in PHOTOMETRIC_OF[facts.samples]:
+        samples = f"{facts.samples} sample{'s' * (facts.samples > 1)} a pixel"
+        why = f"its photometric interpretation ({facts.photometric}) is none that is known for {samples}"
+        raise InputError(f"cannot show {label}: {why}", "correct the header, or export the file again")
     if facts.rows * facts.columns > MAX_FRAME_PIXELS:
         raise InputError(
             f"cannot show {label}: it declares {shape}, more than {MAX_FRAME_PIXELS // 10**6} million pixels a frame",

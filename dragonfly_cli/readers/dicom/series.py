@@ -15,6 +15,7 @@ from typing import Any
 
 from dragonfly_cli.errors import UsageError
 from dragonfly_cli.readers.dicom.index import Slice, Vector
+from dragonfly_cli.readers.dicom.terms import told_modality
 
 SAME_DIRECTION = 0.02  # direction cosines within about a degree
 SAME_POSITION_MM = 0.01
@@ -25,11 +26,12 @@ MOSTLY = 0.9  # of the normal's length along that axis; less is oblique
 
 @dataclass(frozen=True)
 class Series:
-    """A stack of slices in order; ``notes`` say what is odd about it, one sentence each."""
+    """A stack of slices in order; ``notes`` say what is odd about it, one sentence each. ``copies`` were left out."""
 
     number: int
     slices: tuple[Slice, ...]
     notes: tuple[str, ...] = ()
+    copies: tuple[Slice, ...] = ()
 
     @property
     def first(self) -> Slice:
@@ -43,7 +45,7 @@ class Series:
         """For ``info``: an allow-list."""
         return {
             "number": self.number,
-            "modality": self.first.modality,
+            "modality": told_modality(self.first.modality),
             "width": self.first.size_wh[0],
             "height": self.first.size_wh[1],
             "slices": len(self.slices),
@@ -92,7 +94,7 @@ def _others(chosen: Series, series: Sequence[Series]) -> list[str]:
 
 def _listed(series: Sequence[Series], most: int = 12) -> str:
     texts = [
-        f"{each.number} ({each.first.modality or 'no modality'}, {len(each.slices)} "
+        f"{each.number} ({told_modality(each.first.modality) or 'no modality'}, {len(each.slices)} "
         f"slice{'s' * (len(each.slices) > 1)}, {each.first.size_wh[0]} x {each.first.size_wh[1]}"
         f"{', localizer' * each.first.is_localizer})"
         for each in series[:most]
@@ -103,16 +105,23 @@ def _listed(series: Sequence[Series], most: int = 12) -> str:
 def _sorted_series(number: int, stack: list[Slice]) -> Series:
     """Copies of a slice taken out, the rest in order."""
     notes = []
-    kept = list({(each.instance_uid and (each.instance_uid, each.frame)) or id(each): each for each in stack}.values())
-    if len(kept) < len(stack):
-        notes.append(f"{_files(len(stack) - len(kept))} left out: a copy of a slice that is there already")
+    kept = list({_identity(each): each for each in stack}.values())
+    taken = set(map(id, kept))
+    copies = tuple(each for each in stack if id(each) not in taken)
+    if copies:
+        notes.append(f"{_files(len(copies))} left out: a copy of a slice that is there already")
     positions = [each.along_normal for each in kept]
     if len(kept) > 1 and any(position is None for position in positions):
         if any(position is not None for position in positions) or not _is_one_file(kept):
             notes.append("positions are missing: the slices are in the order of their instance numbers")
-        return Series(number, tuple(sorted(kept, key=_by_number)), tuple(notes))
+        return Series(number, tuple(sorted(kept, key=_by_number)), tuple(notes), copies)
     ordered = sorted(kept, key=lambda each: (each.along_normal or 0.0, *_by_number(each)))
-    return Series(number, tuple(ordered), tuple(notes + _oddities(ordered)))
+    return Series(number, tuple(ordered), tuple(notes + _oddities(ordered)), copies)
+
+
+def _identity(each: Slice) -> object:
+    """What a slice has in common with its copies alone; some anonymisers give all slices one instance UID."""
+    return (each.instance_uid, each.frame, each.position, each.number) if each.instance_uid else id(each)
 
 
 def _oddities(ordered: list[Slice]) -> list[str]:

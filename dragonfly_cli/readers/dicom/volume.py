@@ -6,6 +6,7 @@ slices are grouped (``series``) and shown (``image``), and which of them are loo
 
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,23 @@ from PIL import Image
 from dragonfly_cli.errors import InputError
 from dragonfly_cli.geometry import Box
 from dragonfly_cli.options import OpenOptions
+from dragonfly_cli.readers.dicom.brightness import shared_window
+from dragonfly_cli.readers.dicom.choices import Window
 from dragonfly_cli.readers.dicom.collection import places_in
+from dragonfly_cli.readers.dicom.display import Array, Voi
 from dragonfly_cli.readers.dicom.failures import quiet_pydicom
 from dragonfly_cli.readers.dicom.image import DicomImage
 from dragonfly_cli.readers.dicom.index import Slice, slices_of
 from dragonfly_cli.readers.dicom.places import Place
 from dragonfly_cli.readers.dicom.series import Series, choose, group
 from dragonfly_cli.readers.raster import crop
-from dragonfly_cli.readers.source import MppSource, SourceKind
+from dragonfly_cli.readers.source import UNREAD, MppSource, SourceKind
+
+MOST_LISTED = 12
+EMISSION = ("PT", "NM")
+OWN_WINDOWS = (
+    "its slices have different windows, and their brightness cannot be compared; --window WIDTH,LEVEL is for all"
+)
 
 
 def read_series(path: Path, places: list[Place] | None = None) -> tuple[list[Series], list[str]]:
@@ -31,13 +41,14 @@ def read_series(path: Path, places: list[Place] | None = None) -> tuple[list[Ser
     """
     places = places_in(path) if places is None else places
     slices: list[Slice] = []
-    broken = other = 0
+    broken: list[int] = []
+    other = 0
     with quiet_pydicom():
-        for place in places:
+        for number, place in enumerate(places, 1):
             try:
                 found = slices_of(place)
             except InputError:
-                broken += 1
+                broken.append(number)
                 continue
             slices += found
             other += not found
@@ -46,8 +57,14 @@ def read_series(path: Path, places: list[Place] | None = None) -> tuple[list[Ser
         raise InputError(
             f"cannot open {path} as one image: it holds {held}", "use `dragonfly batch` for other pictures"
         )
-    notes = [f"{broken} of {len(places)} files could not be read and were left out"] if broken else []
+    notes = [_left_out(broken, len(places))] if broken else []
     return group(slices), notes + ([f"{other} of {len(places)} files hold no picture"] if other else [])
+
+
+def _left_out(numbers: list[int], files: int) -> str:
+    """Files are told by their number, for their names may be those of patients."""
+    listed = ", ".join(map(str, numbers[:MOST_LISTED])) + ", ..." * (len(numbers) > MOST_LISTED)
+    return f"{len(numbers)} of {files} files {UNREAD}: number{'s' * (len(numbers) > 1)} {listed} by name"
 
 
 class VolumeSource:
@@ -65,7 +82,10 @@ class VolumeSource:
         self.frames = len(self.series.slices)
         self.warnings = [*choice_notes, *notes, *self.series.notes]
         self._images: dict[str, DicomImage] = {}
+        is_body = self.frames > 1 and all(each.along_normal is not None for each in self.series.slices)
+        self._fallback = cache(partial(shared_window, self._values, self.frames)) if is_body else None
         self._shown: tuple[int, Image.Image] | None = None
+        self._first_window: Window | None = None
         self._last: DicomImage = self._first_readable()
         self.size_wh = self._last.shape.shown_wh
         self.mpp = (options.slide_mpp, options.slide_mpp) if options.slide_mpp else self._last.mpp
@@ -90,6 +110,7 @@ class VolumeSource:
             shown = self.series.slices[frame]
             self._last = self._image(shown)
             image = self._last.frame(shown.frame)
+            self._compare_window(self._last.used)
             self._shown = frame, image if image.size == self.size_wh else image.resize(self.size_wh)
         return crop(self._shown[1], box)
 
@@ -106,15 +127,27 @@ class VolumeSource:
         self._shown = None
         self._images.clear()
 
+    def _compare_window(self, used: Voi | None) -> None:
+        """A window of its own for every slice hides, of emission, what matters: how much there is."""
+        if self.series.first.modality not in EMISSION or not isinstance(used, Window):
+            return
+        self._first_window = self._first_window or used
+        if used != self._first_window and OWN_WINDOWS not in self.warnings:
+            self.warnings.append(OWN_WINDOWS)
+
     def _image(self, shown: Slice) -> DicomImage:
         """The data set of a slice; the one used last is kept, which serves many frames in one file."""
         label = shown.place.label
         if label not in self._images:
             self._images.clear()
-            image = self._images[label] = DicomImage(shown.place, self._window, shown.frame)
+            image = self._images[label] = DicomImage(shown.place, self._window, shown.frame, self._fallback)
             self.warnings += [sentence for sentence in image.warnings if sentence not in self.warnings]
             image.warnings = self.warnings
         return self._images[label]
+
+    def _values(self, number: int) -> Array:
+        each = self.series.slices[number]
+        return DicomImage(each.place, example=each.frame).values(each.frame)
 
     def _first_readable(self) -> DicomImage:
         for each in self.series.slices[:-1]:
