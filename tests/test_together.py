@@ -66,7 +66,7 @@ def test_answers_are_told_in_the_order_of_the_questions() -> None:
     call = ("ask", SLIDE, "--region", REGIONS[0], "Is it an X-ray?", KIND, "Is there a tumour?", ORGAN)
     records = dragonfly(*call, "--json").json
     lines = dragonfly(*call).stdout.splitlines()
-    assert [line.split(" (p = ")[0] for line in lines] == [record["answer"] for record in records]
+    assert [line.split(" (p ")[0] for line in lines] == [record["answer"] for record in records]
     assert records[1]["answer"] != records[3]["answer"]
 
 

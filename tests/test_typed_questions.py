@@ -15,6 +15,7 @@ from dragonfly_cli.engine.checkpoints import find_checkpoint
 from dragonfly_cli.engine.choices import presentations, read_choice, yes_no_token_ids
 from dragonfly_cli.engine.model import Model, load_model
 from dragonfly_cli.engine.questions import Form, Question, as_question
+from dragonfly_cli.output.votes import p_of_answer, rounded
 from dragonfly_med import DragonflyForCausalLM
 
 QUESTION = "Is there a tumour?"
@@ -255,3 +256,11 @@ def test_no_schema_file(tmp_path: Path) -> None:
 
 def test_a_question_of_20000_tokens_is_refused(photo: Path) -> None:
     expect_error(dragonfly("ask", photo, "necrosis " * 20_000), 2, "too long")
+
+
+@pytest.mark.parametrize(
+    ("likeliest", "told"), [(0.5, "p = 0.50"), (0.994, "p = 0.99"), (0.9951, "p > 0.99"), (1.0, "p > 0.99")]
+)
+def test_no_probability_is_told_as_certainty(likeliest: float, told: str) -> None:
+    assert p_of_answer({"no": 1 - likeliest, "yes": likeliest}) == told
+    assert rounded(0.004) == rounded(0.0) == "< 0.01"

@@ -10,7 +10,18 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from dragonfly_cli.geometry import Box
-from dragonfly_cli.output.votes import AGREES_COLOUR, BETWEEN, NO_COLOUR, YES_COLOUR, Colour, colour, support, verdict
+from dragonfly_cli.output.votes import (
+    AGREES_COLOUR,
+    BETWEEN,
+    NO_COLOUR,
+    YES_COLOUR,
+    Colour,
+    colour,
+    p_of_answer,
+    rounded,
+    support,
+    verdict,
+)
 from dragonfly_cli.readers.source import Source
 
 _MAP_SIDE_PX = 1100
@@ -61,7 +72,7 @@ def _panel(source: Source, record: dict[str, Any], mask: np.ndarray | None) -> I
 
 def _title(record: dict[str, Any]) -> str:
     said = record["probabilities"]
-    sure = f"  (p = {max(said.values()):.2f})" if said else ""
+    sure = f"  ({p_of_answer(said)})" if said else ""
     return f"{record['question'] or 'Description:'}  {record['answer']}{sure}"
 
 
@@ -112,7 +123,7 @@ def _tag(draw: ImageDraw.ImageDraw, record: dict[str, Any], field: dict[str, Any
     left, top, right, bottom = (round(edge * scale) for edge in _corners(field["box"]))
     texts = [str(field["id"])]
     if _is_yes_no(field):
-        texts.insert(0, f"{field['id']}: {field['probabilities']['yes']:.2f}")
+        texts.insert(0, f"{field['id']}: {rounded(field['probabilities']['yes'])}")
     room = right - left - 2 * _LINE_PX if bottom - top > 2 * _TAG_PX else 0
     fitting = [text for text in texts if font.getlength(text) + 8 <= room] or texts[-1:] * always
     if fitting:
@@ -139,7 +150,7 @@ def _inset(source: Source, record: dict[str, Any], field: dict[str, Any]) -> Ima
 
 
 def _said(field: dict[str, Any]) -> str:
-    return f"P(yes) {field['probabilities']['yes']:.2f}" if _is_yes_no(field) else verdict(field)
+    return f"P(yes) {rounded(field['probabilities']['yes'])}" if _is_yes_no(field) else verdict(field)
 
 
 def _is_yes_no(said: dict[str, Any]) -> bool:

@@ -10,7 +10,7 @@ from dragonfly_cli.output.control_characters import harmless
 from dragonfly_cli.output.files import storable
 from dragonfly_cli.output.notices import DEMO_WARNING, NOTICE
 from dragonfly_cli.output.streams import tell, write_result
-from dragonfly_cli.output.votes import verdict
+from dragonfly_cli.output.votes import p_of_answer, rounded, verdict
 
 if TYPE_CHECKING:  # the store, which checkpoints are found in, speaks through this module
     from dragonfly_cli.engine.checkpoints import Checkpoint
@@ -47,9 +47,10 @@ def certainty(record: dict[str, Any]) -> str:
     if not probabilities:
         return ""
     likely = sorted(probabilities.items(), key=lambda item: -item[1])[:2]
-    sure = ", ".join(f"{option} {p:.2f}" for option, p in likely) if record["abstained"] else f"p = {likely[0][1]:.2f}"
+    between = ", ".join(f"{option} {rounded(p)}" for option, p in likely)
+    sure = between if record["abstained"] else p_of_answer(probabilities)
     calibrated = record["calibrated"]
-    corrected = f", calibrated {calibrated[likely[0][0]]:.2f}" if calibrated else ""
+    corrected = f", calibrated {rounded(calibrated[likely[0][0]])}" if calibrated else ""
     return f" ({sure}{corrected}{_poor_fit(record)})"
 
 

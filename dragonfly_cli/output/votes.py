@@ -1,4 +1,4 @@
-"""What each field of a record says for the answer, as a number and as a colour; shared by GeoJSON and overlay."""
+"""What each field of a record says for the answer, as a number, in words and as a colour; for terminal and pictures."""
 
 from typing import Any
 
@@ -34,10 +34,23 @@ def colour(record: dict[str, Any], field: dict[str, Any]) -> Colour:
     return _mixed(BETWEEN, NO_COLOUR, 1 - 2 * value)
 
 
+def rounded(probability: float) -> str:
+    """``0.97``, but ``> 0.99`` or ``< 0.01`` where two digits would read as certainty."""
+    if 0.005 <= probability < 0.995:
+        return f"{probability:.2f}"
+    return "> 0.99" if probability > 0.5 else "< 0.01"
+
+
+def p_of_answer(said: dict[str, Any]) -> str:
+    """``p = 0.97`` of the likeliest answer, given the probabilities of all."""
+    text = rounded(max(said.values()))
+    return f"p {text}" if text[0] in "<>" else f"p = {text}"
+
+
 def verdict(field: dict[str, Any]) -> str:
     """``Yes 0.97``, or the answer alone where there is no probability."""
     said = field["probabilities"]
-    return field["answer"] if said is None else f"{field['answer']} {max(said.values()):.2f}"
+    return field["answer"] if said is None else f"{field['answer']} {rounded(max(said.values()))}"
 
 
 def _mixed(one: Colour, other: Colour, share: float) -> Colour:
