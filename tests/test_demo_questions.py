@@ -5,15 +5,19 @@ import pytest
 import torch
 from PIL import Image
 
-from demo_training import facts
+from demo_training import crop_stream, facts
 from demo_training.dataset import ImageRow, vqa_split
+from demo_training.encoder import Student
 from demo_training.facts import BENIGN, MALIGNANT
 from demo_training.focus_map import FocusMap
 from demo_training.labels import COLUMNS, OUTPUTS, targets
 from demo_training.projector import make_projector
 from demo_training.question_prior import usual_answers
 from demo_training.questions import SEEN, UNSEEN, questions_about, telling_question
+from demo_training.train_language import new_model
 from demo_training.variants import Mosaics, counterparts
+from dragonfly_cli.engine.checkpoints import find_checkpoint
+from dragonfly_med import DragonflyForCausalLM
 from dragonfly_med.modeling import rank_and_keep
 
 LABELS = sorted(facts.EVERYTHING | facts.VQA)
@@ -139,3 +143,30 @@ def test_a_mosaic_is_labelled_by_its_odd_tile_and_asked_about_it(tmp_path):
         assert (red > 0.01) == (row.label in MALIGNANT) and red < 0.3
         asked = telling_question(row, counterparts(row.label), SEEN, mosaics.rng)
         assert asked.answer in ("Yes", "No")
+
+
+def test_a_crop_of_tiles_is_labelled_by_its_odd_tile(tmp_path, monkeypatch):
+    monkeypatch.setattr(crop_stream, "TILED", 1.0)
+    rows = []
+    for label, colour in (("colon_benign", "blue"), ("colon_adenocarcinoma", "red")):
+        Image.new("RGB", (60, 60), colour).save(tmp_path / f"{label}.png")
+        rows.append(ImageRow(f"{label}.png", "lc25000", label, "train", label))
+    stream = crop_stream.CropStream(tmp_path, rows, 1, seed=0)
+    seen = set()
+    for _ in range(30):
+        crop, row = stream.cut(0, (0, 0, 1, 1), rows[0])
+        assert (row.label == "colon_adenocarcinoma") == bool((crop[..., 0] > 128).any())
+        seen.add(row.label)
+    assert len(seen) == 2
+
+
+def test_an_encoder_that_went_on_learning_keeps_the_projector_of_its_checkpoint(tmp_path):
+    student = Student().state_dict()
+    torch.save(student, tmp_path / "encoder.pt")
+    start = find_checkpoint("demo").folder
+    before = DragonflyForCausalLM.from_pretrained(start, dtype=torch.float32)
+    model = new_model(tmp_path / "encoder.pt", start, torch.empty(0))
+    assert torch.equal(model.vision_embed_tokens.weight, before.vision_embed_tokens.weight)
+    tower = model.image_encoder.vision_model.state_dict()
+    assert all(torch.equal(tower[name], student[f"encoder.{name}"]) for name in tower)
+    assert not any(p.requires_grad for p in model.image_encoder.parameters())

@@ -72,14 +72,14 @@ class CropStream:
         drawn = self.rng.choice(len(self.rows), self.count, p=self.weights)
         boxes = [random_box(self.rng) for _ in drawn]
         rows = [self.rows[i].within(box) for i, box in zip(drawn, boxes, strict=True)]
-        cut = [self._cut(i, box, row) for i, box, row in zip(drawn, boxes, rows, strict=True)]
+        cut = [self.cut(i, box, row) for i, box, row in zip(drawn, boxes, rows, strict=True)]
         rows = [row for _, row in cut]
         pixels = jitter_colours(to_unit([crop for crop, _ in cut]), rows, self.colours)
         datasets = [row.dataset for row in rows]
         target = targets(datasets, [row.label for row in rows])
         return Crops(normalise(pixels), target, label_mask(datasets), datasets)
 
-    def _cut(self, number: int, box: Box, row: ImageRow) -> tuple[np.ndarray, ImageRow]:
+    def cut(self, number: int, box: Box, row: ImageRow) -> tuple[np.ndarray, ImageRow]:
         """A crop, uint8 [side, side, 3], of one picture or of a field that several make; and what it shows."""
         if row.dataset not in TILED_SETS or self.rng.random() >= TILED:
             return random_crop(self.pictures[number], box, row, self.rng), row
