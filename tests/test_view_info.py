@@ -165,6 +165,11 @@ def test_crops_of_a_picture_in_memory_fill_the_sheet() -> None:
     assert red == 29 * 112 * 112
 
 
+def test_info_has_a_line_for_every_fact_whatever_the_name_of_the_file(tmp_path: Path) -> None:
+    plain, odd = (write_png(tmp_path / name, (30, 20), "red") for name in ("a b.png", "a\nb.png"))
+    assert dragonfly("info", odd).stdout == dragonfly("info", plain).stdout
+
+
 def test_info_speaks_as_a_user_does(tmp_path: Path) -> None:
     for number in range(2):
         pixels = np.full((20, 20), number, np.uint16)
