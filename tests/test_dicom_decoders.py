@@ -259,6 +259,27 @@ def test_colour_jpeg_2000_is_natural_whatever_the_header_says(tmp_path, photomet
     assert np.abs(shown(path).astype(int) - skin).max() <= 2
 
 
+JFIF = b"\xff\xe0\0\x10JFIF\0\1\1\0\0\1\0\1\0\0"
+
+
+@pytest.mark.parametrize("photometric", ["RGB", "YBR_FULL"])
+@pytest.mark.parametrize("syntax", [JPEGLossless, JPEGLosslessSV1])
+@pytest.mark.parametrize("mark", [b"", JFIF])
+def test_of_colours_in_lossless_jpeg_the_header_decides(tmp_path, photometric, syntax, mark):
+    """The mark of JFIF, which says YCbCr, is left above RGB by encoders; believed, skin would be green."""
+    skin = np.where((X < 32)[..., None], (230, 170, 140), (250, 250, 250)).astype(np.uint8)
+    stored = skin if photometric == "RGB" else np.asarray(Image.fromarray(skin).convert("YCbCr"))
+    stream = lossless(1)(stored)
+    frame = stream.index(b"\xff\xc3")  # behind the marks of the encoder
+    unnamed = stream[frame:].replace(b"R\x11\0G\x11\0B\x11", b"\1\x11\0\2\x11\0\3\x11")
+    unnamed = unnamed.replace(b"\3R\0G\0B\0", b"\3\1\0\2\0\3\0")
+    path = encoded(tmp_path / "a", stored, b"\xff\xd8" + mark + unnamed, syntax)
+    dataset = pydicom.dcmread(path)
+    dataset.PhotometricInterpretation = photometric
+    dataset.save_as(path)
+    assert np.abs(shown(path).astype(int) - skin).max() <= (0 if photometric == "RGB" else 2)
+
+
 @pytest.mark.parametrize("planar", [0, 1])
 @pytest.mark.parametrize("name", [name for name, (_, _, pixels, _) in STREAMS.items() if pixels.ndim == 3])
 def test_a_planar_configuration_says_nothing_of_a_codec(tmp_path, name, planar):

@@ -255,6 +255,42 @@ def test_ct_without_window_gets_soft_tissue(tmp_path):
     assert values[1024 - 160] == 0 and values[1024 + 240] == 255 and abs(int(values[1024 + 40]) - 128) <= 1
 
 
+@pytest.mark.parametrize("bits", [1, 7, 8])
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+@pytest.mark.parametrize("rescale", [{}, {"RescaleSlope": 0.5, "RescaleIntercept": -100}])
+def test_8_bits_without_a_window_are_shown_as_they_are(tmp_path, bits, photometric, rescale):
+    """A screenshot or an ultrasound frame has no window and needs none; stretched, its greys would be others."""
+    top = 2**bits - 1
+    stored = np.linspace(0, top * 0.8, 64).round().astype(np.uint8).reshape(8, 8)
+    path = write_dicom(tmp_path / "a", stored, photometric=photometric, bits_stored=bits, **rescale)
+    level = stored * (255 / top)
+    expected = np.rint(255 - level if photometric == "MONOCHROME1" else level)
+    assert np.array_equal(gray(path), expected)
+    source = open_source(path)
+    source.view(Box(0, 0, 8, 8))
+    assert source.details()["window"]["origin"] == "stored" and source.warnings == []
+
+
+@pytest.mark.parametrize("kind", ["signed", "PT", "NM", "16 bits"])
+def test_values_of_no_certain_range_are_stretched_and_told(tmp_path, kind):
+    dtype = {"signed": np.int8, "16 bits": np.uint16}.get(kind, np.uint8)
+    stored = np.arange(100, dtype=dtype).reshape(10, 10)
+    path = write_dicom(tmp_path / "a", stored, Modality=kind if len(kind) == 2 else "OT")
+    assert gray(path).min() == 0 and gray(path).max() == 255
+    source = open_source(path)
+    source.view(Box(0, 0, 10, 10))
+    assert "no window" in source.warnings[0]
+
+
+def test_8_bits_that_show_next_to_nothing_are_told(tmp_path):
+    """Labels, or counts, that nothing says to be such."""
+    path = write_dicom(tmp_path / "a", np.arange(12, dtype=np.uint8).reshape(3, 4))
+    outcome = dragonfly("view", path, "--what", "display", "-o", tmp_path / "a.png")
+    assert outcome.code == 0 and "differ by less than 16 of 255; try --window" in outcome.stderr
+    empty = write_dicom(tmp_path / "b", np.zeros((3, 4), np.uint8))
+    assert "differ" not in dragonfly("view", empty, "-o", tmp_path / "b.png").stderr
+
+
 def test_padding_does_not_enter_the_percentiles(tmp_path):
     pixels = np.full((100, 100), -2000, np.int16)
     pixels[40:60] = np.arange(2000).reshape(20, 100) % 100

@@ -21,7 +21,7 @@ from dragonfly_cli.readers.dicom.brightness import shared_window, thinned
 from dragonfly_cli.readers.dicom.choices import CT_DEFAULT, Window, WindowChoice
 from dragonfly_cli.readers.dicom.colour import to_srgb
 from dragonfly_cli.readers.dicom.decoding import FrameReader
-from dragonfly_cli.readers.dicom.display import Array, GrayWay, LookupTable, Voi
+from dragonfly_cli.readers.dicom.display import Array, GrayWay, Rescale, Voi
 from dragonfly_cli.readers.dicom.failures import COPY_HINT, in_own_words
 from dragonfly_cli.readers.dicom.index import Vector, frames_in
 from dragonfly_cli.readers.dicom.pixel_facts import MAX_FRAME_PIXELS, PIXEL_KEYWORDS, PixelFacts, pixel_facts
@@ -36,6 +36,11 @@ FOR_PROCESSING = "the file is meant for processing, not for display: bright and 
 NO_PHOTOMETRIC = "the file does not say whether its lowest values are black or white: they are shown black"
 ONE_GREY = "all pixels of a frame lie outside the window, so it is shown in one grey; try --window WIDTH,LEVEL"
 ODD_WINDOW = f"the window in the file cannot be used: {CT_DEFAULT.width:g} wide around {CT_DEFAULT.center:g} is shown"
+FLAT_BELOW = 16  # of 255
+FLAT = (
+    f"the file gives no window, and its values as they are stored differ by less than {FLAT_BELOW} of 255; "
+    "try --window WIDTH,LEVEL"
+)
 NO_WINDOW = "the file gives no window that can be used: the middle 99 % of the pixel values are shown"
 
 
@@ -221,6 +226,8 @@ class DicomImage:
         shown = ways[0].levels(stored) if len(ways) == 1 else np.stack([way.levels(stored) for way in ways], axis=-1)
         if shown.min() == shown.max() and stored.min() != stored.max():
             self._warn(ONE_GREY)
+        elif _origin(self.used) == "stored" and 0 < np.ptp(shown) < FLAT_BELOW:
+            self._warn(FLAT)
         return shown
 
     def _warn(self, sentence: str) -> None:
@@ -259,12 +266,27 @@ class DicomImage:
             if header_of.names_window(self.header, frame):
                 self._warn(ODD_WINDOW)
             return CT_DEFAULT
+        if as_stored := self._as_stored(frame):
+            return as_stored
         self._warn(NO_WINDOW)
         shared = self._fallback and self._fallback()
         if shared:
             return shared
         values = header_of.modality_of(self.header, frame).apply(stored)
         return display.percentile_window(values, display.is_within(stored, padding))
+
+    def _as_stored(self, frame: int) -> Window | None:
+        """The window over all that 8 bits can hold, which without one of its own are meant for the screen as they are.
+
+        PS3.3 A.8.3.4 says so of secondary captures. More bits are hardly ever used in full, and counts have no end.
+        """
+        modality, top = header_of.modality_of(self.header, frame), 2**self.facts.bits - 1
+        is_signed = self.header.get("PixelRepresentation") == 1
+        is_emission = header_of.code_of(self.header, "Modality") in header_of.EMISSION
+        if top > 255 or is_signed or is_emission or not isinstance(modality, Rescale) or not modality.slope:
+            return None
+        reach = modality.slope * top
+        return Window(reach / 2 + modality.intercept, abs(reach), "LINEAR_EXACT", "stored")
 
     def _padding(self, stored: Array) -> tuple[float, float] | None:
         return display.padding_range(stored.dtype, *header_of.padding_of(self.header))
@@ -296,7 +318,11 @@ def _check_is_picture(header: Dataset, label: str) -> None:
 
 def _is_own(voi: Voi) -> bool:
     """Whether the file gives it, and so also says how its padding is to look; any other window knows nothing of it."""
-    return isinstance(voi, LookupTable) or voi.origin == "file"
+    return _origin(voi) in ("voi lut", "file")
+
+
+def _origin(voi: Voi) -> str:
+    return voi.origin if isinstance(voi, Window) else "voi lut"
 
 
 def _described(used: Voi | None) -> dict[str, Any] | None:

@@ -1,7 +1,8 @@
 """What JPEG and JPEG 2000 streams say of themselves, and colour JPEG in its natural colours.
 
 DICOM headers often say RGB above a stream that is YCbCr, and the other way round. The stream's own marks (JFIF, Adobe,
-component names) decide, as in every JPEG viewer; without any, the header, unless the pixels speak against it.
+component names) decide, as in every JPEG viewer; without any, the header, unless the pixels speak against it. In
+lossless JPEG the header stands above JFIF, which encoders leave above RGB too.
 Non-goals: grey frames and all other codecs, which pydicom reads well.
 """
 
@@ -14,6 +15,7 @@ from PIL import Image
 from dragonfly_cli.readers.dicom.display import Array
 
 JPEG_START = b"\xff\xd8"
+APP0 = b"\xff\xe0"
 JPEG_2000_SIZE = b"\xff\x4f\xff\x51"
 JPEG_2000_CODING = b"\xff\x52\x00"
 START_OF_FRAME = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}  # Huffman and arithmetic tables are no frames
@@ -66,6 +68,13 @@ def precision(stream: bytes) -> int | None:
         return (stream[at + 42] & 127) + 1 if 0 <= at < len(stream) - 42 else None  # the upper bit is the sign
     frame = _frame_header(stream)
     return None if frame is None else stream[frame + 4]
+
+
+def without_jfif(stream: bytes) -> bytes:
+    """A JPEG or JPEG-LS stream without the mark at its beginning that says YCbCr."""
+    if not stream.startswith(JPEG_START + APP0) or stream[6:10] != b"JFIF":
+        return stream
+    return stream[:2] + stream[4 + int.from_bytes(stream[4:6], "big") :]
 
 
 def has_own_colours(stream: bytes) -> bool:
