@@ -7,7 +7,7 @@ from io import BytesIO
 import numpy as np
 import pydicom
 import pytest
-from make_files import SHARED_DATA, save_dicom, write_dicom, write_png
+from make_files import SHARED_DATA, save_dicom, swapping_profile, write_dicom, write_png
 from PIL import Image
 from PIL.ImageCms import ImageCmsProfile, createProfile
 from pydicom.dataset import Dataset
@@ -626,8 +626,7 @@ def test_a_segmented_palette_is_expanded(tmp_path):
 def test_an_icc_profile_is_applied_and_a_broken_one_told(tmp_path):
     pixels = np.full((4, 4, 3), (200, 60, 60), np.uint8)
     srgb = ImageCmsProfile(createProfile("sRGB")).tobytes()
-    swapped = srgb.replace(b"rXYZ", b"....", 1).replace(b"gXYZ", b"rXYZ", 1).replace(b"....", b"gXYZ", 1)
-    for name, profile in (("srgb", srgb), ("red is green", swapped)):
+    for name, profile in (("srgb", srgb), ("red is blue", swapping_profile())):
         path = write_dicom(tmp_path / name, pixels, photometric="RGB", ICCProfile=profile)
         values = shown(path)[0, 0].astype(int)
         assert (np.abs(values - (200, 60, 60)).max() <= 1) == (name == "srgb")

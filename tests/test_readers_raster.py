@@ -1,12 +1,15 @@
 """Ordinary pictures: what a viewer would show, and clean refusals."""
 
+import struct
 import warnings
+import zlib
 
 import imagecodecs
 import numpy as np
 import pytest
 import tifffile
-from PIL import Image
+from make_files import grey_profile, ink_profile, swapping_profile
+from PIL import Image, ImageCms
 from run_dragonfly import dragonfly, expect_error
 
 from dragonfly_cli.errors import InputError
@@ -166,6 +169,81 @@ def test_dark_16_bit_colours_are_reported(tmp_path, suffix):
     if suffix == ".tif":
         tifffile.imwrite(path, values, photometric="rgb", metadata=None)
     assert "nearly black" in open_source(path).warnings[0]
+
+
+def as_light(levels, gamma):
+    return np.rint(255 * (np.asarray(levels) / 255) ** gamma).astype(int)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".webp"])
+def test_colours_are_those_of_the_profile(tmp_path, suffix):
+    values = np.full((16, 16, 3), (180, 90, 140), np.uint8)
+    save(tmp_path / f"a{suffix}", values, icc_profile=swapping_profile(), quality=95)
+    source, image = whole(tmp_path / f"a{suffix}")
+    assert np.abs(np.asarray(image).astype(int) - (140, 90, 180)).max() <= 3 and source.warnings == []
+
+
+def test_a_profile_is_known_by_what_it_changes_and_not_by_its_name(tmp_path):
+    """ "Linear sRGB" is no sRGB, and shown as it is stored it is nearly black."""
+    levels = np.arange(256, dtype=np.uint8).reshape(16, 16).repeat(3).reshape(16, 16, 3)
+    plain = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    assert np.array_equal(pixels(save(tmp_path / "a.png", levels, icc_profile=plain)), levels)
+    at, length = next(
+        struct.unpack_from(">II", plain, place + 4) for place in range(132, 400, 12) if plain[place:][:4] == b"rTRC"
+    )
+    straight = b"para" + struct.pack(">IHHi", 0, 0, 0, 0x10000)
+    linear = plain[:at] + straight.ljust(length, b"\0") + plain[at + length :]
+    seen = pixels(save(tmp_path / "b.png", levels, icc_profile=linear)).astype(int)
+    assert np.abs(seen - levels).max() > 50 and (np.diff(seen[..., 0].ravel()) >= 0).all()
+
+
+@pytest.mark.parametrize("gamma", [1.0, 3.0])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_greys_are_those_of_the_profile(tmp_path, suffix, dtype, gamma):
+    levels = np.arange(0, 256, 15, dtype=np.uint8)[None]
+    stored = levels if dtype == np.uint8 else levels.astype(np.uint16) * 257
+    seen = pixels(save(tmp_path / f"a{suffix}", stored, icc_profile=grey_profile(gamma)))
+    light = (levels[0] / 255) ** gamma
+    expected = 255 * np.where(light < 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)  # sRGB's curve
+    assert np.abs(seen[0, :, 0] - expected).max() <= 2
+    assert (seen == seen[..., :1]).all()
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".tif"])
+def test_inks_are_those_of_the_profile(tmp_path, suffix):
+    Image.new("CMYK", (16, 16), (255, 0, 0, 0)).save(tmp_path / f"a{suffix}", icc_profile=ink_profile(), quality=95)
+    red, green, blue = whole(tmp_path / f"a{suffix}")[1].getpixel((8, 8))
+    assert red > 240 and green < 30 and blue < 30
+
+
+@pytest.mark.parametrize("profile", [b"nonsense" * 40, b"x", grey_profile(1.0), ink_profile()])
+def test_a_profile_that_does_not_fit_is_told(tmp_path, profile):
+    values = np.full((4, 4, 3), (200, 60, 60), np.uint8)
+    source, image = whole(save(tmp_path / "a.tif", values, icc_profile=profile))
+    assert np.array_equal(np.asarray(image), values)
+    assert source.warnings == ["the ICC profile in the file cannot be used: its colours are shown as they are stored"]
+
+
+def png_chunk(kind, content):
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGB", "RGBA", "I;16"])
+@pytest.mark.parametrize(("gamma", "others"), [(1.0, b""), (0.55556, b""), (0.45455, b""), (1.0, b"sRGB")])
+def test_the_gamma_of_a_png_is_that_of_the_file(tmp_path, mode, gamma, others):
+    levels = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    wide = Image.fromarray(levels.astype(np.uint16) * 257)
+    image = wide if mode == "I;16" else Image.fromarray(levels).convert("RGB").convert(mode)
+    image.save(tmp_path / "a.png")
+    before = pixels(tmp_path / "a.png")
+    chunks = png_chunk(b"gAMA", struct.pack(">I", round(gamma * 100_000)))
+    chunks += png_chunk(b"sRGB", b"\0") if others else b""
+    content = (tmp_path / "a.png").read_bytes()
+    (tmp_path / "a.png").write_bytes(content[:33] + chunks + content[33:])
+    is_corrected = gamma != 0.45455 and not others
+    expected = as_light(before, 1 / (2.2 * gamma)) if is_corrected else before
+    assert np.abs(pixels(tmp_path / "a.png") - expected).max() <= 1
 
 
 FOREIGN = {

@@ -1,8 +1,8 @@
 """Ordinary pictures (PNG, JPEG, TIFF ...) through Pillow, brought to 8-bit RGB as a viewer would show them.
 
-Upright by EXIF, transparency on white, 16 bit by the full range of its type. A picture has no physical scale of
-its own (its "dpi" is a printer's), so the scale is None unless the user gives one.
-Non-goals: colour management, pages of unequal size, formats that run other programs (EPS).
+Upright by EXIF, transparency on white, 16 bit by the full range of its type, colours by the profile or gamma in the
+file. A picture has no physical scale of its own (its "dpi" is a printer's), so the scale is None unless the user gives
+one. Non-goals: pages of unequal size, formats that run other programs (EPS).
 """
 
 import struct
@@ -22,6 +22,7 @@ from dragonfly_cli.errors import InputError
 from dragonfly_cli.geometry import Box
 from dragonfly_cli.options import OpenOptions
 from dragonfly_cli.readers import TIFF_MAGICS, raster_jp2, raster_tiff
+from dragonfly_cli.readers.colour import ToSrgb, by_gamma
 from dragonfly_cli.readers.foreign import HEAD_BYTES, foreign_kind
 from dragonfly_cli.readers.source import MppSource, SourceKind
 from dragonfly_cli.readers.tiff_bits import DARK, DARK_16_BIT, FULL_16_BIT
@@ -93,6 +94,19 @@ def on_white(image: Image.Image) -> Image.Image:
     canvas = Image.new("RGB", image.size, "white")
     canvas.paste(image.convert("RGB"), mask=image.getchannel("A"))
     return canvas
+
+
+def in_srgb(image: Image.Image) -> tuple[Image.Image, list[str]]:
+    """Any Pillow mode as 8-bit RGB in the colours that the file means, and what the user should know about it."""
+    profile, gamma = image.info.get("icc_profile"), image.info.get("gamma")
+    is_grey = len(image.getbands()) < 3 and not image.mode.startswith("P")
+    to_srgb = ToSrgb(profile, "CMYK" if image.mode == "CMYK" else "L" if is_grey else "RGB")
+    if image.mode == "CMYK" and to_srgb.changes:
+        return _noted(to_srgb(image))
+    rgb, notes = to_rgb(image)
+    if gamma and not profile and "srgb" not in image.info:
+        rgb = by_gamma(rgb, gamma)
+    return to_srgb(rgb), notes + to_srgb.warnings
 
 
 def to_rgb(image: Image.Image) -> tuple[Image.Image, list[str]]:
@@ -240,7 +254,7 @@ class RasterSource:
         if isinstance(self._file, TiffImageFile):
             self._file.filename = ""  # else Pillow maps a plain one into memory by the size that it has when turned
         self._file.load()
-        rgb, notes = to_rgb(raster_jp2.in_8_bits(self._file, self.path))
+        rgb, notes = in_srgb(raster_jp2.in_8_bits(self._file, self.path))
         self.warnings += [sentence for sentence in notes if sentence not in self.warnings]
         orientation = self._file.getexif().get(0x0112, 1)
         turn = ImageOps.exif_transpose(_tagged(rgb, orientation)) if orientation != 1 else rgb

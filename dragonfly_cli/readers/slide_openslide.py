@@ -34,6 +34,8 @@ def vendor_of(path: Path) -> str | None:
 class OpenSlidePyramid:
     """See ``Pyramid``. Raises InputError where OpenSlide refuses the file."""
 
+    mode = "RGB"
+
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock = threading.Lock()

@@ -18,7 +18,7 @@ from dragonfly_cli.readers.pyramid import WHITE, Scale, downsamples_of, one_of
 from dragonfly_cli.readers.slide_scale import PLAUSIBLE_MPP, scale_of
 from dragonfly_cli.readers.slide_tiles import DECODE_ERRORS, SegmentedPage
 from dragonfly_cli.readers.tiff_bits import DARK, DARK_16_BIT, FULL_16_BIT, MAX_SAMPLE_VALUE, ome_pixels, white_of
-from dragonfly_cli.readers.tiff_colours import is_picture
+from dragonfly_cli.readers.tiff_colours import is_grey, is_picture
 from dragonfly_cli.readers.tiff_pages import largest_series, levels_of, other_pictures, without_strangers
 
 SMALLEST_PIXELS = 25_000_000  # a smaller TIFF is opened as the picture it is
@@ -111,6 +111,7 @@ class TiffPyramid:
                 self.format = "ome-tiff" if tiff.is_ome else "tiff"
                 self.scale = _ome_scale(tiff.ome_metadata, pages[0]) or scale_of(_resolution(pages[0]))
                 self.icc_profile: bytes | None = pages[0].iccprofile
+                self.mode = "L" if is_grey(pages[0]) else "RGB"
                 self._levels, told = without_strangers([SegmentedPage(path, page) for page in pages])
                 self.shortcomings = tiff_shortcomings(path) + told + self._use_bits(tiff.ome_metadata, pages[0])
         except OPEN_ERRORS as error:

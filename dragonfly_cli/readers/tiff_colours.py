@@ -28,6 +28,10 @@ def is_picture(page: Any) -> bool:
     return is_one_plane and page.photometric in (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _PALETTE)
 
 
+def is_grey(page: Any) -> bool:
+    return page.photometric in (_WHITE_IS_ZERO, _BLACK_IS_ZERO)
+
+
 def is_plain_rgb(page: Any) -> bool:
     """Whether samples of 8 bits are shown as they are decoded, every one of them."""
     return page.photometric in (_RGB, _YCBCR) and page.samplesperpixel == 3 and page.dtype == np.uint8

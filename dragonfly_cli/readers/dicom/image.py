@@ -6,7 +6,7 @@ joins them, one frame at a time. Non-goals: files and folders (``source``, ``ser
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -15,11 +15,11 @@ from pydicom.dataset import Dataset
 from pydicom.pixels import apply_color_lut
 
 from dragonfly_cli.errors import InputError, UsageError
+from dragonfly_cli.readers.colour import ToSrgb
 from dragonfly_cli.readers.dicom import display
 from dragonfly_cli.readers.dicom import header as header_of
 from dragonfly_cli.readers.dicom.brightness import shared_window, thinned
 from dragonfly_cli.readers.dicom.choices import CT_DEFAULT, Window, WindowChoice
-from dragonfly_cli.readers.dicom.colour import to_srgb
 from dragonfly_cli.readers.dicom.decoding import FrameReader
 from dragonfly_cli.readers.dicom.display import Array, GrayWay, Rescale, Voi
 from dragonfly_cli.readers.dicom.failures import COPY_HINT, in_own_words
@@ -89,7 +89,7 @@ class DicomImage:
             raise InputError(f"{self.label} has no frame {frame}", f"it has {self.facts.frames}, counted from 0")
         stored = self._frames.read(frame)
         with in_own_words(self.label, "its header does not fit its pixels"):
-            image = self._in_srgb(Image.fromarray(self._display(stored, frame)).convert("RGB"))
+            image = self._to_srgb(Image.fromarray(self._display(stored, frame)).convert("RGB"))
         if image.size == self.shape.shown_wh:
             return image
         return image.resize(self.shape.shown_wh, Image.Resampling.BICUBIC)
@@ -291,14 +291,12 @@ class DicomImage:
     def _padding(self, stored: Array) -> tuple[float, float] | None:
         return display.padding_range(stored.dtype, *header_of.padding_of(self.header))
 
-    def _in_srgb(self, image: Image.Image) -> Image.Image:
-        profile = self.header.get("ICCProfile")
-        if not profile or self.facts.is_gray or header_of.code_of(self.header, "ColorSpace") == "SRGB":
-            return image
-        converted = to_srgb(image, bytes(profile))
-        if converted is None:
-            self._warn("the ICC profile in the file cannot be used: its colours are shown as they are stored")
-        return converted or image
+    @cached_property
+    def _to_srgb(self) -> ToSrgb:
+        is_needless = self.facts.is_gray or header_of.code_of(self.header, "ColorSpace") == "SRGB"
+        found = ToSrgb(None if is_needless else self.header.get("ICCProfile"))
+        self.warnings += found.warnings
+        return found
 
 
 def _check_is_picture(header: Dataset, label: str) -> None:
