@@ -32,6 +32,12 @@ def save(path, values, **options):
     return path
 
 
+def turned(upright, orientation):
+    """An image as a camera stores it that was held so."""
+    undo = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # Pillow's transpose methods
+    return upright.transpose(Image.Transpose(undo[orientation])) if orientation > 1 else upright
+
+
 def test_a_plain_picture_says_what_it_is(tmp_path):
     source, image = whole(save(tmp_path / "a.png", np.full((30, 40, 3), (10, 20, 30), np.uint8)))
     assert (source.kind, source.format, source.size_wh, source.frames) == ("raster", "PNG", (40, 30), 1)
@@ -59,10 +65,7 @@ def test_exif_orientation_is_applied(tmp_path, orientation):
     """The mark that the file holds somewhere must be seen at the top left."""
     upright = np.zeros((20, 40, 3), np.uint8)
     upright[:10, :10] = (255, 0, 0)
-    undo = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # Pillow's transpose method that a camera applied
-    stored = Image.fromarray(upright)
-    if orientation > 1:
-        stored = stored.transpose(Image.Transpose(undo[orientation]))
+    stored = turned(Image.fromarray(upright), orientation)
     exif = Image.Exif()
     exif[0x0112] = orientation
     stored.save(tmp_path / "turned.png", exif=exif)
@@ -79,9 +82,7 @@ def test_the_orientation_of_a_plain_tiff_is_applied(tmp_path, mode, orientation)
     upright[:10, :10], upright[10:, 34:] = 255, 100
     wide = (upright.astype(np.uint16) * 257) if mode == "I;16" else upright.astype(np.float32)
     image = Image.fromarray(wide) if mode in ("I;16", "F") else Image.fromarray(upright).convert("RGB").convert(mode)
-    undo = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}
-    stored = image.transpose(Image.Transpose(undo[orientation])) if orientation > 1 else image
-    stored.save(tmp_path / "a.tif", tiffinfo={0x0112: orientation})
+    turned(image, orientation).save(tmp_path / "a.tif", tiffinfo={0x0112: orientation})
     assert np.array_equal(pixels(tmp_path / "a.tif"), upright[..., None].repeat(3, -1))
 
 
@@ -287,14 +288,50 @@ def test_an_animated_png_is_read_in_any_order(tmp_path):
         assert np.array_equal(np.asarray(source.view(Box(0, 0, 64, 48), number)), frames[number])
 
 
-def test_planes_of_16_bits_are_refused_and_packed_ones_shown(tmp_path):
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_planes_of_16_bits_are_colours(tmp_path, compression):
     """Pillow would show the bytes of the first as pixels."""
     planes = np.stack([np.full((4, 4), value, np.uint16) for value in (65535, 0, 257 * 9)])
-    how = {"photometric": "rgb", "planarconfig": "separate"}
+    how = {"photometric": "rgb", "planarconfig": "separate", "compression": compression}
     tifffile.imwrite(tmp_path / "a.tif", planes, **how)
-    expect_error(dragonfly("info", tmp_path / "a.tif"), 4, "a.tif: its colours lie in separate planes of 16 bits")
-    tifffile.imwrite(tmp_path / "b.tif", planes, compression="zlib", **how)
-    assert whole(tmp_path / "b.tif")[1].getpixel((2, 2)) == (255, 0, 9)
+    assert whole(tmp_path / "a.tif")[1].getpixel((2, 2)) == (255, 0, 9)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_colours_of_16_bits_are_turned_too(tmp_path, orientation):
+    upright = np.zeros((20, 44, 3), np.uint8)
+    upright[:10, :10], upright[10:, 34:] = (255, 0, 9), (0, 100, 200)
+    stored = np.asarray(turned(Image.fromarray(upright), orientation))
+    about = {"photometric": "rgb", "extratags": [(0x0112, "H", 1, orientation, True)], "metadata": None}
+    tifffile.imwrite(tmp_path / "a.tif", stored.astype(np.uint16) * 257, **about)
+    source, shown = whole(tmp_path / "a.tif")
+    assert source.size_wh == (44, 20) and np.array_equal(np.asarray(shown), upright)
+
+
+def test_each_page_of_16_bit_colours_is_its_own(tmp_path):
+    with tifffile.TiffWriter(tmp_path / "a.tif") as tiff:
+        for level in (10, 20, 30):
+            tiff.write(np.full((4, 5, 3), level * 257, np.uint16), photometric="rgb", metadata=None)
+    source = open_source(tmp_path / "a.tif")
+    assert [source.view(Box(0, 0, 1, 1), frame).getpixel((0, 0))[0] for frame in (2, 0, 1)] == [30, 10, 20]
+
+
+@pytest.mark.parametrize("kind", ["unassalpha", "assocalpha"])
+def test_16_bit_colours_are_laid_on_white(tmp_path, kind):
+    values = np.full((4, 4, 4), 65535, np.uint16)
+    values[..., 1:3] = 0
+    values[:2] = 0 if kind == "assocalpha" else (65535, 0, 0, 0)
+    tifffile.imwrite(tmp_path / "a.tif", values, photometric="rgb", extrasamples=[kind])
+    assert pixels(tmp_path / "a.tif")[:, 0].tolist() == [[255, 255, 255]] * 2 + [[255, 0, 0]] * 2
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_16_bit_colours_that_are_cut_short_are_refused(tmp_path, compression):
+    values = np.random.default_rng(0).integers(0, 65535, (64, 64, 3), np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", values, photometric="rgb", compression=compression)
+    content = (tmp_path / "a.tif").read_bytes()
+    (tmp_path / "a.tif").write_bytes(content[: len(content) * 2 // 3])
+    expect_error(dragonfly("info", tmp_path / "a.tif"), 4, "a.tif", "damaged")
 
 
 def test_an_unsupported_tiff_is_not_called_damaged_only(tmp_path):

@@ -33,7 +33,6 @@ DARK_8_BIT = DARK_16_BIT // 256
 NEARLY_BLACK = f"no pixel is brighter than {DARK_8_BIT - 1} of 255, so the picture is nearly black"
 ALL_CLEAR = "every pixel is fully transparent, so the picture is shown white"
 COPY_HINT = "copy or export the file again"
-WIDE_PLANES = "its colours lie in separate planes of 16 bits, which is not supported"
 DECODE_ERRORS = (
     OSError,
     SyntaxError,
@@ -126,7 +125,7 @@ def to_rgb(image: Image.Image) -> tuple[Image.Image, list[str]]:
 
 
 def _noted(image: Image.Image) -> tuple[Image.Image, list[str]]:
-    """Colours of 12 bits in 16 end here, for Pillow keeps their upper 8 bits alone."""
+    """Colours of 12 bits in 16 end here, of which the upper 8 bits are left."""
     return image, [NEARLY_BLACK] if np.asarray(image).max() < DARK_8_BIT else []
 
 
@@ -249,12 +248,13 @@ class RasterSource:
                 self._file = self._open()
             self._file.seek(frame)
             check_pixel_count(self.path, self._file.size)
-        if raster_tiff.has_wide_planes(self._file):
-            raise InputError(f"cannot open {self.path}: {WIDE_PLANES}", "save it with its colours interleaved")
         if isinstance(self._file, TiffImageFile):
             self._file.filename = ""  # else Pillow maps a plain one into memory by the size that it has when turned
-        self._file.load()
-        rgb, notes = in_srgb(raster_jp2.in_8_bits(self._file, self.path))
+        stored = raster_tiff.wide_colours(self._file, self.path, frame)
+        if stored is None:
+            self._file.load()
+            stored = raster_jp2.in_8_bits(self._file, self.path)
+        rgb, notes = in_srgb(stored)
         self.warnings += [sentence for sentence in notes if sentence not in self.warnings]
         orientation = self._file.getexif().get(0x0112, 1)
         turn = ImageOps.exif_transpose(_tagged(rgb, orientation)) if orientation != 1 else rgb

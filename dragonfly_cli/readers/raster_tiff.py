@@ -1,20 +1,23 @@
-"""What of a TIFF Pillow passes over without a word: the sign of samples, white as zero, planes of 16 bits, a lost end.
+"""What of a TIFF Pillow passes over without a word: the sign of samples, white as zero, colours of 16 bits, a lost end.
 
 Every function takes a picture that Pillow has opened, of whatever format; one that is no TIFF has none of this.
 Tags and their values are those of TIFF 6.0.
 """
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from dragonfly_cli.geometry import Box
+from dragonfly_cli.readers.pyramid import TileError
 from dragonfly_cli.readers.tiff_bits import FULL_16_BIT, MAX_SAMPLE_VALUE, white_of
 
-_BITS, _COMPRESSION, _PHOTOMETRIC, _PLANAR, _SAMPLE_FORMAT = 258, 259, 262, 284, 339
+_BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339
 _DESCRIPTION = 270
 _STRIP_OFFSETS, _TILE_OFFSETS, _TILE_BYTE_COUNTS = 273, 324, 325
-_WHITE_IS_ZERO, _UNCOMPRESSED, _SEPARATE = 0, 1, 2
+_WHITE_IS_ZERO = 0
 _UNSIGNED, _SIGNED = 1, 2
 
 
@@ -45,12 +48,34 @@ def is_white_zero(image: Image.Image) -> bool:
     return image.format == "TIFF" and _tags(image).get(_PHOTOMETRIC) == _WHITE_IS_ZERO
 
 
-def has_wide_planes(image: Image.Image) -> bool:
-    """Whether colours lie in planes of 16 bits, uncompressed: Pillow takes their bytes for pixels."""
+def wide_colours(image: Image.Image, path: Path, page: int) -> Image.Image | None:
+    """Colours of 16 bits as RGB of 8, white by the rule for slides; None for any other picture. Raises ValueError.
+
+    Pillow keeps their upper 8 bits alone, and takes the bytes of planes for pixels.
+    """
     tags = _tags(image)
     bits = tags.get(_BITS, (1,))
-    is_raw = tags.get(_COMPRESSION, _UNCOMPRESSED) == _UNCOMPRESSED
-    return is_raw and tags.get(_PLANAR) == _SEPARATE and len(bits) > 1 and max(bits) > 8
+    if len(bits) < 3 or max(bits) <= 8:
+        return None
+    import tifffile
+
+    from dragonfly_cli.readers.slide_tiles import SegmentedPage
+    from dragonfly_cli.readers.tiff_colours import is_picture
+
+    with tifffile.TiffFile(path) as tiff:
+        found: Any = tiff.pages[page]
+        if not is_picture(found):
+            raise ValueError("its samples are of a kind that is not known here")
+        samples = SegmentedPage(path, found)
+    try:
+        samples.show_white(top_of_16_bit(image, samples.brightest_sample()))
+        shown = samples.read(Box(0, 0, *samples.size_wh))  # Pillow's is the size when turned
+    except TileError as error:
+        raise ValueError("the samples cannot be decoded") from error
+    finally:
+        samples.close()
+    shown.info = image.info
+    return shown
 
 
 def ends_early(image: Image.Image, file_bytes: int) -> bool:
