@@ -1,5 +1,6 @@
 """Ordinary pictures: what a viewer would show, and clean refusals."""
 
+import gzip
 import struct
 import warnings
 import zlib
@@ -247,22 +248,49 @@ def test_the_gamma_of_a_png_is_that_of_the_file(tmp_path, mode, gamma, others):
     assert np.abs(pixels(tmp_path / "a.png") - expected).max() <= 1
 
 
+NIFTI = b"\x5c\1\0\0" + bytes(340) + b"n+1\0" + bytes(100)
+SLICER, QUPATH, PNG = "3D Slicer", "QuPath or Bio-Formats", "PNG or TIFF"
 FOREIGN = {
-    "a.heic": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "a HEIC picture"),
-    "a.jxl": (b"\xff\x0a" + bytes(40), "a JPEG XL picture"),
-    "a.svg": (b'<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg"/>', "an SVG drawing"),
-    "a.pdf": (b"%PDF-1.7\n", "a PDF"),
-    "a.nii": (b"\x5c\1\0\0" + bytes(340) + b"n+1\0" + bytes(100), "a NIfTI volume"),
-    "a.mp4": (b"\0\0\0\x18ftypmp42" + bytes(100), "a video"),
+    "a.heic": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "a HEIC picture", PNG),
+    "a.jxl": (b"\xff\x0a" + bytes(40), "a JPEG XL picture", PNG),
+    "a.svg": (b'<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg"/>', "an SVG drawing", PNG),
+    "a.pdf": (b"%PDF-1.7\n", "a PDF", PNG),
+    "a.nii": (NIFTI, "a NIfTI volume", SLICER),
+    "a.nii.gz": (gzip.compress(NIFTI), "a NIfTI volume", SLICER),
+    "a.gz": (gzip.compress(NIFTI), "a NIfTI volume", SLICER),
+    "b.nii.gz": (b"\x1f\x8bdamaged", "a NIfTI volume", SLICER),
+    "a.nrrd": (b"NRRD0004\ntype: short\n", "an NRRD volume", SLICER),
+    "a.mhd": (b"ObjectType = Image\nNDims = 3\n", "a MetaImage volume", SLICER),
+    "a.mha": (b"Comment = x\nNDims = 3\n", "a MetaImage volume", SLICER),
+    "a.czi": (b"ZISRAWFILE" + bytes(100), "a Zeiss CZI file", QUPATH),
+    "a.lif": (b"\x70\0\0\0" + bytes(100), "a Leica LIF file", QUPATH),
+    "a.nd2": (b"\xda\xce\xbe\x0a" + bytes(100), "a Nikon ND2 file", QUPATH),
+    "a.oir": (b"OLYMPUSRAWFORMAT" + bytes(100), "an Olympus OIR file", QUPATH),
+    "a.mp4": (b"\0\0\0\x18ftypmp42" + bytes(100), "a video", PNG),
 }
 
 
 @pytest.mark.parametrize("name", FOREIGN)
 def test_what_is_not_supported_is_called_by_its_name(tmp_path, name):
-    content, kind = FOREIGN[name]
+    content, kind, remedy = FOREIGN[name]
     (tmp_path / name).write_bytes(content)
-    expect_error(dragonfly("info", tmp_path / name), 4, name, kind, "not supported")
-    assert ((tmp_path / name) in list_images(tmp_path)) == (name in ("a.heic", "a.jxl", "a.nii"))
+    outcome = dragonfly("info", tmp_path / name)
+    expect_error(outcome, 4, name, kind, "not supported")
+    assert remedy in outcome.error_lines[1]
+    assert ((tmp_path / name) in list_images(tmp_path)) == (name not in ("a.svg", "a.pdf", "a.gz", "a.mp4"))
+
+
+@pytest.mark.parametrize("name", ["a.vsi", "a.nd2"])
+def test_a_preview_is_not_shown_for_the_slide(tmp_path, name):
+    """The TIFF in a .vsi is a thumbnail or the label, with the patient's name on it; an old .nd2 is a JPEG 2000."""
+    Image.new("RGB", (64, 64)).save(tmp_path / name, format="TIFF" if name == "a.vsi" else "JPEG2000")
+    expect_error(dragonfly("info", tmp_path / name), 4, name, "not supported")
+
+
+def test_a_zarr_folder_is_called_by_its_name(tmp_path):
+    (tmp_path / "a.zarr").mkdir()
+    (tmp_path / "a.zarr" / ".zgroup").write_text("{}")
+    expect_error(dragonfly("info", tmp_path / "a.zarr"), 4, "a.zarr", "a Zarr image")
 
 
 @pytest.mark.parametrize("bits", [8, 10, 12, 16])

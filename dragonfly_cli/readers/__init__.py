@@ -13,6 +13,7 @@ from pathlib import Path
 from dragonfly_cli.errors import InputError, NoInputError, UsageError
 from dragonfly_cli.options import OpenOptions
 from dragonfly_cli.readers.dicom.signature import DICOMDIR_SOP_CLASS, HEAD_BYTES, WSI_SOP_CLASS, is_dicom, sop_class
+from dragonfly_cli.readers.foreign import FOREIGN_SUFFIXES, disguised, refusal
 from dragonfly_cli.readers.source import Source, View
 
 __all__ = ["Source", "View", "exists", "holds_series", "list_images", "open_source"]
@@ -35,7 +36,6 @@ SLIDE_SUFFIXES = frozenset((".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".
 DICOM_SUFFIXES = frozenset((".dcm", ".dicom", ".dic"))
 _RASTER = ".png .jpg .jpeg .jpe .tif .tiff .gif .bmp .webp .jp2 .j2k .avif .pgm .ppm .pnm"
 RASTER_SUFFIXES = frozenset(_RASTER.split())
-FOREIGN_SUFFIXES = frozenset((".heic", ".heif", ".jxl", ".nii"))  # pictures that are refused, and so must be listed
 _OTHER = ".csv .tsv .txt .md .rst .json .jsonl .geojson .xml .html .yaml .yml .toml .ini .log .pdf .gz .py"
 OTHER_SUFFIXES = frozenset(_OTHER.split())
 
@@ -64,6 +64,8 @@ def open_source(path: str | os.PathLike[str], options: OpenOptions = _AS_THE_FIL
     if exists(path) and path.is_dir():
         path = _slide_in(path) or path
     head = b"" if exists(path) and path.is_dir() else _read_head(path)
+    if kind := disguised(path, head):
+        raise refusal(path, kind)
     reader = next(row for row in READERS if row.recognises(path, head))
     if options.window and not reader.module.startswith(_DICOM):
         raise UsageError(f"--window is for DICOM, which {path} is not", "leave it out")
@@ -198,10 +200,10 @@ def _is_listed(path: Path) -> bool:
     suffix = _suffix(path)
     if suffix == ZIP_SUFFIX:
         return bool(import_module(f"{_DICOM}.collection").may_hold_dicom(path))
+    if suffix in SLIDE_SUFFIXES | RASTER_SUFFIXES | DICOM_SUFFIXES or path.name.lower().endswith(FOREIGN_SUFFIXES):
+        return True
     if suffix in OTHER_SUFFIXES or path.name.upper() == "DICOMDIR":
         return False
-    if suffix in SLIDE_SUFFIXES | RASTER_SUFFIXES | DICOM_SUFFIXES | FOREIGN_SUFFIXES:
-        return True
     try:
         head = _read_head(path)
     except NoInputError:

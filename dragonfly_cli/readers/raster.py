@@ -23,7 +23,7 @@ from dragonfly_cli.geometry import Box
 from dragonfly_cli.options import OpenOptions
 from dragonfly_cli.readers import TIFF_MAGICS, raster_jp2, raster_tiff
 from dragonfly_cli.readers.colour import ToSrgb, by_gamma
-from dragonfly_cli.readers.foreign import HEAD_BYTES, foreign_kind
+from dragonfly_cli.readers.foreign import HEAD_BYTES, foreign_kind, refusal
 from dragonfly_cli.readers.source import MppSource, SourceKind
 from dragonfly_cli.readers.tiff_bits import DARK, DARK_16_BIT, FULL_16_BIT
 
@@ -215,11 +215,9 @@ class RasterSource:
 
     def _unknown(self) -> InputError:
         with self.path.open("rb") as file:
-            kind = foreign_kind(file.read(HEAD_BYTES))
+            kind = foreign_kind(self.path, file.read(HEAD_BYTES))
         if kind:
-            return InputError(
-                f"cannot open {self.path}: it is {kind}, which is not supported", "save it as PNG or TIFF"
-            )
+            return refusal(self.path, kind)
         return InputError(
             f"cannot open {self.path}: it is not an image of a known kind",
             "known are DICOM, slides (SVS, NDPI, MRXS, TIFF ...), PNG, JPEG, TIFF, GIF, BMP, WebP, AVIF, JPEG 2000",
