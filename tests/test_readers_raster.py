@@ -262,7 +262,6 @@ FOREIGN = {
     "a.nrrd": (b"NRRD0004\ntype: short\n", "an NRRD volume", SLICER),
     "a.mhd": (b"ObjectType = Image\nNDims = 3\n", "a MetaImage volume", SLICER),
     "a.mha": (b"Comment = x\nNDims = 3\n", "a MetaImage volume", SLICER),
-    "a.czi": (b"ZISRAWFILE" + bytes(100), "a Zeiss CZI file", QUPATH),
     "a.lif": (b"\x70\0\0\0" + bytes(100), "a Leica LIF file", QUPATH),
     "a.nd2": (b"\xda\xce\xbe\x0a" + bytes(100), "a Nikon ND2 file", QUPATH),
     "a.oir": (b"OLYMPUSRAWFORMAT" + bytes(100), "an Olympus OIR file", QUPATH),

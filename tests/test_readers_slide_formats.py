@@ -303,6 +303,14 @@ def test_a_profile_of_other_colours_is_told(tmp_path):
     assert any("the ICC profile in the file cannot be used" in warning for warning in source.warnings)
 
 
+def test_a_slide_that_openslide_refuses_may_be_exported(tmp_path):
+    """Of Zeiss CZI it reads bright field alone."""
+    (tmp_path / "a.czi").write_bytes(b"ZISRAWFILE" + bytes(1000))
+    outcome = dragonfly("info", tmp_path / "a.czi")
+    expect_error(outcome, 4, "a.czi", "unsupported kind")
+    assert "export it as OME-TIFF" in outcome.error_lines[1]
+
+
 def test_a_scale_from_the_objective_is_said_to_be_one(tmp_path):
     path = write_svs(tmp_path / "a.svs", (300, 200), mpp=None, power=40, downsamples=())
     facts = dragonfly("info", path, "--json").json

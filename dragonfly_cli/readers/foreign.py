@@ -11,6 +11,7 @@ from pathlib import Path
 from dragonfly_cli.errors import InputError
 
 HEAD_BYTES = 1024
+EXPORT_SLIDE = "export it as OME-TIFF, for example with QuPath or Bio-Formats"
 
 
 @dataclass(frozen=True)
@@ -26,13 +27,12 @@ def _volume(name: str) -> Foreign:
 
 
 def _microscope(name: str) -> Foreign:
-    return Foreign(name, "export it as OME-TIFF, for example with QuPath or Bio-Formats")
+    return Foreign(name, EXPORT_SLIDE)
 
 
 _HEIC, _JPEG_XL, _VIDEO = Foreign("a HEIC picture"), Foreign("a JPEG XL picture"), Foreign("a video")
 _NIFTI, _NRRD, _META_IMAGE = _volume("a NIfTI volume"), _volume("an NRRD volume"), _volume("a MetaImage volume")
-_CZI, _LIF = _microscope("a Zeiss CZI file"), _microscope("a Leica LIF file")
-_ND2, _OIR = _microscope("a Nikon ND2 file"), _microscope("an Olympus OIR file")
+_LIF, _ND2, _OIR = map(_microscope, ("a Leica LIF file", "a Nikon ND2 file", "an Olympus OIR file"))
 _VSI, _ZARR = _microscope("an Olympus VSI slide"), _microscope("a Zarr image")
 _MARKS = (  # where in the file each stands
     *((_HEIC, 4, b"ftyp" + brand) for brand in (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1")),
@@ -46,7 +46,6 @@ _MARKS = (  # where in the file each stands
     (_NIFTI, 4, b"n+2\0"),
     (_NRRD, 0, b"NRRD00"),
     (_META_IMAGE, 0, b"ObjectType = "),
-    (_CZI, 0, b"ZISRAWFILE"),
     (_ND2, 0, b"\xda\xce\xbe\x0a"),
     (_OIR, 0, b"OLYMPUSRAWFORMAT"),
     (_VIDEO, 4, b"ftyp"),
@@ -58,7 +57,6 @@ _SUFFIXES = {
     **dict.fromkeys((".nrrd", ".nhdr"), _NRRD),
     **dict.fromkeys((".mha", ".mhd"), _META_IMAGE),
     ".jxl": _JPEG_XL,
-    ".czi": _CZI,
     ".lif": _LIF,
     ".nd2": _ND2,
     ".oir": _OIR,
