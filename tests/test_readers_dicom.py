@@ -151,6 +151,17 @@ def test_a_code_counts_in_whatever_case_it_is_written(tmp_path, shape):
     assert gray(path)[0, 0] == 255
 
 
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+@pytest.mark.parametrize("shape", ["IDENTITY", "INVERSE"])
+def test_a_film_that_says_two_things_of_what_is_white_is_told(tmp_path, photometric, shape):
+    """Viewers do not agree on it: DCMTK goes by the shape, others by the photometric interpretation."""
+    about = {"photometric": photometric, "PresentationLUTShape": shape, "window": (2048, 4096)}
+    source = open_source(write_dicom(tmp_path / "a", RAMP, bits_stored=12, **about))
+    assert gray(tmp_path / "a")[0, 0] == (0 if (photometric, shape) == ("MONOCHROME2", "IDENTITY") else 255)
+    is_told = [("lowest values are white" in sentence) for sentence in source.warnings]
+    assert is_told == [True] * ((photometric == "MONOCHROME1") == (shape == "IDENTITY"))
+
+
 WRITTEN = ["monochrome1", "MONOCHROME 1", " MONOCHROME1", "Monochrome1"]
 
 

@@ -36,6 +36,10 @@ FOR_PROCESSING = "the file is meant for processing, not for display: bright and 
 NO_PHOTOMETRIC = "the file does not say whether its lowest values are black or white: they are shown black"
 ONE_GREY = "all pixels of a frame lie outside the window, so it is shown in one grey; try --window WIDTH,LEVEL"
 ODD_WINDOW = f"the window in the file cannot be used: {CT_DEFAULT.width:g} wide around {CT_DEFAULT.center:g} is shown"
+TWO_DIRECTIONS = (  # PS3.3 C.7.6.3: IDENTITY belongs to MONOCHROME2 and INVERSE to MONOCHROME1
+    "the file says in one place that its lowest values are white and in another that they are black (Photometric "
+    "Interpretation, Presentation LUT Shape): they are shown white"
+)
 FLAT_BELOW = 16  # of 255
 FLAT = (
     f"the file gives no window, and its values as they are stored differ by less than {FLAT_BELOW} of 255; "
@@ -145,6 +149,9 @@ class DicomImage:
             self._warn(FOR_PROCESSING)
         if not self.facts.photometric and self.facts.is_gray:
             self._warn(NO_PHOTOMETRIC)
+        shape = header_of.code_of(self.header, "PresentationLUTShape")
+        if (self.facts.photometric, shape) in (("MONOCHROME1", "IDENTITY"), ("MONOCHROME2", "INVERSE")):
+            self._warn(TWO_DIRECTIONS)
         described = len(self.header.get("PerFrameFunctionalGroupsSequence") or ())
         if described not in (0, self.facts.frames):
             self._warn(
