@@ -32,6 +32,7 @@ MAX_PIXELS = 500_000_000  # 1.5 GB as RGB; Pillow's own limit of 179 megapixels 
 DARK_8_BIT = DARK_16_BIT // 256
 NEARLY_BLACK = f"no pixel is brighter than {DARK_8_BIT - 1} of 255, so the picture is nearly black"
 ALL_CLEAR = "every pixel is fully transparent, so the picture is shown white"
+NO_RANGE = "the pixel type has no fixed range: the darkest value is shown black and the brightest white"
 COPY_HINT = "copy or export the file again"
 DECODE_ERRORS = (
     OSError,
@@ -95,17 +96,14 @@ def on_white(image: Image.Image) -> Image.Image:
     return canvas
 
 
-def in_srgb(image: Image.Image) -> tuple[Image.Image, list[str]]:
-    """Any Pillow mode as 8-bit RGB in the colours that the file means, and what the user should know about it."""
-    profile, gamma = image.info.get("icc_profile"), image.info.get("gamma")
-    is_grey = len(image.getbands()) < 3 and not image.mode.startswith("P")
-    to_srgb = ToSrgb(profile, "CMYK" if image.mode == "CMYK" else "L" if is_grey else "RGB")
-    if image.mode == "CMYK" and to_srgb.changes:
-        return _noted(to_srgb(image))
-    rgb, notes = to_rgb(image)
-    if gamma and not profile and "srgb" not in image.info:
+def in_srgb(rgb: Image.Image, stored: Image.Image) -> tuple[Image.Image, list[str]]:
+    """``rgb`` is ``stored`` by plain arithmetic; in the colours that its file means, and what to know about these."""
+    profile, gamma = stored.info.get("icc_profile"), stored.info.get("gamma")
+    is_grey = len(stored.getbands()) < 3 and not stored.mode.startswith("P")
+    to_srgb = ToSrgb(profile, "CMYK" if stored.mode == "CMYK" else "L" if is_grey else "RGB")
+    if gamma and not profile and "srgb" not in stored.info:
         rgb = by_gamma(rgb, gamma)
-    return to_srgb(rgb), notes + to_srgb.warnings
+    return to_srgb(stored if stored.mode == "CMYK" and to_srgb.changes else rgb), to_srgb.warnings
 
 
 def to_rgb(image: Image.Image) -> tuple[Image.Image, list[str]]:
@@ -114,8 +112,6 @@ def to_rgb(image: Image.Image) -> tuple[Image.Image, list[str]]:
         return _from_16_bit(image)
     if image.format == "PPM" and image.mode == "I":  # which Pillow has stretched from the file's maximum to 65535
         return _scaled(np.asarray(image), 65535), []
-    if image.mode in ("I", "F") or raster_tiff.is_signed_8_bit(image):
-        return _from_wide_range(image)
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         clear = image.convert("RGBA")
         if not np.asarray(clear.getchannel("A")).any():
@@ -145,14 +141,13 @@ def _scaled(values: np.ndarray[Any, np.dtype[Any]], top: int) -> Image.Image:
     return Image.fromarray(np.rint(values.astype(np.float32) * (255 / top)).astype(np.uint8)).convert("RGB")
 
 
-def _from_wide_range(image: Image.Image) -> tuple[Image.Image, list[str]]:
-    values = raster_tiff.samples(image).astype(np.float64)  # [height, width]
+def from_wide_range(values: np.ndarray[Any, np.dtype[Any]], *, is_white_zero: bool) -> Image.Image:
+    """[height, width] of values of any type as grey RGB, from the least to the greatest of them."""
+    values = values.astype(np.float64)
     known = values[np.isfinite(values)]
     low, high = (known.min(), known.max()) if known.size else (0.0, 0.0)
     scaled = (np.clip(values, low, high) - low) / (high - low or 1)
-    scaled = np.nan_to_num(1 - scaled if raster_tiff.is_white_zero(image) else scaled)
-    warning = "the pixel type has no fixed range: the darkest value is shown black and the brightest white"
-    return Image.fromarray(np.rint(scaled * 255).astype(np.uint8)).convert("RGB"), [warning]
+    return _scaled(np.nan_to_num(1 - scaled if is_white_zero else scaled), 1)
 
 
 class RasterSource:
@@ -248,15 +243,22 @@ class RasterSource:
             check_pixel_count(self.path, self._file.size)
         if isinstance(self._file, TiffImageFile):
             self._file.filename = ""  # else Pillow maps a plain one into memory by the size that it has when turned
-        stored = raster_tiff.wide_colours(self._file, self.path, frame)
-        if stored is None:
-            self._file.load()
-            stored = raster_jp2.in_8_bits(self._file, self.path)
-        rgb, notes = in_srgb(stored)
-        self.warnings += [sentence for sentence in notes if sentence not in self.warnings]
+        plain, notes = self._as_rgb(frame)
+        rgb, of_colours = in_srgb(plain, self._file)
+        self.warnings += [sentence for sentence in notes + of_colours if sentence not in self.warnings]
         orientation = self._file.getexif().get(0x0112, 1)
         turn = ImageOps.exif_transpose(_tagged(rgb, orientation)) if orientation != 1 else rgb
         return turn or rgb
+
+    def _as_rgb(self, frame: int) -> tuple[Image.Image, list[str]]:
+        file = self._file
+        if wide := raster_tiff.wide_colours(file, self.path, frame):
+            return _noted(wide)
+        if raster_tiff.has_no_range(file):
+            values = raster_tiff.grey_samples(self.path, frame)
+            return from_wide_range(values, is_white_zero=raster_tiff.is_white_zero(file)), [NO_RANGE]
+        file.load()
+        return to_rgb(raster_jp2.in_8_bits(file, self.path))
 
     def _broken(self, error: BaseException) -> InputError:
         if "truncated" in str(error):
