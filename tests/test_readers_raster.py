@@ -253,6 +253,37 @@ def test_the_gamma_of_a_png_is_that_of_the_file(tmp_path, mode, gamma, others):
     assert np.abs(pixels(tmp_path / "a.png") - expected).max() <= 1
 
 
+@pytest.mark.parametrize("bits", [1, 2, 4, 8, 16])
+@pytest.mark.parametrize("kind", ["grey", "colour"])
+def test_the_transparent_value_of_a_png_is_white(tmp_path, bits, kind):
+    """Pillow looks for it among 8-bit values: a white ground would be black, or the picture full of holes."""
+    if kind == "colour" and bits < 8:
+        pytest.skip("there is none")
+    key, other = ((2**bits - 1) // 3 * 2, (2**bits - 1) // 3) if bits > 1 else (0, 1)
+    samples = 3 if kind == "colour" else 1
+    lines = [[key] * samples * 8] * 4 + [[other] * samples * 8] * 4
+    packed = b"".join(
+        b"\0" + np.packbits([int(bit) for value in line for bit in f"{value:0{bits}b}"]).tobytes() for line in lines
+    )
+    head = struct.pack(">IIBBBBB", 8, 8, bits, 2 if kind == "colour" else 0, 0, 0, 0)
+    chunks = {b"IHDR": head, b"tRNS": struct.pack(">H", key) * samples, b"IDAT": zlib.compress(packed), b"IEND": b""}
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(*each) for each in chunks.items()))
+    seen = pixels(tmp_path / "a.png")
+    assert (seen[:4] == 255).all() and (seen[4:] == round(255 * other / (2**bits - 1))).all()
+
+
+def test_a_pfm_is_stretched_and_reported(tmp_path):
+    values = np.array([[-1, 0, 1]], "<f4")
+    (tmp_path / "a.pfm").write_bytes(b"Pf\n3 1\n-1.0\n" + values.tobytes())
+    source, image = whole(tmp_path / "a.pfm")
+    assert np.asarray(image)[0, :, 0].tolist() == [0, 128, 255] and "no fixed range" in source.warnings[0]
+
+
+def test_a_jpeg_that_cannot_be_read_is_still_one(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(imagecodecs.jpeg8_encode(np.zeros((8, 8), np.uint16), bitspersample=12))
+    expect_error(dragonfly("info", tmp_path / "a.jpg"), 4, "a.jpg", "damaged, or of a kind that is not supported")
+
+
 NIFTI = b"\x5c\1\0\0" + bytes(340) + b"n+1\0" + bytes(100)
 SLICER, QUPATH, PNG = "3D Slicer", "QuPath or Bio-Formats", "PNG or TIFF"
 FOREIGN = {

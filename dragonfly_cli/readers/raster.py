@@ -21,7 +21,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from dragonfly_cli.errors import InputError
 from dragonfly_cli.geometry import Box
 from dragonfly_cli.options import OpenOptions
-from dragonfly_cli.readers import TIFF_MAGICS, raster_jp2, raster_tiff
+from dragonfly_cli.readers import TIFF_MAGICS, has_image_magic, raster_jp2, raster_png, raster_tiff
 from dragonfly_cli.readers.colour import ToSrgb, by_gamma
 from dragonfly_cli.readers.foreign import HEAD_BYTES, foreign_kind, refusal
 from dragonfly_cli.readers.source import MppSource, SourceKind
@@ -112,6 +112,8 @@ def to_rgb(image: Image.Image) -> tuple[Image.Image, list[str]]:
         return _from_16_bit(image)
     if image.format == "PPM" and image.mode == "I":  # which Pillow has stretched from the file's maximum to 65535
         return _scaled(np.asarray(image), 65535), []
+    if image.mode == "F":  # a PFM
+        return from_wide_range(np.asarray(image), is_white_zero=False), [NO_RANGE]
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         clear = image.convert("RGBA")
         if not np.asarray(clear.getchannel("A")).any():
@@ -188,8 +190,8 @@ class RasterSource:
                 image = Image.open(self.path)
         except UnidentifiedImageError as error:
             with self.path.open("rb") as file:
-                is_tiff = file.read(4) in TIFF_MAGICS
-            raise (self._broken(error) if is_tiff else self._unknown()) from None
+                is_picture = has_image_magic(file.read(HEAD_BYTES))
+            raise (self._broken(error) if is_picture else self._unknown()) from None
         except DECODE_ERRORS as error:
             raise self._broken(error) from None
         if image.format not in FORMATS:
@@ -258,14 +260,18 @@ class RasterSource:
             values = raster_tiff.grey_samples(self.path, frame)
             return from_wide_range(values, is_white_zero=raster_tiff.is_white_zero(file)), [NO_RANGE]
         file.load()
-        return to_rgb(raster_jp2.in_8_bits(file, self.path))
+        return to_rgb(raster_png.with_opacity(raster_jp2.in_8_bits(file, self.path), self.path))
 
     def _broken(self, error: BaseException) -> InputError:
         if "truncated" in str(error):
             return InputError(f"cannot decode {self.path}: the file is cut short", COPY_HINT)
+        reason = "the image data is damaged, or of a kind that is not supported"
         if kind := self._tiff_kind():
-            reason = f"the image data is damaged, or of a kind that is not supported ({kind})"
-            return InputError(f"cannot decode {self.path}: {reason}", "save it as 8- or 16-bit grey or RGB, with LZW")
+            return InputError(
+                f"cannot decode {self.path}: {reason} ({kind})", "save it as 8- or 16-bit grey or RGB, with LZW"
+            )
+        if isinstance(error, UnidentifiedImageError):
+            return InputError(f"cannot decode {self.path}: {reason}", COPY_HINT)
         return InputError(f"cannot decode {self.path}: the image data is damaged", COPY_HINT)
 
     def _tiff_kind(self) -> str | None:
