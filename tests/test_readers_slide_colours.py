@@ -56,7 +56,14 @@ def grey_of_bits(colours, bits):
     return stored.astype(bool) if bits == 1 else stored, {"photometric": "minisblack", "bitspersample": bits}, seen
 
 
+def as_old_palette(colours):
+    """Its entries have 8 bits, where TIFF wants 16; believed, all of them would be black."""
+    stored, about, seen = as_palette(colours)
+    return stored, about | {"colormap": about["colormap"] >> 8}, seen
+
+
 KINDS = {
+    "old palette": as_old_palette,
     "palette": as_palette,
     "CMYK": lambda pixels: (np.asarray(Image.fromarray(pixels).convert("CMYK")), {"photometric": "separated"}, pixels),
     "planes": lambda pixels: (pixels.transpose(2, 0, 1), {"photometric": "rgb", "planarconfig": "separate"}, pixels),
@@ -69,6 +76,21 @@ KINDS = {
     "WebP": lambda pixels: (pixels, {"photometric": "rgb", "compression": "webp"}, pixels),
     "JPEG XL": lambda pixels: (pixels, {"photometric": "rgb", "compression": "jpegxl"}, pixels),
 }
+
+
+@pytest.mark.parametrize("kind", ["palette", "old palette"])
+def test_a_small_picture_has_the_colours_of_its_palette(tmp_path, monkeypatch, colours, kind):
+    monkeypatch.setattr(slide_tiff, "SMALLEST_PIXELS", 10**6)
+    stored, about, seen = KINDS[kind](colours)
+    tifffile.imwrite(tmp_path / "a.tif", stored, rowsperstrip=64, **about)
+    source = open_source(tmp_path / "a.tif")
+    assert source.kind == "raster" and np.array_equal(np.asarray(source.view(Box(0, 0, 300, 250))), seen)
+
+
+def test_colours_that_are_called_grey_are_told(tmp_path, colours):
+    tifffile.imwrite(tmp_path / "a.tif", colours, photometric="minisblack", planarconfig="contig", tile=(128, 128))
+    assert np.array_equal(whole(tmp_path / "a.tif"), colours)
+    assert any("calls its samples grey" in warning for warning in open_source(tmp_path / "a.tif").warnings)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=["tiles", "strips"])

@@ -260,7 +260,8 @@ class RasterSource:
             values = raster_tiff.grey_samples(self.path, frame)
             return from_wide_range(values, is_white_zero=raster_tiff.is_white_zero(file)), [NO_RANGE]
         file.load()
-        return to_rgb(raster_png.with_opacity(raster_jp2.in_8_bits(file, self.path), self.path))
+        stored = raster_png.with_opacity(raster_jp2.in_8_bits(raster_tiff.with_palette(file), self.path), self.path)
+        return to_rgb(stored)
 
     def _broken(self, error: BaseException) -> InputError:
         if "truncated" in str(error):

@@ -17,7 +17,7 @@ from dragonfly_cli.readers.pyramid import TileError
 from dragonfly_cli.readers.tiff_bits import FULL_16_BIT, MAX_SAMPLE_VALUE, white_of
 
 _BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339
-_DESCRIPTION = 270
+_DESCRIPTION, _COLOR_MAP = 270, 320
 _STRIP_OFFSETS, _TILE_OFFSETS, _TILE_BYTE_COUNTS = 273, 324, 325
 _WHITE_IS_ZERO = 0
 _SIGNED = 2
@@ -90,6 +90,16 @@ def _page(path: Path, number: int) -> Iterator[Any]:
             yield tiff.pages[number]
     except tifffile.TiffFileError as error:
         raise ValueError("the TIFF is damaged") from error
+
+
+def with_palette(image: Image.Image) -> Image.Image:
+    """``image``, whose palette Pillow takes for one of 16 bits; where it is not, its colours are all black."""
+    entries = _tags(image).get(_COLOR_MAP)
+    if image.mode == "P" and entries:
+        from dragonfly_cli.readers.tiff_colours import palette_of
+
+        image.putpalette(palette_of(np.reshape(entries, (3, -1))).tobytes())
+    return image
 
 
 def ends_early(image: Image.Image, file_bytes: int) -> bool:
