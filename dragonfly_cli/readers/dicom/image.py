@@ -24,6 +24,7 @@ from dragonfly_cli.readers.dicom.decoding import FrameReader
 from dragonfly_cli.readers.dicom.display import Array, GrayWay, Rescale, Voi
 from dragonfly_cli.readers.dicom.failures import COPY_HINT, in_own_words
 from dragonfly_cli.readers.dicom.index import Vector, frames_in
+from dragonfly_cli.readers.dicom.notes import notes_of
 from dragonfly_cli.readers.dicom.pixel_facts import MAX_FRAME_PIXELS, PIXEL_KEYWORDS, PixelFacts, pixel_facts
 from dragonfly_cli.readers.dicom.places import Place
 from dragonfly_cli.readers.dicom.series import Series, group, plane_of
@@ -31,15 +32,8 @@ from dragonfly_cli.readers.dicom.terms import told_modality
 
 SQUARE_WITHIN = 0.005  # rounding in a header is no reason to resample
 LARGEST_PIXEL_SHAPE = 20.0  # a pixel longer than this is a mistake in the header
-BURNED_IN = "the file says that text is burned into its pixels: it may name the patient"
-FOR_PROCESSING = "the file is meant for processing, not for display: bright and dark may be swapped in it"
-NO_PHOTOMETRIC = "the file does not say whether its lowest values are black or white: they are shown black"
 ONE_GREY = "all pixels of a frame lie outside the window, so it is shown in one grey; try --window WIDTH,LEVEL"
 ODD_WINDOW = f"the window in the file cannot be used: {CT_DEFAULT.width:g} wide around {CT_DEFAULT.center:g} is shown"
-TWO_DIRECTIONS = (  # PS3.3 C.7.6.3: IDENTITY belongs to MONOCHROME2 and INVERSE to MONOCHROME1
-    "the file says in one place that its lowest values are white and in another that they are black (Photometric "
-    "Interpretation, Presentation LUT Shape): they are shown white"
-)
 FLAT_BELOW = 16  # of 255
 FLAT = (
     f"the file gives no window, and its values as they are stored differ by less than {FLAT_BELOW} of 255; "
@@ -128,7 +122,7 @@ class DicomImage:
         self.used = self._promised()
         spacing = header_of.spacing_of(header, self._example)
         self.mpp = None if spacing is None else self._mpp(spacing)
-        self._warn_of_header()
+        self.warnings += notes_of(header, self.facts)
         self._told = {
             "modality": told_modality(header_of.code_of(header, "Modality")),
             "photometric_interpretation": self.facts.photometric or None,
@@ -141,26 +135,6 @@ class DicomImage:
             "window": None,
             "windows": [_described(window) for window in header_of.voi_of(header, 0)[1]],
         }
-
-    def _warn_of_header(self) -> None:
-        if header_of.code_of(self.header, "BurnedInAnnotation") == "YES":
-            self._warn(BURNED_IN)
-        if header_of.code_of(self.header, "PresentationIntentType") == "FOR PROCESSING":
-            self._warn(FOR_PROCESSING)
-        if not self.facts.photometric and self.facts.is_gray:
-            self._warn(NO_PHOTOMETRIC)
-        shape = header_of.code_of(self.header, "PresentationLUTShape")
-        if (self.facts.photometric, shape) in (("MONOCHROME1", "IDENTITY"), ("MONOCHROME2", "INVERSE")):
-            self._warn(TWO_DIRECTIONS)
-        described = len(self.header.get("PerFrameFunctionalGroupsSequence") or ())
-        if described not in (0, self.facts.frames):
-            self._warn(
-                f"its header describes {described} frames, of {self.facts.frames}: the others may look otherwise"
-            )
-        if self.facts.room != self.facts.frames:
-            self._warn(
-                f"its pixel data has room for {self.facts.room} frames: {self.facts.frames}, as it declares, are taken"
-            )
 
     def _orientation(self) -> Vector | None:
         """The directions of rows and columns."""
