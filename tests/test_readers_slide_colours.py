@@ -225,3 +225,12 @@ def test_a_tile_that_was_left_out_is_white(tmp_path, colours):
         counts.overwrite([0, *counts.value[1:]])  # of red alone
     seen = np.asarray(slide_tiff.TiffPyramid(path).read(0, Box(0, 0, 300, 250)))
     assert (seen[:128, :128] == 255).all() and np.array_equal(seen[:, 128:], colours[:, 128:])
+
+
+def test_a_picture_of_no_tiles_is_refused(tmp_path, colours):
+    """It would be white from edge to edge."""
+    tifffile.imwrite(tmp_path / "a.tif", colours, photometric="rgb", rowsperstrip=64)
+    with tifffile.TiffFile(tmp_path / "a.tif", mode="r+") as tiff:
+        counts = tiff.pages[0].tags["StripByteCounts"]
+        counts.overwrite([0] * len(counts.value))
+    expect_error(dragonfly("info", tmp_path / "a.tif"), 4, "a.tif", "its table of pixel data is empty")

@@ -150,6 +150,8 @@ def _check(path: Path, page: Any) -> None:
             f"cannot open {path}: {kind} are no grey or colour picture",
             "export it as an RGB TIFF of 8 bits",
         )
+    if not any(page.databytecounts):  # each would be white, as if it had been left out
+        raise InputError(f"cannot open {path}: its table of pixel data is empty", "copy or export the file again")
     rows = page.tilelength if page.is_tiled else min(page.rowsperstrip, page.imagelength)
     columns = page.tilewidth if page.is_tiled else page.imagewidth
     if rows * columns > LARGEST_SEGMENT_PIXELS:
