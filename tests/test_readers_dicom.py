@@ -662,6 +662,17 @@ def test_an_icc_profile_is_applied_and_a_broken_one_told(tmp_path):
     assert "ICC profile" in source.warnings[0]
 
 
+def test_a_broken_profile_of_every_slice_is_told_once(tmp_path):
+    for number in range(3):
+        about = {"photometric": "RGB", "ICCProfile": b"nonsense" * 40, "SeriesInstanceUID": "1.2"}
+        pixels = np.full((4, 4, 3), 9 * number, np.uint8)
+        write_dicom(tmp_path / f"{number}.dcm", pixels, InstanceNumber=number, **about)
+    source = open_source(tmp_path)
+    for frame in range(3):
+        source.view(Box(0, 0, 4, 4), frame)
+    assert [("ICC profile" in sentence) for sentence in source.warnings].count(True) == 1
+
+
 @pytest.mark.parametrize("planar", [0, 1])
 @pytest.mark.parametrize("photometric", ["RGB", "YBR_FULL"])
 def test_planes_may_come_one_after_the_other(tmp_path, planar, photometric):

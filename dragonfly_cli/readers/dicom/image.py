@@ -276,7 +276,8 @@ class DicomImage:
     def _to_srgb(self) -> ToSrgb:
         is_needless = self.facts.is_gray or header_of.code_of(self.header, "ColorSpace") == "SRGB"
         found = ToSrgb(None if is_needless else self.header.get("ICCProfile"))
-        self.warnings += found.warnings
+        for sentence in found.warnings:
+            self._warn(sentence)
         return found
 
 
