@@ -14,8 +14,11 @@ from typing import TYPE_CHECKING
 
 from dragonfly_cli.errors import InputError, NoInputError
 from dragonfly_cli.options import OpenOptions
-from dragonfly_cli.readers import ZIP_SUFFIX, exists, holds_series, list_images, open_source
-from dragonfly_cli.readers.dicom.signature import HEAD_BYTES, WSI_SOP_CLASS, instance_uid, is_dicom, sop_class
+from dragonfly_cli.readers.dicom.signature import instance_uid, is_dicom
+from dragonfly_cli.readers.head import exists, head_if_readable
+from dragonfly_cli.readers.image_files import list_images
+from dragonfly_cli.readers.opening import holds_series, open_source
+from dragonfly_cli.readers.signature import ZIP_SUFFIX, is_dicom_slide
 from dragonfly_cli.readers.source import Source
 
 if TYPE_CHECKING:  # imports pydicom
@@ -106,7 +109,7 @@ def zipped_copies(inputs: Iterable[Input]) -> set[Path]:
         return zips
     from dragonfly_cli.readers.dicom.collection import instances_in
 
-    unpacked = {(uid, file.stat().st_size) for file in files - zips if (uid := instance_uid(_head(file)))}
+    unpacked = {(uid, file.stat().st_size) for file in files - zips if (uid := instance_uid(head_if_readable(file)))}
     return {path for path in zips if (held := instances_in(path)) and held <= unpacked}
 
 
@@ -114,7 +117,7 @@ def _slides(images: list[Path]) -> list[tuple[Path, ...]]:
     """The files of each DICOM slide."""
     slides: dict[tuple[Path, str], list[Path]] = defaultdict(list)
     for image in images:
-        if _is_of_slide(image):
+        if is_dicom_slide(head_if_readable(image)):
             slides[image.parent, _series_uid(image)].append(image)
     return [tuple(files) for files in slides.values()]
 
@@ -186,20 +189,5 @@ def _files_of(series: "Series") -> tuple[Path, ...]:
 
 
 def _is_slice(file: Path) -> bool:
-    head = _head(file)
-    return is_dicom(head) and sop_class(head) != WSI_SOP_CLASS
-
-
-def _is_of_slide(file: Path) -> bool:
-    head = _head(file)
-    return is_dicom(head) and sop_class(head) == WSI_SOP_CLASS
-
-
-def _head(file: Path) -> bytes:
-    try:
-        if not file.is_file():  # reading a pipe might never end
-            return b""
-        with file.open("rb") as stream:
-            return stream.read(HEAD_BYTES)
-    except OSError:
-        return b""
+    head = head_if_readable(file)
+    return is_dicom(head) and not is_dicom_slide(head)

@@ -21,8 +21,9 @@ from PIL.TiffImagePlugin import TiffImageFile
 from dragonfly_cli.errors import InputError
 from dragonfly_cli.geometry import Box
 from dragonfly_cli.options import OpenOptions
-from dragonfly_cli.readers import TIFF_MAGICS, raster_jp2, raster_tiff
+from dragonfly_cli.readers import raster_jp2, raster_tiff
 from dragonfly_cli.readers.foreign import HEAD_BYTES, foreign_kind
+from dragonfly_cli.readers.signature import TIFF_MAGICS
 from dragonfly_cli.readers.source import MppSource, SourceKind
 from dragonfly_cli.readers.tiff_bits import DARK, DARK_16_BIT, FULL_16_BIT
 

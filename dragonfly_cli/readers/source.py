@@ -1,7 +1,7 @@
 """What a reader gives back: a source, one opened input that can show any box of any frame at any size.
 
 A reader is a module with a class that satisfies ``Source``; adding one touches that module and one row of the
-table in ``readers/__init__.py``. Which boxes to look at is not decided here (see ``fields``).
+table in ``opening``. Which boxes to look at is not decided here (see ``fields``).
 """
 
 from collections.abc import Sequence
