@@ -4,7 +4,7 @@
 are looked at in ``fields``, what is said of them in ``engine``.
 """
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, field, replace
 from itertools import takewhile
@@ -15,10 +15,10 @@ from typing import Any
 from dragonfly_cli.calibration.fitting import Fit
 from dragonfly_cli.calibration.store import read_calibration
 from dragonfly_cli.engine.aggregation import Answer, abstain_within, aggregate, yes_no_rule
-from dragonfly_cli.engine.answering import FieldAnswer, Look, OnText, check_question, look_at, say_nothing
+from dragonfly_cli.engine.answering import FieldAnswer, Look, OnText, check_question, encode, look_at, say_nothing
 from dragonfly_cli.engine.checkpoints import Checkpoint
 from dragonfly_cli.engine.control import compare, controlled
-from dragonfly_cli.engine.desk import Desk
+from dragonfly_cli.engine.desk import MOST_TOGETHER, Desk
 from dragonfly_cli.engine.model import Model, load_model
 from dragonfly_cli.engine.questions import Question, check_rule
 from dragonfly_cli.engine.synthesis import synthesised
@@ -102,6 +102,16 @@ def read_ahead(model: Model, source: Source, fields: list[Field]) -> ReadAhead:
         with suppress(InputError):
             read.looks[each.id] = look_at(model, source, each)
     return read
+
+
+def encode_ahead(model: Model, reads: Sequence[ReadAhead]) -> None:
+    """Encodes the fields that were read of several images, some at a time; raises DeviceError."""
+    waiting = [(read, number) for read in reads for number in read.looks]
+    for start in range(0, len(waiting), MOST_TOGETHER):
+        some = waiting[start : start + MOST_TOGETHER]
+        encoded = encode(model, [read.looks[number] for read, number in some])
+        for (read, number), look in zip(some, encoded, strict=True):
+            read.looks[number] = look
 
 
 def answer_source(
