@@ -16,7 +16,9 @@ from dragonfly_cli.engine.model import load_model
 from dragonfly_cli.engine.placement import choose_attention, place
 from dragonfly_cli.errors import UsageError
 from dragonfly_cli.option_values import Attention, Quant
-from dragonfly_med.quantization import device_memory_needed, read_config, write_quantized
+from dragonfly_med.checkpoint_files import read_config
+from dragonfly_med.device_memory import device_memory_needed
+from dragonfly_med.quantization import write_quantized
 
 FULL = Path(__file__).parent / "golden" / "v1" / "checkpoint"
 QUESTION = "Is there necrosis?"
