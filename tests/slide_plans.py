@@ -7,7 +7,7 @@ import numpy as np
 
 from dragonfly_cli.fields import LookPlan, plan_looks
 from dragonfly_cli.fields.background import ground_of
-from dragonfly_cli.fields.tissue import Tissue, mask_of
+from dragonfly_cli.fields.tissue import Tissue, tissue_in
 from dragonfly_cli.options import LookOptions
 from dragonfly_cli.readers import open_source
 
@@ -18,7 +18,7 @@ GLASS, PINK = (244, 244, 244), (205, 120, 170)
 def tissue_of(pixels: np.ndarray, pixel_um2: float = 100.0) -> Tissue:
     """The tissue of a thumbnail [rows, columns, 3], each of whose pixels is 10 x 10 level-0 pixels."""
     rows, columns = pixels.shape[:2]
-    return Tissue(*mask_of(pixels, ground_of(pixels), pixel_um2, (columns * 10, rows * 10)))
+    return tissue_in(pixels, ground_of(pixels), pixel_um2, (columns * 10, rows * 10))
 
 
 def painted(*boxes: tuple[int, int, int, int], size=(300, 400), colour=PINK) -> np.ndarray:
