@@ -8,9 +8,8 @@ from dragonfly_cli.errors import UsageError
 from dragonfly_cli.fields.field import Field, LookPlan, Role
 from dragonfly_cli.fields.frames import check_frame, frames_to_look_at
 from dragonfly_cli.fields.regions import centered_box, parse_center, parse_fov, parse_region, region_box
-from dragonfly_cli.geometry import Box
 from dragonfly_cli.options import LookOptions
-from dragonfly_cli.readers.source import Source
+from dragonfly_cli.readers.source import Source, whole_of
 
 _NOTHING_SAID = LookOptions()
 PUBLISHED_V1_CANVAS_WH = (1344, 896)
@@ -65,12 +64,11 @@ def plan_looks(
 def _plan_frames(source: Source, looking: LookOptions, canvas_wh: tuple[int, int]) -> LookPlan:
     is_one = source.frames == 1 and looking.frame is None and looking.slices is None
     frames = [0] if is_one or looking.montage else frames_to_look_at(source, looking)
-    whole = Box(0, 0, *source.size_wh)
     boxes = [region_box(source, region) for region in looking.region or ()]
     if looking.center:
         boxes.append(centered_box(source, looking.center, looking.fov, canvas_wh))
     role: Role = "region" if boxes else "slice" if source.frames > 1 else "whole"
-    places = [(frame, box) for frame in frames for box in boxes or [whole]]
+    places = [(frame, box) for frame in frames for box in boxes or [whole_of(source)]]
     return LookPlan([Field(number, role, frame, box) for number, (frame, box) in enumerate(places)])
 
 

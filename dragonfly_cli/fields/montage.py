@@ -10,7 +10,7 @@ from dragonfly_cli.errors import InputError, UsageError
 from dragonfly_cli.fields.frames import frames_to_look_at, parse_montage
 from dragonfly_cli.geometry import Box
 from dragonfly_cli.options import LookOptions
-from dragonfly_cli.readers.source import MppSource, Source, SourceKind, files_of
+from dragonfly_cli.readers.source import MppSource, Source, SourceKind, files_of, whole_of
 
 MAX_PIXELS = 16_000_000  # more than any view of a model shows; slices are shrunk to stay below
 
@@ -79,7 +79,7 @@ class Montage:
 
     def _composed(self) -> Image.Image:
         picture = Image.new("RGB", self.size_wh)
-        whole = Box(0, 0, *self._source.size_wh)
+        whole = whole_of(self._source)
         unread: list[int] = []
         for number, frame in enumerate(self._frames):
             row, column = divmod(number, self._grid[0])

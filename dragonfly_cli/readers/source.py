@@ -52,6 +52,11 @@ class Source(Protocol):
     def close(self) -> None: ...
 
 
+def whole_of(source: Source) -> Box:
+    """All of a frame."""
+    return Box(0, 0, *source.size_wh)
+
+
 def spatial_order(source: Source) -> Sequence[int]:
     """The frames in the order in which they lie in space, where the source has ``slices``; else as they come."""
     return getattr(source, "slices", None) or range(source.frames)
