@@ -4,7 +4,6 @@ The record holds every option that decides the answer. Only where the image is n
 line or environment.
 """
 
-import json
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -16,6 +15,7 @@ from dragonfly_cli.engine.checkpoints import Checkpoint
 from dragonfly_cli.errors import ProblemError
 from dragonfly_cli.fields import Field, arranged
 from dragonfly_cli.options import AnswerOptions, OpenOptions
+from dragonfly_cli.output.json_text import json_text
 from dragonfly_cli.output.record import source_record
 from dragonfly_cli.readers import Source, exists, open_source
 from dragonfly_cli.readers.inputs import named_input
@@ -151,7 +151,7 @@ def as_line(compared: Comparison) -> str:
 
 def as_report(compared: list[Comparison]) -> str:
     rows = [asdict(each) | {"same": each.same} for each in compared]
-    return json.dumps(rows, ensure_ascii=False, indent=2) + "\n"
+    return json_text(rows)
 
 
 def refuse_drift(compared: list[Comparison], file: Path) -> None:
