@@ -3,7 +3,7 @@
 How a field is cut into crops is not decided here: that belongs to the weights (``dragonfly_med.views``).
 """
 
-from dragonfly_cli.fields.field import Field, LookPlan, field_mpp, field_view, warn_of_unread
+from dragonfly_cli.fields.field import Field, LookPlan, field_mpp, field_view
 from dragonfly_cli.fields.frames import spread
 from dragonfly_cli.fields.look_plan import check_looking, displayed_field, plan_fields, plan_looks
 from dragonfly_cli.fields.montage import arranged
@@ -19,5 +19,4 @@ __all__ = [
     "plan_fields",
     "plan_looks",
     "spread",
-    "warn_of_unread",
 ]

@@ -1,11 +1,10 @@
 """A field of view, what a source shows of it, and a plan of which are looked at."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from dragonfly_cli.geometry import Box
-from dragonfly_cli.readers.source import UNREAD, Source, View
+from dragonfly_cli.readers.source import Source, View
 
 if TYPE_CHECKING:  # these import numpy and scipy, which a plan of one field does not need
     from dragonfly_cli.fields.search import ZoomSearch
@@ -58,12 +57,3 @@ def field_mpp(source: Source, field: Field, canvas_wh: tuple[int, int]) -> float
     return max(
         mpp * length / pixels for mpp, length, pixels in zip(source.mpp, field.box.size_wh, canvas_wh, strict=True)
     )
-
-
-def warn_of_unread(source: Source, unread: Sequence[Field], looked_at: int) -> None:
-    """The source tells which of its fields could not be read and were left out."""
-    if not unread:
-        return
-    what = "frames" if source.frames > 1 else "fields"
-    numbers = ", ".join(str(field.frame if source.frames > 1 else field.id) for field in unread)
-    source.warnings.append(f"{len(unread)} of {looked_at} {what} {UNREAD}: {numbers}")
