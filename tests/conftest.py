@@ -50,7 +50,8 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def networks() -> dict[str, Any]:
     """The small networks of ``golden`` by version, each behind its processor."""
-    from small_networks import GOLDEN, VERSIONS, open_network
+    from make_files import GOLDEN
+    from small_networks import VERSIONS, open_network
 
     return {version: open_network(GOLDEN / version / "checkpoint") for version in VERSIONS}
 

@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from make_files import GOLDEN
 from PIL import Image
 
 from dragonfly_med import DragonflyForCausalLM, DragonflyProcessor
 
-GOLDEN = Path(__file__).parent / "golden"
 VERSIONS = ("v1", "v2")
 QUESTION = "Is the heart enlarged?"
 

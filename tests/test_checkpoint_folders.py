@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 import torch
+from make_files import GOLDEN
 from safetensors.torch import load_file, save_file
-from small_networks import GOLDEN, QUESTION, VERSIONS, first_logits, open_network, real
+from small_networks import QUESTION, VERSIONS, first_logits, open_network, real
 from transformers import AutoConfig, AutoModelForCausalLM, AutoProcessor, PreTrainedTokenizerFast
 
 from dragonfly_med import CheckpointError, DragonflyConfig, DragonflyForCausalLM, DragonflyProcessor

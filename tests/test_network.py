@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from make_files import GOLDEN
 from PIL import Image
-from small_networks import GOLDEN, QUESTION, first_logits, real
+from small_networks import QUESTION, first_logits, real
 
 from dragonfly_med import DragonflyProcessor, PromptTooLongError
 from dragonfly_med.modeling import rank_and_keep

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from make_files import GOLDEN
 from PIL import Image
 from run_dragonfly import dragonfly, expect_error
 
@@ -20,7 +21,7 @@ from dragonfly_med.checkpoint_files import read_config
 from dragonfly_med.device_memory import device_memory_needed
 from dragonfly_med.quantization import write_quantized
 
-FULL = Path(__file__).parent / "golden" / "v1" / "checkpoint"
+FULL = GOLDEN / "v1" / "checkpoint"
 QUESTION = "Is there necrosis?"
 GPU = torch.device("cuda")
 
