@@ -46,8 +46,7 @@ def write_random(config: Any, folder: Path, device: Any) -> None:
     """A 4-bit checkpoint of random weights, made on the card tensor by tensor."""
     import torch
 
-    from dragonfly_med.checkpoint_files import ShardWriter
-    from dragonfly_med.quantization import empty_network, nf4_settings, quantize, quantized_weights
+    from dragonfly_med.quantization import ShardWriter, empty_network, nf4_settings, quantize, quantized_weights
 
     network = empty_network(config)
     linears = quantized_weights(network)
@@ -127,8 +126,8 @@ def examine_network(version: str, device: Any, dtype: Any, tokens: int, tiny: bo
 
     from dragonfly_cli.engine.placement import choose_attention
     from dragonfly_cli.option_values import Attention
-    from dragonfly_med.checkpoint_files import weight_files
     from dragonfly_med.device_memory import device_memory_needed
+    from dragonfly_med.quantization import weight_files
     from dragonfly_med.quantized_loading import open_in_4_bit
 
     config = make_config(version, tiny)

@@ -163,7 +163,7 @@ def _zoomed_in(model: "Model", canvases: "list[Image]", plan: "ViewPlan") -> lis
 def _configured(checkpoint: Checkpoint) -> "PlanOf":
     """The crops that a model cuts, from its configuration alone; raises ModelError."""
     from dragonfly_med import CheckpointError
-    from dragonfly_med.checkpoint_files import read_config
+    from dragonfly_med.quantization import read_config
     from dragonfly_med.views import plan_views
 
     try:

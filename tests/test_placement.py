@@ -17,9 +17,8 @@ from dragonfly_cli.engine.model import load_model
 from dragonfly_cli.engine.placement import choose_attention, place
 from dragonfly_cli.errors import UsageError
 from dragonfly_cli.option_values import Attention, Quant
-from dragonfly_med.checkpoint_files import read_config
 from dragonfly_med.device_memory import device_memory_needed
-from dragonfly_med.quantization import write_quantized
+from dragonfly_med.quantization import read_config, write_quantized
 
 FULL = GOLDEN / "v1" / "checkpoint"
 QUESTION = "Is there necrosis?"

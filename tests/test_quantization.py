@@ -11,13 +11,14 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
-from dragonfly_med import CheckpointError, DragonflyForCausalLM, DragonflyProcessor, checkpoint_files
-from dragonfly_med.checkpoint_files import weight_files
+from dragonfly_med import CheckpointError, DragonflyForCausalLM, DragonflyProcessor
+from dragonfly_med import quantization as quantization_module
 from dragonfly_med.loading import is_quantized
 from dragonfly_med.quantization import (
     KEPT_MODULES,
     quantized_weights,
     quietly_import_bitsandbytes,
+    weight_files,
     write_quantized,
 )
 from dragonfly_med.quantized_loading import open_in_4_bit
@@ -162,7 +163,7 @@ def test_several_shards_in_and_out_hold_the_same_bytes(small, tmp_path, monkeypa
     sharded = tmp_path / "sharded"
     DragonflyForCausalLM.from_pretrained(full_folder("v1")).save_pretrained(sharded, max_shard_size="100KB")
     assert len(weight_files(sharded)) > 2
-    monkeypatch.setattr(checkpoint_files, "_SHARD_BYTES", 50_000)
+    monkeypatch.setattr(quantization_module, "_SHARD_BYTES", 50_000)
     write_quantized(sharded, tmp_path / "out")
     assert len(weight_files(tmp_path / "out")) > 2
     expected, written = all_tensors(small["v1"]), all_tensors(tmp_path / "out")

@@ -17,7 +17,6 @@ from torch import nn
 from transformers import GenerationConfig
 from transformers.initialization import no_init_weights
 
-from dragonfly_med.checkpoint_files import stored_tensors, weight_files
 from dragonfly_med.configuration import DragonflyConfig
 from dragonfly_med.errors import CheckpointError
 from dragonfly_med.loading import existing_folder, is_quantized, naming, refuse_incomplete
@@ -30,6 +29,8 @@ from dragonfly_med.quantization import (
     quantize,
     quantized_weights,
     quietly_import_bitsandbytes,
+    stored_tensors,
+    weight_files,
 )
 
 # What bitsandbytes writes: one scale for 64 weights, and one scale for 256 of those.

@@ -10,9 +10,17 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from dragonfly_med.checkpoint_files import ShardWriter, read_config, stored_tensors, write_companions
 from dragonfly_med.loading import existing_folder, is_quantized
-from dragonfly_med.quantization import dequantize, empty_network, quantize, quantized_weights
+from dragonfly_med.quantization import (
+    ShardWriter,
+    dequantize,
+    empty_network,
+    quantize,
+    quantized_weights,
+    read_config,
+    stored_tensors,
+    write_companions,
+)
 
 # What is said there of the checkpoint that the training began with is not true of this one.
 _CARDS = ("README.md", "CARD.md")
