@@ -114,6 +114,17 @@ def test_a_code_counts_in_whatever_case_it_is_written(tmp_path, shape):
     assert gray(path)[0, 0] == 255
 
 
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+@pytest.mark.parametrize("shape", ["IDENTITY", "INVERSE"])
+def test_a_film_that_says_two_things_of_what_is_white_is_told(tmp_path, photometric, shape):
+    """Viewers do not agree on it: DCMTK goes by the shape, others by the photometric interpretation."""
+    about = {"photometric": photometric, "PresentationLUTShape": shape, "window": (2048, 4096)}
+    source = open_source(write_dicom(tmp_path / "a", RAMP, bits_stored=12, **about))
+    assert gray(tmp_path / "a")[0, 0] == (0 if (photometric, shape) == ("MONOCHROME2", "IDENTITY") else 255)
+    is_told = [("lowest values are white" in sentence) for sentence in source.warnings]
+    assert is_told == [True] * ((photometric == "MONOCHROME1") == (shape == "IDENTITY"))
+
+
 WRITTEN = ["monochrome1", "MONOCHROME 1", " MONOCHROME1", "Monochrome1"]
 
 
@@ -167,6 +178,42 @@ def test_ct_without_window_gets_soft_tissue(tmp_path):
     values = np.asarray(source.view(Box(0, 0, 64, 64)))[..., 0].reshape(-1)
     assert source.details()["window"]["origin"] == "default" and not source.warnings
     assert values[1024 - 160] == 0 and values[1024 + 240] == 255 and abs(int(values[1024 + 40]) - 128) <= 1
+
+
+@pytest.mark.parametrize("bits", [1, 7, 8])
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+@pytest.mark.parametrize("rescale", [{}, {"RescaleSlope": 0.5, "RescaleIntercept": -100}])
+def test_8_bits_without_a_window_are_shown_as_they_are(tmp_path, bits, photometric, rescale):
+    """A screenshot or an ultrasound frame has no window and needs none; stretched, its greys would be others."""
+    top = 2**bits - 1
+    stored = np.linspace(0, top * 0.8, 64).round().astype(np.uint8).reshape(8, 8)
+    path = write_dicom(tmp_path / "a", stored, photometric=photometric, bits_stored=bits, **rescale)
+    level = stored * (255 / top)
+    expected = np.rint(255 - level if photometric == "MONOCHROME1" else level)
+    assert np.array_equal(gray(path), expected)
+    source = open_source(path)
+    source.view(Box(0, 0, 8, 8))
+    assert source.details()["window"]["origin"] == "stored" and source.warnings == []
+
+
+@pytest.mark.parametrize("kind", ["signed", "PT", "NM", "16 bits"])
+def test_values_of_no_certain_range_are_stretched_and_told(tmp_path, kind):
+    dtype = {"signed": np.int8, "16 bits": np.uint16}.get(kind, np.uint8)
+    stored = np.arange(100, dtype=dtype).reshape(10, 10)
+    path = write_dicom(tmp_path / "a", stored, Modality=kind if len(kind) == 2 else "OT")
+    assert gray(path).min() == 0 and gray(path).max() == 255
+    source = open_source(path)
+    source.view(Box(0, 0, 10, 10))
+    assert "no window" in source.warnings[0]
+
+
+def test_8_bits_that_show_next_to_nothing_are_told(tmp_path):
+    """Labels, or counts, that nothing says to be such."""
+    path = write_dicom(tmp_path / "a", np.arange(12, dtype=np.uint8).reshape(3, 4))
+    outcome = dragonfly("view", path, "--what", "display", "-o", tmp_path / "a.png")
+    assert outcome.code == 0 and "differ by less than 16 of 255; try --window" in outcome.stderr
+    empty = write_dicom(tmp_path / "b", np.zeros((3, 4), np.uint8))
+    assert "differ" not in dragonfly("view", empty, "-o", tmp_path / "b.png").stderr
 
 
 def test_padding_does_not_enter_the_percentiles(tmp_path):

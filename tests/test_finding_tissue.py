@@ -10,6 +10,7 @@ from PIL import Image
 from slide_plans import CANVAS_WH, GLASS, PINK, painted, tissue_of
 
 from dragonfly_cli.fields import plan_looks
+from dragonfly_cli.fields.tissue import find_tissue
 from dragonfly_cli.geometry import Box
 from dragonfly_cli.options import LookOptions
 from dragonfly_cli.readers import open_source
@@ -101,6 +102,27 @@ def test_on_a_dark_ground_tissue_is_what_shines(colour, ground):
     noise = np.random.default_rng(0).normal(0, 3 if ground else 0, (300, 400, 1))
     shining = disc[..., None] * np.array(colour) + ground + noise
     assert shows_piece_alone(tissue_of(as_jpeg(shining.clip(0, 255).astype(np.uint8))), filling=math.pi / 4)
+
+
+@pytest.mark.parametrize(("level", "noise"), [(20, 12), (40, 20)])
+def test_overexposed_specimen_on_a_noisy_dark_ground_is_no_glass(level, noise):
+    """Nothing but the overexposed is smooth there; taken for glass, the search would look at all but the specimen."""
+    rng = np.random.default_rng(0)
+    pixels = np.clip(rng.normal(level, noise, (300, 400, 1)), 0, 255).astype(np.uint8).repeat(3, -1)
+    pixels[50:250, 100:300] = 255
+    assert shows_piece_alone(tissue_of(pixels))
+
+
+def test_a_slide_without_colours_is_told(tmp_path):
+    """White may be glass or, in fluorescence, specimen: nothing in the file says which."""
+    stained = tissue_like((800, 600))
+    grey = stained.min(axis=-1, keepdims=True).repeat(3, axis=-1)
+    told = []
+    for name, each in (("a.svs", grey), ("b.svs", 255 - grey), ("c.svs", stained)):
+        source = open_source(write_svs(tmp_path / name, pixels=each))
+        find_tissue(source)
+        told.append(" ".join(source.warnings))
+    assert ["no colours" in text for text in told] == [True, False, False] and "dark" in told[1]
 
 
 @pytest.mark.parametrize("level", [0, 90, 140, 255])

@@ -63,6 +63,21 @@ def test_what_is_not_meant_to_be_looked_at_is_told(tmp_path):
     assert outcome.code == 0 and "for processing, not for display" in outcome.stderr
 
 
+@pytest.mark.parametrize("kind", ["overlay", "mask"])
+def test_what_a_viewer_would_add_or_take_away_is_told(tmp_path, kind):
+    path = write_dicom(tmp_path / "a", RAMP, window=(2048, 4096))
+    assert open_source(path).warnings == []
+    dataset = pydicom.dcmread(path)
+    if kind == "mask":
+        dataset.RecommendedViewingMode = "SUB"
+    else:
+        dataset.add_new(0x60020010, "US", 64)
+        dataset.add_new(0x60023000, "OW", bytes(512))
+    dataset.save_as(path)
+    (told,) = open_source(path).warnings
+    assert ("has overlays" if kind == "overlay" else "mask frame") in told
+
+
 @pytest.mark.parametrize(("declared", "taken"), [(None, 1), (2, 2), (3, 3)])
 def test_frames_that_the_header_passes_over_are_told(tmp_path, declared, taken):
     path = write_dicom(tmp_path / "a", np.stack([RAMP] * 3), window=(2048, 4096), NumberOfFrames=declared)

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from dragonfly_cli.fields.background import GLASS, Ground, ground_of
+from dragonfly_cli.fields.background import GLASS, Ground, ground_of, is_colourless
 from dragonfly_cli.geometry import Box
 from dragonfly_cli.readers.source import Source, whole_of
 
@@ -25,6 +25,10 @@ SATURATION_RANGE = (14, 40)
 LUMA_RANGE = (150, 215)
 SMALLEST_OBJECT_UM2 = 20_000.0  # a disc of 160 microns
 LARGEST_FILLED_HOLE_UM2 = 60_000.0
+GREY_SLIDE = (
+    "the slide has no colours, and what is dark in it was taken for tissue; if that is not so, as in fluorescence, "
+    "--region or --roi says where to look"
+)
 _SMALLEST_OBJECT_SHARE = 5e-4  # of the thumbnail, where there is no scale
 _REPORTED_SHARE = 0.01
 _MOST_INK_SHARE = 0.3  # more of that colour than this is a stain
@@ -101,6 +105,8 @@ def find_tissue(source: Source) -> Tissue:
     ground = ground_of(pixels)
     tissue = tissue_in(pixels, ground, pixel_um2, source.size_wh)
     source.warnings += _notes(tissue, ground)
+    if tissue.found and not ground.is_dark and is_colourless(pixels):
+        source.warnings.append(GREY_SLIDE)
     return tissue
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from dragonfly_cli.errors import InputError, NoInputError
 from dragonfly_cli.readers.dicom.signature import DICOMDIR_SOP_CLASS, is_dicom, sop_class
+from dragonfly_cli.readers.foreign import FOREIGN_SUFFIXES
 from dragonfly_cli.readers.head import exists, may_be_file, read_head
 from dragonfly_cli.readers.signature import (
     DICOM_SUFFIXES,
-    FOREIGN_SUFFIXES,
     OTHER_SUFFIXES,
     RASTER_SUFFIXES,
     SLIDE_SUFFIXES,
@@ -20,7 +20,7 @@ from dragonfly_cli.readers.signature import (
     has_image_magic,
 )
 
-_PROMISING_SUFFIXES = SLIDE_SUFFIXES | RASTER_SUFFIXES | DICOM_SUFFIXES | FOREIGN_SUFFIXES
+_PROMISING_SUFFIXES = SLIDE_SUFFIXES | RASTER_SUFFIXES | DICOM_SUFFIXES
 
 
 def list_images(folder: str | os.PathLike[str]) -> list[Path]:
@@ -59,10 +59,10 @@ def _is_listed(path: Path) -> bool:
     suffix = path.suffix.lower()
     if suffix == ZIP_SUFFIX:
         return bool(import_module("dragonfly_cli.readers.dicom.collection").may_hold_dicom(path))
+    if suffix in _PROMISING_SUFFIXES or path.name.lower().endswith(FOREIGN_SUFFIXES):
+        return True
     if suffix in OTHER_SUFFIXES or path.name.upper() == "DICOMDIR":
         return False
-    if suffix in _PROMISING_SUFFIXES:
-        return True
     try:
         head = read_head(path)
     except NoInputError:

@@ -13,6 +13,7 @@ from pathlib import Path
 from dragonfly_cli.errors import InputError, UsageError
 from dragonfly_cli.options import OpenOptions
 from dragonfly_cli.readers.dicom.signature import DICOMDIR_SOP_CLASS, is_dicom, sop_class
+from dragonfly_cli.readers.foreign import disguised, refusal
 from dragonfly_cli.readers.head import exists, head_if_readable, read_head
 from dragonfly_cli.readers.signature import (
     DICOM_SUFFIXES,
@@ -49,6 +50,8 @@ def open_source(path: str | os.PathLike[str], options: OpenOptions = _AS_THE_FIL
     named = Path(path)
     place = (_slide_in(named) if _is_folder(named) else None) or named
     head = b"" if _is_folder(place) else read_head(place)
+    if kind := disguised(place, head):
+        raise refusal(place, kind)
     reader = next(row for row in READERS if row.recognises(place, head))
     _refuse_options_of_other_readers(reader, place, options)
     source: Source = getattr(import_module(reader.module), reader.opener)(place, options)

@@ -18,7 +18,6 @@ SLIDE_SUFFIXES = frozenset((".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".
 DICOM_SUFFIXES = frozenset((".dcm", ".dicom", ".dic"))
 _RASTER = ".png .jpg .jpeg .jpe .tif .tiff .gif .bmp .webp .jp2 .j2k .avif .pgm .ppm .pnm"
 RASTER_SUFFIXES = frozenset(_RASTER.split())
-FOREIGN_SUFFIXES = frozenset((".heic", ".heif", ".jxl", ".nii"))  # pictures that are refused, and so must be listed
 _OTHER = ".csv .tsv .txt .md .rst .json .jsonl .geojson .xml .html .yaml .yml .toml .ini .log .pdf .gz .py"
 OTHER_SUFFIXES = frozenset(_OTHER.split())
 

@@ -131,7 +131,8 @@ class SlideSource:
         self.format: str = self._pyramid.format
         self.size_wh: tuple[int, int] = self._pyramid.level_sizes[0]
         self.downsamples: tuple[float, ...] = self._pyramid.downsamples
-        self.to_srgb = ToSrgb(self._pyramid.icc_profile)
+        self.to_srgb = ToSrgb(self._pyramid.icc_profile, self._pyramid.mode)
+        self.warnings += self.to_srgb.warnings
         given = options.slide_mpp
         scale = Scale((given, given), "option") if given else self._pyramid.scale
         self.mpp, self.mpp_source = scale.mpp, scale.source
