@@ -23,14 +23,13 @@ from dragonfly_cli.fields import (
     plan_looks,
 )
 from dragonfly_cli.fields.readable import readable
-from dragonfly_cli.geometry import Box
 from dragonfly_cli.option_values import Aggregate, Picture, Rank
 from dragonfly_cli.options import LookOptions, OpenOptions, ViewOptions
 from dragonfly_cli.output.files import STDOUT, check_png, check_unread, write_whole
 from dragonfly_cli.output.streams import check_no_terminal, write_bytes
 from dragonfly_cli.output.terminal import say
 from dragonfly_cli.readers import Source, View, open_source
-from dragonfly_cli.readers.source import files_of
+from dragonfly_cli.readers.source import files_of, whole_of
 
 if TYPE_CHECKING:  # these import torch and Pillow
     from PIL.Image import Image
@@ -100,7 +99,7 @@ def _draw(
 def _fields_of(source: Source, frame: int, fields: list[Field]) -> "Image":
     from dragonfly_cli.output.pictures import fields_picture
 
-    whole = source.view(Box(0, 0, *source.size_wh), frame)
+    whole = source.view(whole_of(source), frame)
     return fields_picture(whole, [field for field in fields if field.frame == frame])
 
 
@@ -163,12 +162,12 @@ def _zoomed_in(model: "Model", canvases: "list[Image]", plan: "ViewPlan") -> lis
 
 def _configured(checkpoint: Checkpoint) -> "PlanOf":
     """The crops that a model cuts, from its configuration alone; raises ModelError."""
-    from dragonfly_med import CheckpointError, DragonflyConfig
-    from dragonfly_med.loading import existing_folder
+    from dragonfly_med import CheckpointError
+    from dragonfly_med.quantization import read_config
     from dragonfly_med.views import plan_views
 
     try:
-        config = DragonflyConfig.from_pretrained(existing_folder(checkpoint.folder), local_files_only=True)
+        config = read_config(checkpoint.folder)
     except (CheckpointError, OSError) as error:
         raise ModelError(
             f"model {checkpoint.id}: its config.json cannot be read", "give the folder of a Dragonfly checkpoint"

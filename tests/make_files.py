@@ -11,6 +11,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"  # real images beside the checkout, where there are any
+GOLDEN = Path(__file__).parent / "golden"  # numbers and small checkpoints of the reference
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 TILE_PX = 256
 

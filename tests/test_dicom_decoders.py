@@ -10,6 +10,7 @@ import imagecodecs
 import numpy as np
 import pydicom
 import pytest
+from dicom_display import shown
 from make_files import save_dicom, write_dicom
 from PIL import Image
 from pydicom.encaps import encapsulate, generate_frames
@@ -43,11 +44,6 @@ Y, X = np.mgrid[0:48, 0:64]
 SMOOTH_8 = ((X * 3 + Y) % 256).astype(np.uint8)
 SMOOTH_12 = (X * 40 + Y * 20).astype(np.uint16)
 COLOR = np.stack([SMOOTH_8, 255 - SMOOTH_8, SMOOTH_8 // 2], -1)
-
-
-def shown(path):
-    source = open_source(path)
-    return np.asarray(source.view(Box(0, 0, *source.size_wh)))
 
 
 def encoded(path, pixels, stream, syntax, **elements):

@@ -16,7 +16,8 @@ from run_dragonfly import dragonfly, expect_error
 from dragonfly_cli.errors import InputError
 from dragonfly_cli.geometry import Box
 from dragonfly_cli.options import OpenOptions
-from dragonfly_cli.readers import list_images, open_source
+from dragonfly_cli.readers import open_source
+from dragonfly_cli.readers.image_files import list_images
 
 
 def whole(path, frame=0):

@@ -1,15 +1,13 @@
 """An image is read once, and every text about it costs its own tokens; the logits are those of reading all at once."""
 
-from pathlib import Path
-
 import pytest
 import torch
+from make_files import GOLDEN
 from PIL import Image
 
 from dragonfly_med import DragonflyForCausalLM, DragonflyProcessor
 from dragonfly_med.generation import Reading, Sampling, decode, encode_images
 
-GOLDEN = Path(__file__).parent / "golden"
 QUESTIONS = ["Is there necrosis?", "What is this?", "Is there a fracture of the left arm?", "Is there necrosis?"]
 Loaded = tuple[DragonflyForCausalLM, DragonflyProcessor, torch.Tensor]
 

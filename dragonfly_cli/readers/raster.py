@@ -21,9 +21,10 @@ from PIL.TiffImagePlugin import TiffImageFile
 from dragonfly_cli.errors import InputError
 from dragonfly_cli.geometry import Box
 from dragonfly_cli.options import OpenOptions
-from dragonfly_cli.readers import TIFF_MAGICS, has_image_magic, raster_jp2, raster_png, raster_tiff
+from dragonfly_cli.readers import raster_jp2, raster_png, raster_tiff
 from dragonfly_cli.readers.colour import ToSrgb, by_gamma
 from dragonfly_cli.readers.foreign import HEAD_BYTES, foreign_kind, refusal
+from dragonfly_cli.readers.signature import TIFF_MAGICS, has_image_magic
 from dragonfly_cli.readers.source import MppSource, SourceKind
 from dragonfly_cli.readers.tiff_bits import DARK, DARK_16_BIT, FULL_16_BIT
 

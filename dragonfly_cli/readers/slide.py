@@ -19,7 +19,7 @@ from PIL import Image
 from dragonfly_cli.errors import ChangedError, InputError
 from dragonfly_cli.geometry import Box
 from dragonfly_cli.options import OpenOptions
-from dragonfly_cli.readers import TIFF_MAGICS, slide_openslide, slide_tiff
+from dragonfly_cli.readers import slide_openslide, slide_tiff
 from dragonfly_cli.readers.colour import ToSrgb
 from dragonfly_cli.readers.pyramid import (
     WHITE,
@@ -34,6 +34,7 @@ from dragonfly_cli.readers.pyramid import (
     plan_strips,
     plan_tiles,
 )
+from dragonfly_cli.readers.signature import TIFF_MAGICS
 from dragonfly_cli.readers.slide_scale import GUESSED_FROM_POWER
 from dragonfly_cli.readers.source import SourceKind
 
