@@ -380,6 +380,12 @@ def test_each_page_of_16_bit_colours_is_its_own(tmp_path):
     assert [source.view(Box(0, 0, 1, 1), frame).getpixel((0, 0))[0] for frame in (2, 0, 1)] == [30, 10, 20]
 
 
+def test_webp_in_a_tiff_is_shown_and_nothing_written_to_stderr(tmp_path, capfd):
+    colours = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
+    tifffile.imwrite(tmp_path / "a.tif", colours, photometric="rgb", compression="webp", compressionargs={"level": -1})
+    assert np.array_equal(pixels(tmp_path / "a.tif"), colours) and capfd.readouterr().err == ""
+
+
 @pytest.mark.parametrize("kind", ["unassalpha", "assocalpha"])
 def test_16_bit_colours_are_laid_on_white(tmp_path, kind):
     values = np.full((4, 4, 4), 65535, np.uint16)

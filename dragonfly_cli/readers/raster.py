@@ -255,8 +255,8 @@ class RasterSource:
 
     def _as_rgb(self, frame: int) -> tuple[Image.Image, list[str]]:
         file = self._file
-        if wide := raster_tiff.wide_colours(file, self.path, frame):
-            return _noted(wide)
+        if colours := raster_tiff.colours_beyond_pillow(file, self.path, frame):
+            return _noted(colours)
         if raster_tiff.has_no_range(file):
             values = raster_tiff.grey_samples(self.path, frame)
             return from_wide_range(values, is_white_zero=raster_tiff.is_white_zero(file)), [NO_RANGE]

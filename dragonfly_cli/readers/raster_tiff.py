@@ -16,10 +16,11 @@ from dragonfly_cli.geometry import Box
 from dragonfly_cli.readers.pyramid import TileError
 from dragonfly_cli.readers.tiff_bits import FULL_16_BIT, MAX_SAMPLE_VALUE, white_of
 
-_BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339
+_BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 259, 262, 339
 _DESCRIPTION, _COLOR_MAP = 270, 320
 _STRIP_OFFSETS, _TILE_OFFSETS, _TILE_BYTE_COUNTS = 273, 324, 325
 _WHITE_IS_ZERO = 0
+_WEBP = 50001
 _SIGNED = 2
 
 
@@ -42,13 +43,14 @@ def is_white_zero(image: Image.Image) -> bool:
     return image.format == "TIFF" and _tags(image).get(_PHOTOMETRIC) == _WHITE_IS_ZERO
 
 
-def wide_colours(image: Image.Image, path: Path, number: int) -> Image.Image | None:
-    """Colours of 16 bits as RGB of 8, white by the rule for slides; None for any other picture. Raises ValueError.
+def colours_beyond_pillow(image: Image.Image, path: Path, number: int) -> Image.Image | None:
+    """Colours of 16 bits as RGB of 8, white by the rule for slides, and those in WebP; else None. Raises ValueError.
 
-    Pillow keeps their upper 8 bits alone, and takes the bytes of planes for pixels.
+    Of 16 bits Pillow keeps the upper 8 alone, and takes the bytes of planes for pixels; its libtiff knows no WebP, and
+    writes so to stderr.
     """
-    bits = _tags(image).get(_BITS, (1,))
-    if len(bits) < 3 or max(bits) <= 8:
+    bits, compression = _tags(image).get(_BITS, (1,)), _tags(image).get(_COMPRESSION)
+    if len(bits) < 3 or (max(bits) <= 8 and compression != _WEBP):
         return None
     from dragonfly_cli.readers.slide_tiles import SegmentedPage
     from dragonfly_cli.readers.tiff_colours import is_picture
@@ -58,7 +60,8 @@ def wide_colours(image: Image.Image, path: Path, number: int) -> Image.Image | N
             raise ValueError("its samples are of a kind that is not known here")
         samples = SegmentedPage(path, page)
     try:
-        samples.show_white(top_of_16_bit(image, samples.brightest_sample()))
+        if max(bits) > 8:
+            samples.show_white(top_of_16_bit(image, samples.brightest_sample()))
         return samples.read(Box(0, 0, *samples.size_wh))  # Pillow's is the size when turned
     except TileError as error:
         raise ValueError("the samples cannot be decoded") from error
