@@ -182,7 +182,14 @@ def test_ct_without_window_gets_soft_tissue(tmp_path):
 
 @pytest.mark.parametrize("bits", [1, 7, 8])
 @pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
-@pytest.mark.parametrize("rescale", [{}, {"RescaleSlope": 0.5, "RescaleIntercept": -100}])
+@pytest.mark.parametrize(
+    "rescale",
+    [
+        {},
+        {"RescaleSlope": 0.5, "RescaleIntercept": -100},
+        {"Modality": "CT", "RescaleSlope": 1, "RescaleIntercept": -1024},  # left over in a screenshot of a CT
+    ],
+)
 def test_8_bits_without_a_window_are_shown_as_they_are(tmp_path, bits, photometric, rescale):
     """A screenshot or an ultrasound frame has no window and needs none; stretched, its greys would be others."""
     top = 2**bits - 1

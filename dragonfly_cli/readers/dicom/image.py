@@ -243,12 +243,12 @@ class DicomImage:
         tables, windows = header_of.voi_of(self.header, frame)
         if tables or windows:
             return tables[0] if tables else windows[0]
+        if as_stored := self._as_stored(frame):  # a screenshot of a CT, too, whatever rescale it has inherited
+            return as_stored
         if header_of.is_hounsfield(self.header, frame):
             if header_of.names_window(self.header, frame):
                 self._warn(ODD_WINDOW)
             return CT_DEFAULT
-        if as_stored := self._as_stored(frame):
-            return as_stored
         self._warn(NO_WINDOW)
         shared = self._fallback and self._fallback()
         if shared:
