@@ -233,6 +233,14 @@ def test_a_profile_that_does_not_fit_is_told(tmp_path, profile):
     assert source.warnings == ["the ICC profile in the file cannot be used: its colours are shown as they are stored"]
 
 
+@pytest.mark.parametrize("gamma", [0.0, 200.0])
+def test_a_profile_that_leaves_nothing_to_see_is_told(tmp_path, gamma):
+    """Damaged, it may make a picture white or black all over."""
+    levels = np.arange(1, 250, 2, dtype=np.uint8)[None]
+    source, image = whole(save(tmp_path / "a.png", levels, icc_profile=grey_profile(gamma)))
+    assert np.array_equal(np.asarray(image)[..., 0], levels) and "ICC profile" in source.warnings[0]
+
+
 def png_chunk(kind, content):
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 

@@ -14,6 +14,7 @@ UNUSABLE = "the ICC profile in the file cannot be used: its colours are shown as
 _PROFILE_BYTES = (128, 2**24)  # its header alone; more than any has
 _MODE_OF_SPACE = {"GRAY": "L", "RGB ": "RGB", "CMYK": "CMYK"}
 _UNSEEN = 3  # of 255: a profile that changes no colour by more is sRGB itself
+_LEAST_SPREAD = 15  # standard deviation of every colour, of 255: a profile that leaves less is damaged
 _SCREEN = 2.2  # exponent of a screen that no gamma need be corrected for
 _GAMMAS, _SAME_GAMMA = (0.1, 10.0), 0.05  # those that may be meant; the difference that libpng passes over
 
@@ -63,9 +64,10 @@ def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
     if mode == "CMYK":
         return found
     seen = _every_colour().convert(mode)
-    changed = ImageCms.applyTransform(seen, found)
-    difference = np.abs(np.asarray(seen.convert("RGB"), int) - np.asarray(changed, int))
-    return found if difference.max() > _UNSEEN else None
+    changed = np.asarray(ImageCms.applyTransform(seen, found), int)
+    if changed.std() < _LEAST_SPREAD:
+        raise ValueError("all colours are much the same by it")
+    return found if np.abs(np.asarray(seen.convert("RGB"), int) - changed).max() > _UNSEEN else None
 
 
 def _every_colour() -> Image.Image:
