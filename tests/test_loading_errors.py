@@ -95,7 +95,7 @@ def test_weights_that_give_no_numbers(photo: Path, checkpoint: Path, question: s
 def test_a_truncated_file(photo: Path, checkpoint: Path) -> None:
     content = (checkpoint / "model.safetensors").read_bytes()
     (checkpoint / "model.safetensors").write_bytes(content[: len(content) // 2])
-    refused(photo, checkpoint, "the weights cannot be read")
+    refused(photo, checkpoint, "model.safetensors is damaged")
 
 
 def test_a_truncated_pickle(photo: Path, checkpoint: Path) -> None:

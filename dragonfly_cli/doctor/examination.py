@@ -29,8 +29,10 @@ def examine(settings: DoctorSettings) -> Iterator[Finding]:
     for check in CHECKS:
         try:
             yield from check(settings)
-        except ImportError as error:
-            yield problem(check.__name__, f"cannot be checked: {error}", "install the libraries that are missing")
+        except Exception as error:  # whatever a broken library or driver raises is what the doctor was asked about
+            why = " ".join(str(error).split()) or type(error).__name__
+            name = check.__name__.replace("_", " ")
+            yield problem(name, f"cannot be checked: {why}", "install the library that is missing or broken again")
 
 
 def as_line(finding: Finding) -> str:

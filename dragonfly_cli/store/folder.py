@@ -8,10 +8,10 @@ import hashlib
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from dragonfly_cli.errors import ModelError, OutputError
+from dragonfly_cli.errors import ModelError, OutputError, UsageError
 
 VARIABLE = "DRAGONFLY_MODELS"
 
@@ -23,10 +23,18 @@ _SPARE_BYTES = 64 * 2**20
 def models_folder() -> Path:
     """``DRAGONFLY_MODELS``, else the place where the platform keeps data of programs."""
     if chosen := os.environ.get(VARIABLE):
-        return Path(chosen).expanduser()
+        return expanded(chosen)
     from platformdirs import user_data_path
 
     return user_data_path("dragonfly", appauthor=False) / "models"
+
+
+def expanded(path: str) -> Path:
+    """With the home folder in place of ``~`` or ``~user``; raises UsageError if there is no such user."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise UsageError(f"{path}: there is no such home folder", "write the whole path") from None
 
 
 def model_folder(model_id: str) -> Path:
@@ -63,6 +71,8 @@ def locked(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
+        with suppress(OSError):
+            folder.rmdir()  # of one that has come to nothing; any other is not empty
         lock.release()
 
 

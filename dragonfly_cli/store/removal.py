@@ -11,8 +11,9 @@ from dragonfly_cli.store.manifest import MANIFEST
 def remove_model(name: str) -> int:
     """Deletes the model and returns the bytes that were freed; raises ModelError if there is nothing of it."""
     place = model_folder(stored_id(name))
-    if not place.is_dir():
-        raise ModelError(f"model {name}: it is not on this machine", "dragonfly model list shows those that are")
+    with disk_errors(place):
+        if not place.is_dir():
+            raise ModelError(f"model {name}: it is not on this machine", "dragonfly model list shows those that are")
     with locked(place), disk_errors(place):
         freed = sum(path.stat().st_size for path in place.rglob("*") if path.is_file() and not path.is_symlink())
         if not (place / MANIFEST).is_dir():
