@@ -258,7 +258,7 @@ def _cut_short(origin: Path) -> None:
         (lambda origin: (origin / "pytorch_model.bin").unlink(), ["no weights"]),
         (lambda origin: (origin / "config.json").unlink(), ["no config.json"]),
         (lambda origin: (origin / "config.json").write_text("{"), ["config.json"]),
-        (lambda origin: (origin / "config.json").write_text('{"model_type": "llama"}'), ["config.json", "network"]),
+        (lambda origin: (origin / "config.json").write_text('{"model_type": "llama"}'), ["mine", "model_type llama"]),
         (lambda origin: shutil.rmtree(origin), ["no such folder"]),
         (lambda origin: write_weights(origin, {**tensors(), "x": torch.zeros(1)}), ["x is not part of the network"]),
     ],

@@ -16,7 +16,8 @@ from dragonfly_cli.store.catalog import PUBLISHED, id_for_folder, is_name, repos
 from dragonfly_cli.store.convert import CheckpointFiles, choose_weights, convert, folder_source, is_companion
 from dragonfly_cli.store.copies import keep_copies, nf4_bytes, refuse_impossible
 from dragonfly_cli.store.folder import check_space, disk_errors, locked, model_folder, readable
-from dragonfly_cli.store.hub import Listing, bytes_left, check_settings, fetch, is_offline, look_up, recall, remember
+from dragonfly_cli.store.hub import Listing, bytes_left, fetch, is_offline, look_up, recall, remember
+from dragonfly_cli.store.hub_errors import check_settings
 from dragonfly_cli.store.manifest import FULL, Manifest, StoredFile, read_manifest, stored_file, write_manifest
 
 ORIGINAL = "original"

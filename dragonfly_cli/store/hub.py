@@ -3,31 +3,24 @@
 It goes through huggingface_hub, which obeys ``HF_ENDPOINT``, ``HF_HOME``, ``HF_TOKEN`` and ``HF_HUB_OFFLINE``; a token
 comes from ``HF_TOKEN`` or the hub's own login and from nowhere else. No telemetry is sent. When a call is
 interrupted, the part of a file stays, and the next call continues after its last byte. Every file is compared with the
-hash that the hub lists for it. What stands between here and the hub, such as the log-in page of a proxy, is told apart
-from it, so that its pages are never taken for files.
+hash that the hub lists for it.
 """
 
 import hashlib
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from typing import Any
 
-from dragonfly_cli.errors import ModelError, UsageError
+from dragonfly_cli.errors import ModelError
 from dragonfly_cli.store.convert import is_companion
 from dragonfly_cli.store.folder import write_atomically
+from dragonfly_cli.store.hub_errors import GO_ON, asking, shown_endpoint
 from dragonfly_cli.store.manifest import StoredFile, is_inside, stored_file
-
-if TYPE_CHECKING:
-    from huggingface_hub.errors import HfHubHTTPError
 
 _LISTING = "listing.json"
 _TENSOR_INDEX = ".safetensors.index.json"
 _PICKLE_INDEX = ".bin.index.json"
-_GO_ON = "check the network, then run the same command again: it goes on where it stopped"
 
 
 @dataclass(frozen=True)
@@ -54,40 +47,18 @@ class Listing:
         return [file for file in self.files if _is_weight(file.name)]
 
 
-def check_settings() -> None:
-    """Raises UsageError for environment variables with which no hub can be asked; nothing is asked here."""
-    try:
-        from huggingface_hub import constants
-        from huggingface_hub.hf_api import get_token  # reads the variables, and refuses some
-        from huggingface_hub.utils import get_session
-
-        get_session()
-        token = get_token() or ""
-    except (ValueError, ImportError, OSError) as error:
-        raise UsageError(
-            f"the hub cannot be asked with these environment variables: {error}",
-            "check HF_ENDPOINT, HF_HOME and the other HF_ ones, HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and SSL_CERT_FILE",
-        ) from error
-    if not token.isascii():
-        raise UsageError("the token for the hub is none: it has characters that no token has", "check HF_TOKEN")
-    address = urlsplit(constants.ENDPOINT)
-    if address.scheme not in ("http", "https") or not address.hostname:
-        raise UsageError(
-            f"HF_ENDPOINT is not the address of a hub: {constants.ENDPOINT!r}", "unset it, or give https://HOST"
-        )
-
-
 def look_up(repository: str, revision: str | None) -> Listing:
     """Asks the hub what a repository holds; raises ModelError if it does not say, or there is no model in it."""
     from huggingface_hub import HfApi
 
     try:
-        with _asking(repository):
+        with asking(repository):
             info = HfApi().model_info(repository, revision=revision, files_metadata=True)
         return _as_listing(repository, info)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(
-            f"{repository}: what {_endpoint()} answered is not what a hub answers", "check HF_ENDPOINT, or try later"
+            f"{repository}: what {shown_endpoint()} answered is no answer of a hub",
+            "check HF_ENDPOINT, or try later",
         ) from error
 
 
@@ -161,7 +132,7 @@ def _download(listing: Listing, file: HubFile, folder: Path) -> Path:
     if part.is_file() and part.stat().st_size > file.size:
         part.unlink()
     url = hf_hub_url(listing.repository, file.name, revision=listing.revision, endpoint=constants.ENDPOINT)
-    with _asking(listing.repository), part.open("ab") as out:
+    with asking(listing.repository), part.open("ab") as out:
         kept = out.tell()
         try:
             http_get(
@@ -173,9 +144,10 @@ def _download(listing: Listing, file: HubFile, folder: Path) -> Path:
                 displayed_filename=file.name,
             )
         except OSError as error:
-            if not isinstance(error, errors.HTTPError) and error.errno is None:  # another length: it is another file
-                out.truncate(kept if out.tell() > kept else 0)
-            raise
+            if isinstance(error, errors.HTTPError) or error.errno is not None:  # the hub, or the disk
+                raise
+            out.truncate(kept if out.tell() >= kept else 0)  # an answer of another length is another file
+            raise ModelError(f"{listing.repository}: {file.name} did not arrive whole", GO_ON) from error
     part.replace(folder / file.name)
     return folder / file.name
 
@@ -226,91 +198,3 @@ def _needed(files: dict[str, HubFile]) -> list[HubFile]:
 
 def _is_weight(name: str) -> bool:
     return name.endswith((".safetensors", ".bin"))
-
-
-@contextmanager
-def _asking(repository: str) -> Iterator[None]:
-    """Asks without telemetry, and turns what huggingface_hub raises into a ModelError that says what to do."""
-    from huggingface_hub import constants, errors
-    from huggingface_hub.utils import get_session
-
-    # it would describe this machine in every request, and ask the hub for a list of programs to look for
-    constants.HF_HUB_DISABLE_TELEMETRY = True
-    get_session().event_hooks["response"] = [lambda response: _refuse_answer(repository, response)]
-    try:
-        yield
-    except errors.OfflineModeIsEnabled as error:
-        raise ModelError(
-            f"{repository}: HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE is set, so the hub is not asked",
-            "unset it, or bring the model here with dragonfly model export and import, or dragonfly model convert",
-        ) from error
-    except errors.HfHubHTTPError as error:
-        raise _refused(repository, error) from error
-    except (errors.HTTPError, ConnectionError) as error:
-        raise _unreached(repository, error) from error
-    except OSError as error:
-        if error.errno is not None:  # the disk, not the hub
-            raise
-        raise ModelError(f"{repository}: a file arrived incomplete", _GO_ON) from error
-
-
-def _endpoint() -> str:
-    """The hub's address as it may be shown: without a name and password in it."""
-    from huggingface_hub import constants
-
-    address = urlsplit(constants.ENDPOINT)
-    return address._replace(netloc=address.netloc.rpartition("@")[2]).geturl()
-
-
-def _refuse_answer(repository: str, response: Any) -> None:
-    """Raises ModelError for an answer that huggingface_hub would take for a file, or wait for, however long."""
-    if response.status_code == 429:
-        wait = response.headers.get("retry-after", "")
-        raise ModelError(
-            f"{repository}: the hub wants no more requests for now (429)",
-            f"wait {f'{wait} seconds' if wait.isdecimal() else 'some minutes'}, then run the same command again: "
-            "it goes on where it stopped",
-        )
-    if response.is_success and response.headers.get("content-type", "").startswith("text/html"):
-        raise ModelError(
-            f"{repository}: a web page came instead of what was asked for, as from a proxy that wants a log-in",
-            f"open {_endpoint()} in a browser on this machine, then run the same command again: "
-            "it goes on where it stopped",
-        )
-
-
-def _unreached(repository: str, error: Exception) -> ModelError:
-    if "CERTIFICATE_VERIFY_FAILED" in str(error):
-        return ModelError(
-            f"{repository}: the certificate of {_endpoint()} is not trusted here, as behind a proxy that reads along",
-            "set SSL_CERT_FILE to a file with the certificates that your network wants to be trusted",
-        )
-    return ModelError(f"{repository}: no connection to {_endpoint()}", _GO_ON)
-
-
-def _refused(repository: str, error: "HfHubHTTPError") -> ModelError:
-    from huggingface_hub import errors
-
-    status = error.response.status_code
-    page = f"{_endpoint()}/{repository}"
-    gated = isinstance(error, errors.GatedRepoError)
-    if gated or (status in (401, 403) and not isinstance(error, errors.RepositoryNotFoundError)):
-        why = "it is gated, and access was refused" if gated else "access was refused"
-        return ModelError(f"{repository}: {why} ({status})", _how_to_get_access(page))
-    if isinstance(error, errors.RepositoryNotFoundError):
-        return ModelError(
-            f"{repository}: there is no such repository, or it needs a token ({status})",
-            f"check its name; or {_how_to_get_access(page)}",
-        )
-    if isinstance(error, errors.RevisionNotFoundError | errors.EntryNotFoundError):
-        return ModelError(f"{repository}: there is no such revision or file ({status})", f"see {page}")
-    hint = _GO_ON if status >= 500 else f"see whether {page} opens in a browser, and check HF_ENDPOINT"
-    return ModelError(f"{repository}: the hub answered {status}", hint)
-
-
-def _how_to_get_access(page: str) -> str:
-    from huggingface_hub import get_token
-
-    if get_token():
-        return f"open {page} with the account of your token, accept its conditions, and let the token read gated models"
-    return f"open {page}, accept its conditions, then set HF_TOKEN or run: hf auth login"
