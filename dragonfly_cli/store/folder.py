@@ -41,6 +41,11 @@ def model_folder(model_id: str) -> Path:
     return models_folder() / model_id.replace("/", "--")
 
 
+def model_in(folder: Path) -> str:
+    """The name of the model that belongs in a folder of the store."""
+    return folder.name.replace("--", "/")
+
+
 def model_folders() -> list[Path]:
     """Every folder that could be a model's, in the order of their names; raises ModelError where they are not shown."""
     place = models_folder()
@@ -66,7 +71,7 @@ def locked(folder: Path) -> Iterator[None]:
             lock.acquire()
         except Timeout:
             raise ModelError(
-                f"model {folder.name}: another dragonfly is working on it", "wait until that one has finished"
+                f"model {model_in(folder)}: another dragonfly is working on it", "wait until that one has finished"
             ) from None
     try:
         yield
