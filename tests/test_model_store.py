@@ -196,6 +196,23 @@ def test_removed_is_removed(tmp_path: Path, models_folder: Path) -> None:
     expect_error(dragonfly("model", "rm", "mine"), 5, "mine", "not on this machine")
 
 
+def test_what_is_no_model_is_neither_listed_nor_removed(tmp_path: Path, models_folder: Path) -> None:
+    """The store may have been set to a folder with other things in it: a home, a study."""
+    film = models_folder / "study" / "original" / "film.dcm"
+    film.parent.mkdir(parents=True)
+    film.write_text("?")
+    (models_folder / "empty").mkdir()
+    assert dragonfly("model", "list").stdout.count("\n") == 1
+    for name in ("study", "empty"):
+        expect_error(dragonfly("model", "rm", name), 5, name, "not on this machine")
+    assert film.is_file()
+    assert dragonfly("model", "convert", write_checkpoint(tmp_path / "mine")).code == 0
+    (models_folder / "mine" / "notes.txt").write_text("?")
+    assert dragonfly("model", "rm", "mine").code == 0
+    assert [path.name for path in (models_folder / "mine").iterdir()] == ["notes.txt"]
+    assert dragonfly("model", "list").stdout.count("\n") == 1
+
+
 def test_a_taken_name_is_not_overwritten(tmp_path: Path) -> None:
     origin = write_checkpoint(tmp_path / "mine")
     assert dragonfly("model", "convert", origin).code == 0

@@ -16,6 +16,10 @@ from dragonfly_cli.errors import ModelError, OutputError, UsageError
 VARIABLE = "DRAGONFLY_MODELS"
 
 _CHUNK_BYTES = 4 * 2**20
+# All that may lie in a model's folder. ``DRAGONFLY_MODELS`` can be set to any folder, so whatever else is there is
+# somebody's own: it is neither listed nor deleted.
+_OURS = ("manifest.json", ".manifest.json.part", "full", "full.part", "nf4", ".nf4.*", "original", "import.part")
+_MARKS = ("manifest.json", "full.part", "full/config.json", "nf4/config.json", "original/listing.json", "import.part")
 # A disk that is filled to the last byte fails elsewhere.
 _SPARE_BYTES = 64 * 2**20
 
@@ -47,16 +51,23 @@ def model_in(folder: Path) -> str:
 
 
 def model_folders() -> list[Path]:
-    """Every folder that could be a model's, in the order of their names; raises ModelError where they are not shown."""
+    """Every folder with a model, whole or begun, in the order of their names; raises ModelError if none are shown."""
     place = models_folder()
     try:
-        return sorted(path for path in place.iterdir() if path.is_dir() and not path.name.startswith("."))
+        return sorted(path for path in place.iterdir() if not path.name.startswith(".") and parts_of_model(path))
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
         raise ModelError(
             f"cannot read {place}: {error.strerror}", f"set {VARIABLE} to a folder that you may read"
         ) from error
+
+
+def parts_of_model(folder: Path) -> list[Path]:
+    """What belongs to a model in a folder, which may hold other things too or none of a model."""
+    if not any((folder / mark).exists() for mark in _MARKS):
+        return []
+    return [part for pattern in _OURS for part in folder.glob(pattern)]
 
 
 @contextmanager

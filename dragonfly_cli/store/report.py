@@ -17,7 +17,7 @@ Known = Manifest | ModelError | None  # whole, not readable and why, begun and n
 
 def stored_models() -> dict[str, Known]:
     """Everything that lies in the store by its name, in the order of the folders."""
-    return {model_in(folder): _known(folder) for folder in model_folders() if not _is_empty(folder)}
+    return {model_in(folder): _known(folder) for folder in model_folders()}
 
 
 def _known(folder: Path) -> Known:
@@ -25,13 +25,6 @@ def _known(folder: Path) -> Known:
         return read_manifest(folder)
     except ModelError as error:
         return error
-
-
-def _is_empty(folder: Path) -> bool:
-    try:
-        return not any(folder.iterdir())
-    except OSError:
-        return False  # what is wrong is told with its manifest
 
 
 def find_model(name: str) -> Manifest:
