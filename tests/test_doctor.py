@@ -210,6 +210,14 @@ def test_a_broken_library_is_a_problem_and_the_rest_is_still_told(
     assert third.startswith("ok       python")
 
 
+def test_an_imaging_library_that_does_not_load_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert only(software.imaging(SETTINGS)).status is Status.ok
+    monkeypatch.setitem(sys.modules, "imagecodecs._jpeg8", None)
+    found = only(software.imaging(SETTINGS))
+    assert (found.name, found.status) == ("imaging", Status.problem)
+    assert "imagecodecs" in found.detail and "imagecodecs" in (found.remedy or "")
+
+
 def test_a_cache_that_cannot_be_written_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(storage.os, "access", lambda place, mode: False)
     assert [finding.status for finding in storage.cache(SETTINGS)] == [Status.warning, Status.warning]

@@ -127,6 +127,18 @@ def test_a_configuration_without_an_end(photo: Path, checkpoint: Path) -> None:
     refused(photo, checkpoint, "no config.json")
 
 
+def test_a_folder_that_may_not_be_read(photo: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    is_file = Path.is_file
+
+    def refuse(path: Path) -> bool:
+        if path.parent == checkpoint:
+            raise PermissionError(13, "Permission denied")
+        return is_file(path)
+
+    monkeypatch.setattr(Path, "is_file", refuse)
+    refused(photo, checkpoint, "Permission denied")
+
+
 def test_more_layers_than_can_be(photo: Path, checkpoint: Path) -> None:
     change_config(checkpoint, text_config={"num_hidden_layers": 10**9})
     refused(photo, checkpoint, "1000000000 layers")

@@ -266,6 +266,14 @@ def test_a_store_that_may_not_be_read(tmp_path: Path, models_folder: Path, monke
     assert "model rm" not in outcome.stderr
 
 
+def test_a_checkpoint_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    origin = write_checkpoint(tmp_path / "mine")
+    access = os.access
+    for name in ("pytorch_model.bin", "tokenizer.json"):
+        monkeypatch.setattr(os, "access", lambda path, mode, name=name: Path(path).name != name and access(path, mode))
+        expect_error(dragonfly("model", "convert", origin), 5, str(origin / name), "may not read")
+
+
 def test_folders_that_cannot_be(tmp_path: Path, photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expect_error(dragonfly("ask", photo, "Is it?", "-m", "~no-such-user/model"), 2, "~no-such-user", "home folder")
     monkeypatch.setenv("DRAGONFLY_MODELS", str(tmp_path / ("x" * 300)))

@@ -63,8 +63,11 @@ def find_checkpoint(model: str) -> Checkpoint:
     if checkpoint := _find_stored(model):
         return checkpoint
     folder = expanded(model)
-    if folder.is_dir():
-        return _in_folder(model, folder)
+    try:
+        if folder.is_dir():
+            return _in_folder(model, folder)
+    except PermissionError as error:
+        raise ModelError(f"model {model}: {error.strerror}", "give a folder that you may read") from error
     if model in PUBLISHED or _stored_id(model) in PUBLISHED:
         raise ModelError(
             f"model {model}: it is not on this machine",

@@ -6,6 +6,7 @@ byte is written, so that a foreign or incomplete checkpoint costs a second and n
 """
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -88,7 +89,11 @@ def folder_source(folder: Path) -> CheckpointFiles:
     except ModelError as error:
         raise ModelError(f"{folder}: {error.message}", error.hint) from error
     companions = {name: path for name, path in present.items() if is_companion(name, path.stat().st_size)}
-    return CheckpointFiles({name: present[name] for name in weights}, companions | _encoder_file(folder))
+    source = CheckpointFiles({name: present[name] for name in weights}, companions | _encoder_file(folder))
+    for path in (source.weights | source.companions).values():
+        if not os.access(path, os.R_OK):
+            raise ModelError(f"{path}: you may not read it", "ask for permission, or take a copy that is yours")
+    return source
 
 
 def convert(
