@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from make_files import GOLDEN
 from run_dragonfly import Outcome, dragonfly
 from safetensors.torch import load_file, save_file
 
@@ -15,7 +16,7 @@ from dragonfly_cli.doctor.finding import DoctorSettings, Finding, Status
 from dragonfly_cli.option_values import Attention
 from dragonfly_med import DragonflyForCausalLM
 
-FULL = Path(__file__).parent / "golden" / "v1" / "checkpoint"
+FULL = GOLDEN / "v1" / "checkpoint"
 SETTINGS = DoctorSettings(model=str(FULL))
 
 

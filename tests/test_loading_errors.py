@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from make_files import GOLDEN
 from PIL import Image
 from run_dragonfly import dragonfly, expect_error
 from safetensors.torch import load_file, save_file
@@ -17,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from dragonfly_med import DragonflyForCausalLM
 from dragonfly_med.quantization import write_quantized
 
-FULL = Path(__file__).parent / "golden" / "v1" / "checkpoint"
+FULL = GOLDEN / "v1" / "checkpoint"
 QUESTION = "Is there necrosis?"
 NORM = "language_model.model.norm.weight"
 

@@ -3,15 +3,14 @@
 import json
 import os
 import pickle
-import resource
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from batch_runs import files_limited_to
 from make_checkpoints import tensors, write_checkpoint, write_weights
 from PIL import Image
 from run_dragonfly import dragonfly, expect_error
@@ -228,21 +227,10 @@ def test_the_disk_is_asked_before(tmp_path: Path, models_folder: Path, monkeypat
     assert not (models_folder / "mine").exists()
 
 
-@contextmanager
-def files_of_at_most(size_bytes: int) -> Iterator[None]:
-    """What the disk says to more is what it says when it is full, but for the words."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
 def test_a_disk_that_is_full_before_the_end(tmp_path: Path, models_folder: Path) -> None:
     origin = write_checkpoint(tmp_path / "mine")
     for keep in ("full", "both"):
-        with files_of_at_most(100_000):
+        with files_limited_to(100_000):
             expect_error(dragonfly("model", "convert", origin, "--keep", keep), 7, str(models_folder), "File too large")
         assert dragonfly("model", "convert", origin, "--keep", keep).code == 0
         copies = ["full", "nf4"] if keep == "both" else ["full"]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from make_files import GOLDEN
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
@@ -23,7 +24,6 @@ from dragonfly_med.quantized_loading import open_in_4_bit
 
 pytest.importorskip("bitsandbytes")
 
-GOLDEN = Path(__file__).parent / "golden"
 VERSIONS = ("v1", "v2")
 LINEARS_OF_A_LAYER = 7
 A_LINEAR = "language_model.model.layers.1.mlp.up_proj.weight"

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from bitsandbytes.nn import Linear4bit
-from make_checkpoints import GOLDEN
+from make_files import GOLDEN
 from PIL import Image
 from transformers import TrainerCallback
 

@@ -1,11 +1,11 @@
 """All checks in the order of the report, and the report as text or JSON."""
 
-import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 
 from dragonfly_cli.doctor import hardware, self_test, software, storage
 from dragonfly_cli.doctor.finding import DoctorSettings, Finding, Status, problem
+from dragonfly_cli.output.json_text import json_text
 
 SCHEMA_VERSION = 1
 
@@ -58,7 +58,7 @@ def as_summary(findings: Iterable[Finding]) -> str:
 def as_report(findings: Iterable[Finding]) -> str:
     listed = list(findings)
     report = {"schema_version": SCHEMA_VERSION, "status": worst(listed), "checks": [asdict(each) for each in listed]}
-    return json.dumps(report, ensure_ascii=False, indent=2) + "\n"
+    return json_text(report)
 
 
 def worst(findings: Iterable[Finding]) -> Status:

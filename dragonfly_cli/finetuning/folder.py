@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 
 from dragonfly_cli.errors import DragonflyError, OutputError
 from dragonfly_cli.output.files import is_part, write_text
+from dragonfly_cli.output.json_text import json_text
 
 _RECORD, _CONFIG, _WORK = "training.json", "config.json", "work"
 
@@ -101,7 +102,7 @@ class RunFolder:
             ) from None
 
     def write(self, record: dict[str, Any]) -> None:
-        write_text(self._record, json.dumps(record, ensure_ascii=False, indent=2) + "\n")
+        write_text(self._record, json_text(record))
 
     def publish(self) -> None:
         """Moves the finished checkpoint to its place; the work is left for ``clear``."""

@@ -1,11 +1,11 @@
 """``model list``, ``show`` and ``verify``: what is on this machine, and whether it is still what it was."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from dragonfly_cli.errors import ModelError, ProblemError
+from dragonfly_cli.output.json_text import json_text
 from dragonfly_cli.output.terminal import info_text, say
 from dragonfly_cli.store.built_in import ARCHITECTURE, demo_folder, demo_manifest
 from dragonfly_cli.store.catalog import DEMO, stored_id
@@ -98,7 +98,7 @@ def facts_text(facts: dict[str, Any]) -> str:
 
 
 def facts_json(facts: Any) -> str:
-    return json.dumps(facts, ensure_ascii=False, indent=2) + "\n"
+    return json_text(facts)
 
 
 def verify_models(names: list[str], show: Callable[[str], None]) -> None:

@@ -1,4 +1,4 @@
-"""4-bit weights: writing a pre-quantized checkpoint, and how much memory a network needs in either form.
+"""4-bit weights: which they are, how a weight becomes one and back, and writing a pre-quantized checkpoint.
 
 Only the linear layers of the language model are quantized (NF4 with double quantization, by bitsandbytes); vision
 encoder, projector, embeddings, norms and lm_head stay bfloat16. A written folder is in the serialised layout of
@@ -29,8 +29,6 @@ from dragonfly_med.configuration import DragonflyConfig
 from dragonfly_med.errors import CheckpointError
 from dragonfly_med.loading import existing_folder, full_tensors, is_quantized, naming, refuse_incomplete
 from dragonfly_med.modeling import DragonflyForCausalLM
-from dragonfly_med.processing import TRAINED_LENGTH
-from dragonfly_med.views import plan_views
 
 # Modules that stay as they are; everything else that is linear belongs to the language model's body.
 KEPT_MODULES = ("image_encoder", "vision_embed_tokens", "lm_head")
@@ -45,16 +43,6 @@ _WEIGHT_SUFFIXES = (".safetensors", ".bin", ".index.json")
 NF4_BLOB = "quant_state.bitsandbytes__nf4"
 NF4_PARTS = ("absmax", "quant_map", "nested_absmax", "nested_quant_map", NF4_BLOB)
 
-# NF4: half a byte, one byte of scale per 64 weights, and one float32 per 256 of those.
-_NF4_BYTES_PER_WEIGHT = 0.5 + 1 / 64 + 4 / (64 * 256)
-
-# Of numbers that are computed: bfloat16 or float16. A layer holds about four copies of its widest result at a time.
-_COMPUTED_BYTES = 2
-_LIVE_COPIES = 4
-
-# CUDA's libraries and what the allocator cannot use.
-_OVERHEAD_BYTES = 384 * 2**20
-
 
 def nf4_settings(compute_dtype: torch.dtype) -> BitsAndBytesConfig:
     """What transformers needs to know to quantize, or to open, a network in 4 bit."""
@@ -65,32 +53,6 @@ def nf4_settings(compute_dtype: torch.dtype) -> BitsAndBytesConfig:
         bnb_4bit_compute_dtype=compute_dtype,
         llm_int8_skip_modules=list(KEPT_MODULES),
     )
-
-
-def device_memory_needed(config: DragonflyConfig, quantized: bool) -> int:
-    """Bytes that answering takes on a GPU, computed from shapes: weights, cache of the longest prompt, activations."""
-    network = empty_network(config)
-    linears = quantized_weights(network) if quantized else set()
-    weights = {name: weight.numel() for name, weight in network.named_parameters()}
-    per_weight = {True: _NF4_BYTES_PER_WEIGHT, False: _COMPUTED_BYTES}
-    total = sum(size * per_weight[name in linears] for name, size in weights.items())
-    largest = max((weights[name] for name in linears), default=0)  # is dequantized before a product of many rows
-    rest = _cache_numbers(config) + _activation_numbers(config) + largest
-    return int(total) + rest * _COMPUTED_BYTES + _OVERHEAD_BYTES
-
-
-def _cache_numbers(config: DragonflyConfig) -> int:
-    text = config.text_config
-    keys_and_values = 2 * text.num_hidden_layers * text.num_key_value_heads * text.head_dim
-    return keys_and_values * TRAINED_LENGTH[config.architecture]
-
-
-def _activation_numbers(config: DragonflyConfig) -> int:
-    """The encoder sees all crops of an image at once, and then the language model all tokens of the prompt."""
-    crops = plan_views((1, 1), config.crop_side_px, config.architecture).crop_count
-    encoder = crops * (config.patch_grid**2 + 1) * config.vision_config.intermediate_size
-    language_model = TRAINED_LENGTH[config.architecture] * config.text_config.intermediate_size
-    return _LIVE_COPIES * max(encoder, language_model)
 
 
 def read_config(folder: Path) -> DragonflyConfig:
