@@ -106,6 +106,38 @@ def test_interrupted_then_killed_it_ends_the_same(tmp_path: Path) -> None:
     assert bytes_of(tmp_path / "answers.csv") == bytes_of(tmp_path / "straight" / "answers.csv")
 
 
+def tear_last_row(table: Path) -> None:
+    table.write_bytes(table.read_bytes().rpartition(b"\r\n")[0])
+
+
+@pytest.mark.parametrize("end", [signal.SIGHUP, signal.SIGTERM])
+def test_a_run_that_is_told_to_end_leaves_nothing_in_the_way(
+    undisturbed: Undisturbed, table: Path, end: signal.Signals
+) -> None:
+    """As by a terminal that is closed, here while the model is being loaded."""
+    tear_last_row(table)
+    run = start(*undisturbed.call(table))
+    wait_for(run, "note: research use only")
+    run.send_signal(end)
+    assert run.wait() == 128 + end
+    assert not list(table.parent.glob(".*holder"))
+    assert "5 of 6 images are done" in undisturbed.again(table).stderr
+    assert undisturbed.equals(table)
+
+
+def test_a_run_behind_nohup_outlives_its_terminal(undisturbed: Undisturbed, table: Path) -> None:
+    tear_last_row(table)
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        run = start(*undisturbed.call(table))
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    wait_for(run, "note: research use only")
+    run.send_signal(signal.SIGHUP)
+    assert run.wait() == 8
+    assert undisturbed.equals(table)
+
+
 def test_a_finished_run_is_not_run_again(undisturbed: Undisturbed, table: Path) -> None:
     before = table.read_bytes()
     outcome = undisturbed.again(table)

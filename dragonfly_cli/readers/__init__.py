@@ -5,12 +5,13 @@ decoding library, is imported only when a file needs it. Non-goal: which boxes t
 """
 
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
-from dragonfly_cli.errors import InputError, NoInputError, UsageError
+from dragonfly_cli.errors import DragonflyError, InputError, NoInputError, UsageError
 from dragonfly_cli.options import OpenOptions
 from dragonfly_cli.readers.dicom.signature import DICOMDIR_SOP_CLASS, HEAD_BYTES, WSI_SOP_CLASS, is_dicom, sop_class
 from dragonfly_cli.readers.source import Source, View
@@ -19,6 +20,7 @@ __all__ = ["Source", "View", "exists", "holds_series", "list_images", "open_sour
 
 _AS_THE_FILE_SAYS = OpenOptions()
 _DICOM = "dragonfly_cli.readers.dicom"
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)  # a path has one of its strokes left
 _THINKABLE_MPP = (1e-4, 1e4)  # from an electron microscope's to a centimetre
 TIFF_MAGICS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 ZIP_MAGIC = b"PK\x03\x04"
@@ -97,7 +99,7 @@ def list_images(folder: str | os.PathLike[str]) -> list[Path]:
     """
     folder = Path(folder)
     if not exists(folder):
-        raise NoInputError(f"nothing found: {folder}: no such file or folder", "check the path")
+        raise _missing(folder, f"nothing found: {folder}: no such file or folder")
     if not folder.is_dir():
         return [folder]
     found: list[Path] = []
@@ -131,7 +133,7 @@ def _read_head(path: Path) -> bytes:
         with path.open("rb") as file:
             head = file.read(HEAD_BYTES)
     except FileNotFoundError:
-        raise NoInputError(f"no such file: {path}", "check the path") from None
+        raise _missing(path, f"no such file: {path}") from None
     except PermissionError:
         raise InputError(f"cannot read {path}: permission denied", "check the permissions of the file") from None
     except OSError as error:
@@ -139,6 +141,15 @@ def _read_head(path: Path) -> bytes:
     if not head:
         raise InputError(f"cannot read {path}: the file is empty", "copy or export it again")
     return head
+
+
+def _missing(path: Path, message: str) -> DragonflyError:
+    """The error for a path that leads nowhere; an address is no path, and is not supported."""
+    if not _ADDRESS.match(str(path)):
+        return NoInputError(message, "check the path")
+    strokes = ":///" if str(path).lower().startswith("file:") else "://"
+    address = str(path).replace(":/", strokes, 1)
+    return InputError(f"cannot read {address}: dragonfly downloads no images", "give the path of a file on this machine")
 
 
 def _slide_in(folder: Path) -> Path | None:
