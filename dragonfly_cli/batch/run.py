@@ -86,7 +86,7 @@ def _run(items: list[Item], ledger: Ledger, job: Job, options: BatchOptions) -> 
     say_notices(job.checkpoint)
     loop = _Loop(ledger, done, options.stopping)
     try:
-        with FirstInterrupt() as stop:
+        with FirstInterrupt("group" if job.together > 1 else "image") as stop:
             if left:
                 with workforce(job, options.working, lambda: stop.asked) as workers:
                     if job.evidence:
@@ -154,9 +154,10 @@ class _Loop:
 
 
 class FirstInterrupt:
-    """The first Ctrl-C asks for an end after the image or group in hand, the second one ends."""
+    """The first Ctrl-C asks for an end after what is ``in_hand``, an image or a group; the second one ends."""
 
-    def __init__(self) -> None:
+    def __init__(self, in_hand: str) -> None:
+        self._in_hand = in_hand
         self.asked = False
 
     def __enter__(self) -> Self:
@@ -171,7 +172,7 @@ class FirstInterrupt:
             raise KeyboardInterrupt
         self.asked = True
         with suppress(RuntimeError):  # it came in the middle of another line
-            say("note: ending after the image in hand; Ctrl-C again ends now")
+            say(f"note: ending after the {self._in_hand} in hand; Ctrl-C again ends now")
 
 
 def _asked(items: list[Item]) -> list[Question]:

@@ -149,7 +149,9 @@ def _missing(path: Path, message: str) -> DragonflyError:
         return NoInputError(message, "check the path")
     strokes = ":///" if str(path).lower().startswith("file:") else "://"
     address = str(path).replace(":/", strokes, 1)
-    return InputError(f"cannot read {address}: dragonfly downloads no images", "give the path of a file on this machine")
+    return InputError(
+        f"cannot read {address}: dragonfly downloads no images", "give the path of a file on this machine"
+    )
 
 
 def _slide_in(folder: Path) -> Path | None:
