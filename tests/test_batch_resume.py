@@ -85,7 +85,7 @@ def test_cut_off_at_many_points_it_ends_the_same(undisturbed: Undisturbed, table
 @pytest.mark.slow
 def test_interrupted_then_killed_it_ends_the_same(tmp_path: Path) -> None:
     many = write_study(tmp_path / "study", images=12)
-    call = ("batch", many, *QUESTIONS, "-o", tmp_path / "answers.csv")
+    call = ("batch", many, *QUESTIONS, "--evidence", tmp_path / "evidence", "-o", tmp_path / "answers.csv")
     first = start(*call)
     wait_for(first, "001-broken")
     first.send_signal(signal.SIGINT)
@@ -101,9 +101,12 @@ def test_interrupted_then_killed_it_ends_the_same(tmp_path: Path) -> None:
     second.wait()
     assert rows_of(tmp_path / "answers.csv")[: len(after_interrupt)] == after_interrupt
     assert dragonfly(*call).code == 8
+    resumed = {path.name: path.read_bytes() for path in (tmp_path / "evidence").iterdir()}
     (tmp_path / "straight").mkdir()
+    shutil.rmtree(tmp_path / "evidence")
     assert dragonfly(*call[:-1], tmp_path / "straight" / "answers.csv").code == 8
     assert bytes_of(tmp_path / "answers.csv") == bytes_of(tmp_path / "straight" / "answers.csv")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "evidence").iterdir()} == resumed
 
 
 def tear_last_row(table: Path) -> None:
@@ -232,7 +235,9 @@ def test_images_that_vanish_are_failed_rows_and_keep_what_was_said(undisturbed: 
     before = bytes_of(table)
     (undisturbed.study / "002.png").rename(undisturbed.study.parent / "gone.png")
     try:
-        assert undisturbed.again(table).code == 8
+        outcome = undisturbed.again(table)
+        assert outcome.code == 8
+        assert outcome.stderr.endswith("rows kept about images or questions that are no longer asked about: 2\n")
     finally:
         (undisturbed.study.parent / "gone.png").rename(undisturbed.study / "002.png")
     assert bytes_of(table) == before

@@ -109,12 +109,12 @@ def list_images(folder: str | os.PathLike[str]) -> list[Path]:
         shown = [name for name in sorted(folders) if not name.startswith(".")]
         folders[:] = [name for name in shown if _is_new(Path(parent, name), folder, entered)]
         found += [Path(parent, name) for name in names if not name.startswith(".")]
-    return sorted([*(path for path in found if _may_be_file(path) and _is_listed(path)), *closed])
+    return sorted([*(path for path in found if not is_endless(path) and _is_listed(path)), *closed])
 
 
-def _may_be_file(path: Path) -> bool:
-    """Not a pipe or a device; what is there or not cannot be told in a folder that may only be listed."""
-    return os.path.isfile(path) or not exists(path)  # noqa: PTH113 - Path.is_file raises there
+def is_endless(path: Path) -> bool:
+    """Whether reading it might never end: a pipe or a device, which in a folder that may only be listed is not told."""
+    return exists(path) and not os.path.isfile(path) and not os.path.isdir(path)  # noqa: PTH112, PTH113
 
 
 def _is_new(folder: Path, root: Path, entered: set[Path]) -> bool:
@@ -127,7 +127,7 @@ def _is_new(folder: Path, root: Path, entered: set[Path]) -> bool:
 
 
 def _read_head(path: Path) -> bytes:
-    if not _may_be_file(path):  # reading it might never end
+    if is_endless(path):
         raise InputError(f"cannot read {path}: it is a pipe or a device", "give the name of a file")
     try:
         with path.open("rb") as file:
