@@ -13,7 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from make_files import write_dicom, write_png, write_svs
 from run_dragonfly import dragonfly, expect_error
-from test_readers_slide_dicom import write_dicom_slide
 
 from dragonfly_cli.batch.items import Item, Shard, find_items, read_shard, select, shard_of
 from dragonfly_cli.batch.options import BatchOptions, FileOptions, SelectOptions, StopOptions, WorkOptions
@@ -209,20 +208,6 @@ def test_rows_of_a_manifest_are_answered_as_it_says_and_its_failures_are_the_nex
     (row,) = rows_of(tmp_path / "more" / "answers.csv")
     assert (row["image"], row["question"]) == (str(study / "film.dcm"), "Is it?")
     assert (row["row_options"], row["error_code"]) == ("frame=7", "2")
-
-
-def test_a_pipe_beside_a_slide_of_many_files_is_not_waited_for(tmp_path: Path) -> None:
-    study = tmp_path / "study"
-    for folder in ("dicom", "mirax/slide"):
-        (study / folder).mkdir(parents=True)
-    write_dicom_slide(study / "dicom" / "level.dcm", np.zeros((64, 64, 3), np.uint8), "1.2.3", 1)
-    os.mkfifo(study / "dicom" / "pipe")
-    write_png(study / "mirax" / "slide.mrxs")
-    os.mkfifo(study / "mirax" / "slide" / "Slidedat.ini")
-    assert dragonfly("batch", study, "-q", "Is it?", "-m", TINY, "-o", tmp_path / "answers.csv").code == 8
-    rows = {row["image"].removeprefix(f"{study}/"): row["error"] for row in rows_of(tmp_path / "answers.csv")}
-    assert list(rows) == ["dicom/level.dcm", "mirax/slide.mrxs"]
-    assert all("a pipe or a device lies there" in error for error in rows.values())
 
 
 @pytest.mark.parametrize("listed", [True, False])
