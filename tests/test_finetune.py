@@ -301,6 +301,9 @@ def test_places_that_are_not_one_s_own() -> None:
     with TemporaryDirectory() as name:  # pytest's own are closed to all others, from above
         place, closed = Path(name), Path(name, "closed")
         closed.mkdir(mode=0o700)
+        rows = make_data(place) / "rows.jsonl"
+        base = Path(shutil.copytree(TINY, place / "base"))
+        (base / "model.safetensors").chmod(0o600)
         place.chmod(0o755)
         with may_not_write_everywhere():
             expect_error(finetune(Path("rows.jsonl"), place / "out"), 7, f"cannot write {place}/out: Permission denied")
@@ -308,6 +311,13 @@ def test_places_that_are_not_one_s_own() -> None:
         place.chmod(0o777)
         with may_not_write_everywhere():
             expect_error(finetune(closed / "rows.jsonl", place / "out"), 4, f"cannot read {closed}/rows.jsonl: Permis")
+            expect_error(finetune(rows, place / "out", model=closed / "model"), 5, f"{closed}/model: there is no such")
+            expect_error(finetune(rows, place / "out", model=base), 5, f"{base}: the weights cannot be read: Permis")
+        base.chmod(0o600)
+        with may_not_write_everywhere():
+            outcome = finetune(rows, place / "out", model=base)
+        expect_error(outcome, 5, f"{base}: it cannot be looked into: Permission denied")
+        assert not (place / "out").exists()
 
 
 @pytest.mark.slow

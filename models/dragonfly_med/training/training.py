@@ -14,10 +14,10 @@ from zipfile import is_zipfile
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments, set_seed
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerState, TrainingArguments, set_seed
 
 from dragonfly_med.modeling import DragonflyForCausalLM
 from dragonfly_med.processing import DragonflyProcessor
@@ -127,7 +127,12 @@ class TrainingRun:
     def train(self) -> Trained:
         """Trains to the end, from the last whole checkpoint in ``work`` if there is one."""
         checkpoint = last_checkpoint(self._work)
-        self.trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        state = TrainerState.load_from_json(str(checkpoint / _STATE_FILE)) if checkpoint else None
+        if checkpoint and state and state.global_step >= state.max_steps:  # the Trainer would do one step more
+            self.trainer.model.load_state_dict(load_file(checkpoint / _WEIGHTS_FILE), strict=False)
+            self.trainer.state = state
+        else:
+            self.trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         return Trained(self.network, self.adapted, self.trainer.state.log_history)
 
     def release(self) -> DragonflyForCausalLM:
