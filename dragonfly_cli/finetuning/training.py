@@ -223,7 +223,7 @@ def _write(
 def _save_adapter(adapted: Any, place: Path, base: str) -> None:
     """As peft does it, but for where the base lies on this machine, and a card that nobody has filled in."""
     adapted.peft_config["default"].base_model_name_or_path = base
-    adapted.save_pretrained(str(place))
+    adapted.save_pretrained(str(place), save_embedding_layers=False)  # else the base is looked for on the hub
     (place / "README.md").unlink()
 
 
