@@ -163,8 +163,11 @@ def test_the_folder_may_be_given_away(folder: Path, tmp_path: Path, monkeypatch:
     monkeypatch.chdir(study)
     shutil.copytree(TINY, "base")
     arguments = ("--steps", "1", "--hold-out", "0")
-    outcome = finetune(Path("rows.jsonl"), Path("demo"), *arguments, model="base")
+    with (study / "rows.jsonl").open("a") as rows:
+        rows.write(json.dumps({**taught(0), "image": "gone.png"}))
+    outcome = finetune(study / "rows.jsonl", Path("demo"), *arguments, model="base")
     assert outcome.code == 0, outcome.stderr
+    assert record_of(Path("demo"))["bad_rows"] == ["row 11: cannot read gone.png: No such file or directory"]
     assert outcome.stderr.endswith("--model ./demo\n")  # without the dot it would be the built-in one
     files = [path for path in Path("demo").rglob("*") if path.is_file()]
     assert {path.stat().st_mode for path in files} == {Path("rows.jsonl").stat().st_mode}
@@ -239,6 +242,7 @@ def test_an_interrupted_run_goes_on_and_ends_like_an_undisturbed_one(
     with interrupted_after(checkpoints / "checkpoint-4"):
         stopped = finetune(folder / "rows.jsonl", broken, *arguments)
     assert stopped.code == 130
+    assert stopped.stderr.endswith("note: interrupted; the same command goes on\n")
     assert not (broken / "config.json").exists()
     expect_error(finetune(folder / "rows.jsonl", broken, *arguments, "--seed", "1"), 7, "other settings (seed)")
     with monkeypatch.context() as launched:

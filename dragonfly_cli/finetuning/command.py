@@ -53,10 +53,14 @@ def finetune(data_file: Path, output: Path, tuning: TuneOptions, opening: OpenOp
     if earlier:
         _tell(f"continuing {output}")
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # remarks on a CPU, which nobody can do anything about
-    with folder.at_work(record):
-        from dragonfly_cli.finetuning.training import train_rows
+    try:
+        with folder.at_work(record):
+            from dragonfly_cli.finetuning.training import train_rows
 
-        train_rows(folder, record, checkpoint, data, split, tuning, opening)
+            train_rows(folder, record, checkpoint, data, split, tuning, opening)
+    except (KeyboardInterrupt, SystemExit):  # the latter where it is terminated
+        _tell("interrupted; the same command goes on")
+        raise
     _tell(f'written to {output}; ask it with: dragonfly ask IMAGE "..." --model {_as_model(output)}')
 
 

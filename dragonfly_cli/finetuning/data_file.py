@@ -1,6 +1,7 @@
 """The rows of a JSONL or Parquet file, and those that cannot be used, by number and reason."""
 
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +23,9 @@ class Data:
     bad: dict[int, str] = field(default_factory=dict)
 
     def leave_out(self, numbers: set[int], why: str) -> None:
-        """Moves rows to the bad ones."""
+        """Moves rows to the bad ones; ``why`` is kept without the place of the data on this machine."""
+        if self.path.is_absolute():
+            why = why.replace(f"{self.path.parent}{os.sep}", "")
         self.rows = [row for row in self.rows if row.number not in numbers]
         self.bad |= dict.fromkeys(numbers, why)
 
