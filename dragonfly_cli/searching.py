@@ -24,7 +24,7 @@ from dragonfly_cli.fields.search import ZoomSearch
 from dragonfly_cli.fields.slide_plan import second_looks, zoom_fields
 from dragonfly_cli.geometry import Box
 from dragonfly_cli.option_values import Aggregate, Rank
-from dragonfly_cli.pipeline import Inquiry, ReadAhead, Request
+from dragonfly_cli.pipeline import Inquiry, ReadAhead, Request, inquire
 from dragonfly_cli.readers import Source
 
 KEPT_BYTES = 256 * 2**20  # of glances; the built-in model's take 38 KB each, the published v2's 5 MB
@@ -48,14 +48,14 @@ def inquiries(
 ) -> Iterator[Inquiry]:
     """All questions about the fields of a plan; after a search, those that share their fields, group by group."""
     if plan.search is None:
-        yield Inquiry(desk, source, plan.fields, replace(request, deadline=plan.deadline), read)
+        yield inquire(desk, source, plan.fields, replace(request, deadline=plan.deadline), read)
         return
     chooser = Chooser(desk.model, source, plan.certain, plan.search, request.rule)
     _warn_of_the_rest(source, plan.search, {chooser.search_for(question).places for question in request.questions})
     for fields, questions in chooser.groups(request.questions, plan.search.rank):
         again = partial(chooser.second_looks, questions[0])
         asking = replace(request, questions=questions, deadline=plan.deadline, second_looks=again)
-        yield Inquiry(desk, source, fields, asking, read)
+        yield inquire(desk, source, fields, asking, read)
 
 
 def _warn_of_the_rest(source: Source, search: ZoomSearch, chosen: set[int]) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from dragonfly_cli.engine.checkpoints import Checkpoint, canvas_of, find_checkpoint
 from dragonfly_cli.engine.questions import Question, caption_question
-from dragonfly_cli.errors import ChangedError, InputError, ModelError
+from dragonfly_cli.errors import ModelError
 from dragonfly_cli.fields import (
     Field,
     LookPlan,
@@ -21,8 +21,8 @@ from dragonfly_cli.fields import (
     displayed_field,
     field_view,
     plan_looks,
-    warn_of_unread,
 )
+from dragonfly_cli.fields.readable import readable
 from dragonfly_cli.geometry import Box
 from dragonfly_cli.option_values import Aggregate, Picture, Rank
 from dragonfly_cli.options import LookOptions, OpenOptions, ViewOptions
@@ -91,29 +91,10 @@ def _draw(
     if viewing.what is Picture.fields:
         first_of = {field.frame: field for field in reversed(fields)}
         shown = [field for field in fields if first_of[field.frame] is field]
-        return pictures.sheet_of(_readable(source, shown, lambda field: _fields_of(source, field.frame, fields)))
+        return pictures.sheet_of(list(readable(source, shown, lambda field: _fields_of(source, field.frame, fields))))
     plan_of = model.processor.plan if model else _configured(checkpoint)
-    return pictures.sheet_of(_readable(source, fields, lambda field: _crops(field_view(source, field), plan_of, model)))
-
-
-def _readable(source: Source, fields: list[Field], draw: "Callable[[Field], Image]") -> "list[Image]":
-    """What ``draw`` makes of every field that can be read; the others are left out, as they are of an answer.
-
-    Raises InputError when none can be read.
-    """
-    drawn: list[Image] = []
-    unread: list[Field] = []
-    for field in fields:
-        try:
-            drawn.append(draw(field))
-        except ChangedError:
-            raise
-        except InputError:
-            unread.append(field)
-            if len(unread) == len(fields):
-                raise
-    warn_of_unread(source, unread, len(fields))
-    return drawn
+    drawn = readable(source, fields, lambda field: _crops(field_view(source, field), plan_of, model))
+    return pictures.sheet_of(list(drawn))
 
 
 def _fields_of(source: Source, frame: int, fields: list[Field]) -> "Image":

@@ -5,15 +5,13 @@ at, each a field. How a field is cut into crops is not decided here: that belong
 (``dragonfly_med.views``).
 """
 
-from collections.abc import Sequence
-
 from dragonfly_cli.errors import UsageError
 from dragonfly_cli.fields.field import Field, LookPlan, Role
 from dragonfly_cli.fields.frames import parse_montage, pick, spread
 from dragonfly_cli.fields.regions import centered_box, parse_center, parse_fov, parse_region, region_box
 from dragonfly_cli.geometry import Box
 from dragonfly_cli.options import LookOptions
-from dragonfly_cli.readers.source import UNREAD, Source, View, spatial_order
+from dragonfly_cli.readers.source import Source, View, spatial_order
 
 __all__ = [
     "Field",
@@ -27,7 +25,6 @@ __all__ = [
     "plan_fields",
     "plan_looks",
     "spread",
-    "warn_of_unread",
 ]
 
 _NOTHING_SAID = LookOptions()
@@ -164,15 +161,6 @@ def _check_frame(source: Source, frame: int) -> None:
 def field_view(source: Source, field: Field) -> View:
     """The pixels of a field, to be read at whatever size is asked for."""
     return source.view(field.box, field.frame)
-
-
-def warn_of_unread(source: Source, unread: Sequence[Field], looked_at: int) -> None:
-    """The source tells which of its fields could not be read and were left out."""
-    if not unread:
-        return
-    what = "frames" if source.frames > 1 else "fields"
-    numbers = ", ".join(str(field.frame if source.frames > 1 else field.id) for field in unread)
-    source.warnings.append(f"{len(unread)} of {looked_at} {what} {UNREAD}: {numbers}")
 
 
 def field_mpp(source: Source, field: Field, canvas_wh: tuple[int, int]) -> float | None:
