@@ -180,7 +180,7 @@ def _disk_errors(place: Path) -> Iterator[None]:
 
 def _is_of_disk(error: Exception, place: Path) -> bool:
     if isinstance(error, OSError):  # of a file elsewhere, it is not about writing
-        return error.filename is None or Path(error.filename).resolve().is_relative_to(place.resolve())
+        return error.filename is None or Path(str(error.filename)).resolve().is_relative_to(place.resolve())
     is_of_safetensors = type(error).__name__ == "SafetensorError" and "I/O error" in str(error)
     is_of_torch = isinstance(error, RuntimeError) and "inline_container" in str(error)
     return is_of_safetensors or is_of_torch

@@ -138,12 +138,7 @@ def _prepare(
     tuning: TuneOptions,
 ) -> Prepared:
     """Looks at every row and every picture; raises InputError when too many cannot be used."""
-    maker = SequenceMaker(processor, _teaching(tuning))
-    if tuning.max_length is not None and maker.text_room <= 0:
-        raise UsageError(
-            f"--max-length {tuning.max_length}: a picture alone takes {tuning.max_length - maker.text_room} tokens",
-            "give more, or leave it out",
-        )
+    maker = _sequence_maker(processor, tuning)
     for row in list(data.rows):
         try:
             maker.packed([conversation_of(row)])
@@ -160,6 +155,17 @@ def _prepare(
     train, held_out = (PictureSamples(reader, maker, rows) for rows in (split.train, split.held_out))
     warnings: Counter[str] = sum(gather_object([reader.warnings]), Counter())
     return Prepared(split, train, held_out, Blanked(held_out, _blank(network, processor, tuning)), warnings)
+
+
+def _sequence_maker(processor: DragonflyProcessor, tuning: TuneOptions) -> SequenceMaker:
+    """Raises UsageError where --max-length leaves no room for text."""
+    maker = SequenceMaker(processor, _teaching(tuning))
+    if tuning.max_length is not None and maker.text_room <= 0:
+        raise UsageError(
+            f"--max-length {tuning.max_length}: a picture alone takes {tuning.max_length - maker.text_room} tokens",
+            "give more, or leave it out",
+        )
+    return maker
 
 
 def _unreadable(
