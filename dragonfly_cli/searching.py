@@ -14,7 +14,7 @@ import torch
 
 from dragonfly_cli.engine.answering import FieldAnswer, OnText, say_nothing
 from dragonfly_cli.engine.desk import Desk
-from dragonfly_cli.engine.glance import contrast, glance, likeness, oddity, p_yes
+from dragonfly_cli.engine.glance import contrast, glance, likeness, oddity, p_yes, parts
 from dragonfly_cli.engine.model import Model
 from dragonfly_cli.engine.placement import memory_errors
 from dragonfly_cli.engine.questions import Question
@@ -189,11 +189,14 @@ class Impressions:
         self._overview = overview
         self._tissue = tissue
         self._means: dict[Box, torch.Tensor] = {}  # [width] each
+        self._parts: dict[Box, torch.Tensor] = {}  # [parts, width] each
         self._yes: dict[Box, float] = {}
 
     def take(self, boxes: list[Box]) -> None:
         seen = self._seen.features(boxes)
         self._means |= zip(boxes, seen.mean(dim=1), strict=True)
+        if Rank.odd in self._why:
+            self._parts |= zip(boxes, parts(seen), strict=True)
         if Rank.yes in self._why:
             self._yes |= zip(boxes, p_yes(self._model, seen, self._question), strict=True)
 
@@ -203,9 +206,9 @@ class Impressions:
     def _worths(self, reason: Rank, boxes: list[Box]) -> list[float]:
         if reason is Rank.yes:
             return [self._yes[box] for box in boxes]
-        means = torch.stack([self._means[box] for box in boxes])
         if reason is Rank.odd:
-            return self._of_tissue(oddity(means), boxes)
+            return self._of_tissue(oddity(torch.stack([self._parts[box] for box in boxes])), boxes)
+        means = torch.stack([self._means[box] for box in boxes])
         overview = self._seen.features([self._overview])[0].mean(dim=0)
         if reason is Rank.likeness:
             return likeness(means, overview)
