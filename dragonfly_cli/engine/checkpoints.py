@@ -4,6 +4,7 @@ A name in the store takes precedence over a folder of the same name; ``./name`` 
 """
 
 import hashlib
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -41,13 +42,19 @@ class Checkpoint:
         """The hash of the weights; ``None`` when they are unknown and too large to hash at a start.
 
         Of one file it is the file's own; of several, that of the lines that ``sha256sum`` prints for them.
+        Raises ModelError when they cannot be read.
         """
         if self.known_sha256:
             return self.known_sha256
         files = sorted(path for path in self.folder.glob("*") if _holds_weights(path.name))
-        if not files or sum(file.stat().st_size for file in files) > _HASHED_UP_TO_BYTES:
-            return None
-        return _hash_of_all((file.name, sha256_of(file)) for file in files)
+        try:
+            if not files or sum(file.stat().st_size for file in files) > _HASHED_UP_TO_BYTES:
+                return None
+            return _hash_of_all((file.name, sha256_of(file)) for file in files)
+        except OSError as error:
+            raise ModelError(
+                f"model {self.id}: the weights cannot be read: {error.strerror}", "check the permissions of its files"
+            ) from error
 
 
 def find_checkpoint(model: str) -> Checkpoint:
@@ -63,7 +70,7 @@ def find_checkpoint(model: str) -> Checkpoint:
     if checkpoint := _find_stored(model):
         return checkpoint
     folder = Path(model).expanduser()
-    if folder.is_dir():
+    if os.path.isdir(folder):  # noqa: PTH112 - Path.is_dir raises below a folder that may not be looked into
         return Checkpoint(str(model), folder)
     if model in PUBLISHED or _stored_id(model) in PUBLISHED:
         raise ModelError(
