@@ -4,7 +4,6 @@ A name in the store takes precedence over a folder of the same name; ``./name`` 
 """
 
 import hashlib
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +11,7 @@ from pathlib import Path
 from dragonfly_cli.errors import ModelError
 from dragonfly_cli.store.built_in import demo_folder
 from dragonfly_cli.store.catalog import DEMO, PUBLISHED, is_name, stored_id
-from dragonfly_cli.store.folder import model_folder, sha256_of
+from dragonfly_cli.store.folder import expanded, model_folder, sha256_of
 from dragonfly_cli.store.manifest import Manifest, read_manifest
 
 # The models that ``auto`` takes, in this order, if they have been pulled.
@@ -69,9 +68,12 @@ def find_checkpoint(model: str) -> Checkpoint:
         return next((checkpoint for checkpoint in stored if checkpoint), Checkpoint(DEMO, demo_folder()))
     if checkpoint := _find_stored(model):
         return checkpoint
-    folder = Path(model).expanduser()
-    if os.path.isdir(folder):  # noqa: PTH112 - Path.is_dir raises below a folder that may not be looked into
-        return Checkpoint(str(model), folder)
+    folder = expanded(model)
+    try:
+        if folder.is_dir():
+            return _in_folder(model, folder)
+    except PermissionError as error:
+        raise ModelError(f"model {model}: {error.strerror}", "give a folder that you may read") from error
     if model in PUBLISHED or _stored_id(model) in PUBLISHED:
         raise ModelError(
             f"model {model}: it is not on this machine",
@@ -99,25 +101,35 @@ def _stored_id(model: str) -> str | None:
     return stored_id(model) if is_name(model) else None
 
 
+def _in_folder(model: str, folder: Path) -> Checkpoint:
+    """A checkpoint, or a model as the store keeps it, whose folder ``model pull`` prints."""
+    if (folder / "config.json").is_file():
+        return Checkpoint(model, folder)
+    if stored := _stored_in(folder, model):
+        return stored
+    raise ModelError(f"model {model}: there is no config.json in it", "give the folder of a Dragonfly checkpoint")
+
+
 def _find_stored(model: str) -> Checkpoint | None:
     model_id = _stored_id(model)
-    if model_id is None:
-        return None
-    place = model_folder(model_id)
+    return _stored_in(model_folder(model_id), model_id) if model_id else None
+
+
+def _stored_in(place: Path, name: str) -> Checkpoint | None:
     manifest = read_manifest(place)
     if manifest is None:
         return None
-    first, *rest = (_stored_copy(place, manifest, copy) for copy in manifest.copies)
+    first, *rest = (_stored_copy(place, manifest, copy, name) for copy in manifest.copies)
     return replace(first, in_4_bit=rest[0]) if rest else first
 
 
-def _stored_copy(place: Path, manifest: Manifest, copy: str) -> Checkpoint:
+def _stored_copy(place: Path, manifest: Manifest, copy: str, name: str) -> Checkpoint:
     weights = sorted(
         (file.path.removeprefix(f"{copy}/"), file.sha256)
         for file in manifest.files_of(copy)
         if _holds_weights(file.path.removeprefix(f"{copy}/"))
     )
-    return Checkpoint(manifest.id, place / copy, _hash_of_all(weights))
+    return Checkpoint(name, place / copy, _hash_of_all(weights))
 
 
 def _holds_weights(name: str) -> bool:
