@@ -41,13 +41,19 @@ class Checkpoint:
         """The hash of the weights; ``None`` when they are unknown and too large to hash at a start.
 
         Of one file it is the file's own; of several, that of the lines that ``sha256sum`` prints for them.
+        Raises ModelError when they cannot be read.
         """
         if self.known_sha256:
             return self.known_sha256
         files = sorted(path for path in self.folder.glob("*") if _holds_weights(path.name))
-        if not files or sum(file.stat().st_size for file in files) > _HASHED_UP_TO_BYTES:
-            return None
-        return _hash_of_all((file.name, sha256_of(file)) for file in files)
+        try:
+            if not files or sum(file.stat().st_size for file in files) > _HASHED_UP_TO_BYTES:
+                return None
+            return _hash_of_all((file.name, sha256_of(file)) for file in files)
+        except OSError as error:
+            raise ModelError(
+                f"model {self.id}: the weights cannot be read: {error.strerror}", "check the permissions of its files"
+            ) from error
 
 
 def find_checkpoint(model: str) -> Checkpoint:

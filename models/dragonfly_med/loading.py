@@ -40,10 +40,13 @@ _TROUBLE = (
 def existing_folder(path: Any) -> Path:
     """The folder, or CheckpointError: a hub id is never looked up."""
     folder = Path(path)
-    if not folder.is_dir():
-        raise CheckpointError(f"{folder}: there is no such checkpoint folder")
-    if not (folder / "config.json").is_file() and not (folder / "processor_config.json").is_file():
-        raise CheckpointError(f"{folder}: there is no config.json, so this is not a checkpoint")
+    try:
+        if not folder.is_dir():
+            raise CheckpointError(f"{folder}: there is no such checkpoint folder")
+        if not (folder / "config.json").is_file() and not (folder / "processor_config.json").is_file():
+            raise CheckpointError(f"{folder}: there is no config.json, so this is not a checkpoint")
+    except OSError as error:
+        raise CheckpointError(f"{folder}: it cannot be looked into: {error.strerror}") from error
     return folder
 
 
