@@ -298,6 +298,14 @@ def test_a_folder_of_links_is_followed(tmp_path: Path, models_folder: Path) -> N
     assert stored_tensors(models_folder / "mine" / "full").keys() == tensors().keys()
 
 
+@pytest.mark.parametrize("kind", [torch.float8_e4m3fn, torch.float16, torch.float32, torch.float64], ids=str)
+def test_numbers_of_any_width_stay_as_they_are(tmp_path: Path, models_folder: Path, kind: torch.dtype) -> None:
+    origin = write_checkpoint(tmp_path / "mine")
+    write_weights(origin, {name: tensor.to(kind) for name, tensor in tensors().items()})
+    assert dragonfly("model", "convert", origin).code == 0
+    assert {tensor.dtype for tensor in stored_tensors(models_folder / "mine" / "full").values()} == {kind}
+
+
 def test_pickles_from_before_there_were_zip_files(tmp_path: Path, models_folder: Path) -> None:
     origin = write_checkpoint(tmp_path / "mine")
     torch.save(tensors(), origin / "pytorch_model.bin", _use_new_zipfile_serialization=False)
@@ -359,6 +367,12 @@ def _one_that_is_no_number(origin: Path) -> None:
     write_weights(origin, weights)
 
 
+def _one_that_has_no_end(origin: Path) -> None:
+    weights = tensors()
+    weights["vision_embed_tokens.bias"][0] = -float("inf")
+    write_weights(origin, weights)
+
+
 def _without_names(origin: Path) -> None:
     torch.save({**tensors(), 3: torch.zeros(1)}, origin / "pytorch_model.bin")
 
@@ -394,6 +408,7 @@ def _changed_config(**changes: object) -> Callable[[Path], None]:
     [
         (_nothing_but_digits, ["mine", "no floating-point numbers", "int8"]),
         (_one_that_is_no_number, ["mine", "pytorch_model.bin", "language_model.model.norm.weight", "no numbers"]),
+        (_one_that_has_no_end, ["mine", "vision_embed_tokens.bias", "no numbers"]),
         (_without_names, ["mine", "pytorch_model.bin", "without names"]),
         (_sparse, ["mine", "vision_embed_tokens.weight", "sparse"]),
         (_cloned_without_lfs, ["mine", "pytorch_model.bin", "git lfs pull"]),

@@ -54,7 +54,7 @@ def is_quantized(folder: Path) -> bool:
     """Whether a checkpoint folder holds 4-bit weights, by its own config.json."""
     try:
         settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False  # told properly when it is opened
     return isinstance(settings, dict) and bool(settings.get("quantization_config"))
 
