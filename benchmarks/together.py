@@ -4,10 +4,10 @@
     python benchmarks/together.py crops     [--rounds 5]  several images' crops in one pass of the vision encoder
     python benchmarks/together.py questions [--rounds 5]  several questions about an image as one left-padded batch
 
-Crops and questions are computed one after the other by the program. On a CPU, ratios of time on the processor, which
-other programs do not count into, with the model in float32; and whether what comes out is the same, to the last bit
-where a row must not depend on its neighbours. ``captions`` takes a GPU where there is one (``--device``), and any
-``--model``.
+Questions are computed one after the other by the program, and so are images' crops on a CPU. There, ratios of time on
+the processor, which other programs do not count into, with the model in float32; and whether what comes out is the
+same, to the last bit where a row must not depend on its neighbours. ``captions`` and ``crops`` take a GPU where there
+is one (``--device``), and any ``--model``.
 """
 
 import argparse
@@ -50,6 +50,11 @@ def busy_seconds(
     return {name: statistics.median(each) for name, each in taken.items()}
 
 
+def clock_of(model: Any) -> Callable[[], float]:
+    """What a GPU does takes none of the processor's time."""
+    return time.process_time if model.device.type == "cpu" else time.perf_counter
+
+
 class Endless:
     """A grammar under which no answer ends, so that all are as long as they may be."""
 
@@ -86,8 +91,7 @@ def compare_captions(model: Any, rounds: int) -> None:
         return decode_together(model.network, starts, sampling)
 
     same = one_by_one() == together()
-    clock = time.process_time if model.device.type == "cpu" else time.perf_counter
-    taken = busy_seconds({"one": one_by_one, "all": together}, rounds, clock)
+    taken = busy_seconds({"one": one_by_one, "all": together}, rounds, clock_of(model))
     one, every = (CAPTIONS * CAPTION_TOKENS / taken[name] for name in ("one", "all"))
     print(f"{CAPTIONS} captions of {CAPTION_TOKENS} tokens, {model.identity.id} on {model.device}: ", end="")
     print(f"{one:.0f} tokens/s one by one, {every:.0f} together, ratio {every / one:.2f}; same ids: {same}")
@@ -99,14 +103,16 @@ def compare_crops(model: Any, rounds: int) -> None:
     an_image = model.processor.plan((1024, 768)).crop_count
     side = model.processor.crop_side_px
     crops = torch.randn((IMAGES * an_image, 3, side, side), generator=torch.Generator().manual_seed(0))
+    crops = crops.to(model.device, model.network.dtype)
 
     def encoded(chunk: int) -> Any:
-        return torch.cat([model.network.encode_crops(part[None])[0] for part in crops.split(chunk)])
+        features = torch.cat([model.network.image_encoder(part) for part in crops.split(chunk)])
+        return features.cpu()  # waits for it
 
     chunks = (1, 8, an_image, 2 * an_image, IMAGES * an_image)
     alone = encoded(an_image)
     same = {chunk: torch.equal(encoded(chunk), alone) for chunk in chunks}
-    taken = busy_seconds({chunk: partial(encoded, chunk) for chunk in chunks}, rounds)
+    taken = busy_seconds({chunk: partial(encoded, chunk) for chunk in chunks}, rounds, clock_of(model))
     for chunk, seconds in taken.items():
         ratio = seconds / taken[an_image]
         print(f"{chunk} crops at a time: {ratio:.2f} of the time of an image's {an_image}, same bits: {same[chunk]}")
@@ -162,7 +168,7 @@ def main() -> None:
     parser.add_argument("what", choices=tuple(COMPARISONS))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--model", default="demo")
-    parser.add_argument("--device", help="auto for captions, else cpu")
+    parser.add_argument("--device", help="auto for captions and crops, else cpu")
     options = parser.parse_args()
     import torch
 
@@ -171,7 +177,7 @@ def main() -> None:
 
     print(f"threads: {torch.get_num_threads()}")
     with torch.inference_mode():
-        device = options.device or ("auto" if options.what == "captions" else "cpu")
+        device = options.device or ("cpu" if options.what == "questions" else "auto")
         COMPARISONS[options.what](load_model(find_checkpoint(options.model), device), options.rounds)
 
 

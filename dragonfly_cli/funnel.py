@@ -47,14 +47,15 @@ class ErrorFunnel(TyperGroup):
                 name = str(getattr(error, "filename", ""))[:_SHOWN_LETTERS]
                 _show(ctx, f"{name}... is too long for the name of a file", "check the order of the arguments")
                 raise typer.Exit(UsageError.exit_code) from error
-            last = traceback.extract_tb(error.__traceback__)[-1]
-            where = f"{Path(last.filename).name}, line {last.lineno}"
-            _show(
-                ctx,
-                f"this is a bug in dragonfly: {type(error).__name__} in {where}",
-                "run it again with --debug and report what it prints, without patient data",
-            )
+            hint = "run it again with --debug and report what it prints, without patient data"
+            _show(ctx, f"this is a bug in dragonfly: {type(error).__name__} in {_place_of(error)}", hint)
             raise typer.Exit(BUG_CODE) from error
+
+
+def _place_of(error: Exception) -> str:
+    """Where it was raised; not what it says, which may quote a file."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{Path(last.filename).name}, line {last.lineno}"
 
 
 @contextmanager

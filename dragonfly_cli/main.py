@@ -187,7 +187,8 @@ def verify(
 ) -> None:
     """Ask the questions of a record again. Exit code 9 if answers, probabilities, boxes or prompt differ."""
     from dragonfly_cli.output.terminal import show
-    from dragonfly_cli.verifying import as_line, as_report, compare_all, read_records, refuse_drift
+    from dragonfly_cli.recorded import read_records
+    from dragonfly_cli.verifying import as_line, as_report, compare_all, refuse_drift
 
     compared = []
     for each in compare_all(read_records(record), image):

@@ -6,42 +6,18 @@ Options that belong together form a group, a frozen dataclass, which is also wha
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from typer.main import get_click_type
-from typer.models import OptionInfo
 
-from dragonfly_cli.option_values import (
-    Aggregate,
-    AnswerType,
-    Attention,
-    Control,
-    Format,
-    Picture,
-    Quant,
-    Rank,
-)
+from dragonfly_cli.option_lines import LINES
+from dragonfly_cli.option_values import Aggregate, AnswerType, Attention, Control, Format, Picture, Quant, Rank
 
 if TYPE_CHECKING:
     from dragonfly_cli.readers.dicom.choices import DicomChoices
 
 DEBUG_KEY = "dragonfly.debug"
 
-# Typer's type of a text; its module is private, and another one in older versions.
-_Text: Any = type(get_click_type(annotation=str, parameter_info=OptionInfo()))
-
-
-class _Lines(_Text):
-    """Of an option that may be repeated: in the environment one value a line, since a question has spaces."""
-
-    envvar_list_splitter = "\n"
-
-    def split_envvar_value(self, rv: str) -> list[str]:
-        return [line for line in super().split_envvar_value(rv) if line.strip()]
-
-
-_LINES = _Lines()
 _SEEDS = range(-(2**63), 2**64)  # what PyTorch's generator takes
 
 
@@ -67,7 +43,7 @@ OutputOption = Annotated[Path | None, typer.Option("--output", "-o", help="Write
 FormatOption = Annotated[Format, typer.Option("--format", "-f", help="The format of the answers.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 QuestionOption = Annotated[
-    list[str] | None, typer.Option("--question", "-q", click_type=_LINES, help="A question; may be repeated.")
+    list[str] | None, typer.Option("--question", "-q", click_type=LINES, help="A question; may be repeated.")
 ]
 QuestionsFileOption = Annotated[Path | None, typer.Option("--questions", help="A text file with one question a line.")]
 MaxTokensOption = Annotated[int, typer.Option("--max-tokens", min=1, help="The longest answer, in tokens.")]
@@ -145,7 +121,7 @@ RegionOption = Annotated[
     list[str] | None,
     typer.Option(
         "--region",
-        click_type=_LINES,
+        click_type=LINES,
         metavar="X,Y,W,H",
         help="Look at this box, in level-0 pixels or with units (500um, 25%); may be repeated.",
     ),
@@ -162,7 +138,7 @@ RoiOption = Annotated[
 ]
 RoiClassOption = Annotated[
     list[str] | None,
-    typer.Option("--roi-class", click_type=_LINES, help="Only outlines of this class; may be repeated."),
+    typer.Option("--roi-class", click_type=LINES, help="Only outlines of this class; may be repeated."),
 ]
 BoundsOffsetOption = Annotated[
     bool,

@@ -4,9 +4,10 @@
 are looked at in ``fields``, what is said of them in ``engine``.
 """
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from itertools import takewhile
 from pathlib import Path
 from time import monotonic
@@ -15,20 +16,20 @@ from typing import Any
 from dragonfly_cli.calibration.fitting import Fit
 from dragonfly_cli.calibration.store import read_calibration
 from dragonfly_cli.engine.aggregation import Answer, abstain_within, aggregate, yes_no_rule
-from dragonfly_cli.engine.answering import FieldAnswer, Look, OnText, check_question, look_at, say_nothing
+from dragonfly_cli.engine.answering import FieldAnswer, Look, OnText, check_question, encode, look_at, say_nothing
 from dragonfly_cli.engine.checkpoints import Checkpoint
 from dragonfly_cli.engine.control import compare, controlled
-from dragonfly_cli.engine.desk import Desk
+from dragonfly_cli.engine.desk import MOST_TOGETHER, Desk
 from dragonfly_cli.engine.model import Model, load_model
 from dragonfly_cli.engine.questions import Question, check_rule
 from dragonfly_cli.engine.synthesis import synthesised
-from dragonfly_cli.errors import ChangedError, InputError
-from dragonfly_cli.fields import Field, warn_of_unread
+from dragonfly_cli.errors import InputError
+from dragonfly_cli.fields import Field
+from dragonfly_cli.fields.readable import readable
 from dragonfly_cli.option_values import Aggregate, Control
 from dragonfly_cli.options import AnswerOptions
 from dragonfly_cli.output.record import answer_record, source_record
 from dragonfly_cli.readers import Source
-from dragonfly_cli.readers.ahead import read_in_turn
 from dragonfly_med.generation import Sampling
 
 
@@ -104,6 +105,16 @@ def read_ahead(model: Model, source: Source, fields: list[Field]) -> ReadAhead:
     return read
 
 
+def encode_ahead(model: Model, reads: Sequence[ReadAhead]) -> None:
+    """Encodes the fields that were read of several images, some at a time; raises DeviceError."""
+    waiting = [(read, number) for read in reads for number in read.looks]
+    for start in range(0, len(waiting), MOST_TOGETHER):
+        some = waiting[start : start + MOST_TOGETHER]
+        encoded = encode(model, [read.looks[number] for read, number in some])
+        for (read, number), look in zip(some, encoded, strict=True):
+            read.looks[number] = look
+
+
 def answer_source(
     model: Model,
     source: Source,
@@ -116,7 +127,16 @@ def answer_source(
 
     Raises DragonflyError for an image that cannot be read.
     """
-    yield from Inquiry(Desk(model, request.sampling), source, fields, request, read).records(on_text)
+    yield from inquire(Desk(model, request.sampling), source, fields, request, read).records(on_text)
+
+
+def inquire(
+    desk: Desk, source: Source, fields: list[Field], request: Request, read: ReadAhead | None = None
+) -> "Inquiry":
+    """Begins to ask; raises DragonflyError for an image that cannot be read."""
+    inquiry = Inquiry(desk, source, request, read or read_ahead(desk.model, source, []))
+    inquiry.ask(fields)
+    return inquiry
 
 
 class Inquiry:
@@ -127,22 +147,25 @@ class Inquiry:
     Where there is one free answer alone, it does not wait there, and is told as it comes.
     """
 
-    def __init__(
-        self, desk: Desk, source: Source, fields: list[Field], request: Request, read: ReadAhead | None = None
-    ) -> None:
-        """Raises DragonflyError for an image that cannot be read."""
+    def __init__(self, desk: Desk, source: Source, request: Request, read: ReadAhead) -> None:
         self._desk = desk
         self._source = source
         self._request = request
-        self._read = read or read_ahead(desk.model, source, [])
+        self._read = read
         self._asked = [Asked(question) for question in request.questions]
-        with closing(self._readable(fields)) as readable:
-            self._looks, following = next(readable), next(readable, None)
+        self._looks: list[Look] = []  # of the last field
+        self._unasked: list[Asked] = []  # of it
+        self._streams = False
+
+    def ask(self, fields: list[Field]) -> None:
+        """Asks about all ``fields`` but the last; raises DragonflyError for an image that cannot be read."""
+        with closing(self._readable(fields)) as coming:
+            self._looks, following = next(coming), next(coming, None)
             while following:
                 for one in self._asked:
-                    one.ask(desk, self._looks)
-                self._looks, following = following, next(readable, None)
-        self._unasked = [*self._asked]  # of the last field
+                    one.ask(self._desk, self._looks)
+                self._looks, following = following, next(coming, None)
+        self._unasked = [*self._asked]
         free = sum(not one.question.options for one in self._asked)
         self._streams = len(fields) * len(self._looks) * free == 1
 
@@ -182,7 +205,12 @@ class Inquiry:
             one.ask(self._desk, self._looks, aloud)
 
     def _readable(self, fields: list[Field]) -> Generator[list[Look]]:
-        return _readable(self._desk.model, self._source, fields, self._request, self._read)
+        """Of every field that can be read, the field as it is, and where there is a control with nothing to be seen."""
+        model, request = self._desk.model, self._request
+        read = partial(self._read.look, model, self._source)
+        with closing(readable(self._source, fields, read, lambda: request.is_late)) as looks:
+            for look in looks:
+                yield _with_control(model, look, request.control)
 
 
 @dataclass(eq=False)
@@ -236,27 +264,3 @@ def make_looks(model: Model, source: Source, field: Field, control: Control) -> 
 
 def _with_control(model: Model, look: Look, control: Control) -> list[Look]:
     return [look] if control is Control.none else [look, controlled(model, look, control)]
-
-
-def _readable(
-    model: Model, source: Source, fields: list[Field], request: Request, read: ReadAhead
-) -> Generator[list[Look]]:
-    """Every field that can be read, at least one; of several the others are left out, which the source then warns of.
-
-    Raises InputError when none can be read, and when the file has changed meanwhile.
-    """
-    unread: list[Field] = []
-    with closing(read_in_turn(lambda field: read.look(model, source, field), fields)) as coming:
-        for number, (each, look) in enumerate(zip(fields, coming, strict=True)):
-            if request.is_late and number > len(unread):
-                source.warnings.append(f"--time-limit: {len(fields) - number} fields were not looked at in time")
-                break
-            try:
-                yield _with_control(model, look.result(), request.control)
-            except ChangedError:
-                raise
-            except InputError:
-                unread.append(each)
-                if len(unread) == len(fields):
-                    raise
-    warn_of_unread(source, unread, len(fields))

@@ -14,7 +14,7 @@ import torch
 
 from dragonfly_cli.engine.answering import FieldAnswer, OnText, say_nothing
 from dragonfly_cli.engine.desk import Desk
-from dragonfly_cli.engine.glance import contrast, glance, likeness, oddity, p_yes
+from dragonfly_cli.engine.glance import contrast, glance, likeness, oddity, p_yes, parts
 from dragonfly_cli.engine.model import Model
 from dragonfly_cli.engine.placement import memory_errors
 from dragonfly_cli.engine.questions import Question
@@ -24,7 +24,7 @@ from dragonfly_cli.fields.search import ZoomSearch
 from dragonfly_cli.fields.slide_plan import second_looks, zoom_fields
 from dragonfly_cli.geometry import Box
 from dragonfly_cli.option_values import Aggregate, Rank
-from dragonfly_cli.pipeline import Inquiry, ReadAhead, Request
+from dragonfly_cli.pipeline import Inquiry, ReadAhead, Request, inquire
 from dragonfly_cli.readers import Source
 
 KEPT_BYTES = 256 * 2**20  # of glances; the built-in model's take 38 KB each, the published v2's 5 MB
@@ -49,14 +49,14 @@ def inquiries(
     """All questions about the fields of a plan; after a search, those that share their fields, group by group."""
     plan = plan.begun()
     if plan.search is None:
-        yield Inquiry(desk, source, plan.fields, replace(request, deadline=plan.deadline), read)
+        yield inquire(desk, source, plan.fields, replace(request, deadline=plan.deadline), read)
         return
     chooser = Chooser(desk.model, source, plan.certain, plan.search, request.rule)
     _warn_of_the_rest(source, plan.search, {chooser.search_for(question).places for question in request.questions})
     for fields, questions in chooser.groups(request.questions, plan.search.rank):
         again = partial(chooser.second_looks, questions[0])
         asking = replace(request, questions=questions, deadline=plan.deadline, second_looks=again)
-        yield Inquiry(desk, source, fields, asking, read)
+        yield inquire(desk, source, fields, asking, read)
 
 
 def _warn_of_the_rest(source: Source, search: ZoomSearch, chosen: set[int]) -> None:
@@ -190,11 +190,14 @@ class Impressions:
         self._overview = overview
         self._tissue = tissue
         self._means: dict[Box, torch.Tensor] = {}  # [width] each
+        self._parts: dict[Box, torch.Tensor] = {}  # [parts, width] each
         self._yes: dict[Box, float] = {}
 
     def take(self, boxes: list[Box]) -> None:
         seen = self._seen.features(boxes)
         self._means |= zip(boxes, seen.mean(dim=1), strict=True)
+        if Rank.odd in self._why:
+            self._parts |= zip(boxes, parts(seen), strict=True)
         if Rank.yes in self._why:
             self._yes |= zip(boxes, p_yes(self._model, seen, self._question), strict=True)
 
@@ -204,9 +207,9 @@ class Impressions:
     def _worths(self, reason: Rank, boxes: list[Box]) -> list[float]:
         if reason is Rank.yes:
             return [self._yes[box] for box in boxes]
-        means = torch.stack([self._means[box] for box in boxes])
         if reason is Rank.odd:
-            return self._of_tissue(oddity(means), boxes)
+            return self._of_tissue(oddity(torch.stack([self._parts[box] for box in boxes])), boxes)
+        means = torch.stack([self._means[box] for box in boxes])
         overview = self._seen.features([self._overview])[0].mean(dim=0)
         if reason is Rank.likeness:
             return likeness(means, overview)

@@ -4,53 +4,30 @@ The record holds every option that decides the answer. Only where the image is n
 line or environment.
 """
 
-import json
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import asdict, dataclass, fields, replace
-from enum import Enum
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from types import NoneType
-from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_type_hints
+from typing import TYPE_CHECKING
 
-from dragonfly_cli.engine.checkpoints import Checkpoint, find_checkpoint
-from dragonfly_cli.engine.questions import Question
-from dragonfly_cli.errors import InputError, ModelError, NoInputError, ProblemError
+from dragonfly_cli.engine.checkpoints import Checkpoint
+from dragonfly_cli.errors import ProblemError
 from dragonfly_cli.fields import Field, arranged
-from dragonfly_cli.geometry import Box
-from dragonfly_cli.option_values import Control
-from dragonfly_cli.options import AnswerOptions, LookOptions, OpenOptions
-from dragonfly_cli.output.record import SCHEMA_VERSION, source_record
+from dragonfly_cli.options import AnswerOptions, OpenOptions
+from dragonfly_cli.output.json_text import json_text
+from dragonfly_cli.output.record import source_record
 from dragonfly_cli.readers import Source, exists, open_source
 from dragonfly_cli.readers.inputs import named_input
+from dragonfly_cli.recorded import Record, as_asked
 
-if TYPE_CHECKING:  # these import torch, which is not needed to tell that a record is none
+if TYPE_CHECKING:  # imports torch, which is not needed to tell that a record is none
     from dragonfly_cli.engine.model import Model
-
-Record = dict[str, Any]
-Options = TypeVar("Options")
 
 # Rounding depends on the machine and on what was asked before: 1e-6 was seen in float32. Numbers of 16 bits have three
 # digits.
 _TOLERANCE = {"float32": 1e-4}
 _TOLERANCE_16_BIT = 2e-2
-_WHOLE = 1 + 1e-3  # of a sum of probabilities, with its rounding
-
-_NEEDED = ("schema_version", "image", "source", "question", "answer", "probabilities", "fields", "model", "settings")
-
-
-@dataclass(frozen=True)
-class _Asked:
-    """What a record says was asked, of what, and of whom."""
-
-    image: Path
-    opening: OpenOptions
-    looking: LookOptions
-    answering: AnswerOptions
-    question: Question
-    fields: list[Field]
-    checkpoint: Checkpoint
 
 
 @dataclass(frozen=True)
@@ -75,34 +52,6 @@ class Comparison:
         return self.was == self.now and is_near and not self.differing
 
 
-def read_records(file: Path) -> list[Record]:
-    """The records of a file that ``--json`` or ``-f jsonl`` wrote, or ``batch --records``, whose failed rows have none.
-
-    Raises InputError if it is something else.
-    """
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-        try:
-            content = json.loads(text)
-        except ValueError:
-            content = [json.loads(line) for line in text.split("\n") if line.strip()]
-    except FileNotFoundError:
-        raise NoInputError(f"no record {file}", "check the path") from None
-    except (OSError, ValueError, RecursionError):
-        raise _no_record(file, "it is not JSON") from None
-    rows = content if isinstance(content, list) else [content]
-    records = [row for row in rows if not (isinstance(row, dict) and row.get("status") == "failed")]
-    if not records:
-        raise _no_record(file, "it holds only failed rows" if rows else "it is empty")
-    for record in records:
-        missing = [name for name in _NEEDED if not isinstance(record, dict) or name not in record]
-        if missing:
-            raise _no_record(file, f"it has no {missing[0]}")
-        if record["schema_version"] != SCHEMA_VERSION:
-            raise _no_record(file, f"its schema_version is {record['schema_version']}, and {SCHEMA_VERSION} is known")
-    return records
-
-
 def compare_all(records: list[Record], image: Path | None) -> Iterator[Comparison]:
     """Asks every question again; ``image`` is where the image lies now, if it was moved.
 
@@ -110,7 +59,7 @@ def compare_all(records: list[Record], image: Path | None) -> Iterator[Compariso
         ModelError: the model is not here, or is another one.
         ProblemError: the image is not the one that was asked about.
     """
-    asked = [_as_asked(record) for record in records]  # what is wrong is reported before any image is opened
+    asked = [as_asked(record) for record in records]  # what is wrong is reported before any image is opened
 
     @cache
     def load(checkpoint: Checkpoint, options: AnswerOptions) -> "Model":
@@ -134,84 +83,6 @@ def compare_all(records: list[Record], image: Path | None) -> Iterator[Compariso
 def _opened(image: Path, opening: OpenOptions) -> Source:
     """``PATH#N``, as a batch names a series, is not the path of a file."""
     return open_source(image, opening) if exists(image) else named_input(image).open(opening)
-
-
-def _as_asked(record: Record) -> _Asked:
-    """Raises InputError for a record whose parts are not of the form that this program writes."""
-    try:
-        settings = record["settings"]
-        asked = _Asked(
-            image=Path(record["image"]),
-            opening=options_from(OpenOptions, settings),
-            looking=options_from(LookOptions, settings),
-            answering=replace(options_from(AnswerOptions, settings), control=Control.none),
-            question=question_from(record),
-            fields=fields_from(record),
-            checkpoint=_checkpoint(record),
-        )
-        for each in (record, *record["fields"]):
-            said = each["probabilities"] or {}
-            if said.keys() != set(asked.question.options) or not all(0 <= p <= 1 for p in said.values()):
-                raise ValueError("its probabilities are not those of what was asked")
-        if not 0 <= (record.get("option_mass") or 0) <= _WHOLE:
-            raise ValueError("its option_mass is none")
-        if not isinstance(asked.question.text, str | None):
-            raise ValueError("its question is no text")
-        if not asked.fields or not isinstance(record["source"], dict):
-            raise ValueError("nothing was looked at")
-        return asked
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(
-            f"the record about {record['image']} is damaged: its parts are not of the form that this program writes",
-            "give a file that dragonfly ask --json -o has written",
-        ) from error
-
-
-def options_from(group: type[Options], settings: Record) -> Options:
-    """A group of options from a record's settings; what the record does not know keeps its default."""
-    hints = get_type_hints(group)
-    names = [field.name for field in fields(group) if field.name in settings]  # type: ignore[arg-type]
-    return group(**{name: _as_option(hints[name], settings[name]) for name in names})
-
-
-def question_from(record: Record) -> Question:
-    settings = record["settings"]
-    return Question(
-        kind=settings["type"],
-        text=record["question"],
-        options=tuple(settings["options"]),
-        schema=None if settings["schema"] is None else json.dumps(settings["schema"], ensure_ascii=False),
-        system=settings["system"],
-        earlier=tuple((asked, answered) for asked, answered in settings["earlier"]),
-    )
-
-
-def fields_from(record: Record) -> list[Field]:
-    """The very fields that were looked at: they are not searched for again."""
-    return [
-        Field(each["id"], each["role"], each["frame"], Box(**each["box"]), each.get("second_look_of"))
-        for each in record["fields"]
-    ]
-
-
-def _as_option(hint: Any, value: Any) -> Any:
-    kinds = [kind for kind in (get_args(hint) or (hint,)) if kind is not NoneType]
-    if value is not None and isinstance(kinds[0], type) and issubclass(kinds[0], Enum | Path):
-        return kinds[0](value)
-    return value
-
-
-def _checkpoint(record: Record) -> Checkpoint:
-    name, sha256 = record["model"]["id"], record["model"]["sha256"]
-    checkpoint = find_checkpoint(name)
-    copies = [copy for copy in (checkpoint, checkpoint.in_4_bit) if copy]
-    known = {copy.sha256() for copy in copies}
-    if sha256 and None not in known and sha256 not in known:
-        raise ModelError(
-            f"model {name}: its weights are not those that answered",
-            "store the model whose weights have the record's sha256",
-        )
-    return checkpoint
 
 
 def _refuse_another_image(record: Record, now: Record, path: Path) -> None:
@@ -280,7 +151,7 @@ def as_line(compared: Comparison) -> str:
 
 def as_report(compared: list[Comparison]) -> str:
     rows = [asdict(each) | {"same": each.same} for each in compared]
-    return json.dumps(rows, ensure_ascii=False, indent=2) + "\n"
+    return json_text(rows)
 
 
 def refuse_drift(compared: list[Comparison], file: Path) -> None:
@@ -291,7 +162,3 @@ def refuse_drift(compared: list[Comparison], file: Path) -> None:
             f"{file}: {drifted} of {len(compared)} answers differ now",
             "compare the record's versions, device, dtype and quantization with this machine's: dragonfly doctor",
         )
-
-
-def _no_record(file: Path, why: str) -> InputError:
-    return InputError(f"{file} is not a record: {why}", "give a file that dragonfly ask --json -o has written")

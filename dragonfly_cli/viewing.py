@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from dragonfly_cli.engine.checkpoints import Checkpoint, canvas_of, find_checkpoint
 from dragonfly_cli.engine.questions import Question, caption_question
-from dragonfly_cli.errors import ChangedError, InputError, ModelError
+from dragonfly_cli.errors import ModelError
 from dragonfly_cli.fields import (
     Field,
     LookPlan,
@@ -21,16 +21,15 @@ from dragonfly_cli.fields import (
     displayed_field,
     field_view,
     plan_looks,
-    warn_of_unread,
 )
-from dragonfly_cli.geometry import Box
+from dragonfly_cli.fields.readable import readable
 from dragonfly_cli.option_values import Aggregate, Picture, Rank
 from dragonfly_cli.options import LookOptions, OpenOptions, ViewOptions
 from dragonfly_cli.output.files import STDOUT, check_png, check_unread, write_whole
 from dragonfly_cli.output.streams import check_no_terminal, write_bytes
 from dragonfly_cli.output.terminal import say
 from dragonfly_cli.readers import Source, View, open_source
-from dragonfly_cli.readers.source import files_of
+from dragonfly_cli.readers.source import files_of, whole_of
 
 if TYPE_CHECKING:  # these import torch and Pillow
     from PIL.Image import Image
@@ -91,35 +90,16 @@ def _draw(
     if viewing.what is Picture.fields:
         first_of = {field.frame: field for field in reversed(fields)}
         shown = [field for field in fields if first_of[field.frame] is field]
-        return pictures.sheet_of(_readable(source, shown, lambda field: _fields_of(source, field.frame, fields)))
+        return pictures.sheet_of(list(readable(source, shown, lambda field: _fields_of(source, field.frame, fields))))
     plan_of = model.processor.plan if model else _configured(checkpoint)
-    return pictures.sheet_of(_readable(source, fields, lambda field: _crops(field_view(source, field), plan_of, model)))
-
-
-def _readable(source: Source, fields: list[Field], draw: "Callable[[Field], Image]") -> "list[Image]":
-    """What ``draw`` makes of every field that can be read; the others are left out, as they are of an answer.
-
-    Raises InputError when none can be read.
-    """
-    drawn: list[Image] = []
-    unread: list[Field] = []
-    for field in fields:
-        try:
-            drawn.append(draw(field))
-        except ChangedError:
-            raise
-        except InputError:
-            unread.append(field)
-            if len(unread) == len(fields):
-                raise
-    warn_of_unread(source, unread, len(fields))
-    return drawn
+    drawn = readable(source, fields, lambda field: _crops(field_view(source, field), plan_of, model))
+    return pictures.sheet_of(list(drawn))
 
 
 def _fields_of(source: Source, frame: int, fields: list[Field]) -> "Image":
     from dragonfly_cli.output.pictures import fields_picture
 
-    whole = source.view(Box(0, 0, *source.size_wh), frame)
+    whole = source.view(whole_of(source), frame)
     return fields_picture(whole, [field for field in fields if field.frame == frame])
 
 
@@ -182,12 +162,12 @@ def _zoomed_in(model: "Model", canvases: "list[Image]", plan: "ViewPlan") -> lis
 
 def _configured(checkpoint: Checkpoint) -> "PlanOf":
     """The crops that a model cuts, from its configuration alone; raises ModelError."""
-    from dragonfly_med import CheckpointError, DragonflyConfig
-    from dragonfly_med.loading import existing_folder
+    from dragonfly_med import CheckpointError
+    from dragonfly_med.quantization import read_config
     from dragonfly_med.views import plan_views
 
     try:
-        config = DragonflyConfig.from_pretrained(existing_folder(checkpoint.folder), local_files_only=True)
+        config = read_config(checkpoint.folder)
     except (CheckpointError, OSError) as error:
         raise ModelError(
             f"model {checkpoint.id}: its config.json cannot be read", "give the folder of a Dragonfly checkpoint"

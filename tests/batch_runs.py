@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from make_files import write_dicom, write_png
+from make_files import GOLDEN, write_dicom, write_png
 
 from dragonfly_cli.batch.items import Item
 from dragonfly_cli.options import LookOptions, OpenOptions
@@ -19,7 +19,7 @@ from dragonfly_cli.readers import Source
 from dragonfly_cli.readers.inputs import Input
 
 # A tiny network with the published shape: what it says does not matter here, and it says it ten times as fast.
-TINY = Path(__file__).parent / "golden" / "v1" / "checkpoint"
+TINY = GOLDEN / "v1" / "checkpoint"
 QUESTIONS = ("-q", "Is there a tumour?", "-q", 'What is it, "roughly"?', "--max-tokens", "3", "-m", str(TINY))
 _SECONDS = re.compile(rb",\d+\.\d{3},")  # the only cell with three decimals
 _TIMING = re.compile(rb'"timing": \{[^}]*\}')

@@ -1,7 +1,12 @@
-"""What every test needs: nothing stored by this machine's user may answer, and a busy machine is no failure."""
+"""What every test needs: nothing stored by this machine's user may answer, and a busy machine is no failure.
 
+Below that, what tests of several modules ask for.
+"""
+
+import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -30,3 +35,33 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise AssertionError("something wanted to open a connection")
+
+    for name in ("connect", "connect_ex"):
+        monkeypatch.setattr(socket.socket, name, refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+
+@pytest.fixture(scope="module")
+def networks() -> dict[str, Any]:
+    """The small networks of ``golden`` by version, each behind its processor."""
+    from make_files import GOLDEN
+    from small_networks import VERSIONS, open_network
+
+    return {version: open_network(GOLDEN / version / "checkpoint") for version in VERSIONS}
+
+
+@pytest.fixture(params=("v1", "v2"))
+def network(request: pytest.FixtureRequest, networks: dict[str, Any]) -> Any:
+    """Each of them in turn."""
+    return networks[request.param]
+
+
+@pytest.fixture(scope="module")
+def v1(networks: dict[str, Any]) -> Any:
+    return networks["v1"]

@@ -7,6 +7,9 @@ import pytest
 import torch
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
+from dragonfly_med import modeling
+from dragonfly_med.modeling import ImageEncoder
+
 
 @contextmanager
 def room_for(layer: type[torch.nn.Module], axis: int, most: int) -> Iterator[None]:
@@ -37,3 +40,19 @@ def rows_written() -> Iterator[list[int]]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(LlamaDecoderLayer, "forward", watched)
         yield rows
+
+
+@contextmanager
+def crops_encoded(most: int) -> Iterator[list[int]]:
+    """How many crops each pass of the vision encoder had, on a device that takes that many at a time."""
+    forward = ImageEncoder.forward
+    counts: list[int] = []
+
+    def watched(self: torch.nn.Module, crops: torch.Tensor):
+        counts.append(len(crops))
+        return forward(self, crops)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ImageEncoder, "forward", watched)
+        patch.setattr(modeling, "CROPS_OF_A_CPU", most)
+        yield counts

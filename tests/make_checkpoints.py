@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from make_files import GOLDEN
 from safetensors.torch import load_file
 
-GOLDEN = Path(__file__).parent / "golden"
 _COMPANIONS = (
     "config.json generation_config.json processor_config.json tokenizer.json tokenizer_config.json "
     "special_tokens_map.json"

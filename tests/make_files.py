@@ -1,5 +1,6 @@
 """Small input files made on the spot: what a user's folder may hold, sound or broken. Plain helpers, no fixtures."""
 
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"  # real images beside the checkout, where there are any
+GOLDEN = Path(__file__).parent / "golden"  # numbers and small checkpoints of the reference
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 TILE_PX = 256
 
@@ -136,6 +138,35 @@ def swapping_profile() -> bytes:
     raw: bytes = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     raw = raw.replace("sRGB".encode("utf-16-be"), "swap".encode("utf-16-be"))
     return raw.replace(b"rXYZ", b"????").replace(b"bXYZ", b"rXYZ").replace(b"????", b"bXYZ")
+
+
+def grey_profile(gamma: float) -> bytes:
+    """An ICC profile of greys that are light to the power of ``gamma`` less one: above 1 they are shown darker."""
+    curve = b"curv" + struct.pack(">IIHH", 0, 1, round(gamma * 256), 0)
+    return _profile(b"GRAY", b"XYZ ", kTRC=curve)
+
+
+def ink_profile() -> bytes:
+    """An ICC profile of CMYK whose cyan is printed red; of the other inks only black prints anything."""
+    white, red, black = (255, 128, 128), (137, 208, 195), (0, 128, 128)  # 8-bit CIELab
+    inks = [(index & 8, index & 1) for index in range(16)]  # cyan, black; the first ink changes slowest
+    corners = bytes(level for cyan, key in inks for level in (black if key else red if cyan else white))
+    identity = (0x10000, 0, 0, 0, 0x10000, 0, 0, 0, 0x10000)
+    head = struct.pack(">IBBBB9i", 0, 4, 3, 2, 0, *identity)
+    table = b"mft1" + head + bytes(range(256)) * 4 + corners + bytes(range(256)) * 3
+    return _profile(b"CMYK", b"Lab ", A2B0=table)
+
+
+def _profile(space: bytes, connection: bytes, **tags: bytes) -> bytes:
+    d50 = struct.pack(">3i", 0xF6D6, 0x10000, 0xD32D)
+    tags = {"desc": b"desc" + struct.pack(">II", 0, 2) + b"x\0" + bytes(78), "wtpt": b"XYZ \0\0\0\0" + d50, **tags}
+    at, table, data = 132 + 12 * len(tags), struct.pack(">I", len(tags)), b""
+    for name, content in tags.items():
+        table += name.encode() + struct.pack(">II", at + len(data), len(content))
+        data += content + bytes(-len(content) % 4)
+    kind = b"prtr" if space == b"CMYK" else b"mntr"
+    head = struct.pack(">I4sI4s4s4s12s4s", at + len(data), b"", 0x02400000, kind, space, connection, b"", b"acsp")
+    return head.ljust(68, b"\0") + d50.ljust(60, b"\0") + table + data
 
 
 def write_png(path: Path, size_wh: tuple[int, int] = (40, 30), color: str = "red") -> Path:

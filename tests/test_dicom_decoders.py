@@ -10,6 +10,7 @@ import imagecodecs
 import numpy as np
 import pydicom
 import pytest
+from dicom_display import shown
 from make_files import save_dicom, write_dicom
 from PIL import Image
 from pydicom.encaps import encapsulate, generate_frames
@@ -43,11 +44,6 @@ Y, X = np.mgrid[0:48, 0:64]
 SMOOTH_8 = ((X * 3 + Y) % 256).astype(np.uint8)
 SMOOTH_12 = (X * 40 + Y * 20).astype(np.uint16)
 COLOR = np.stack([SMOOTH_8, 255 - SMOOTH_8, SMOOTH_8 // 2], -1)
-
-
-def shown(path):
-    source = open_source(path)
-    return np.asarray(source.view(Box(0, 0, *source.size_wh)))
 
 
 def encoded(path, pixels, stream, syntax, **elements):
@@ -257,6 +253,44 @@ def test_colour_jpeg_2000_is_natural_whatever_the_header_says(tmp_path, photomet
     dataset.PhotometricInterpretation = photometric
     dataset.save_as(path)
     assert np.abs(shown(path).astype(int) - skin).max() <= 2
+
+
+JFIF = b"\xff\xe0\0\x10JFIF\0\1\1\0\0\1\0\1\0\0"
+
+
+def unnamed(stream, start):
+    """A stream of red, green and blue without the marks and names that say so; ``start`` is that of its own part."""
+    bare = b"\xff\xd8" + stream[stream.index(start) :]
+    return bare.replace(b"R\x11\0G\x11\0B\x11", b"\1\x11\0\2\x11\0\3\x11").replace(b"\3R\0G\0B", b"\3\1\0\2\0\3")
+
+
+@pytest.mark.parametrize("space", ["RGB", "YCbCr"])
+@pytest.mark.parametrize("kind", ["stained tissue", "red on black"])
+def test_colours_that_nothing_names_are_known_by_their_look(tmp_path, kind, space):
+    """Stained tissue is pink, with green and blue as near to grey as chroma is; text may be of one colour alone."""
+    shade = np.asarray(Image.fromarray(np.random.default_rng(0).integers(0, 255, (12, 16), np.uint8)).resize((64, 48)))
+    pink = np.array([205, 120, 170]) - shade[..., None] // 4 * np.array([0.9, 1, 0.6])
+    seen = pink if kind == "stained tissue" else (shade > 200)[..., None] * np.array([255, 0, 0])
+    image = Image.fromarray(seen.round().astype(np.uint8))
+    stored = np.asarray(image if space == "RGB" else image.convert("YCbCr"))
+    stream = imagecodecs.jpeg8_encode(stored, level=98, colorspace="RGB", outcolorspace="RGB", subsampling="444")
+    path = encoded(tmp_path / "a", stored, unnamed(stream, b"\xff\xdb"), JPEGBaseline8Bit)
+    assert np.abs(shown(path).astype(int) - np.asarray(image)).mean() <= 3
+
+
+@pytest.mark.parametrize("photometric", ["RGB", "YBR_FULL"])
+@pytest.mark.parametrize("syntax", [JPEGLossless, JPEGLosslessSV1])
+@pytest.mark.parametrize("mark", [b"", JFIF])
+def test_of_colours_in_lossless_jpeg_the_header_decides(tmp_path, photometric, syntax, mark):
+    """The mark of JFIF, which says YCbCr, is left above RGB by encoders; believed, skin would be green."""
+    skin = np.where((X < 32)[..., None], (230, 170, 140), (250, 250, 250)).astype(np.uint8)
+    stored = skin if photometric == "RGB" else np.asarray(Image.fromarray(skin).convert("YCbCr"))
+    stream = unnamed(lossless(1)(stored), b"\xff\xc3")
+    path = encoded(tmp_path / "a", stored, stream[:2] + mark + stream[2:], syntax)
+    dataset = pydicom.dcmread(path)
+    dataset.PhotometricInterpretation = photometric
+    dataset.save_as(path)
+    assert np.abs(shown(path).astype(int) - skin).max() <= (0 if photometric == "RGB" else 2)
 
 
 @pytest.mark.parametrize("planar", [0, 1])

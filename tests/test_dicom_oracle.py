@@ -90,6 +90,8 @@ def gray_display(dataset, stored):
         return (apply_voi_lut(values, dataset) - low) / (high - low)
     if dataset.get("Modality") == "CT" and "RescaleSlope" in dataset:
         return np.clip((values - (CT_CENTER - 0.5)) / (CT_WIDTH - 1) + 0.5, 0, 1)
+    if dataset.BitsStored <= 8 and not dataset.PixelRepresentation:
+        return stored / (2**dataset.BitsStored - 1)
     padding = dataset.get("PixelPaddingValue")
     every = pydicom.pixels.pixel_array(dataset) if dataset.get("NumberOfFrames", 1) > 1 else stored
     known = apply_modality_lut(every if padding is None else every[every != padding], dataset)
@@ -145,7 +147,7 @@ def dcmtk_display(path, output, window):
         how = ["+Wl", "1"]
     elif window and window["origin"] == "file":
         how = ["+Wi", "1"]
-    elif window:
+    elif window and window["origin"] != "stored":  # which is what it does by itself
         is_linear = window["function"] == "LINEAR"  # DCMTK's windows are, and ours of percentiles is exact
         how = ["+Ww", str(window["center"] + (0 if is_linear else 0.5)), str(window["width"] + (0 if is_linear else 1))]
     for tool in DCMTK_TOOLS:

@@ -12,7 +12,8 @@ from transformers.convert_slow_tokenizer import TikTokenConverter
 
 from dragonfly_cli.engine.choices import yes_no_token_ids
 from dragonfly_med import DragonflyProcessor
-from dragonfly_med.quantization import device_memory_needed, empty_network, quantized_weights, read_config
+from dragonfly_med.device_memory import device_memory_needed
+from dragonfly_med.quantization import empty_network, quantized_weights, read_config
 
 ENCODERS = {"v1": "openai/clip-vit-base-patch32", "v2": "openai/clip-vit-large-patch14-336"}
 PARAMETERS = {"v1": 8_120_867_072, "v2": 8_337_967_104}

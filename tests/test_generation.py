@@ -1,18 +1,16 @@
 """Decoding token by token is the same as ``generate``, and what is streamed is the whole text."""
 
 from functools import cache
-from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from make_files import GOLDEN
 from PIL import Image
 
 from dragonfly_med import DragonflyForCausalLM, DragonflyProcessor, NoNumbersError
 from dragonfly_med.generation import Reading, Sampling, decode, stream_text
-
-GOLDEN = Path(__file__).parent / "golden"
 
 
 @pytest.fixture(scope="module", params=["v1", "v2"])

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from layer_calls import room_for, rows_written
+from make_files import GOLDEN
 from PIL import Image
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
@@ -19,7 +20,6 @@ from dragonfly_med.joint import Start, decode_together
 from dragonfly_med.quantization import write_quantized
 from dragonfly_med.quantized_loading import open_in_4_bit
 
-GOLDEN = Path(__file__).parent / "golden"
 ASKED = ("What is it?", "Provide a brief description of the given image.", "Name the organ, the stain and the finding.")
 pytestmark = pytest.mark.usefixtures("one_thread")
 Prompt = tuple[Reading, list[int]]

@@ -19,6 +19,7 @@ from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 from dragonfly_cli.engine.checkpoints import find_checkpoint
 from dragonfly_cli.engine.model import load_model
+from dragonfly_med import modeling
 from dragonfly_med.memory import in_parts, is_out_of_memory
 
 
@@ -36,6 +37,8 @@ def test_every_place_is_computed_once_and_in_order_whatever_fits(length: int, ro
 
 def test_what_fits_is_computed_at_once_and_other_errors_are_not_taken_for_it() -> None:
     assert in_parts(29, lambda start, end: (start, end)) == [(0, 29)]
+    assert in_parts(29, lambda start, end: (start, end), 41) == [(0, 29)]
+    assert in_parts(29, lambda start, end: (start, end), 12) == [(0, 12), (12, 24), (24, 29)]
     with pytest.raises(torch.OutOfMemoryError):
         in_parts(4, raising(torch.OutOfMemoryError()))
     with pytest.raises(RuntimeError, match="shapes"):
@@ -70,6 +73,7 @@ def test_crops_that_do_not_fit_into_this_machine_at_once_have_the_same_features(
 
 
 def starve_the_encoder() -> None:
+    modeling.CROPS_OF_A_CPU = 232
     network = load_model(find_checkpoint("demo"), "cpu").network
     tower = network.image_encoder.vision_model
     tower.encoder.layers = tower.encoder.layers[:3]  # enough of it, in less time

@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from make_files import GOLDEN
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -21,7 +22,6 @@ from dragonfly_med.views import Architecture, plan_views
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-GOLDEN = Path(__file__).parent / "golden"
 SIDES: dict[str, int] = {"v1": 224, "v2": 336}
 PATCHES = {"v1": 32, "v2": 14}
 ARCHITECTURES: dict[str, Architecture] = {"v1": "dragonfly-v1", "v2": "dragonfly-v2"}

@@ -14,8 +14,9 @@ from PIL import Image
 from dragonfly_cli.errors import InputError, NoInputError, UsageError
 from dragonfly_cli.geometry import Box
 from dragonfly_cli.options import OpenOptions
-from dragonfly_cli.readers import list_images, open_source
+from dragonfly_cli.readers import open_source
 from dragonfly_cli.readers.fingerprint import fingerprint
+from dragonfly_cli.readers.image_files import list_images
 
 GREY = np.arange(64, dtype=np.uint8).reshape(8, 8)
 

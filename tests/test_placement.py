@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from make_files import GOLDEN
 from PIL import Image
 from run_dragonfly import dragonfly, expect_error
 
@@ -16,9 +17,10 @@ from dragonfly_cli.engine.model import load_model
 from dragonfly_cli.engine.placement import choose_attention, place
 from dragonfly_cli.errors import UsageError
 from dragonfly_cli.option_values import Attention, Quant
-from dragonfly_med.quantization import device_memory_needed, read_config, write_quantized
+from dragonfly_med.device_memory import device_memory_needed
+from dragonfly_med.quantization import read_config, write_quantized
 
-FULL = Path(__file__).parent / "golden" / "v1" / "checkpoint"
+FULL = GOLDEN / "v1" / "checkpoint"
 QUESTION = "Is there necrosis?"
 GPU = torch.device("cuda")
 

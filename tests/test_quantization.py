@@ -6,25 +6,24 @@ from pathlib import Path
 
 import pytest
 import torch
+from make_files import GOLDEN
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
 from dragonfly_med import CheckpointError, DragonflyForCausalLM, DragonflyProcessor
 from dragonfly_med import quantization as quantization_module
-from dragonfly_med.loading import is_quantized
+from dragonfly_med.loading import is_quantized, weight_files
 from dragonfly_med.quantization import (
     KEPT_MODULES,
     quantized_weights,
     quietly_import_bitsandbytes,
-    weight_files,
     write_quantized,
 )
 from dragonfly_med.quantized_loading import open_in_4_bit
 
 pytest.importorskip("bitsandbytes")
 
-GOLDEN = Path(__file__).parent / "golden"
 VERSIONS = ("v1", "v2")
 LINEARS_OF_A_LAYER = 7
 A_LINEAR = "language_model.model.layers.1.mlp.up_proj.weight"

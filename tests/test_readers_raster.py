@@ -1,18 +1,23 @@
 """Ordinary pictures: what a viewer would show, and clean refusals."""
 
+import gzip
+import struct
 import warnings
+import zlib
 
 import imagecodecs
 import numpy as np
 import pytest
 import tifffile
-from PIL import Image
+from make_files import grey_profile, ink_profile, swapping_profile
+from PIL import Image, ImageCms
 from run_dragonfly import dragonfly, expect_error
 
 from dragonfly_cli.errors import InputError
 from dragonfly_cli.geometry import Box
 from dragonfly_cli.options import OpenOptions
-from dragonfly_cli.readers import list_images, open_source
+from dragonfly_cli.readers import open_source
+from dragonfly_cli.readers.image_files import list_images
 
 
 def whole(path, frame=0):
@@ -27,6 +32,12 @@ def pixels(path):
 def save(path, values, **options):
     Image.fromarray(values).save(path, **options)
     return path
+
+
+def turned(upright, orientation):
+    """An image as a camera stores it that was held so."""
+    undo = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # Pillow's transpose methods
+    return upright.transpose(Image.Transpose(undo[orientation])) if orientation > 1 else upright
 
 
 def test_a_plain_picture_says_what_it_is(tmp_path):
@@ -56,10 +67,7 @@ def test_exif_orientation_is_applied(tmp_path, orientation):
     """The mark that the file holds somewhere must be seen at the top left."""
     upright = np.zeros((20, 40, 3), np.uint8)
     upright[:10, :10] = (255, 0, 0)
-    undo = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # Pillow's transpose method that a camera applied
-    stored = Image.fromarray(upright)
-    if orientation > 1:
-        stored = stored.transpose(Image.Transpose(undo[orientation]))
+    stored = turned(Image.fromarray(upright), orientation)
     exif = Image.Exif()
     exif[0x0112] = orientation
     stored.save(tmp_path / "turned.png", exif=exif)
@@ -76,9 +84,7 @@ def test_the_orientation_of_a_plain_tiff_is_applied(tmp_path, mode, orientation)
     upright[:10, :10], upright[10:, 34:] = 255, 100
     wide = (upright.astype(np.uint16) * 257) if mode == "I;16" else upright.astype(np.float32)
     image = Image.fromarray(wide) if mode in ("I;16", "F") else Image.fromarray(upright).convert("RGB").convert(mode)
-    undo = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}
-    stored = image.transpose(Image.Transpose(undo[orientation])) if orientation > 1 else image
-    stored.save(tmp_path / "a.tif", tiffinfo={0x0112: orientation})
+    turned(image, orientation).save(tmp_path / "a.tif", tiffinfo={0x0112: orientation})
     assert np.array_equal(pixels(tmp_path / "a.tif"), upright[..., None].repeat(3, -1))
 
 
@@ -134,11 +140,16 @@ def test_white_is_zero_at_every_depth(tmp_path, dtype):
     assert [pixel[0] for pixel in np.asarray(whole(tmp_path / "a.tif")[1])[0]] == [255, 127, 0]
 
 
-@pytest.mark.parametrize("dtype", [np.int8, np.int16, np.int32, np.uint32])
-def test_the_sign_of_samples_is_that_of_the_file(tmp_path, dtype):
-    """Half of the values would be taken for the other end of the range."""
-    low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
-    tifffile.imwrite(tmp_path / "a.tif", np.array([[low, low // 2 + high // 2, high]], dtype))
+@pytest.mark.parametrize("dtype", [np.int8, np.int16, np.int32, np.uint32, np.float32])
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_the_sign_and_the_bytes_of_samples_are_those_of_the_file(tmp_path, dtype, byteorder, compression):
+    """Else values are taken for others at the other end of the range: Pillow exchanges bytes that are in order."""
+    low, high = (-1e6, 1e6) if dtype is np.float32 else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+    if (dtype, byteorder) == (np.uint32, ">"):
+        pytest.skip("Pillow opens none")
+    values = np.array([[low, low // 2 + high // 2, high]], dtype)
+    tifffile.imwrite(tmp_path / "a.tif", values, byteorder=byteorder, compression=compression)
     source, image = whole(tmp_path / "a.tif")
     assert [round(pixel[0] / 2) for pixel in np.asarray(image)[0].astype(float)] == [0, 64, 128]
     assert "no fixed range" in source.warnings[0]
@@ -168,22 +179,154 @@ def test_dark_16_bit_colours_are_reported(tmp_path, suffix):
     assert "nearly black" in open_source(path).warnings[0]
 
 
+def as_light(levels, gamma):
+    return np.rint(255 * (np.asarray(levels) / 255) ** gamma).astype(int)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".webp"])
+def test_colours_are_those_of_the_profile(tmp_path, suffix):
+    values = np.full((16, 16, 3), (180, 90, 140), np.uint8)
+    save(tmp_path / f"a{suffix}", values, icc_profile=swapping_profile(), quality=95)
+    source, image = whole(tmp_path / f"a{suffix}")
+    assert np.abs(np.asarray(image).astype(int) - (140, 90, 180)).max() <= 3 and source.warnings == []
+
+
+def test_a_profile_is_known_by_what_it_changes_and_not_by_its_name(tmp_path):
+    """ "Linear sRGB" is no sRGB, and shown as it is stored it is nearly black."""
+    levels = np.arange(256, dtype=np.uint8).reshape(16, 16).repeat(3).reshape(16, 16, 3)
+    plain = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    assert np.array_equal(pixels(save(tmp_path / "a.png", levels, icc_profile=plain)), levels)
+    at, length = next(
+        struct.unpack_from(">II", plain, place + 4) for place in range(132, 400, 12) if plain[place:][:4] == b"rTRC"
+    )
+    straight = b"para" + struct.pack(">IHHi", 0, 0, 0, 0x10000)
+    linear = plain[:at] + straight.ljust(length, b"\0") + plain[at + length :]
+    seen = pixels(save(tmp_path / "b.png", levels, icc_profile=linear)).astype(int)
+    assert np.abs(seen - levels).max() > 50 and (np.diff(seen[..., 0].ravel()) >= 0).all()
+
+
+@pytest.mark.parametrize("gamma", [1.0, 3.0])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_greys_are_those_of_the_profile(tmp_path, suffix, dtype, gamma):
+    levels = np.arange(0, 256, 15, dtype=np.uint8)[None]
+    stored = levels if dtype == np.uint8 else levels.astype(np.uint16) * 257
+    seen = pixels(save(tmp_path / f"a{suffix}", stored, icc_profile=grey_profile(gamma)))
+    light = (levels[0] / 255) ** gamma
+    expected = 255 * np.where(light < 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)  # sRGB's curve
+    assert np.abs(seen[0, :, 0] - expected).max() <= 2
+    assert (seen == seen[..., :1]).all()
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".tif"])
+def test_inks_are_those_of_the_profile(tmp_path, suffix):
+    Image.new("CMYK", (16, 16), (255, 0, 0, 0)).save(tmp_path / f"a{suffix}", icc_profile=ink_profile(), quality=95)
+    red, green, blue = whole(tmp_path / f"a{suffix}")[1].getpixel((8, 8))
+    assert red > 240 and green < 30 and blue < 30
+
+
+@pytest.mark.parametrize("profile", [b"nonsense" * 40, b"x", grey_profile(1.0), ink_profile()])
+def test_a_profile_that_does_not_fit_is_told(tmp_path, profile):
+    values = np.full((4, 4, 3), (200, 60, 60), np.uint8)
+    source, image = whole(save(tmp_path / "a.tif", values, icc_profile=profile))
+    assert np.array_equal(np.asarray(image), values)
+    assert source.warnings == ["the ICC profile in the file cannot be used: its colours are shown as they are stored"]
+
+
+def png_chunk(kind, content):
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGB", "RGBA", "I;16"])
+@pytest.mark.parametrize(("gamma", "others"), [(1.0, b""), (0.55556, b""), (0.45455, b""), (1.0, b"sRGB")])
+def test_the_gamma_of_a_png_is_that_of_the_file(tmp_path, mode, gamma, others):
+    levels = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    wide = Image.fromarray(levels.astype(np.uint16) * 257)
+    image = wide if mode == "I;16" else Image.fromarray(levels).convert("RGB").convert(mode)
+    image.save(tmp_path / "a.png")
+    before = pixels(tmp_path / "a.png")
+    chunks = png_chunk(b"gAMA", struct.pack(">I", round(gamma * 100_000)))
+    chunks += png_chunk(b"sRGB", b"\0") if others else b""
+    content = (tmp_path / "a.png").read_bytes()
+    (tmp_path / "a.png").write_bytes(content[:33] + chunks + content[33:])
+    is_corrected = gamma != 0.45455 and not others
+    expected = as_light(before, 1 / (2.2 * gamma)) if is_corrected else before
+    assert np.abs(pixels(tmp_path / "a.png") - expected).max() <= 1
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8, 16])
+@pytest.mark.parametrize("kind", ["grey", "colour"])
+def test_the_transparent_value_of_a_png_is_white(tmp_path, bits, kind):
+    """Pillow looks for it among 8-bit values: a white ground would be black, or the picture full of holes."""
+    if kind == "colour" and bits < 8:
+        pytest.skip("there is none")
+    key, other = ((2**bits - 1) // 3 * 2, (2**bits - 1) // 3) if bits > 1 else (0, 1)
+    samples = 3 if kind == "colour" else 1
+    lines = [[key] * samples * 8] * 4 + [[other] * samples * 8] * 4
+    packed = b"".join(
+        b"\0" + np.packbits([int(bit) for value in line for bit in f"{value:0{bits}b}"]).tobytes() for line in lines
+    )
+    head = struct.pack(">IIBBBBB", 8, 8, bits, 2 if kind == "colour" else 0, 0, 0, 0)
+    chunks = {b"IHDR": head, b"tRNS": struct.pack(">H", key) * samples, b"IDAT": zlib.compress(packed), b"IEND": b""}
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(*each) for each in chunks.items()))
+    seen = pixels(tmp_path / "a.png")
+    assert (seen[:4] == 255).all() and (seen[4:] == round(255 * other / (2**bits - 1))).all()
+
+
+def test_a_pfm_is_stretched_and_reported(tmp_path):
+    values = np.array([[-1, 0, 1]], "<f4")
+    (tmp_path / "a.pfm").write_bytes(b"Pf\n3 1\n-1.0\n" + values.tobytes())
+    source, image = whole(tmp_path / "a.pfm")
+    assert np.asarray(image)[0, :, 0].tolist() == [0, 128, 255] and "no fixed range" in source.warnings[0]
+
+
+def test_a_jpeg_that_cannot_be_read_is_still_one(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(imagecodecs.jpeg8_encode(np.zeros((8, 8), np.uint16), bitspersample=12))
+    expect_error(dragonfly("info", tmp_path / "a.jpg"), 4, "a.jpg", "damaged, or of a kind that is not supported")
+
+
+NIFTI = b"\x5c\1\0\0" + bytes(340) + b"n+1\0" + bytes(100)
+SLICER, QUPATH, PNG = "3D Slicer", "QuPath or Bio-Formats", "PNG or TIFF"
 FOREIGN = {
-    "a.heic": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "a HEIC picture"),
-    "a.jxl": (b"\xff\x0a" + bytes(40), "a JPEG XL picture"),
-    "a.svg": (b'<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg"/>', "an SVG drawing"),
-    "a.pdf": (b"%PDF-1.7\n", "a PDF"),
-    "a.nii": (b"\x5c\1\0\0" + bytes(340) + b"n+1\0" + bytes(100), "a NIfTI volume"),
-    "a.mp4": (b"\0\0\0\x18ftypmp42" + bytes(100), "a video"),
+    "a.heic": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "a HEIC picture", PNG),
+    "a.jxl": (b"\xff\x0a" + bytes(40), "a JPEG XL picture", PNG),
+    "a.svg": (b'<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg"/>', "an SVG drawing", PNG),
+    "a.pdf": (b"%PDF-1.7\n", "a PDF", PNG),
+    "a.nii": (NIFTI, "a NIfTI volume", SLICER),
+    "a.nii.gz": (gzip.compress(NIFTI), "a NIfTI volume", SLICER),
+    "a.gz": (gzip.compress(NIFTI), "a NIfTI volume", SLICER),
+    "b.nii.gz": (b"\x1f\x8bdamaged", "a NIfTI volume", SLICER),
+    "a.nrrd": (b"NRRD0004\ntype: short\n", "an NRRD volume", SLICER),
+    "a.mhd": (b"ObjectType = Image\nNDims = 3\n", "a MetaImage volume", SLICER),
+    "a.mha": (b"Comment = x\nNDims = 3\n", "a MetaImage volume", SLICER),
+    "a.lif": (b"\x70\0\0\0" + bytes(100), "a Leica LIF file", QUPATH),
+    "a.nd2": (b"\xda\xce\xbe\x0a" + bytes(100), "a Nikon ND2 file", QUPATH),
+    "a.oir": (b"OLYMPUSRAWFORMAT" + bytes(100), "an Olympus OIR file", QUPATH),
+    "a.mp4": (b"\0\0\0\x18ftypmp42" + bytes(100), "a video", PNG),
 }
 
 
 @pytest.mark.parametrize("name", FOREIGN)
 def test_what_is_not_supported_is_called_by_its_name(tmp_path, name):
-    content, kind = FOREIGN[name]
+    content, kind, remedy = FOREIGN[name]
     (tmp_path / name).write_bytes(content)
-    expect_error(dragonfly("info", tmp_path / name), 4, name, kind, "not supported")
-    assert ((tmp_path / name) in list_images(tmp_path)) == (name in ("a.heic", "a.jxl", "a.nii"))
+    outcome = dragonfly("info", tmp_path / name)
+    expect_error(outcome, 4, name, kind, "not supported")
+    assert remedy in outcome.error_lines[1]
+    assert ((tmp_path / name) in list_images(tmp_path)) == (name not in ("a.svg", "a.pdf", "a.gz", "a.mp4"))
+
+
+@pytest.mark.parametrize("name", ["a.vsi", "a.nd2"])
+def test_a_preview_is_not_shown_for_the_slide(tmp_path, name):
+    """The TIFF in a .vsi is a thumbnail or the label, with the patient's name on it; an old .nd2 is a JPEG 2000."""
+    Image.new("RGB", (64, 64)).save(tmp_path / name, format="TIFF" if name == "a.vsi" else "JPEG2000")
+    expect_error(dragonfly("info", tmp_path / name), 4, name, "not supported")
+
+
+def test_a_zarr_folder_is_called_by_its_name(tmp_path):
+    (tmp_path / "a.zarr").mkdir()
+    (tmp_path / "a.zarr" / ".zgroup").write_text("{}")
+    expect_error(dragonfly("info", tmp_path / "a.zarr"), 4, "a.zarr", "a Zarr image")
 
 
 @pytest.mark.parametrize("bits", [8, 10, 12, 16])
@@ -209,14 +352,50 @@ def test_an_animated_png_is_read_in_any_order(tmp_path):
         assert np.array_equal(np.asarray(source.view(Box(0, 0, 64, 48), number)), frames[number])
 
 
-def test_planes_of_16_bits_are_refused_and_packed_ones_shown(tmp_path):
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_planes_of_16_bits_are_colours(tmp_path, compression):
     """Pillow would show the bytes of the first as pixels."""
     planes = np.stack([np.full((4, 4), value, np.uint16) for value in (65535, 0, 257 * 9)])
-    how = {"photometric": "rgb", "planarconfig": "separate"}
+    how = {"photometric": "rgb", "planarconfig": "separate", "compression": compression}
     tifffile.imwrite(tmp_path / "a.tif", planes, **how)
-    expect_error(dragonfly("info", tmp_path / "a.tif"), 4, "a.tif: its colours lie in separate planes of 16 bits")
-    tifffile.imwrite(tmp_path / "b.tif", planes, compression="zlib", **how)
-    assert whole(tmp_path / "b.tif")[1].getpixel((2, 2)) == (255, 0, 9)
+    assert whole(tmp_path / "a.tif")[1].getpixel((2, 2)) == (255, 0, 9)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_colours_of_16_bits_are_turned_too(tmp_path, orientation):
+    upright = np.zeros((20, 44, 3), np.uint8)
+    upright[:10, :10], upright[10:, 34:] = (255, 0, 9), (0, 100, 200)
+    stored = np.asarray(turned(Image.fromarray(upright), orientation))
+    about = {"photometric": "rgb", "extratags": [(0x0112, "H", 1, orientation, True)], "metadata": None}
+    tifffile.imwrite(tmp_path / "a.tif", stored.astype(np.uint16) * 257, **about)
+    source, shown = whole(tmp_path / "a.tif")
+    assert source.size_wh == (44, 20) and np.array_equal(np.asarray(shown), upright)
+
+
+def test_each_page_of_16_bit_colours_is_its_own(tmp_path):
+    with tifffile.TiffWriter(tmp_path / "a.tif") as tiff:
+        for level in (10, 20, 30):
+            tiff.write(np.full((4, 5, 3), level * 257, np.uint16), photometric="rgb", metadata=None)
+    source = open_source(tmp_path / "a.tif")
+    assert [source.view(Box(0, 0, 1, 1), frame).getpixel((0, 0))[0] for frame in (2, 0, 1)] == [30, 10, 20]
+
+
+@pytest.mark.parametrize("kind", ["unassalpha", "assocalpha"])
+def test_16_bit_colours_are_laid_on_white(tmp_path, kind):
+    values = np.full((4, 4, 4), 65535, np.uint16)
+    values[..., 1:3] = 0
+    values[:2] = 0 if kind == "assocalpha" else (65535, 0, 0, 0)
+    tifffile.imwrite(tmp_path / "a.tif", values, photometric="rgb", extrasamples=[kind])
+    assert pixels(tmp_path / "a.tif")[:, 0].tolist() == [[255, 255, 255]] * 2 + [[255, 0, 0]] * 2
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_16_bit_colours_that_are_cut_short_are_refused(tmp_path, compression):
+    values = np.random.default_rng(0).integers(0, 65535, (64, 64, 3), np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", values, photometric="rgb", compression=compression)
+    content = (tmp_path / "a.tif").read_bytes()
+    (tmp_path / "a.tif").write_bytes(content[: len(content) * 2 // 3])
+    expect_error(dragonfly("info", tmp_path / "a.tif"), 4, "a.tif", "damaged")
 
 
 def test_an_unsupported_tiff_is_not_called_damaged_only(tmp_path):

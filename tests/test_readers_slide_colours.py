@@ -56,7 +56,14 @@ def grey_of_bits(colours, bits):
     return stored.astype(bool) if bits == 1 else stored, {"photometric": "minisblack", "bitspersample": bits}, seen
 
 
+def as_old_palette(colours):
+    """Its entries have 8 bits, where TIFF wants 16; believed, all of them would be black."""
+    stored, about, seen = as_palette(colours)
+    return stored, about | {"colormap": about["colormap"] >> 8}, seen
+
+
 KINDS = {
+    "old palette": as_old_palette,
     "palette": as_palette,
     "CMYK": lambda pixels: (np.asarray(Image.fromarray(pixels).convert("CMYK")), {"photometric": "separated"}, pixels),
     "planes": lambda pixels: (pixels.transpose(2, 0, 1), {"photometric": "rgb", "planarconfig": "separate"}, pixels),
@@ -69,6 +76,21 @@ KINDS = {
     "WebP": lambda pixels: (pixels, {"photometric": "rgb", "compression": "webp"}, pixels),
     "JPEG XL": lambda pixels: (pixels, {"photometric": "rgb", "compression": "jpegxl"}, pixels),
 }
+
+
+@pytest.mark.parametrize("kind", ["palette", "old palette"])
+def test_a_small_picture_has_the_colours_of_its_palette(tmp_path, monkeypatch, colours, kind):
+    monkeypatch.setattr(slide_tiff, "SMALLEST_PIXELS", 10**6)
+    stored, about, seen = KINDS[kind](colours)
+    tifffile.imwrite(tmp_path / "a.tif", stored, rowsperstrip=64, **about)
+    source = open_source(tmp_path / "a.tif")
+    assert source.kind == "raster" and np.array_equal(np.asarray(source.view(Box(0, 0, 300, 250))), seen)
+
+
+def test_colours_that_are_called_grey_are_told(tmp_path, colours):
+    tifffile.imwrite(tmp_path / "a.tif", colours, photometric="minisblack", planarconfig="contig", tile=(128, 128))
+    assert np.array_equal(whole(tmp_path / "a.tif"), colours)
+    assert any("calls its samples grey" in warning for warning in open_source(tmp_path / "a.tif").warnings)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=["tiles", "strips"])
@@ -128,15 +150,16 @@ def test_bits_that_nothing_declares_are_shown_dark_and_told(tmp_path, colours, l
 
 
 @pytest.mark.parametrize("declared", ["header", "tag", None])
-def test_a_small_file_is_shown_as_a_large_one_is(tmp_path, monkeypatch, colours, declared):
-    stored = colours[..., 0].astype(np.uint16) * 16
+@pytest.mark.parametrize("kind", ["grey", "colour"])
+def test_a_small_file_is_shown_as_a_large_one_is(tmp_path, monkeypatch, colours, declared, kind):
+    stored = (colours[..., 0] if kind == "grey" else colours).astype(np.uint16) * 16
     path = written(tmp_path / "a.ome.tif", stored, declared, rowsperstrip=64)
     as_slide, told = whole(path), open_source(path).warnings
     monkeypatch.setattr(slide_tiff, "SMALLEST_PIXELS", 10**6)
     small = open_source(path)
     assert small.kind == "raster"
     assert np.abs(np.asarray(small.view(Box(0, 0, 300, 250))).astype(int) - as_slide).max() <= 1
-    assert small.warnings == [line for line in told if "16-bit" in line]
+    assert len(small.warnings) == len([line for line in told if "nearly black" in line]) == (declared is None)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=["tiles", "strips"])
@@ -202,3 +225,12 @@ def test_a_tile_that_was_left_out_is_white(tmp_path, colours):
         counts.overwrite([0, *counts.value[1:]])  # of red alone
     seen = np.asarray(slide_tiff.TiffPyramid(path).read(0, Box(0, 0, 300, 250)))
     assert (seen[:128, :128] == 255).all() and np.array_equal(seen[:, 128:], colours[:, 128:])
+
+
+def test_a_picture_of_no_tiles_is_refused(tmp_path, colours):
+    """It would be white from edge to edge."""
+    tifffile.imwrite(tmp_path / "a.tif", colours, photometric="rgb", rowsperstrip=64)
+    with tifffile.TiffFile(tmp_path / "a.tif", mode="r+") as tiff:
+        counts = tiff.pages[0].tags["StripByteCounts"]
+        counts.overwrite([0] * len(counts.value))
+    expect_error(dragonfly("info", tmp_path / "a.tif"), 4, "a.tif", "its table of pixel data is empty")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import tifffile
-from make_files import swapping_profile, tissue_like, write_svs
+from make_files import grey_profile, swapping_profile, tissue_like, write_svs
 from run_dragonfly import dragonfly, expect_error
 
 from dragonfly_cli.geometry import Box
@@ -283,6 +283,32 @@ def test_colours_are_converted_by_the_embedded_profile(tmp_path):
     assert plain.tolist() == [180, 90, 140]
     assert np.abs(converted - [140, 90, 180]).max() <= 2
     assert dragonfly("info", tmp_path / "a.tif", "--json").json["colour_profile"] == "converted to sRGB"
+
+
+@pytest.mark.parametrize("gamma", [1.0, 3.0])
+def test_greys_are_converted_by_the_embedded_profile(tmp_path, gamma):
+    grey = np.full((400, 500), 128, np.uint8)
+    tifffile.imwrite(tmp_path / "a.tif", grey, rowsperstrip=50, iccprofile=grey_profile(gamma))
+    source = open_source(tmp_path / "a.tif")
+    assert source.kind == "slide" and len(set(whole(source, (10, 10))[5, 5])) == 1
+    assert abs(whole(source, (10, 10))[5, 5, 0] - 255 * (128 / 255) ** (gamma / 2.2)) <= 3
+
+
+def test_a_profile_of_other_colours_is_told(tmp_path):
+    """Colours through a profile of greys would all be grey."""
+    pixels = np.full((400, 500, 3), (180, 90, 140), np.uint8)
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="rgb", rowsperstrip=50, iccprofile=grey_profile(1.0))
+    source = open_source(tmp_path / "a.tif")
+    assert whole(source, (10, 10))[5, 5].tolist() == [180, 90, 140]
+    assert any("the ICC profile in the file cannot be used" in warning for warning in source.warnings)
+
+
+def test_a_slide_that_openslide_refuses_may_be_exported(tmp_path):
+    """Of Zeiss CZI it reads bright field alone."""
+    (tmp_path / "a.czi").write_bytes(b"ZISRAWFILE" + bytes(1000))
+    outcome = dragonfly("info", tmp_path / "a.czi")
+    expect_error(outcome, 4, "a.czi", "unsupported kind")
+    assert "export it as OME-TIFF" in outcome.error_lines[1]
 
 
 def test_a_scale_from_the_objective_is_said_to_be_one(tmp_path):

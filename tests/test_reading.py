@@ -1,15 +1,13 @@
 """An image is read once, and every text about it costs its own tokens; the logits are those of reading all at once."""
 
-from pathlib import Path
-
 import pytest
 import torch
+from make_files import GOLDEN
 from PIL import Image
 
 from dragonfly_med import DragonflyForCausalLM, DragonflyProcessor
-from dragonfly_med.generation import Reading, Sampling, decode
+from dragonfly_med.generation import Reading, Sampling, decode, encode_images
 
-GOLDEN = Path(__file__).parent / "golden"
 QUESTIONS = ["Is there necrosis?", "What is this?", "Is there a fracture of the left arm?", "Is there necrosis?"]
 Loaded = tuple[DragonflyForCausalLM, DragonflyProcessor, torch.Tensor]
 
@@ -70,6 +68,25 @@ def test_a_question_costs_its_own_tokens_and_the_picture_is_encoded_once(loaded:
     assert passes[0] == len(processor.image_block()) + len(prompts[0])
     assert len(passes) == 3
     assert all(tokens <= len(prompt) for tokens, prompt in zip(passes[1:], prompts[1:], strict=True))
+
+
+def test_pictures_encoded_together_are_read_as_when_each_is_encoded_alone(loaded: Loaded) -> None:
+    model, processor, pixels = loaded
+    pictures = [pixels, -pixels, pixels.roll(50, dims=-1)]
+    together, alone = ([Reading(model, processor.image_block(), each) for each in pictures] for _ in range(2))
+    text = processor.text_ids(processor.prompt("Is it?"))
+    encoded: list[int] = []
+    hook = model.image_encoder.register_forward_pre_hook(lambda module, given: encoded.append(len(given[0])))
+    encode_images(together)
+    assert sum(encoded) == 3 * len(pixels)
+    logits = [reading.logits(text) for reading in together]
+    assert sum(encoded) == 3 * len(pixels)  # not again
+    hook.remove()
+    for reading, other, seen in zip(together, alone, logits, strict=True):
+        same(seen, other.logits(text))
+        assert reading.selected_crops == other.selected_crops
+        reading.forget()
+        same(reading.logits(text), seen)
 
 
 def test_another_picture_gives_other_logits(loaded: Loaded) -> None:

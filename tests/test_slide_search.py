@@ -11,7 +11,7 @@ from run_dragonfly import dragonfly
 
 from benchmarks.mosaic_slide import CELL_PX, generated_pictures, plan_mosaic, write_mosaic
 from dragonfly_cli.engine.checkpoints import canvas_of, find_checkpoint
-from dragonfly_cli.engine.glance import contrast, glance, likeness, oddity, p_yes
+from dragonfly_cli.engine.glance import contrast, glance, likeness, oddity, p_yes, parts
 from dragonfly_cli.engine.model import load_model
 from dragonfly_cli.engine.questions import as_question
 from dragonfly_cli.fields import plan_looks
@@ -59,12 +59,22 @@ def test_worths_are_of_each_box_and_do_not_depend_on_the_others(model, source):
     assert contrast(overview[None], overview)[0] == pytest.approx(0, abs=1e-5)
 
 
-def test_odd_is_what_is_unlike_the_rest_though_it_lies_across_four_boxes():
-    rest = torch.randn(40, 8, generator=torch.Generator().manual_seed(0))
-    found = torch.full((4, 8), 9.0) + 0.1 * rest[:4]
-    odd = oddity(torch.cat([rest, found]))
+def test_odd_is_what_has_a_few_parts_unlike_the_rest_though_they_lie_across_four_boxes():
+    seen = torch.randn(44, 49, 8, generator=torch.Generator().manual_seed(0))
+    seen[40:, 0] = 4.0 + 0.1 * seen[40:, 0]  # one part of each; their means differ by less than those of the others do
+    odd = oddity(seen)
     assert min(odd[40:]) > max(odd[:40])
-    assert len(oddity(rest[:2])) == 2 and oddity(rest[:1]) == [0.0]
+    assert len(oddity(seen[:2])) == 2 and len(oddity(seen[:1, :1])) == 1
+    many = seen[:40].repeat(10, 1, 1)  # more than are compared with each other
+    assert np.argmax(oddity(torch.cat([many, seen[40:41]]))) == 400
+
+
+def test_parts_of_a_fine_glance_are_means_of_neighbouring_patches_in_their_places():
+    grid = torch.arange(14 * 14.0).reshape(14, 14)
+    seen = torch.cat([torch.full((1,), -1e6), grid.flatten()])[None, :, None]  # behind the class token
+    squares = grid.unflatten(0, (7, 2)).unflatten(2, (7, 2)).mean(dim=(1, 3))
+    assert torch.allclose(parts(seen)[0, :, 0], squares.flatten())
+    assert torch.equal(parts(seen[:, :50])[0], seen[0, 1:50])
 
 
 @pytest.mark.parametrize("rank", [Rank.spread, Rank.likeness, Rank.contrast, Rank.odd, Rank.yes])

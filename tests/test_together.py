@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from batch_runs import QUESTIONS, TINY, bytes_of, rows_of, start, wait_for, write_study
-from layer_calls import room_for, rows_written
+from layer_calls import crops_encoded, room_for, rows_written
 from make_files import write_dicom
 from run_dragonfly import Outcome, dragonfly, expect_error
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
@@ -151,6 +151,15 @@ def test_a_batch_of_groups_has_the_rows_of_one_without(alone: Path, together: Pa
     records = [json.loads(line) for line in together.with_suffix(".jsonl").read_text().splitlines()]
     drawn = {record["evidence_files"]["overlay"] for record in records if record["status"] == "ok"}
     assert drawn == {file.name for file in together.with_name("evidence").glob("*.png")} and len(drawn) == 7
+
+
+def test_crops_of_a_group_are_encoded_in_one_pass(study: Path, alone: Path, tmp_path: Path) -> None:
+    """As on a GPU; a CPU takes those of one image at a time."""
+    with crops_encoded(most=1000) as counts:
+        assert run(study, tmp_path / "answers.csv", "--together", "4").code == 8
+    an_image = 29
+    assert counts == [2 * an_image, 4 * an_image, *[an_image] * 3]  # two of the first group are broken; a film's frames
+    assert bytes_of(tmp_path / "answers.csv") == bytes_of(alone)
 
 
 def test_cut_off_within_a_group_it_ends_the_same(together: Path, study: Path, tmp_path: Path) -> None:

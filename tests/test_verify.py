@@ -15,7 +15,7 @@ from dragonfly_cli.option_values import Attention
 from dragonfly_cli.options import AnswerOptions, LookOptions
 from dragonfly_cli.output.record import source_record
 from dragonfly_cli.readers import open_source
-from dragonfly_cli.verifying import options_from
+from dragonfly_cli.recorded import options_from
 
 QUESTION = "Is there a tumour?"
 

@@ -2,12 +2,12 @@
 
 import json
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from make_files import GOLDEN
 from PIL import Image
 
 from dragonfly_med.crops import cut_crops, draw_canvases, normalize, stretch
@@ -244,10 +244,9 @@ def test_a_picture_of_the_wanted_size_is_left_as_it_is():
 @pytest.mark.parametrize("version", ["v1", "v2"])
 def test_the_golden_cases_agree_with_the_recorded_grids(version):
     """The table above is a copy for reading; the recorded files decide."""
-    folder = Path(__file__).parent / "golden"
-    cases = json.loads((folder / version / "expected.json").read_text(encoding="utf-8"))["cases"]
+    cases = json.loads((GOLDEN / version / "expected.json").read_text(encoding="utf-8"))["cases"]
     first = 0 if version == "v1" else 2
     for case in cases.values():
         for name, grids in zip(case["images"], case["grids"], strict=True):
-            with Image.open(folder / name) as image:
+            with Image.open(GOLDEN / name) as image:
                 assert RECORDED_GRIDS[image.size][first : first + 2] == tuple(tuple(grid) for grid in grids)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from make_checkpoints import GOLDEN
+from make_files import GOLDEN
 from PIL import Image
 from run_dragonfly import Outcome, dragonfly
 

@@ -32,6 +32,7 @@ from dragonfly_cli.batch.row_formats import CsvRows, JsonRows, RowFormat
 from dragonfly_cli.batch.run_lock import RunLock
 from dragonfly_cli.errors import OutputError, UsageError
 from dragonfly_cli.output.files import check_writable, write_text
+from dragonfly_cli.output.json_text import json_text
 from dragonfly_cli.output.table import as_csv
 
 _BY_SUFFIX = {
@@ -234,7 +235,7 @@ class Ledger:
 
     def write_settings(self, *, finished: bool) -> None:
         settings = self._settings | {"finished": finished}
-        write_text(self._beside.run, json.dumps(settings, ensure_ascii=False, indent=2) + "\n")
+        write_text(self._beside.run, json_text(settings))
 
     @cached_property
     def _beside(self) -> Companions:

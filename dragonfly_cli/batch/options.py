@@ -60,7 +60,7 @@ TogetherOption = Annotated[
     typer.Option(
         "--together",
         min=1,
-        help="Write the free answers about N images at once: takes less time, but rows may depend on their neighbours.",
+        help="Answer about N images at once: takes less time, but rows may depend on their neighbours.",
     ),
 ]
 AddressOption = Annotated[

@@ -4,7 +4,8 @@ Reading, view building and the drawing of evidence release the interpreter, so t
 ahead is bounded: a few images or one group, and of each the first few fields; the others are read when their turn
 comes. One group at most waits for its evidence. Images go to the network one at a time and in order, because a product
 over several samples may differ from that over one in its last digits, and a row must not depend on its neighbours. Only
-where the run is one of groups with several items are the free answers about these written together.
+where the run is one of groups with several items are these encoded together, and the free answers about them written
+together.
 """
 
 from collections import deque
@@ -22,7 +23,7 @@ from dragonfly_cli.batch.result import Result
 from dragonfly_cli.engine.desk import MOST_TOGETHER, Desk
 from dragonfly_cli.errors import BUG_CODE, DragonflyError, InputError
 from dragonfly_cli.fields import LookPlan, plan_looks
-from dragonfly_cli.pipeline import Inquiry, ReadAhead, Request, prepare, read_ahead, storable_settings
+from dragonfly_cli.pipeline import Inquiry, ReadAhead, Request, encode_ahead, prepare, read_ahead, storable_settings
 from dragonfly_cli.readers import Source
 from dragonfly_cli.searching import answer_planned, inquiries
 
@@ -146,19 +147,21 @@ class Worker:
     def _ask_together(self, group: Group, reading: Sequence[Future[_Open]]) -> list[_Asked]:
         """Raises what goes wrong, but for an image that cannot be read, which costs its neighbours nothing."""
         desk = Desk(self.model, self._request.sampling, max(MOST_TOGETHER, len(group.items)))
-        asked = [_Asked(item) for item in group.items]
-        begun = [self._begin(desk, *each) for each in zip(asked, reading, strict=True)]
+        asked = [_opened(*each) for each in zip(group.items, reading, strict=True)]
+        encode_ahead(self.model, [one.opened.read for one in asked if one.opened])
+        begun = [self._begin(desk, one) for one in asked]
         desk.write()
         for one, some in zip(asked, begun, strict=True):
             one.records = [_named(record, one.item) for inquiry in some for record in inquiry.records()]
         return asked
 
-    def _begin(self, desk: Desk, asked: _Asked, reading: Future[_Open]) -> list[Inquiry]:
-        """Everything is asked of the image, and free answers wait at the desk."""
-        begun = []
+    def _begin(self, desk: Desk, asked: _Asked) -> list[Inquiry]:
+        """Everything is asked of the image if it could be opened, and free answers wait at the desk."""
+        begun: list[Inquiry] = []
+        if not (opened := asked.opened):
+            return begun
+        request = self._request_for(asked.item)
         try:
-            asked.opened = opened = reading.result()
-            request = self._request_for(asked.item)
             for inquiry in inquiries(desk, opened.source, opened.plan, request, opened.read):
                 inquiry.draft()
                 begun.append(inquiry)
@@ -185,6 +188,13 @@ class Worker:
         own = storable_settings(asdict(item.opening) | asdict(item.looking))
         settings = own | self._request.settings
         return replace(self._request, questions=list(item.questions), control=item.control, settings=settings)
+
+
+def _opened(item: Item, reading: Future[_Open]) -> _Asked:
+    try:
+        return _Asked(item, reading.result())
+    except InputError as error:
+        return _Asked(item, failure=(error.exit_code, error.message))
 
 
 def _named(record: dict[str, Any], item: Item) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """``calibrate``: reads reviewed answers, fits each question, stores the fits with the hash of the model's weights."""
 
-import json
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from dragonfly_cli.calibration.store import store_calibration
 from dragonfly_cli.engine.checkpoints import find_checkpoint
 from dragonfly_cli.errors import InputError, ModelError
 from dragonfly_cli.option_values import Aggregate
+from dragonfly_cli.output.json_text import json_text
 
 
 def calibrate(file: Path) -> tuple[dict[str, Fit], Path]:
@@ -44,7 +44,7 @@ def as_text(fits: dict[str, Fit]) -> str:
 
 
 def as_report(fits: dict[str, Fit]) -> str:
-    return json.dumps({question: asdict(each) for question, each in fits.items()}, ensure_ascii=False, indent=2) + "\n"
+    return json_text({question: asdict(each) for question, each in fits.items()})
 
 
 def _model_sha256(review: Review, file: Path, answered: str | None) -> str:

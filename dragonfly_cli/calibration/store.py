@@ -14,6 +14,7 @@ from dragonfly_cli.calibration.fitting import Fit
 from dragonfly_cli.errors import InputError, OutputError
 from dragonfly_cli.option_values import Aggregate
 from dragonfly_cli.output.files import write_text
+from dragonfly_cli.output.json_text import json_text
 
 VARIABLE = "DRAGONFLY_CALIBRATIONS"
 SCHEMA_VERSION = 1
@@ -60,7 +61,7 @@ def store_calibration(sha256: str, quantization: str, fits: dict[str, Fit]) -> P
         raise OutputError(
             f"cannot write {file}: {error.strerror}", f"set {VARIABLE} to a folder that you may write to"
         ) from error
-    write_text(file, json.dumps(content, ensure_ascii=False, indent=2) + "\n")
+    write_text(file, json_text(content))
     return file
 
 

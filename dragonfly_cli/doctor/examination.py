@@ -1,11 +1,11 @@
 """All checks in the order of the report, and the report as text or JSON."""
 
-import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 
 from dragonfly_cli.doctor import hardware, self_test, software, storage
 from dragonfly_cli.doctor.finding import DoctorSettings, Finding, Status, problem
+from dragonfly_cli.output.json_text import json_text
 
 SCHEMA_VERSION = 1
 
@@ -16,6 +16,7 @@ CHECKS: tuple[Callable[[DoctorSettings], Iterator[Finding]], ...] = (
     hardware.four_bit,
     hardware.attention,
     software.decoders,
+    software.imaging,
     software.openslide,
     storage.disk,
     storage.cache,
@@ -29,8 +30,10 @@ def examine(settings: DoctorSettings) -> Iterator[Finding]:
     for check in CHECKS:
         try:
             yield from check(settings)
-        except ImportError as error:
-            yield problem(check.__name__, f"cannot be checked: {error}", "install the libraries that are missing")
+        except Exception as error:  # whatever a broken library or driver raises is what the doctor was asked about
+            why = " ".join(str(error).split()) or type(error).__name__
+            name = check.__name__.replace("_", " ")
+            yield problem(name, f"cannot be checked: {why}", "install again the library that is missing or broken")
 
 
 def as_line(finding: Finding) -> str:
@@ -55,7 +58,7 @@ def as_summary(findings: Iterable[Finding]) -> str:
 def as_report(findings: Iterable[Finding]) -> str:
     listed = list(findings)
     report = {"schema_version": SCHEMA_VERSION, "status": worst(listed), "checks": [asdict(each) for each in listed]}
-    return json.dumps(report, ensure_ascii=False, indent=2) + "\n"
+    return json_text(report)
 
 
 def worst(findings: Iterable[Finding]) -> Status:

@@ -20,7 +20,7 @@ from dragonfly_cli.option_values import Aggregate, Control
 
 UNCERTAIN = "uncertain"
 
-_MOST = 3
+_STRONGEST_FIELDS = 3
 _MOSTLY_OWN_WORDS = 0.5  # of a final answer; a summary in good words of its own has more in common with its sources
 
 
@@ -126,13 +126,7 @@ def aggregate(answers: list[FieldAnswer], rule: Aggregate) -> Answer:
         text = Counter(each.text for each in answers).most_common(1)[0][0]
         return Answer(first.question, text, None, None, Aggregate.vote, answers)
     if first.question.kind == "yesno":
-        votes = [each["yes"] for each in said]
-        chosen = yes_no_rule(rule)
-        if rule is Aggregate.confirmed:
-            confirmed = _confirmed(answers, votes)
-            chosen = Aggregate.confirmed if confirmed else Aggregate.top3_mean
-            votes = confirmed or votes
-        yes = _P_YES[chosen](votes)
+        yes, chosen = _p_yes(answers, [each["yes"] for each in said], yes_no_rule(rule))
         probabilities = {"yes": yes, "no": 1 - yes}
     else:
         chosen = rule if rule is Aggregate.vote else Aggregate.mean
@@ -154,6 +148,15 @@ def abstain_within(answered: Answer, margin: float) -> Answer:
     return replace(answered, text=UNCERTAIN, abstained=True) if first - second < margin else answered
 
 
+def _p_yes(answers: list[FieldAnswer], votes: list[float], rule: Aggregate) -> tuple[float, Aggregate]:
+    """P(yes) over all fields, each of which has a vote, and the rule that gave it."""
+    if rule is Aggregate.confirmed:
+        if twice := _confirmed(answers, votes):
+            return max(twice), rule
+        rule = Aggregate.top3_mean
+    return _P_YES[rule](votes), rule
+
+
 def _confirmed(answers: list[FieldAnswer], votes: list[float]) -> list[float]:
     """P(yes) of the fields that were looked at twice: the lower of both looks."""
     fields = [each.field for each in answers]
@@ -172,8 +175,7 @@ def _mean_of_options(said: list[dict[str, float]], rule: Aggregate) -> dict[str,
 _P_YES: dict[Aggregate, Callable[[list[float]], float]] = {
     Aggregate.any: lambda said: 1 - prod(1 - yes for yes in said),
     Aggregate.max: max,
-    Aggregate.confirmed: max,
     Aggregate.mean: fmean,
-    Aggregate.top3_mean: lambda said: fmean(sorted(said)[-_MOST:]),
+    Aggregate.top3_mean: lambda said: fmean(sorted(said)[-_STRONGEST_FIELDS:]),
     Aggregate.vote: lambda said: fmean(yes > 0.5 for yes in said),
 }

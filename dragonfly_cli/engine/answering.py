@@ -18,7 +18,7 @@ from dragonfly_cli.fields import Field, field_view
 from dragonfly_cli.geometry import Box
 from dragonfly_cli.readers.source import Source
 from dragonfly_med import ControlTokenError, PromptTooLongError
-from dragonfly_med.generation import Prefilled, Reading, Sampling, decode, stream_text, whole_text
+from dragonfly_med.generation import Prefilled, Reading, Sampling, decode, encode_images, stream_text, whole_text
 from dragonfly_med.joint import Start, decode_together
 from dragonfly_med.views import ViewPlan
 
@@ -33,8 +33,8 @@ def say_nothing(piece: str) -> None:
 class Timing:
     """Seconds spent reading pixels, encoding and prefilling, and generating.
 
-    A typed question is answered by its prefill. Pixels are read once for all questions, and count for each. Of answers
-    that are written together, each one's share counts.
+    A typed question is answered by its prefill. Pixels are read once for all questions, and count for each. Of what is
+    encoded or written together, each one's share counts.
     """
 
     read_s: float
@@ -46,7 +46,8 @@ class Timing:
 class Look:
     """A field whose pixels have been read: float32 [crops, 3, side, side], and which crop lies where.
 
-    What the network has made of them is kept in ``reading``, for all questions.
+    What the network has made of them is kept in ``reading``, for all questions; ``encode_s`` is what it took when that
+    was begun beside other fields, and counts for each question.
     """
 
     field: Field
@@ -54,6 +55,7 @@ class Look:
     pixels: torch.Tensor
     reading: Reading
     read_s: float
+    encode_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,18 @@ def look_at(model: Model, source: Source, field: Field) -> Look:
     plan = model.processor.plan(view.size)
     pixels = model.processor.pixels(view)
     return Look(field, plan, pixels, model.reading(pixels), perf_counter() - started)
+
+
+def encode(model: Model, looks: Sequence[Look]) -> list[Look]:
+    """The same fields, whose crops have been encoded in one go, or where memory runs out in smaller parts.
+
+    Raises DeviceError when not even one crop has room.
+    """
+    with computing_errors(model):
+        started = perf_counter()
+        encode_images([look.reading for look in looks])
+    share_s = (perf_counter() - started) / len(looks)
+    return [replace(look, encode_s=share_s) for look in looks]
 
 
 def answer(
@@ -202,7 +216,7 @@ def _unanswered(model: Model, look: Look, question: Question, encode_s: float) -
         probabilities=None,
         option_mass=None,
         selected=_selected_boxes(look),
-        timing=Timing(look.read_s, encode_s, 0.0),
+        timing=Timing(look.read_s, look.encode_s + encode_s, 0.0),
     )
 
 

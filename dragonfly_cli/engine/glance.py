@@ -1,13 +1,14 @@
 """A glance: a box of a slide as the network's low view alone, one crop of its 29, for ranking where to look.
 
-``p_yes`` lets the language model read that crop and the question; the others compare mean embeddings of the vision
-encoder, as zoom-in selection does within an image.
+``p_yes`` lets the language model read that crop and the question; the others compare embeddings of the vision encoder:
+``likeness`` and ``contrast`` mean ones, as zoom-in selection does within an image, ``oddity`` those of a crop's parts.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
 import torch
+from torch.nn.functional import adaptive_avg_pool2d
 
 from dragonfly_cli.engine.model import Model
 from dragonfly_cli.engine.questions import Question
@@ -16,7 +17,10 @@ from dragonfly_cli.readers.source import Source
 from dragonfly_med.crops import normalize
 from dragonfly_med.memory import in_parts
 
-_ALIKE = 4  # how many boxes may look like a box that is none the less unlike the rest
+PARTS_ACROSS = 7  # as many as the low view of v1 has patches
+_ODDEST = 8  # parts of a box, of 49, that tell how odd it is
+_ALIKE = 8  # how many parts, itself among them, may look like one that is none the less unlike the rest
+_COMPARED = 4096  # parts of all boxes at most, with which each is compared
 
 
 @torch.inference_mode()
@@ -38,14 +42,26 @@ def contrast(means: torch.Tensor, overview: torch.Tensor) -> list[float]:
     return (1 - torch.cosine_similarity(means, overview[None])).float().tolist()
 
 
-def oddity(means: torch.Tensor) -> list[float]:
-    """How unlike the rest a box looks: the distance of its mean embedding to the fourth nearest of [boxes, width].
+def parts(seen: torch.Tensor) -> torch.Tensor:
+    """The patches of glances [boxes, 1 + patches, width], neighbours averaged: [boxes, at most 49, width]."""
+    grid = round((seen.shape[1] - 1) ** 0.5)
+    if grid <= PARTS_ACROSS:
+        return seen[:, 1:]
+    patches = seen[:, 1:].transpose(1, 2).unflatten(2, (grid, grid))
+    return adaptive_avg_pool2d(patches, PARTS_ACROSS).flatten(2).transpose(1, 2)
 
-    The fourth, because a small finding that lies across the corner of a box makes up to three others look alike.
+
+def oddity(seen: torch.Tensor) -> list[float]:
+    """How unlike the rest each box looks, of ``parts`` [boxes, parts, width] at one scale.
+
+    What is small is lost in the mean of a box, so its oddest parts tell it: each one's distance to the eighth nearest
+    of those of all boxes, because a finding larger than a part makes some look alike.
     """
-    means = means.float()
-    distances = torch.cdist(means, means).sort(dim=1).values  # the first is that to itself
-    return distances[:, min(_ALIKE, len(means) - 1)].tolist()
+    every = seen.flatten(0, 1).float()
+    others = every[:: -(-len(every) // _COMPARED)]
+    nearest = min(_ALIKE, len(others))
+    distances = [torch.cdist(box.float(), others).topk(nearest, largest=False).values[:, -1] for box in seen]
+    return [float(each.topk(min(_ODDEST, len(each))).values.mean()) for each in distances]
 
 
 @torch.inference_mode()

@@ -16,9 +16,10 @@ from dragonfly_cli.engine.checkpoints import Checkpoint
 from dragonfly_cli.errors import DeviceError, ModelError, UsageError
 from dragonfly_cli.option_values import Attention, Quant
 from dragonfly_cli.store.copies import has_bitsandbytes
+from dragonfly_med.device_memory import device_memory_needed
 from dragonfly_med.loading import is_quantized, naming
 from dragonfly_med.memory import is_out_of_memory
-from dragonfly_med.quantization import device_memory_needed, read_config
+from dragonfly_med.quantization import read_config
 
 _DEVICE = re.compile("cpu|cuda(?::([0-9]{1,3}))?")
 

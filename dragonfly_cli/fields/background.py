@@ -46,6 +46,11 @@ class Ground:
         return self.level is not None and DARK_BELOW <= self.level < WHITE_FROM
 
 
+def is_colourless(pixels: np.ndarray) -> bool:
+    """Whether all of a picture is grey: then nothing tells a stain from glass but that it is darker, or brighter."""
+    return bool(np.ptp(pixels, axis=-1).max() <= _COLOURLESS)
+
+
 def ground_of(pixels: np.ndarray) -> Ground:
     luma = pixels.mean(axis=-1, dtype=np.float32)
     is_grey = np.ptp(pixels, axis=-1) <= _COLOURLESS
@@ -58,6 +63,10 @@ def ground_of(pixels: np.ndarray) -> Ground:
         dim = _ground_level(luma, smooth, ~(unscanned | white)) if white.any() else None
         if dim is not None and DARK_BELOW <= dim < WHITE_FROM:
             unscanned, level = unscanned | white, dim
+    noisy = is_grey & ~unscanned & (luma < DARK_BELOW)
+    is_mostly_dark = 2 * np.count_nonzero(noisy) > np.count_nonzero(~unscanned)  # no stain is so dark and grey
+    if is_mostly_dark and (level is None or level >= WHITE_FROM):  # then what is smooth and white is overexposed
+        level, smooth = int(np.median(luma[noisy])), noisy
     if level is not None and level >= WHITE_FROM:
         return Ground(unscanned, None, level)
     if level is not None:

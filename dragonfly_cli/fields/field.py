@@ -1,10 +1,11 @@
-"""A field of view, and a plan of which are looked at."""
+"""A field of view, what a source shows of it, and a plan of which are looked at."""
 
 from dataclasses import dataclass, replace
 from time import monotonic
 from typing import TYPE_CHECKING, Literal
 
 from dragonfly_cli.geometry import Box
+from dragonfly_cli.readers.source import Source, View
 
 if TYPE_CHECKING:  # these import numpy and scipy, which a plan of one field does not need
     from dragonfly_cli.fields.search import ZoomSearch
@@ -53,3 +54,17 @@ class LookPlan:
     def certain(self) -> list[Field]:
         """The fields that no search replaces."""
         return [field for field in self.fields if self.search is None or field.role != "zoom"]
+
+
+def field_view(source: Source, field: Field) -> View:
+    """The pixels of a field, to be read at whatever size is asked for."""
+    return source.view(field.box, field.frame)
+
+
+def field_mpp(source: Source, field: Field, canvas_wh: tuple[int, int]) -> float | None:
+    """Microns per pixel at which ``canvas_wh`` shows the field, of the coarser axis; ``None`` when unknown."""
+    if source.mpp is None:
+        return None
+    return max(
+        mpp * length / pixels for mpp, length, pixels in zip(source.mpp, field.box.size_wh, canvas_wh, strict=True)
+    )

@@ -3,7 +3,10 @@
 from collections.abc import Sequence
 
 from dragonfly_cli.errors import UsageError
+from dragonfly_cli.options import LookOptions
+from dragonfly_cli.readers.source import Source, spatial_order
 
+FRAMES_LOOKED_AT = 8
 SLICE_HINT = "give a number from 0, or FIRST:LAST:STEP, the last not included, such as 10:60:5"
 MOST_TILES = 100
 
@@ -42,3 +45,28 @@ def pick(order: Sequence[int], wanted: str, name: str) -> list[int]:
     if not chosen:
         raise UsageError(f"--slice {wanted}: {name} has {len(order)}", f"slices count from 0 to {len(order) - 1}")
     return list(chosen)
+
+
+def frames_to_look_at(source: Source, looking: LookOptions, most: int = FRAMES_LOOKED_AT) -> list[int]:
+    """The frames that were named, all of them; or else ``most`` or the budget of them, spread evenly."""
+    if looking.frame is not None:
+        check_frame(source, looking.frame)
+        return [looking.frame]
+    order = spatial_order(source)
+    chosen = list(order) if looking.slices is None else pick(order, looking.slices, str(source.path))
+    limit = looking.budget or (len(chosen) if looking.slices else most)
+    shown = [chosen[number] for number in spread(len(chosen), limit)]
+    if len(shown) < len(chosen):
+        source.warnings.append(
+            f"{len(shown)} of {len(chosen)} frames were looked at; --budget looks at more, --slice or --frame at others"
+        )
+    return shown
+
+
+def check_frame(source: Source, frame: int) -> None:
+    """Raises UsageError for a frame that the source does not have."""
+    if not 0 <= frame < source.frames:
+        raise UsageError(
+            f"--frame {frame}: {source.path} has {source.frames} frame{'s' * (source.frames > 1)}",
+            f"give one from 0 to {source.frames - 1}" if source.frames > 1 else "leave it out: there is one picture",
+        )

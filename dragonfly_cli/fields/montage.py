@@ -6,11 +6,35 @@ from typing import Any
 
 from PIL import Image
 
-from dragonfly_cli.errors import InputError
+from dragonfly_cli.errors import InputError, UsageError
+from dragonfly_cli.fields.frames import frames_to_look_at, parse_montage
 from dragonfly_cli.geometry import Box
-from dragonfly_cli.readers.source import MppSource, Source, SourceKind, files_of
+from dragonfly_cli.options import LookOptions
+from dragonfly_cli.readers.source import MppSource, Source, SourceKind, files_of, whole_of
 
 MAX_PIXELS = 16_000_000  # more than any view of a model shows; slices are shrunk to stay below
+
+
+def arranged(source: Source, looking: LookOptions) -> Source:
+    """The source itself, or with ``--montage`` several of its frames as one picture. Raises UsageError."""
+    if source.kind == "slide":
+        _refuse_what_series_have(source, looking)
+    if looking.montage is None:
+        return source
+    columns, rows = parse_montage(looking.montage)
+    if source.frames == 1:  # a montage of it would be one tile amid black ones
+        source.warnings.append("--montage is for several frames: there is only one, which is shown as it is")
+        return source
+    return Montage(source, frames_to_look_at(source, looking, columns * rows), (columns, rows))
+
+
+def _refuse_what_series_have(source: Source, looking: LookOptions) -> None:
+    for option, value in (("--slice", looking.slices), ("--montage", looking.montage)):
+        if value is not None:
+            raise UsageError(
+                f"{option} is for images with slices or frames, and {source.path} is a slide",
+                "leave it out; --region chooses a part of a slide",
+            )
 
 
 class Montage:
@@ -55,7 +79,7 @@ class Montage:
 
     def _composed(self) -> Image.Image:
         picture = Image.new("RGB", self.size_wh)
-        whole = Box(0, 0, *self._source.size_wh)
+        whole = whole_of(self._source)
         unread: list[int] = []
         for number, frame in enumerate(self._frames):
             row, column = divmod(number, self._grid[0])

@@ -14,9 +14,9 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from dragonfly_cli.fields.background import GLASS, Ground, ground_of
+from dragonfly_cli.fields.background import GLASS, Ground, ground_of, is_colourless
 from dragonfly_cli.geometry import Box
-from dragonfly_cli.readers.source import Source
+from dragonfly_cli.readers.source import Source, whole_of
 
 THUMBNAIL_SIDE_PX = 1024
 # Glass is nearly white and colourless. The thresholds may not leave these ranges, so that a slide that is all tissue
@@ -25,6 +25,10 @@ SATURATION_RANGE = (14, 40)
 LUMA_RANGE = (150, 215)
 SMALLEST_OBJECT_UM2 = 20_000.0  # a disc of 160 microns
 LARGEST_FILLED_HOLE_UM2 = 60_000.0
+GREY_SLIDE = (
+    "the slide has no colours, and what is dark in it was taken for tissue; if that is not so, as in fluorescence, "
+    "--region or --roi says where to look"
+)
 _SMALLEST_OBJECT_SHARE = 5e-4  # of the thumbnail, where there is no scale
 _REPORTED_SHARE = 0.01
 _MOST_INK_SHARE = 0.3  # more of that colour than this is a stain
@@ -92,15 +96,17 @@ class Tissue:
 
 def find_tissue(source: Source) -> Tissue:
     """The tissue of a slide's only frame; all of it where none stands out. Says what it met in ``source.warnings``."""
-    thumbnail = source.view(Box(0, 0, *source.size_wh)).resize(_thumbnail_wh(source.size_wh))
+    thumbnail = source.view(whole_of(source)).resize(_thumbnail_wh(source.size_wh))
     pixels = np.asarray(thumbnail)
     rows, columns = pixels.shape[:2]
     pixel_um2 = None
     if source.mpp is not None:
         pixel_um2 = source.size_wh[0] * source.mpp[0] / columns * source.size_wh[1] * source.mpp[1] / rows
     ground = ground_of(pixels)
-    tissue = Tissue(*mask_of(pixels, ground, pixel_um2, source.size_wh))
+    tissue = tissue_in(pixels, ground, pixel_um2, source.size_wh)
     source.warnings += _notes(tissue, ground)
+    if tissue.found and not ground.is_dark and is_colourless(pixels):
+        source.warnings.append(GREY_SLIDE)
     return tissue
 
 
@@ -121,25 +127,34 @@ def _notes(tissue: Tissue, ground: Ground) -> list[str]:
     return notes
 
 
-def mask_of(
-    pixels: np.ndarray, ground: Ground, pixel_um2: float | None, size_wh: tuple[int, int]
-) -> tuple[np.ndarray, tuple[int, int], bool, float]:
-    """The fields of ``Tissue`` for a picture, [rows, columns, 3] uint8."""
+def tissue_in(pixels: np.ndarray, ground: Ground, pixel_um2: float | None, size_wh: tuple[int, int]) -> Tissue:
+    """The tissue in a picture, [rows, columns, 3] uint8, of a frame of ``size_wh`` level-0 pixels."""
     seen = _on_white(pixels, ground)
     scanned = ~ground.unscanned
     stained = (_differs(pixels, ground) if ground.is_dark else _stands_out(seen, scanned)) & scanned
     smallest = SMALLEST_OBJECT_UM2 / pixel_um2 if pixel_um2 else _SMALLEST_OBJECT_SHARE * stained.size
-    # the nuclei of a finely scanned slide are dark, but small; on a dark ground nothing is known for ink
-    ink = np.zeros_like(stained) if ground.is_dark else _without_small(_ink(seen) & stained, smallest)
-    ink_share = float(ink.sum() / max(1, stained.sum()))
-    if ink_share > _MOST_INK_SHARE:
-        ink, ink_share = np.zeros_like(ink), 0.0
-    largest_hole = LARGEST_FILLED_HOLE_UM2 / SMALLEST_OBJECT_UM2 * smallest
-    mask = _without_small(ndimage.binary_closing(stained & ~ink, iterations=1) | (stained & ~ink), smallest)
-    mask = ~_without_small(~mask, largest_hole) & ~ink & scanned
+    # what ink looks like on a dark ground is not known
+    ink = np.zeros_like(stained) if ground.is_dark else _pen_marks(seen, stained, smallest)
+    mask = _cleaned(stained & ~ink, smallest) & ~ink & scanned
     found = bool(mask.any())
     everything = scanned if scanned.any() else np.ones_like(scanned)
-    return (mask if found else everything), size_wh, found, ink_share
+    return Tissue(mask if found else everything, size_wh, found, _share_of(ink, stained))
+
+
+def _pen_marks(seen: np.ndarray, stained: np.ndarray, smallest_px: float) -> np.ndarray:
+    """Where there is ink; nowhere, if there is so much of it that it must be a stain."""
+    ink = _without_small(_ink(seen) & stained, smallest_px)  # the nuclei of a finely scanned slide are dark, but small
+    return ink if _share_of(ink, stained) <= _MOST_INK_SHARE else np.zeros_like(ink)
+
+
+def _share_of(part: np.ndarray, whole: np.ndarray) -> float:
+    return float(part.sum() / max(1, whole.sum()))
+
+
+def _cleaned(mask: np.ndarray, smallest_px: float) -> np.ndarray:
+    """``mask`` with cracks and small holes filled, and without small objects."""
+    objects = _without_small(ndimage.binary_closing(mask, iterations=1) | mask, smallest_px)
+    return ~_without_small(~objects, LARGEST_FILLED_HOLE_UM2 / SMALLEST_OBJECT_UM2 * smallest_px)
 
 
 def otsu(values: np.ndarray) -> int:

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from dragonfly_cli.geometry import Box
+from dragonfly_cli.output.pictures import sheet_of
 from dragonfly_cli.output.votes import (
     AGREES_COLOUR,
     BETWEEN,
@@ -22,7 +23,7 @@ from dragonfly_cli.output.votes import (
     support,
     verdict,
 )
-from dragonfly_cli.readers.source import Source
+from dragonfly_cli.readers.source import Source, whole_of
 
 _MAP_SIDE_PX = 1100
 _BEST_FIELDS = 3
@@ -41,13 +42,7 @@ _ROUND = (1, 2, 5)  # a scale bar is one of these times a power of ten
 
 def overlay_picture(source: Source, records: list[dict[str, Any]], mask: np.ndarray | None) -> Image.Image:
     """``mask`` is the tissue over the whole frame, [rows, columns], or None where none was looked for."""
-    panels = [_panel(source, record, mask) for record in records]
-    picture = Image.new("RGB", (max(panel.width for panel in panels), sum(panel.height for panel in panels)), _PAPER)
-    y = 0
-    for panel in panels:
-        picture.paste(panel, (0, y))
-        y += panel.height
-    return picture
+    return sheet_of([_panel(source, record, mask) for record in records], gap_px=0)
 
 
 def _panel(source: Source, record: dict[str, Any], mask: np.ndarray | None) -> Image.Image:
@@ -93,13 +88,13 @@ def _map(source: Source, record: dict[str, Any], mask: np.ndarray | None, best: 
     frame = best[0]["frame"]
     scale = _MAP_SIDE_PX / max(source.size_wh)
     size_wh = max(1, round(source.size_wh[0] * scale)), max(1, round(source.size_wh[1] * scale))
-    picture = source.view(Box(0, 0, *source.size_wh), frame).resize(size_wh).convert("RGB")
+    picture = source.view(whole_of(source), frame).resize(size_wh).convert("RGB")
     if mask is not None:
         picture.paste(_TISSUE, mask=_edge_of(mask, size_wh))
     draw = ImageDraw.Draw(picture)
     fields = [field for field in record["fields"] if field["frame"] == frame]
     for field in sorted(fields, key=lambda field: (field["role"] != "overview", support(record, field))):
-        left, top, right, bottom = (round(edge * scale) for edge in _corners(field["box"]))
+        left, top, right, bottom = (round(edge * scale) for edge in Box(**field["box"]).corners)
         box = left, top, max(left + 4, right - 1), max(top + 4, bottom - 1)
         _draw_frame(draw, box, colour(record, field), 2 if field["role"] == "overview" else _LINE_PX)
     for field in sorted(fields, key=lambda field: field in best):
@@ -120,7 +115,7 @@ def _draw_frame(draw: ImageDraw.ImageDraw, box: tuple[int, int, int, int], rgb: 
 def _tag(draw: ImageDraw.ImageDraw, record: dict[str, Any], field: dict[str, Any], scale: float, always: bool) -> None:
     """The field's number, and P(yes), on a plate in its upper left corner; as much as it has room for."""
     font = _font(16)
-    left, top, right, bottom = (round(edge * scale) for edge in _corners(field["box"]))
+    left, top, right, bottom = (round(edge * scale) for edge in Box(**field["box"]).corners)
     texts = [str(field["id"])]
     if _is_yes_no(field):
         texts.insert(0, f"{field['id']}: {rounded(field['probabilities']['yes'])}")
@@ -133,13 +128,13 @@ def _tag(draw: ImageDraw.ImageDraw, record: dict[str, Any], field: dict[str, Any
 
 
 def _inset(source: Source, record: dict[str, Any], field: dict[str, Any]) -> Image.Image:
-    box = field["box"]
-    height = max(40, min(_BEST_WIDTH_PX, round(_BEST_WIDTH_PX * box["height"] / box["width"])))
-    width = min(_BEST_WIDTH_PX, max(40, round(height * box["width"] / box["height"])))
-    view = source.view(Box(box["x"], box["y"], box["width"], box["height"]), field["frame"])
+    box = Box(**field["box"])
+    height = max(40, min(_BEST_WIDTH_PX, round(_BEST_WIDTH_PX * box.height / box.width)))
+    width = min(_BEST_WIDTH_PX, max(40, round(height * box.width / box.height)))
+    view = source.view(box, field["frame"])
     inset = Image.new("RGB", (_BEST_WIDTH_PX, height + 26), _PAPER)
     picture = view.resize((width, height)).convert("RGB")
-    _draw_scale_bar(picture, source, width / box["width"])
+    _draw_scale_bar(picture, source, width / box.width)
     inset.paste(picture, (0, 26))
     draw = ImageDraw.Draw(inset)
     draw.rectangle((0, 26, width - 1, height + 25), outline=colour(record, field), width=_LINE_PX)
@@ -200,10 +195,6 @@ def _edge_of(mask: np.ndarray, size_wh: tuple[int, int]) -> Image.Image:
     for dx, dy in ((-2, 0), (2, 0), (0, -2), (0, 2)):
         eroded &= padded[2 + dy : 2 + dy + large.shape[0], 2 + dx : 2 + dx + large.shape[1]]
     return Image.fromarray((large & ~eroded).astype(np.uint8) * 255)
-
-
-def _corners(box: dict[str, int]) -> tuple[int, int, int, int]:
-    return box["x"], box["y"], box["x"] + box["width"], box["y"] + box["height"]
 
 
 def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:

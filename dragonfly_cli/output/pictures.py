@@ -51,14 +51,14 @@ def _framed(picture: Image.Image, plan: ViewPlan, high_y: int, zoomed_in: Sequen
     return framed
 
 
-def sheet_of(pictures: list[Image.Image]) -> Image.Image:
-    """Pictures one below the other, those of several fields with a wider gap between them."""
-    height = sum(picture.height for picture in pictures) + _FIELD_GAP_PX * (len(pictures) - 1)
+def sheet_of(pictures: list[Image.Image], gap_px: int = _FIELD_GAP_PX) -> Image.Image:
+    """Pictures one below the other; those of several fields have a wider gap between them than their crops have."""
+    height = sum(picture.height for picture in pictures) + gap_px * (len(pictures) - 1)
     sheet = Image.new("RGB", (max(picture.width for picture in pictures), height), _GAP_COLOUR)
     y = 0
     for picture in pictures:
         sheet.paste(picture, (0, y))
-        y += picture.height + _FIELD_GAP_PX
+        y += picture.height + gap_px
     return sheet
 
 

@@ -16,6 +16,7 @@ from dragonfly_cli import __version__
 from dragonfly_cli.fields import field_mpp
 from dragonfly_cli.geometry import Box
 from dragonfly_cli.output.control_characters import escaped
+from dragonfly_cli.output.json_text import json_text
 from dragonfly_cli.output.notices import DEMO_CANNOT_SYNTHESISE, DEMO_WARNING, NOTICE
 from dragonfly_cli.readers.fingerprint import fingerprint, fingerprint_of_many
 from dragonfly_cli.readers.source import Source, files_of
@@ -101,7 +102,7 @@ def _question_settings(question: "Question") -> dict[str, Any]:
 def as_json(records: list[dict[str, Any]]) -> str:
     """One object for one answer, an array for several."""
     content = records[0] if len(records) == 1 else records
-    return escaped(json.dumps(content, ensure_ascii=False, indent=2)) + "\n"
+    return escaped(json_text(content))
 
 
 def as_json_lines(records: Iterable[dict[str, Any]]) -> str:

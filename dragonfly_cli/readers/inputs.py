@@ -14,8 +14,11 @@ from typing import TYPE_CHECKING
 
 from dragonfly_cli.errors import InputError, NoInputError
 from dragonfly_cli.options import OpenOptions
-from dragonfly_cli.readers import ZIP_SUFFIX, exists, holds_series, list_images, open_source
-from dragonfly_cli.readers.dicom.signature import HEAD_BYTES, WSI_SOP_CLASS, instance_uid, is_dicom, sop_class
+from dragonfly_cli.readers.dicom.signature import instance_uid, is_dicom
+from dragonfly_cli.readers.head import exists, head_if_readable
+from dragonfly_cli.readers.image_files import list_images
+from dragonfly_cli.readers.opening import holds_series, open_source
+from dragonfly_cli.readers.signature import ZIP_SUFFIX, is_dicom_slide
 from dragonfly_cli.readers.source import Source
 
 if TYPE_CHECKING:  # imports pydicom
@@ -53,28 +56,19 @@ def _real(folder: str) -> str:
 def list_inputs(source: Path) -> list[Input]:
     """The items of a file, a folder or an archive, in the order of their paths. Raises what ``list_images`` does."""
     images = list_images(source)
-    if images == [source] and _may_hold_series(source):
-        return _of_archive(source)
-    folders: dict[Path, list[Path]] = defaultdict(list)
-    for image in images:
-        if images != [source] and _is_slice(image):
-            folders[image.parent].append(image)
-    first_of: dict[Path, list[Input]] = {}
-    taken: set[Path] = set()
-    for folder, files in folders.items():
-        for name, stack in _stacks(folder, files):
-            first_of.setdefault(stack[0], []).append(Input(name, partial(_open_stack, folder, stack), stack))
-            taken.update(stack)
+    if images == [source]:
+        return _of_archive(source) if _may_hold_series(source) or _is_zip(source) else [_single(source)]
+    of_several = [*_series_among(images), *_slides_among(images)]
+    by_first_file: dict[Path, list[Input]] = defaultdict(list)
+    for each in of_several:
+        by_first_file[each.files[0]].append(each)
+    taken = {file for each in of_several for file in each.files}
     inputs: list[Input] = []
-    slides = _slides(images)
-    taken.update(file for files in slides for file in files[1:])  # the first one opens the others with it
-    levels = {files[0]: files for files in slides}
     for image in images:
-        if image in first_of:
-            inputs += first_of[image]
+        if image in by_first_file:
+            inputs += by_first_file[image]
         elif image not in taken:
-            is_zip = image.suffix.lower() == ZIP_SUFFIX
-            inputs += _of_archive(image) if is_zip else [_single(image, levels.get(image))]
+            inputs += _of_archive(image) if _is_zip(image) else [_single(image)]
     return inputs
 
 
@@ -101,22 +95,27 @@ def lone_input(path: Path) -> Input:
 def zipped_copies(inputs: Iterable[Input]) -> set[Path]:
     """The zips among the inputs all of whose DICOM files lie there unpacked too: same instance UIDs, same sizes."""
     files = {file for each in inputs for file in each.files}
-    zips = {file for file in files if file.suffix.lower() == ZIP_SUFFIX}
+    zips = set(filter(_is_zip, files))
     if not zips:
         return zips
     from dragonfly_cli.readers.dicom.collection import instances_in
 
-    unpacked = {(uid, file.stat().st_size) for file in files - zips if (uid := instance_uid(_head(file)))}
+    unpacked = {(uid, file.stat().st_size) for file in files - zips if (uid := instance_uid(head_if_readable(file)))}
     return {path for path in zips if (held := instances_in(path)) and held <= unpacked}
 
 
-def _slides(images: list[Path]) -> list[tuple[Path, ...]]:
-    """The files of each DICOM slide."""
+def _is_zip(file: Path) -> bool:
+    return file.suffix.lower() == ZIP_SUFFIX
+
+
+def _slides_among(images: list[Path]) -> Iterator[Input]:
+    """Each DICOM slide, by its first file, which opens the others with it."""
     slides: dict[tuple[Path, str], list[Path]] = defaultdict(list)
     for image in images:
-        if _is_of_slide(image):
+        if is_dicom_slide(head_if_readable(image)):
             slides[image.parent, _series_uid(image)].append(image)
-    return [tuple(files) for files in slides.values()]
+    for first, *others in slides.values():
+        yield Input(str(first), partial(open_source, first), (first, *others))
 
 
 def _series_uid(file: Path) -> str:
@@ -130,8 +129,8 @@ def _series_uid(file: Path) -> str:
         return file.name
 
 
-def _single(image: Path, files: tuple[Path, ...] | None = None) -> Input:
-    return Input(str(image), partial(open_source, image), files or (image,))
+def _single(image: Path) -> Input:
+    return Input(str(image), partial(open_source, image), (image,))
 
 
 def _of_archive(path: Path) -> list[Input]:
@@ -157,8 +156,17 @@ def _open_stack(folder: Path, files: tuple[Path, ...], options: OpenOptions) -> 
     return VolumeSource(folder, options, [on_disk(file) for file in files])
 
 
-def _stacks(folder: Path, files: list[Path]) -> Iterator[tuple[str, tuple[Path, ...]]]:
-    """Name and files of every series of more than one file; what cannot be read is left for itself."""
+def _series_among(images: list[Path]) -> Iterator[Input]:
+    """Each DICOM series of more than one file; those of different folders have nothing in common."""
+    folders: dict[Path, list[Path]] = defaultdict(list)
+    for image in filter(_is_slice, images):
+        folders[image.parent].append(image)
+    for folder, files in folders.items():
+        yield from _series_in(folder, files)
+
+
+def _series_in(folder: Path, files: list[Path]) -> Iterator[Input]:
+    """What cannot be read is left for itself."""
     if len(files) < 2:
         return
     from dragonfly_cli.readers.dicom.index import slices_of
@@ -177,7 +185,8 @@ def _stacks(folder: Path, files: list[Path]) -> Iterator[tuple[str, tuple[Path, 
         left = tuple(file for file in stack if file not in taken)  # one file's frames may lie in two stacks
         taken.update(left)
         if len(left) > 1:
-            yield (str(folder) if len(several) == 1 else f"{folder}#{number}"), left
+            name = str(folder) if len(several) == 1 else f"{folder}#{number}"
+            yield Input(name, partial(_open_stack, folder, left), left)
 
 
 def _files_of(series: "Series") -> tuple[Path, ...]:
@@ -186,20 +195,5 @@ def _files_of(series: "Series") -> tuple[Path, ...]:
 
 
 def _is_slice(file: Path) -> bool:
-    head = _head(file)
-    return is_dicom(head) and sop_class(head) != WSI_SOP_CLASS
-
-
-def _is_of_slide(file: Path) -> bool:
-    head = _head(file)
-    return is_dicom(head) and sop_class(head) == WSI_SOP_CLASS
-
-
-def _head(file: Path) -> bytes:
-    try:
-        if not file.is_file():  # reading a pipe might never end
-            return b""
-        with file.open("rb") as stream:
-            return stream.read(HEAD_BYTES)
-    except OSError:
-        return b""
+    head = head_if_readable(file)
+    return is_dicom(head) and not is_dicom_slide(head)

@@ -44,6 +44,7 @@ class Pyramid(Protocol):
     background: str  # where nothing was scanned
     scale: Scale
     icc_profile: bytes | None
+    mode: str  # of the colours that the profile is of: RGB, or L where all are grey
     shortcomings: list[str]  # what of the file is not shown, or not as it is meant, one sentence each
 
     def read(self, level: int, block: Box) -> Image.Image:

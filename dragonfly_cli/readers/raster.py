@@ -1,8 +1,8 @@
 """Ordinary pictures (PNG, JPEG, TIFF ...) through Pillow, brought to 8-bit RGB as a viewer would show them.
 
-Upright by EXIF, transparency on white, 16 bit by the full range of its type. A picture has no physical scale of
-its own (its "dpi" is a printer's), so the scale is None unless the user gives one.
-Non-goals: colour management, pages of unequal size, formats that run other programs (EPS).
+Upright by EXIF, transparency on white, 16 bit by the full range of its type, colours by the profile or gamma in the
+file. A picture has no physical scale of its own (its "dpi" is a printer's), so the scale is None unless the user gives
+one. Non-goals: pages of unequal size, formats that run other programs (EPS).
 """
 
 import struct
@@ -21,8 +21,10 @@ from PIL.TiffImagePlugin import TiffImageFile
 from dragonfly_cli.errors import InputError
 from dragonfly_cli.geometry import Box
 from dragonfly_cli.options import OpenOptions
-from dragonfly_cli.readers import TIFF_MAGICS, raster_jp2, raster_tiff
-from dragonfly_cli.readers.foreign import HEAD_BYTES, foreign_kind
+from dragonfly_cli.readers import raster_jp2, raster_png, raster_tiff
+from dragonfly_cli.readers.colour import ToSrgb, by_gamma
+from dragonfly_cli.readers.foreign import HEAD_BYTES, foreign_kind, refusal
+from dragonfly_cli.readers.signature import TIFF_MAGICS, has_image_magic
 from dragonfly_cli.readers.source import MppSource, SourceKind
 from dragonfly_cli.readers.tiff_bits import DARK, DARK_16_BIT, FULL_16_BIT
 
@@ -31,8 +33,8 @@ MAX_PIXELS = 500_000_000  # 1.5 GB as RGB; Pillow's own limit of 179 megapixels 
 DARK_8_BIT = DARK_16_BIT // 256
 NEARLY_BLACK = f"no pixel is brighter than {DARK_8_BIT - 1} of 255, so the picture is nearly black"
 ALL_CLEAR = "every pixel is fully transparent, so the picture is shown white"
+NO_RANGE = "the pixel type has no fixed range: the darkest value is shown black and the brightest white"
 COPY_HINT = "copy or export the file again"
-WIDE_PLANES = "its colours lie in separate planes of 16 bits, which is not supported"
 DECODE_ERRORS = (
     OSError,
     SyntaxError,
@@ -95,14 +97,24 @@ def on_white(image: Image.Image) -> Image.Image:
     return canvas
 
 
+def in_srgb(rgb: Image.Image, stored: Image.Image) -> tuple[Image.Image, list[str]]:
+    """``rgb`` is ``stored`` by plain arithmetic; in the colours that its file means, and what to know about these."""
+    profile, gamma = stored.info.get("icc_profile"), stored.info.get("gamma")
+    is_grey = len(stored.getbands()) < 3 and not stored.mode.startswith("P")
+    to_srgb = ToSrgb(profile, "CMYK" if stored.mode == "CMYK" else "L" if is_grey else "RGB")
+    if gamma and not profile and "srgb" not in stored.info:
+        rgb = by_gamma(rgb, gamma)
+    return to_srgb(stored if stored.mode == "CMYK" and to_srgb.changes else rgb), to_srgb.warnings
+
+
 def to_rgb(image: Image.Image) -> tuple[Image.Image, list[str]]:
     """Any Pillow mode as 8-bit RGB, and what the user should know about it."""
     if image.mode.startswith("I;16"):
         return _from_16_bit(image)
     if image.format == "PPM" and image.mode == "I":  # which Pillow has stretched from the file's maximum to 65535
         return _scaled(np.asarray(image), 65535), []
-    if image.mode in ("I", "F") or raster_tiff.is_signed_8_bit(image):
-        return _from_wide_range(image)
+    if image.mode == "F":  # a PFM
+        return from_wide_range(np.asarray(image), is_white_zero=False), [NO_RANGE]
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         clear = image.convert("RGBA")
         if not np.asarray(clear.getchannel("A")).any():
@@ -112,7 +124,7 @@ def to_rgb(image: Image.Image) -> tuple[Image.Image, list[str]]:
 
 
 def _noted(image: Image.Image) -> tuple[Image.Image, list[str]]:
-    """Colours of 12 bits in 16 end here, for Pillow keeps their upper 8 bits alone."""
+    """Colours of 12 bits in 16 end here, of which the upper 8 bits are left."""
     return image, [NEARLY_BLACK] if np.asarray(image).max() < DARK_8_BIT else []
 
 
@@ -132,14 +144,13 @@ def _scaled(values: np.ndarray[Any, np.dtype[Any]], top: int) -> Image.Image:
     return Image.fromarray(np.rint(values.astype(np.float32) * (255 / top)).astype(np.uint8)).convert("RGB")
 
 
-def _from_wide_range(image: Image.Image) -> tuple[Image.Image, list[str]]:
-    values = raster_tiff.samples(image).astype(np.float64)  # [height, width]
+def from_wide_range(values: np.ndarray[Any, np.dtype[Any]], *, is_white_zero: bool) -> Image.Image:
+    """[height, width] of values of any type as grey RGB, from the least to the greatest of them."""
+    values = values.astype(np.float64)
     known = values[np.isfinite(values)]
     low, high = (known.min(), known.max()) if known.size else (0.0, 0.0)
     scaled = (np.clip(values, low, high) - low) / (high - low or 1)
-    scaled = np.nan_to_num(1 - scaled if raster_tiff.is_white_zero(image) else scaled)
-    warning = "the pixel type has no fixed range: the darkest value is shown black and the brightest white"
-    return Image.fromarray(np.rint(scaled * 255).astype(np.uint8)).convert("RGB"), [warning]
+    return _scaled(np.nan_to_num(1 - scaled if is_white_zero else scaled), 1)
 
 
 class RasterSource:
@@ -180,8 +191,8 @@ class RasterSource:
                 image = Image.open(self.path)
         except UnidentifiedImageError as error:
             with self.path.open("rb") as file:
-                is_tiff = file.read(4) in TIFF_MAGICS
-            raise (self._broken(error) if is_tiff else self._unknown()) from None
+                is_picture = has_image_magic(file.read(HEAD_BYTES))
+            raise (self._broken(error) if is_picture else self._unknown()) from None
         except DECODE_ERRORS as error:
             raise self._broken(error) from None
         if image.format not in FORMATS:
@@ -202,11 +213,9 @@ class RasterSource:
 
     def _unknown(self) -> InputError:
         with self.path.open("rb") as file:
-            kind = foreign_kind(file.read(HEAD_BYTES))
+            kind = foreign_kind(self.path, file.read(HEAD_BYTES))
         if kind:
-            return InputError(
-                f"cannot open {self.path}: it is {kind}, which is not supported", "save it as PNG or TIFF"
-            )
+            return refusal(self.path, kind)
         return InputError(
             f"cannot open {self.path}: it is not an image of a known kind",
             "known are DICOM, slides (SVS, NDPI, MRXS, TIFF ...), PNG, JPEG, TIFF, GIF, BMP, WebP, AVIF, JPEG 2000",
@@ -235,23 +244,36 @@ class RasterSource:
                 self._file = self._open()
             self._file.seek(frame)
             check_pixel_count(self.path, self._file.size)
-        if raster_tiff.has_wide_planes(self._file):
-            raise InputError(f"cannot open {self.path}: {WIDE_PLANES}", "save it with its colours interleaved")
         if isinstance(self._file, TiffImageFile):
             self._file.filename = ""  # else Pillow maps a plain one into memory by the size that it has when turned
-        self._file.load()
-        rgb, notes = to_rgb(raster_jp2.in_8_bits(self._file, self.path))
-        self.warnings += [sentence for sentence in notes if sentence not in self.warnings]
+        plain, notes = self._as_rgb(frame)
+        rgb, of_colours = in_srgb(plain, self._file)
+        self.warnings += [sentence for sentence in notes + of_colours if sentence not in self.warnings]
         orientation = self._file.getexif().get(0x0112, 1)
         turn = ImageOps.exif_transpose(_tagged(rgb, orientation)) if orientation != 1 else rgb
         return turn or rgb
 
+    def _as_rgb(self, frame: int) -> tuple[Image.Image, list[str]]:
+        file = self._file
+        if wide := raster_tiff.wide_colours(file, self.path, frame):
+            return _noted(wide)
+        if raster_tiff.has_no_range(file):
+            values = raster_tiff.grey_samples(self.path, frame)
+            return from_wide_range(values, is_white_zero=raster_tiff.is_white_zero(file)), [NO_RANGE]
+        file.load()
+        stored = raster_png.with_opacity(raster_jp2.in_8_bits(raster_tiff.with_palette(file), self.path), self.path)
+        return to_rgb(stored)
+
     def _broken(self, error: BaseException) -> InputError:
         if "truncated" in str(error):
             return InputError(f"cannot decode {self.path}: the file is cut short", COPY_HINT)
+        reason = "the image data is damaged, or of a kind that is not supported"
         if kind := self._tiff_kind():
-            reason = f"the image data is damaged, or of a kind that is not supported ({kind})"
-            return InputError(f"cannot decode {self.path}: {reason}", "save it as 8- or 16-bit grey or RGB, with LZW")
+            return InputError(
+                f"cannot decode {self.path}: {reason} ({kind})", "save it as 8- or 16-bit grey or RGB, with LZW"
+            )
+        if isinstance(error, UnidentifiedImageError):
+            return InputError(f"cannot decode {self.path}: {reason}", COPY_HINT)
         return InputError(f"cannot decode {self.path}: the image data is damaged", COPY_HINT)
 
     def _tiff_kind(self) -> str | None:

@@ -1,30 +1,26 @@
-"""What of a TIFF Pillow passes over without a word: the sign of samples, white as zero, planes of 16 bits, a lost end.
+"""What of a TIFF Pillow passes over without a word: the sign of samples, white as zero, colours of 16 bits, a lost end.
 
 Every function takes a picture that Pillow has opened, of whatever format; one that is no TIFF has none of this.
 Tags and their values are those of TIFF 6.0.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from dragonfly_cli.geometry import Box
+from dragonfly_cli.readers.pyramid import TileError
 from dragonfly_cli.readers.tiff_bits import FULL_16_BIT, MAX_SAMPLE_VALUE, white_of
 
-_BITS, _COMPRESSION, _PHOTOMETRIC, _PLANAR, _SAMPLE_FORMAT = 258, 259, 262, 284, 339
-_DESCRIPTION = 270
+_BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339
+_DESCRIPTION, _COLOR_MAP = 270, 320
 _STRIP_OFFSETS, _TILE_OFFSETS, _TILE_BYTE_COUNTS = 273, 324, 325
-_WHITE_IS_ZERO, _UNCOMPRESSED, _SEPARATE = 0, 1, 2
-_UNSIGNED, _SIGNED = 1, 2
-
-
-def samples(image: Image.Image) -> np.ndarray[Any, np.dtype[Any]]:
-    """[height, width] of the values as the file means them; Pillow takes all 8 bits unsigned and all 32 signed."""
-    stored = np.asarray(image)
-    if stored.dtype == np.uint8 and is_signed_8_bit(image):
-        return stored.view(np.int8)
-    is_unsigned = image.format == "TIFF" and _sample_format(image) == _UNSIGNED
-    return stored.view(np.uint32) if stored.dtype == np.int32 and is_unsigned else stored
+_WHITE_IS_ZERO = 0
+_SIGNED = 2
 
 
 def top_of_16_bit(image: Image.Image, brightest: int) -> int:
@@ -36,8 +32,9 @@ def top_of_16_bit(image: Image.Image, brightest: int) -> int:
     return white_of(tags.get(_DESCRIPTION), image.size, largest, brightest)
 
 
-def is_signed_8_bit(image: Image.Image) -> bool:
-    return image.mode == "L" and _sample_format(image) == _SIGNED
+def has_no_range(image: Image.Image) -> bool:
+    """Whether samples are signed, of 32 bits or floating point, so that none of their values is black or white."""
+    return image.format == "TIFF" and (image.mode in ("I", "F") or _tags(image).get(_SAMPLE_FORMAT, (1,))[0] == _SIGNED)
 
 
 def is_white_zero(image: Image.Image) -> bool:
@@ -45,12 +42,64 @@ def is_white_zero(image: Image.Image) -> bool:
     return image.format == "TIFF" and _tags(image).get(_PHOTOMETRIC) == _WHITE_IS_ZERO
 
 
-def has_wide_planes(image: Image.Image) -> bool:
-    """Whether colours lie in planes of 16 bits, uncompressed: Pillow takes their bytes for pixels."""
-    tags = _tags(image)
-    bits = tags.get(_BITS, (1,))
-    is_raw = tags.get(_COMPRESSION, _UNCOMPRESSED) == _UNCOMPRESSED
-    return is_raw and tags.get(_PLANAR) == _SEPARATE and len(bits) > 1 and max(bits) > 8
+def wide_colours(image: Image.Image, path: Path, number: int) -> Image.Image | None:
+    """Colours of 16 bits as RGB of 8, white by the rule for slides; None for any other picture. Raises ValueError.
+
+    Pillow keeps their upper 8 bits alone, and takes the bytes of planes for pixels.
+    """
+    bits = _tags(image).get(_BITS, (1,))
+    if len(bits) < 3 or max(bits) <= 8:
+        return None
+    from dragonfly_cli.readers.slide_tiles import SegmentedPage
+    from dragonfly_cli.readers.tiff_colours import is_picture
+
+    with _page(path, number) as page:
+        if not is_picture(page):
+            raise ValueError("its samples are of a kind that is not known here")
+        samples = SegmentedPage(path, page)
+    try:
+        samples.show_white(top_of_16_bit(image, samples.brightest_sample()))
+        return samples.read(Box(0, 0, *samples.size_wh))  # Pillow's is the size when turned
+    except TileError as error:
+        raise ValueError("the samples cannot be decoded") from error
+    finally:
+        samples.close()
+
+
+def grey_samples(path: Path, number: int) -> np.ndarray[Any, np.dtype[Any]]:
+    """[height, width] of a page as the file means it. Raises ValueError.
+
+    Pillow takes 8 bits for unsigned and 32 for signed, and exchanges the bytes of what is compressed and big-endian.
+    """
+    with _page(path, number) as page:
+        try:
+            found: np.ndarray[Any, np.dtype[Any]] = page.asarray()
+        except RuntimeError as error:  # imagecodecs'
+            raise ValueError("the samples cannot be decoded") from error
+    if found.ndim != 2:
+        raise ValueError("more than one sample a pixel")
+    return found
+
+
+@contextmanager
+def _page(path: Path, number: int) -> Iterator[Any]:
+    import tifffile
+
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            yield tiff.pages[number]
+    except tifffile.TiffFileError as error:
+        raise ValueError("the TIFF is damaged") from error
+
+
+def with_palette(image: Image.Image) -> Image.Image:
+    """``image``, whose palette Pillow takes for one of 16 bits; where it is not, its colours are all black."""
+    entries = _tags(image).get(_COLOR_MAP)
+    if image.mode == "P" and entries:
+        from dragonfly_cli.readers.tiff_colours import palette_of
+
+        image.putpalette(palette_of(np.reshape(entries, (3, -1))).tobytes())
+    return image
 
 
 def ends_early(image: Image.Image, file_bytes: int) -> bool:
@@ -60,10 +109,6 @@ def ends_early(image: Image.Image, file_bytes: int) -> bool:
         return True
     offsets = tags.get(_TILE_OFFSETS) or tags.get(_STRIP_OFFSETS) or ()
     return any(start >= file_bytes for start in offsets)
-
-
-def _sample_format(image: Image.Image) -> int:
-    return int(_tags(image).get(_SAMPLE_FORMAT, (_UNSIGNED,))[0])
 
 
 def _tags(image: Image.Image) -> Any:

@@ -19,8 +19,9 @@ from PIL import Image
 from dragonfly_cli.errors import ChangedError, InputError
 from dragonfly_cli.geometry import Box
 from dragonfly_cli.options import OpenOptions
-from dragonfly_cli.readers import TIFF_MAGICS, is_endless, slide_openslide, slide_tiff
+from dragonfly_cli.readers import slide_openslide, slide_tiff
 from dragonfly_cli.readers.colour import ToSrgb
+from dragonfly_cli.readers.head import is_endless
 from dragonfly_cli.readers.pyramid import (
     WHITE,
     Pyramid,
@@ -34,6 +35,7 @@ from dragonfly_cli.readers.pyramid import (
     plan_strips,
     plan_tiles,
 )
+from dragonfly_cli.readers.signature import TIFF_MAGICS
 from dragonfly_cli.readers.slide_scale import GUESSED_FROM_POWER
 from dragonfly_cli.readers.source import SourceKind
 
@@ -143,7 +145,8 @@ class SlideSource:
         self.format: str = self._pyramid.format
         self.size_wh: tuple[int, int] = self._pyramid.level_sizes[0]
         self.downsamples: tuple[float, ...] = self._pyramid.downsamples
-        self.to_srgb = ToSrgb(self._pyramid.icc_profile)
+        self.to_srgb = ToSrgb(self._pyramid.icc_profile, self._pyramid.mode)
+        self.warnings += self.to_srgb.warnings
         given = options.slide_mpp
         scale = Scale((given, given), "option") if given else self._pyramid.scale
         self.mpp, self.mpp_source = scale.mpp, scale.source

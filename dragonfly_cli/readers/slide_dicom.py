@@ -68,6 +68,7 @@ class WsidicomPyramid:
 
     background = WHITE
     format = "dicom"
+    mode = "RGB"
 
     def __init__(self, path: Path) -> None:
         self._path = path

@@ -13,6 +13,7 @@ from PIL import Image
 
 from dragonfly_cli.errors import InputError
 from dragonfly_cli.geometry import Box
+from dragonfly_cli.readers.foreign import EXPORT_SLIDE
 from dragonfly_cli.readers.pyramid import TileError, exact_downsamples, one_of
 from dragonfly_cli.readers.slide_scale import positive_number, scale_of
 from dragonfly_cli.readers.slide_tiff import tiff_shortcomings
@@ -33,6 +34,8 @@ def vendor_of(path: Path) -> str | None:
 
 class OpenSlidePyramid:
     """See ``Pyramid``. Raises InputError where OpenSlide refuses the file."""
+
+    mode = "RGB"
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -84,7 +87,7 @@ class OpenSlidePyramid:
         except OPEN_ERRORS:
             raise InputError(
                 f"cannot open the slide {self._path}: OpenSlide finds it damaged or of an unsupported kind",
-                "copy or export it again, with all files that belong to it",
+                f"copy it again with all files that belong to it, or {EXPORT_SLIDE}",
             ) from None
 
     def _replace(self, spoilt: openslide.OpenSlide) -> None:

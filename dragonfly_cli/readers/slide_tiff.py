@@ -18,12 +18,13 @@ from dragonfly_cli.readers.pyramid import WHITE, Scale, downsamples_of, one_of
 from dragonfly_cli.readers.slide_scale import PLAUSIBLE_MPP, scale_of
 from dragonfly_cli.readers.slide_tiles import DECODE_ERRORS, SegmentedPage
 from dragonfly_cli.readers.tiff_bits import DARK, DARK_16_BIT, FULL_16_BIT, MAX_SAMPLE_VALUE, ome_pixels, white_of
-from dragonfly_cli.readers.tiff_colours import is_picture
+from dragonfly_cli.readers.tiff_colours import are_misnamed, is_grey, is_picture
 from dragonfly_cli.readers.tiff_pages import largest_series, levels_of, other_pictures, without_strangers
 
 SMALLEST_PIXELS = 25_000_000  # a smaller TIFF is opened as the picture it is
 LARGEST_SEGMENT_PIXELS = 200_000_000  # 600 MB as RGB: a strip is decoded in one piece
 OPEN_ERRORS = (*DECODE_ERRORS, tifffile.TiffFileError, KeyError, IndexError, AttributeError, TypeError, ArithmeticError)
+MISNAMED = "the file calls its samples grey, several a pixel: the first three are shown as red, green and blue"
 _GENERIC = "generic-tiff"  # OpenSlide's name for a TIFF of no scanner
 _OPENSLIDES_COLOURS = (6, 8)  # TIFF PhotometricInterpretation: YCbCr, CIELab
 _OLD_JPEG = 6  # TIFF Compression
@@ -111,8 +112,10 @@ class TiffPyramid:
                 self.format = "ome-tiff" if tiff.is_ome else "tiff"
                 self.scale = _ome_scale(tiff.ome_metadata, pages[0]) or scale_of(_resolution(pages[0]))
                 self.icc_profile: bytes | None = pages[0].iccprofile
+                self.mode = "L" if is_grey(pages[0]) else "RGB"
                 self._levels, told = without_strangers([SegmentedPage(path, page) for page in pages])
                 self.shortcomings = tiff_shortcomings(path) + told + self._use_bits(tiff.ome_metadata, pages[0])
+                self.shortcomings += [MISNAMED] * are_misnamed(pages[0])
         except OPEN_ERRORS as error:
             raise InputError(f"cannot open {path}: the TIFF is damaged", "copy or export the file again") from error
         self.level_sizes = tuple(level.size_wh for level in self._levels)
@@ -147,6 +150,8 @@ def _check(path: Path, page: Any) -> None:
             f"cannot open {path}: {kind} are no grey or colour picture",
             "export it as an RGB TIFF of 8 bits",
         )
+    if not any(page.databytecounts):  # each would be white, as if it had been left out
+        raise InputError(f"cannot open {path}: its table of pixel data is empty", "copy or export the file again")
     rows = page.tilelength if page.is_tiled else min(page.rowsperstrip, page.imagelength)
     columns = page.tilewidth if page.is_tiled else page.imagewidth
     if rows * columns > LARGEST_SEGMENT_PIXELS:

@@ -1,7 +1,7 @@
 """What a reader gives back: a source, one opened input that can show any box of any frame at any size.
 
 A reader is a module with a class that satisfies ``Source``; adding one touches that module and one row of the
-table in ``readers/__init__.py``. Which boxes to look at is not decided here (see ``fields``).
+table in ``opening``. Which boxes to look at is not decided here (see ``fields``).
 """
 
 from collections.abc import Sequence
@@ -50,6 +50,11 @@ class Source(Protocol):
         """Technical facts for ``dragonfly info`` (levels, window, codec): an allow-list, no patient data."""
 
     def close(self) -> None: ...
+
+
+def whole_of(source: Source) -> Box:
+    """All of a frame."""
+    return Box(0, 0, *source.size_wh)
 
 
 def spatial_order(source: Source) -> Sequence[int]:

@@ -28,9 +28,23 @@ def is_picture(page: Any) -> bool:
     return is_one_plane and page.photometric in (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _PALETTE)
 
 
+def is_grey(page: Any) -> bool:
+    return page.photometric in (_WHITE_IS_ZERO, _BLACK_IS_ZERO) and page.samplesperpixel < 3
+
+
+def are_misnamed(page: Any) -> bool:
+    """Whether three samples a pixel are shown as colours though the file calls them grey."""
+    return page.photometric in (_WHITE_IS_ZERO, _BLACK_IS_ZERO) and page.samplesperpixel >= 3
+
+
 def is_plain_rgb(page: Any) -> bool:
     """Whether samples of 8 bits are shown as they are decoded, every one of them."""
     return page.photometric in (_RGB, _YCBCR) and page.samplesperpixel == 3 and page.dtype == np.uint8
+
+
+def palette_of(entries: np.ndarray) -> np.ndarray:
+    """[3, values] as they are stored to [values, 3] uint8; old writers leave 8 bits in words of 16, as in libtiff."""
+    return (entries.T >> (8 if entries.max() > 255 else 0)).astype(np.uint8)
 
 
 class TiffColours:
@@ -39,7 +53,7 @@ class TiffColours:
     def __init__(self, page: Any) -> None:
         self._photometric = page.photometric
         self.white = 2**page.bitspersample - 1
-        self._palette = page.colormap.T >> 8 if page.photometric == _PALETTE else None  # [values, 3]
+        self._palette = palette_of(page.colormap) if page.photometric == _PALETTE else None
         alpha = page.extrasamples[0] if page.extrasamples else None
         self._is_transparent = alpha in (_PREMULTIPLIED, _TRANSPARENCY)
         self._is_premultiplied = alpha == _PREMULTIPLIED
@@ -47,7 +61,7 @@ class TiffColours:
     def __call__(self, samples: np.ndarray) -> np.ndarray:
         """[rows, columns, samples] as they are stored to [rows, columns, 3 or 1] uint8."""
         if self._palette is not None:
-            return self._palette[samples[..., 0]].astype(np.uint8)
+            return self._palette[samples[..., 0]]
         samples = self._as_8_bits(samples)
         if self._photometric == _CMYK:
             inks = 255 - self.of_colour(samples).astype(np.uint16)

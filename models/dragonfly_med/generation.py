@@ -85,9 +85,10 @@ class Reading:
 
     There may be no image, and then what is read is text alone.
 
-    The image comes first in the sequence, so it is encoded and prefilled once, in one pass with the first text. A later
-    text costs the tokens from where it departs from what was read last: another question its own, the next turn of a
-    conversation what is new in it. Logits are those of reading everything at once, up to rounding (1e-5 in float32).
+    The image comes first in the sequence, so it is encoded once, with the first text or before it beside other images
+    (``encode_images``), and prefilled once, in one pass with the first text. A later text costs the tokens from where
+    it departs from what was read last: another question its own, the next turn of a conversation what is new in it.
+    Logits are those of reading everything at once, up to rounding (1e-5 in float32).
     """
 
     def __init__(self, model: DragonflyForCausalLM, image_ids: list[int], pixels: torch.Tensor | None) -> None:
@@ -99,6 +100,7 @@ class Reading:
         self.selected_crops: list[int] = []  # which high crops v1 zoomed in on, once something was read
         self._image_ids = image_ids
         self._pixels = pixels
+        self._encoded: list[torch.Tensor] = []  # the image, [1, embeddings, width], from its encoding to its prefill
         self._ids: list[int] = []  # what the cache holds
         self._next: torch.Tensor | None = None  # logits after the last of them
         self._cache = DynamicCache(config=model.config.text_config)
@@ -141,10 +143,9 @@ class Reading:
         words = self.model.get_input_embeddings()(input_ids)
         if self._pixels is None or not with_image:
             return words
-        images, selected = self.model.embed_images(self._pixels[None].to(self.model.device))
-        if selected is not None:
-            self.selected_crops = selected[0].tolist()
-        return self.model.place_images(input_ids, words, images)
+        if not self._encoded:
+            encode_images([self])
+        return self.model.place_images(input_ids, words, self._encoded.pop())
 
     def _extend(self, at: int, embeds: torch.Tensor, last: int) -> torch.Tensor:
         """Reads on from the ``at``-th id; logits [at most last, vocabulary]."""
@@ -164,6 +165,17 @@ class Reading:
         self._ids, self._next = self._ids[:length], None
         for layer in self._cache.layers:
             layer.crop(min(0, length - layer.get_seq_length()))
+
+
+@torch.inference_mode()
+def encode_images(readings: Sequence[Reading]) -> None:
+    """Encodes the images of readings by one network, each of which has one, before anything is read of them."""
+    model = readings[0].model
+    crops = torch.stack([pixels for reading in readings if (pixels := reading._pixels) is not None])
+    images, selected = model.embed_images(crops.to(model.device))
+    for number, reading in enumerate(readings):
+        reading._encoded = [images[number : number + 1]]
+        reading.selected_crops = [] if selected is None else selected[number].tolist()
 
 
 def decode(

@@ -18,14 +18,15 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _OF_A_CPU)
 
 
-def in_parts(length: int, compute: Callable[[int, int], Part]) -> list[Part]:
+def in_parts(length: int, compute: Callable[[int, int], Part], most: int | None = None) -> list[Part]:
     """``[compute(0, length)]``, or where memory runs out ``compute(start, end)`` of consecutive parts.
 
-    A part that does not fit is tried again at half its length, and so are those behind it, down to a length of one.
-    ``compute`` may be called again for what it has begun. Raises what it raises, out of memory at a length of one.
+    No part is longer than ``most``. One that does not fit is tried again at half its length, and so are those behind
+    it, down to a length of one. ``compute`` may be called again for what it has begun. Raises what it raises, out of
+    memory at a length of one.
     """
     parts: list[Part] = []
-    start, size = 0, length
+    start, size = 0, min(length, most or length)
     while start < length:
         end = min(start + size, length)
         try:

@@ -34,6 +34,9 @@ from dragonfly_med.views import MIDDLE_CROPS, POOLED_GRID
 _HIGH_PER_MIDDLE = 6
 _KEPT_PER_MIDDLE = 3
 
+# Those of an image at most. What a CPU computes of more overflows its caches; a GPU is not filled by so few.
+CROPS_OF_A_CPU = 41
+
 
 @dataclass
 class DragonflyOutput(CausalLMOutputWithPast):
@@ -161,8 +164,9 @@ class DragonflyForCausalLM(PreTrainedModel, GenerationMixin):
     def _crop_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Every crop by itself, so that it does not matter how many of them memory has room for."""
         crops = pixel_values.flatten(0, 1)
-        features = in_parts(len(crops), lambda start, end: self.image_encoder(crops[start:end]))
-        return torch.cat(features).unflatten(0, (pixel_values.shape[0], -1))
+        most = CROPS_OF_A_CPU if crops.device.type == "cpu" else len(crops)
+        features = in_parts(len(crops), lambda start, end: self.image_encoder(crops[start:end]), most)
+        return torch.cat(features).unflatten(0, pixel_values.shape[:2])
 
     @deprecate_kwarg("past_key_values", "5.40.0", new_name="cache")  # as the Llama inside
     @can_return_tuple

@@ -31,6 +31,8 @@ _V2_POOLED_TOKENS = 1 + POOLED_GRID**2
 
 _SETTINGS_FILE = "processor_config.json"
 
+Picture = Image.Image | Resizable
+
 
 class DragonflyProcessor(ProcessorMixin):
     """Turns images and prompts into model inputs.
@@ -126,7 +128,7 @@ class DragonflyProcessor(ProcessorMixin):
 
     def __call__(
         self,
-        images: Image.Image | Resizable | Sequence[Image.Image | Resizable] | None = None,
+        images: Picture | Sequence[Picture] | None = None,
         text: str | Sequence[str] | None = None,
         return_tensors: str = "pt",
         is_generate: bool = True,
@@ -157,15 +159,8 @@ class DragonflyProcessor(ProcessorMixin):
         """
         if kwargs or return_tensors != "pt":
             raise ValueError(f"unknown arguments: {sorted(kwargs) or return_tensors}")
-        if text is None:
-            raise ValueError("an image needs a prompt")
-        prompts = [text] if isinstance(text, str) else list(text)
-        block: list[int] = []
-        pictures = images if images is None or isinstance(images, Sequence) else [images]
-        if pictures is not None:
-            if len(pictures) != len(prompts):
-                raise ValueError(f"{len(pictures)} images cannot be paired with {len(prompts)} prompts")
-            block = self.image_block()
+        pictures, prompts = _as_pairs(images, text)
+        block = [] if pictures is None else self.image_block()
         end = [] if is_generate else [self.end_of_text_id]
         rows = [block + self.text_ids(prompt, max_length) + end for prompt in prompts]
         data = self._pad(rows, padding_side or ("left" if is_generate else "right"))
@@ -173,7 +168,7 @@ class DragonflyProcessor(ProcessorMixin):
             data["pixel_values"] = torch.stack([self.pixels(picture) for picture in pictures])
         return BatchFeature(data)
 
-    def pixels(self, image: Image.Image | Resizable) -> torch.Tensor:
+    def pixels(self, image: Picture) -> torch.Tensor:
         """The normalised crops of one image: float32 [crops, 3, side, side]."""
         plan = self.plan(image.size)
         return torch.from_numpy(normalize(cut_crops(draw_canvases(image, plan), plan)))
@@ -237,6 +232,19 @@ class DragonflyProcessor(ProcessorMixin):
         if token_id is None:
             raise CheckpointError(f"the tokenizer has no {token}: it is not Llama 3's")
         return token_id
+
+
+def _as_pairs(
+    images: Picture | Sequence[Picture] | None, text: str | Sequence[str] | None
+) -> tuple[Sequence[Picture] | None, list[str]]:
+    """As many pictures as prompts, or none at all; one of either need not come in a list. Raises ValueError."""
+    if text is None:
+        raise ValueError("an image needs a prompt")
+    prompts = [text] if isinstance(text, str) else list(text)
+    pictures = images if images is None or isinstance(images, Sequence) else [images]
+    if pictures is not None and len(pictures) != len(prompts):
+        raise ValueError(f"{len(pictures)} images cannot be paired with {len(prompts)} prompts")
+    return pictures, prompts
 
 
 def _tokenizer(folder: Path) -> PreTrainedTokenizerFast:

@@ -10,7 +10,7 @@ from typing import Literal
 from dragonfly_cli.errors import UsageError
 
 Function = Literal["LINEAR", "LINEAR_EXACT", "SIGMOID"]
-Origin = Literal["file", "default", "percentile", "option"]
+Origin = Literal["file", "default", "stored", "percentile", "option"]
 WINDOW_HINT = "lung, brain, bone, soft, liver, mediastinum, stroke, rgb3, WIDTH,LEVEL such as 1500,-600, or a number"
 
 

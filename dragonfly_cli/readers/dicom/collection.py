@@ -16,7 +16,6 @@ from pathlib import Path, PurePosixPath
 import pydicom
 
 from dragonfly_cli.errors import InputError
-from dragonfly_cli.readers import DICOM_SUFFIXES, OTHER_SUFFIXES, RASTER_SUFFIXES, SLIDE_SUFFIXES, has_image_magic
 from dragonfly_cli.readers.dicom.failures import in_own_words
 from dragonfly_cli.readers.dicom.places import Place, in_memory, missing, on_disk
 from dragonfly_cli.readers.dicom.signature import (
@@ -26,6 +25,13 @@ from dragonfly_cli.readers.dicom.signature import (
     instance_uid,
     is_dicom,
     sop_class,
+)
+from dragonfly_cli.readers.signature import (
+    DICOM_SUFFIXES,
+    OTHER_SUFFIXES,
+    RASTER_SUFFIXES,
+    SLIDE_SUFFIXES,
+    has_image_magic,
 )
 
 MAX_MEMBERS = 100_000

@@ -74,7 +74,7 @@ class FrameReader:
         one.PhotometricInterpretation = facts.assumed_photometric
         if facts.samples > 1:
             one.PlanarConfiguration = 0  # codecs give colour by pixel, and that of RLE says where it does not
-        one.PixelData = encapsulate([stream])
+        one.PixelData = encapsulate([jpeg.without_jfif(stream)])
         one["PixelData"].VR = "OB"
         is_doubtful = facts.photometric.startswith("YBR_FULL") and self._has_own_colours(stream)
         if is_doubtful:

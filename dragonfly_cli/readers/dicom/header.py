@@ -40,6 +40,7 @@ NOT_PICTURES = (
 )
 NOT_PICTURE_MODALITIES = ("SEG", "RTDOSE")
 COLOURS = ("Red", "Green", "Blue")
+EMISSION = ("PT", "NM")  # whose values are counts, without a greatest one
 # Angiography and fluoroscopy, whose modality LUT leads back to X-ray intensity and is not for display (C.8.7.1.1.2).
 LUT_NOT_FOR_DISPLAY = (XRayAngiographicImageStorage, XRayRadiofluoroscopicImageStorage)
 

@@ -6,7 +6,7 @@ joins them, one frame at a time. Non-goals: files and folders (``source``, ``ser
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -15,15 +15,16 @@ from pydicom.dataset import Dataset
 from pydicom.pixels import apply_color_lut
 
 from dragonfly_cli.errors import InputError, UsageError
+from dragonfly_cli.readers.colour import ToSrgb
 from dragonfly_cli.readers.dicom import display
 from dragonfly_cli.readers.dicom import header as header_of
 from dragonfly_cli.readers.dicom.brightness import shared_window, thinned
 from dragonfly_cli.readers.dicom.choices import CT_DEFAULT, Window, WindowChoice
-from dragonfly_cli.readers.dicom.colour import to_srgb
 from dragonfly_cli.readers.dicom.decoding import FrameReader
-from dragonfly_cli.readers.dicom.display import Array, GrayWay, LookupTable, Voi
+from dragonfly_cli.readers.dicom.display import Array, GrayWay, Rescale, Voi
 from dragonfly_cli.readers.dicom.failures import COPY_HINT, in_own_words
 from dragonfly_cli.readers.dicom.index import Vector, frames_in
+from dragonfly_cli.readers.dicom.notes import notes_of
 from dragonfly_cli.readers.dicom.pixel_facts import MAX_FRAME_PIXELS, PIXEL_KEYWORDS, PixelFacts, pixel_facts
 from dragonfly_cli.readers.dicom.places import Place
 from dragonfly_cli.readers.dicom.series import Series, group, plane_of
@@ -31,11 +32,13 @@ from dragonfly_cli.readers.dicom.terms import told_modality
 
 SQUARE_WITHIN = 0.005  # rounding in a header is no reason to resample
 LARGEST_PIXEL_SHAPE = 20.0  # a pixel longer than this is a mistake in the header
-BURNED_IN = "the file says that text is burned into its pixels: it may name the patient"
-FOR_PROCESSING = "the file is meant for processing, not for display: bright and dark may be swapped in it"
-NO_PHOTOMETRIC = "the file does not say whether its lowest values are black or white: they are shown black"
 ONE_GREY = "all pixels of a frame lie outside the window, so it is shown in one grey; try --window WIDTH,LEVEL"
 ODD_WINDOW = f"the window in the file cannot be used: {CT_DEFAULT.width:g} wide around {CT_DEFAULT.center:g} is shown"
+FLAT_BELOW = 16  # of 255
+FLAT = (
+    f"the file gives no window, and its values as they are stored differ by less than {FLAT_BELOW} of 255; "
+    "try --window WIDTH,LEVEL"
+)
 NO_WINDOW = "the file gives no window that can be used: the middle 99 % of the pixel values are shown"
 
 
@@ -84,7 +87,7 @@ class DicomImage:
             raise InputError(f"{self.label} has no frame {frame}", f"it has {self.facts.frames}, counted from 0")
         stored = self._frames.read(frame)
         with in_own_words(self.label, "its header does not fit its pixels"):
-            image = self._in_srgb(Image.fromarray(self._display(stored, frame)).convert("RGB"))
+            image = self._to_srgb(Image.fromarray(self._display(stored, frame)).convert("RGB"))
         if image.size == self.shape.shown_wh:
             return image
         return image.resize(self.shape.shown_wh, Image.Resampling.BICUBIC)
@@ -119,7 +122,7 @@ class DicomImage:
         self.used = self._promised()
         spacing = header_of.spacing_of(header, self._example)
         self.mpp = None if spacing is None else self._mpp(spacing)
-        self._warn_of_header()
+        self.warnings += notes_of(header, self.facts)
         self._told = {
             "modality": told_modality(header_of.code_of(header, "Modality")),
             "photometric_interpretation": self.facts.photometric or None,
@@ -132,23 +135,6 @@ class DicomImage:
             "window": None,
             "windows": [_described(window) for window in header_of.voi_of(header, 0)[1]],
         }
-
-    def _warn_of_header(self) -> None:
-        if header_of.code_of(self.header, "BurnedInAnnotation") == "YES":
-            self._warn(BURNED_IN)
-        if header_of.code_of(self.header, "PresentationIntentType") == "FOR PROCESSING":
-            self._warn(FOR_PROCESSING)
-        if not self.facts.photometric and self.facts.is_gray:
-            self._warn(NO_PHOTOMETRIC)
-        described = len(self.header.get("PerFrameFunctionalGroupsSequence") or ())
-        if described not in (0, self.facts.frames):
-            self._warn(
-                f"its header describes {described} frames, of {self.facts.frames}: the others may look otherwise"
-            )
-        if self.facts.room != self.facts.frames:
-            self._warn(
-                f"its pixel data has room for {self.facts.room} frames: {self.facts.frames}, as it declares, are taken"
-            )
 
     def _orientation(self) -> Vector | None:
         """The directions of rows and columns."""
@@ -221,6 +207,8 @@ class DicomImage:
         shown = ways[0].levels(stored) if len(ways) == 1 else np.stack([way.levels(stored) for way in ways], axis=-1)
         if shown.min() == shown.max() and stored.min() != stored.max():
             self._warn(ONE_GREY)
+        elif _origin(self.used) == "stored" and 0 < np.ptp(shown) < FLAT_BELOW:
+            self._warn(FLAT)
         return shown
 
     def _warn(self, sentence: str) -> None:
@@ -259,6 +247,8 @@ class DicomImage:
             if header_of.names_window(self.header, frame):
                 self._warn(ODD_WINDOW)
             return CT_DEFAULT
+        if as_stored := self._as_stored(frame):
+            return as_stored
         self._warn(NO_WINDOW)
         shared = self._fallback and self._fallback()
         if shared:
@@ -266,17 +256,28 @@ class DicomImage:
         values = header_of.modality_of(self.header, frame).apply(stored)
         return display.percentile_window(values, display.is_within(stored, padding))
 
+    def _as_stored(self, frame: int) -> Window | None:
+        """The window over all that 8 bits can hold, which without one of its own are meant for the screen as they are.
+
+        PS3.3 A.8.3.4 says so of secondary captures. More bits are hardly ever used in full, and counts have no end.
+        """
+        modality, top = header_of.modality_of(self.header, frame), 2**self.facts.bits - 1
+        is_signed = self.header.get("PixelRepresentation") == 1
+        is_emission = header_of.code_of(self.header, "Modality") in header_of.EMISSION
+        if top > 255 or is_signed or is_emission or not isinstance(modality, Rescale) or not modality.slope:
+            return None
+        reach = modality.slope * top
+        return Window(reach / 2 + modality.intercept, abs(reach), "LINEAR_EXACT", "stored")
+
     def _padding(self, stored: Array) -> tuple[float, float] | None:
         return display.padding_range(stored.dtype, *header_of.padding_of(self.header))
 
-    def _in_srgb(self, image: Image.Image) -> Image.Image:
-        profile = self.header.get("ICCProfile")
-        if not profile or self.facts.is_gray or header_of.code_of(self.header, "ColorSpace") == "SRGB":
-            return image
-        converted = to_srgb(image, bytes(profile))
-        if converted is None:
-            self._warn("the ICC profile in the file cannot be used: its colours are shown as they are stored")
-        return converted or image
+    @cached_property
+    def _to_srgb(self) -> ToSrgb:
+        is_needless = self.facts.is_gray or header_of.code_of(self.header, "ColorSpace") == "SRGB"
+        found = ToSrgb(None if is_needless else self.header.get("ICCProfile"))
+        self.warnings += found.warnings
+        return found
 
 
 def _check_is_picture(header: Dataset, label: str) -> None:
@@ -296,7 +297,11 @@ def _check_is_picture(header: Dataset, label: str) -> None:
 
 def _is_own(voi: Voi) -> bool:
     """Whether the file gives it, and so also says how its padding is to look; any other window knows nothing of it."""
-    return isinstance(voi, LookupTable) or voi.origin == "file"
+    return _origin(voi) in ("voi lut", "file")
+
+
+def _origin(voi: Voi) -> str:
+    return voi.origin if isinstance(voi, Window) else "voi lut"
 
 
 def _described(used: Voi | None) -> dict[str, Any] | None:

@@ -1,7 +1,8 @@
 """What JPEG and JPEG 2000 streams say of themselves, and colour JPEG in its natural colours.
 
 DICOM headers often say RGB above a stream that is YCbCr, and the other way round. The stream's own marks (JFIF, Adobe,
-component names) decide, as in every JPEG viewer; without any, the header, unless the pixels speak against it.
+component names) decide, as in every JPEG viewer; without any, the header, unless the pixels speak against it. In
+lossless JPEG the header stands above JFIF, which encoders leave above RGB too.
 Non-goals: grey frames and all other codecs, which pydicom reads well.
 """
 
@@ -14,9 +15,12 @@ from PIL import Image
 from dragonfly_cli.readers.dicom.display import Array
 
 JPEG_START = b"\xff\xd8"
+APP0 = b"\xff\xe0"
 JPEG_2000_SIZE = b"\xff\x4f\xff\x51"
 JPEG_2000_CODING = b"\xff\x52\x00"
 START_OF_FRAME = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}  # Huffman and arithmetic tables are no frames
+CLEARLY = 2  # times nearer: of less, fields of tissue would be taken for the other
+LEAST_DETAIL = 0.6  # green and blue have about as much as red, chroma a third of what luma has, or less
 RGB_NAMES = ((82, 71, 66), (114, 103, 98))  # "RGB" and "rgb" as component numbers
 
 
@@ -37,11 +41,17 @@ def rgb_by_look(stored: Array) -> Array:
 
 
 def looks_like_ycbcr(stored: Array) -> bool:
-    """Whether the second and third component stay nearer to 128, as chroma does, than to the first."""
-    first, second, third = np.moveaxis(stored.astype(np.int16), -1, 0)
-    from_neutral = np.abs(second - 128) + np.abs(third - 128)
-    from_first = np.abs(second - first) + np.abs(third - first)
-    return bool(from_neutral.mean() < from_first.mean())
+    """Whether the second and third component stay near 128, as chroma does, rather than near the first.
+
+    Where both are as near, as of a field full of stained tissue, whether they have little of the detail of the first.
+    """
+    values = stored.astype(np.int16)
+    first, others = values[..., :1], values[..., 1:]
+    from_neutral, from_first = np.abs(others - 128).mean(), np.abs(others - first).mean()
+    if not from_first / CLEARLY <= from_neutral <= from_first * CLEARLY:
+        return bool(from_neutral < from_first)
+    detail = np.abs(np.diff(values, axis=1)).mean(axis=(0, 1))
+    return bool(detail[1:].mean() < LEAST_DETAIL * detail[0])
 
 
 def size_of(stream: bytes) -> tuple[int, int] | None:
@@ -66,6 +76,13 @@ def precision(stream: bytes) -> int | None:
         return (stream[at + 42] & 127) + 1 if 0 <= at < len(stream) - 42 else None  # the upper bit is the sign
     frame = _frame_header(stream)
     return None if frame is None else stream[frame + 4]
+
+
+def without_jfif(stream: bytes) -> bytes:
+    """A JPEG or JPEG-LS stream without the mark at its beginning that says YCbCr."""
+    if not stream.startswith(JPEG_START + APP0) or stream[6:10] != b"JFIF":
+        return stream
+    return stream[:2] + stream[4 + int.from_bytes(stream[4:6], "big") :]
 
 
 def has_own_colours(stream: bytes) -> bool:

@@ -15,6 +15,7 @@ from PIL import Image
 from dragonfly_cli.errors import InputError
 from dragonfly_cli.geometry import Box
 from dragonfly_cli.options import OpenOptions
+from dragonfly_cli.readers.dicom import header as header_of
 from dragonfly_cli.readers.dicom.brightness import shared_window
 from dragonfly_cli.readers.dicom.choices import Window
 from dragonfly_cli.readers.dicom.collection import places_in
@@ -28,7 +29,6 @@ from dragonfly_cli.readers.raster import crop
 from dragonfly_cli.readers.source import UNREAD, MppSource, SourceKind
 
 MOST_LISTED = 12
-EMISSION = ("PT", "NM")
 OWN_WINDOWS = (
     "its slices have different windows, and their brightness cannot be compared; --window WIDTH,LEVEL is for all"
 )
@@ -129,7 +129,7 @@ class VolumeSource:
 
     def _compare_window(self, used: Voi | None) -> None:
         """A window of its own for every slice hides, of emission, what matters: how much there is."""
-        if self.series.first.modality not in EMISSION or not isinstance(used, Window):
+        if self.series.first.modality not in header_of.EMISSION or not isinstance(used, Window):
             return
         self._first_window = self._first_window or used
         if used != self._first_window and OWN_WINDOWS not in self.warnings:

@@ -1,0 +1,96 @@
+"""Which fields of a source are looked at, and whether the options that say where can be understood.
+
+A photograph or a radiograph is one field, itself; of several frames a few are looked at, each a field; a slide is left
+to ``slide_plan``.
+"""
+
+from dragonfly_cli.errors import UsageError
+from dragonfly_cli.fields.field import Field, LookPlan, Role
+from dragonfly_cli.fields.frames import check_frame, frames_to_look_at
+from dragonfly_cli.fields.regions import centered_box, parse_center, parse_fov, parse_region, region_box
+from dragonfly_cli.options import LookOptions
+from dragonfly_cli.readers.source import Source, whole_of
+
+_NOTHING_SAID = LookOptions()
+PUBLISHED_V1_CANVAS_WH = (1344, 896)
+
+
+def check_looking(looking: LookOptions) -> None:
+    """Raises UsageError for options that cannot be understood or contradict each other; opens nothing."""
+    for region in looking.region or ():
+        parse_region(region)
+    if looking.center:
+        parse_center(looking.center)
+    if looking.fov:
+        parse_fov(looking.fov)
+    for option, value in (("--mpp", looking.mpp), ("--time-limit", looking.time_limit)):
+        if value is not None and not 0 < value < float("inf"):
+            raise UsageError(f"{option} must be above 0, not {value:g}", "leave it out for the default")
+    if looking.fov and not looking.center:
+        raise UsageError("--fov is the size of the field at --center, which is missing", "give --center X,Y")
+    if looking.roi_class and not looking.roi:
+        raise UsageError("--roi-class chooses among the outlines of --roi, which is missing", "give --roi FILE.geojson")
+    if looking.mpp is not None and looking.level is not None:
+        raise UsageError("--mpp and --level both say the scale", "give one of them")
+
+
+def plan_fields(source: Source, looking: LookOptions = _NOTHING_SAID) -> list[Field]:
+    """``plan_looks`` for the published network, without a search."""
+    return plan_looks(source, looking).fields
+
+
+def plan_looks(
+    source: Source,
+    looking: LookOptions = _NOTHING_SAID,
+    canvas_wh: tuple[int, int] = PUBLISHED_V1_CANVAS_WH,
+) -> LookPlan:
+    """The fields to look at, for a network whose high view has ``canvas_wh`` pixels.
+
+    Of several frames those that ``looking`` names, or some that are spread evenly over the volume, ``looking.budget``
+    of them at most; named regions are looked at in each of them. A slide is searched (see ``slide_plan``).
+    Raises UsageError for what this source does not have, such as a frame or slice, counted from 0.
+    """
+    check_looking(looking)
+    if source.kind == "slide":
+        if looking.frame is not None:
+            check_frame(source, looking.frame)  # a slide has one, and is looked at as it would be without
+        from dragonfly_cli.fields.slide_plan import plan_slide
+
+        return plan_slide(source, looking, canvas_wh)
+    _refuse_what_slides_have(source, looking)
+    return _plan_frames(source, looking, canvas_wh)
+
+
+def _plan_frames(source: Source, looking: LookOptions, canvas_wh: tuple[int, int]) -> LookPlan:
+    is_one = source.frames == 1 and looking.frame is None and looking.slices is None
+    frames = [0] if is_one or looking.montage else frames_to_look_at(source, looking)
+    boxes = [region_box(source, region) for region in looking.region or ()]
+    if looking.center:
+        boxes.append(centered_box(source, looking.center, looking.fov, canvas_wh))
+    role: Role = "region" if boxes else "slice" if source.frames > 1 else "whole"
+    places = [(frame, box) for frame in frames for box in boxes or [whole_of(source)]]
+    return LookPlan([Field(number, role, frame, box) for number, (frame, box) in enumerate(places)])
+
+
+def displayed_field(source: Source, looking: LookOptions, canvas_wh: tuple[int, int]) -> Field:
+    """What is shown as it is: the first frame or part that was named, or all of it. No pixel is read.
+
+    Raises what ``plan_looks`` does.
+    """
+    if source.kind != "slide":
+        return plan_looks(source, looking, canvas_wh).fields[0]
+    from dragonfly_cli.fields.slide_plan import named_part
+
+    check_looking(looking)
+    if looking.frame is not None:
+        check_frame(source, looking.frame)
+    return Field(0, "whole", 0, named_part(source, looking, canvas_wh))
+
+
+def _refuse_what_slides_have(source: Source, looking: LookOptions) -> None:
+    for option, value in (("--mpp", looking.mpp), ("--level", looking.level), ("--roi", looking.roi)):
+        if value is not None:
+            raise UsageError(
+                f"{option}: {source.path} is not a slide, and is looked at as it is",
+                "--region chooses a part of any image",
+            )

@@ -1,0 +1,160 @@
+"""What a record says was asked, of which image and of which model, read back into what the program works with.
+
+A record may have been written by hand or on another machine, so everything in it is checked. Non-goal: asking again.
+"""
+
+import json
+from dataclasses import dataclass, fields, replace
+from enum import Enum
+from pathlib import Path
+from types import NoneType
+from typing import Any, TypeVar, get_args, get_type_hints
+
+from dragonfly_cli.engine.checkpoints import Checkpoint, find_checkpoint
+from dragonfly_cli.engine.questions import Question
+from dragonfly_cli.errors import InputError, ModelError, NoInputError
+from dragonfly_cli.fields import Field
+from dragonfly_cli.geometry import Box
+from dragonfly_cli.option_values import Control
+from dragonfly_cli.options import AnswerOptions, LookOptions, OpenOptions
+from dragonfly_cli.output.record import SCHEMA_VERSION
+
+Record = dict[str, Any]
+Options = TypeVar("Options")
+
+_WHOLE = 1 + 1e-3  # of a sum of probabilities, with its rounding
+_NEEDED = ("schema_version", "image", "source", "question", "answer", "probabilities", "fields", "model", "settings")
+_HINT = "give a file that dragonfly ask --json -o has written"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What was asked, of what, and of whom; without a control, which is not asked again."""
+
+    image: Path
+    opening: OpenOptions
+    looking: LookOptions
+    answering: AnswerOptions
+    question: Question
+    fields: list[Field]
+    checkpoint: Checkpoint
+
+
+def read_records(file: Path) -> list[Record]:
+    """The records of a file that ``--json`` or ``-f jsonl`` wrote, or ``batch --records``, whose failed rows have none.
+
+    Raises InputError if it is something else.
+    """
+    content = _load(file)
+    rows = content if isinstance(content, list) else [content]
+    records = [row for row in rows if not (isinstance(row, dict) and row.get("status") == "failed")]
+    if not records:
+        raise _no_record(file, "it holds only failed rows" if rows else "it is empty")
+    for record in records:
+        missing = [name for name in _NEEDED if not isinstance(record, dict) or name not in record]
+        if missing:
+            raise _no_record(file, f"it has no {missing[0]}")
+        if record["schema_version"] != SCHEMA_VERSION:
+            raise _no_record(file, f"its schema_version is {record['schema_version']}, and {SCHEMA_VERSION} is known")
+    return records
+
+
+def _load(file: Path) -> Any:
+    """One JSON text, or one a line."""
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+        try:
+            return json.loads(text)
+        except ValueError:
+            return [json.loads(line) for line in text.split("\n") if line.strip()]
+    except FileNotFoundError:
+        raise NoInputError(f"no record {file}", "check the path") from None
+    except (OSError, ValueError, RecursionError):
+        raise _no_record(file, "it is not JSON") from None
+
+
+def _no_record(file: Path, why: str) -> InputError:
+    return InputError(f"{file} is not a record: {why}", _HINT)
+
+
+def as_asked(record: Record) -> Asked:
+    """Raises InputError for a record whose parts are not of the form that this program writes, ModelError."""
+    try:
+        settings = record["settings"]
+        asked = Asked(
+            image=Path(record["image"]),
+            opening=options_from(OpenOptions, settings),
+            looking=options_from(LookOptions, settings),
+            answering=replace(options_from(AnswerOptions, settings), control=Control.none),
+            question=_question(record),
+            fields=_fields(record),
+            checkpoint=_checkpoint(record),
+        )
+        _check_form(record, asked)
+        return asked
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(
+            f"the record about {record['image']} is damaged: its parts are not of the form that this program writes",
+            _HINT,
+        ) from error
+
+
+def _check_form(record: Record, asked: Asked) -> None:
+    """Raises ValueError for what no answer can have been."""
+    for each in (record, *record["fields"]):
+        said = each["probabilities"] or {}
+        if said.keys() != set(asked.question.options) or not all(0 <= p <= 1 for p in said.values()):
+            raise ValueError("its probabilities are not those of what was asked")
+    if not 0 <= (record.get("option_mass") or 0) <= _WHOLE:
+        raise ValueError("its option_mass is none")
+    if not isinstance(asked.question.text, str | None):
+        raise ValueError("its question is no text")
+    if not asked.fields or not isinstance(record["source"], dict):
+        raise ValueError("nothing was looked at")
+
+
+def options_from(group: type[Options], settings: Record) -> Options:
+    """A group of options from a record's settings; what the record does not know keeps its default."""
+    hints = get_type_hints(group)
+    names = [field.name for field in fields(group) if field.name in settings]  # type: ignore[arg-type]
+    return group(**{name: _as_option(hints[name], settings[name]) for name in names})
+
+
+def _as_option(hint: Any, value: Any) -> Any:
+    kinds = [kind for kind in (get_args(hint) or (hint,)) if kind is not NoneType]
+    if value is not None and isinstance(kinds[0], type) and issubclass(kinds[0], Enum | Path):
+        return kinds[0](value)
+    return value
+
+
+def _question(record: Record) -> Question:
+    settings = record["settings"]
+    return Question(
+        kind=settings["type"],
+        text=record["question"],
+        options=tuple(settings["options"]),
+        schema=None if settings["schema"] is None else json.dumps(settings["schema"], ensure_ascii=False),
+        system=settings["system"],
+        earlier=tuple((asked, answered) for asked, answered in settings["earlier"]),
+    )
+
+
+def _fields(record: Record) -> list[Field]:
+    """The very fields that were looked at: they are not searched for again."""
+    return [
+        Field(each["id"], each["role"], each["frame"], Box(**each["box"]), each.get("second_look_of"))
+        for each in record["fields"]
+    ]
+
+
+def _checkpoint(record: Record) -> Checkpoint:
+    name, sha256 = record["model"]["id"], record["model"]["sha256"]
+    checkpoint = find_checkpoint(name)
+    copies = [copy for copy in (checkpoint, checkpoint.in_4_bit) if copy]
+    known = {copy.sha256() for copy in copies}
+    if sha256 and None not in known and sha256 not in known:
+        raise ModelError(
+            f"model {name}: its weights are not those that answered",
+            "store the model whose weights have the record's sha256",
+        )
+    return checkpoint

@@ -1,0 +1,150 @@
+"""DICOM colours as a viewer would show them: RGB, YCbCr, palettes, profiles and colour JPEG."""
+
+from io import BytesIO
+
+import numpy as np
+import pydicom
+import pytest
+from dicom_display import CT_ELEMENTS, gray, shown
+from make_files import save_dicom, swapping_profile, write_dicom
+from PIL import Image
+from PIL.ImageCms import ImageCmsProfile, createProfile
+from pydicom.encaps import encapsulate
+from pydicom.uid import (
+    JPEGBaseline8Bit,
+)
+
+from dragonfly_cli.geometry import Box
+from dragonfly_cli.options import OpenOptions
+from dragonfly_cli.readers import open_source
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_rgb_keeps_its_colours(tmp_path, dtype):
+    pixels = np.zeros((2, 2, 3), dtype)
+    pixels[0, 0] = (np.iinfo(dtype).max, 0, 0)
+    values = shown(write_dicom(tmp_path / "a", pixels, photometric="RGB"))
+    assert values[0, 0].tolist() == [255, 0, 0] and values[1, 1].tolist() == [0, 0, 0]
+
+
+def test_ybr_becomes_rgb(tmp_path):
+    red = Image.new("RGB", (2, 2), "red").convert("YCbCr")
+    values = shown(write_dicom(tmp_path / "a", np.asarray(red), photometric="YBR_FULL"))
+    assert np.abs(values[0, 0].astype(int) - (255, 0, 0)).max() <= 2
+
+
+@pytest.mark.parametrize(("bits", "full"), [(16, 65535), (8, 255), (8, 65280)])
+def test_palettes_of_8_and_16_bits(tmp_path, bits, full):
+    """A descriptor that says 8 above entries of 16 is an old mistake of ultrasound machines."""
+    elements = {}
+    for color, entries in zip(("Red", "Green", "Blue"), ([0, full], [0, 0], [full, 0]), strict=True):
+        kind = np.uint16 if full > 255 else np.uint8
+        elements[f"{color}PaletteColorLookupTableDescriptor"] = [2, 0, bits]
+        elements[f"{color}PaletteColorLookupTableData"] = np.array(entries, kind).tobytes()
+    path = write_dicom(tmp_path / "a", np.array([[0, 1]], np.uint8), photometric="PALETTE COLOR", **elements)
+    assert shown(path)[0].tolist() == [[0, 0, 255], [255, 0, 0]]
+
+
+def colour_jpeg(tmp_path, photometric, **options):
+    stripes = Image.new("RGB", (32, 32), (230, 60, 120))
+    stripes.paste((250, 250, 250), (0, 0, 16, 32))
+    stream = BytesIO()
+    stripes.save(stream, format="JPEG", quality=95, **options)
+    path = write_dicom(tmp_path / "a", np.zeros((32, 32, 3), np.uint8), photometric="RGB")
+    dataset = pydicom.dcmread(path)
+    dataset.PhotometricInterpretation = photometric
+    dataset.PixelData = encapsulate([stream.getvalue()])
+    dataset["PixelData"].is_undefined_length = True
+    return save_dicom(path, dataset, JPEGBaseline8Bit), np.asarray(stripes)
+
+
+@pytest.mark.parametrize("photometric", ["RGB", "YBR_FULL_422"])
+@pytest.mark.parametrize("keep_rgb", [False, True])
+def test_colour_jpeg_is_natural_whatever_the_header_says(tmp_path, photometric, keep_rgb):
+    path, expected = colour_jpeg(tmp_path, photometric, keep_rgb=keep_rgb, subsampling=0)
+    assert np.abs(shown(path).astype(int) - expected).mean() < 4
+
+
+@pytest.mark.parametrize("keep_rgb", [False, True])
+def test_colour_jpeg_without_marks_is_natural_too(tmp_path, keep_rgb):
+    path, expected = colour_jpeg(tmp_path, "RGB", keep_rgb=keep_rgb, subsampling=0)
+    dataset = pydicom.dcmread(path)
+    data = dataset.PixelData
+    data = data.replace(b"JFIF\0", b"XXXX\0").replace(b"Adobe", b"XXXXX")
+    for name, number in zip(b"RGB", (1, 2, 3), strict=True):  # component numbers of SOF0 and SOS
+        data = data.replace(bytes([name, 0x11, 0]), bytes([number, 0x11, 0]))
+        data = data.replace(bytes([name, 0x00]), bytes([number, 0x00]), 1) if keep_rgb else data
+    dataset.PixelData = data
+    save_dicom(path, dataset, JPEGBaseline8Bit)
+    assert np.abs(shown(path).astype(int) - expected).mean() < 4
+
+
+def test_three_windows_make_red_green_and_blue(tmp_path):
+    """Air is in red alone, soft tissue in red and green, bone in all three."""
+    hounsfield = np.array([[-1400, -500, 40, 1400]], np.int16)
+    path = write_dicom(tmp_path / "ct", hounsfield, **CT_ELEMENTS | {"RescaleIntercept": 0})
+    source = open_source(path, OpenOptions(window="rgb3"))
+    black, air, tissue, bone = np.asarray(source.view(Box(0, 0, 4, 1)))[0].tolist()
+    assert black == [0, 0, 0] and bone[1:] == [255, 242]
+    assert air[0] > 100 and air[1:] == [0, 0]
+    assert tissue[0] > 230 and 120 < tissue[1] < 136 and tissue[2] < 80
+
+
+def test_a_segmented_palette_is_expanded(tmp_path):
+    """PS3.3 C.7.9.2: a discrete segment, then a line from there to the end."""
+    segments = np.array([0, 1, 0, 1, 255, 65535], np.uint16).tobytes()
+    elements = {}
+    for color in ("Red", "Green", "Blue"):
+        elements[f"{color}PaletteColorLookupTableDescriptor"] = [256, 0, 16]
+        elements[f"Segmented{color}PaletteColorLookupTableData"] = segments
+    path = write_dicom(
+        tmp_path / "a", np.arange(256, dtype=np.uint8).reshape(16, 16), photometric="PALETTE COLOR", **elements
+    )
+    assert np.abs(gray(path).ravel().astype(int) - np.arange(256)).max() <= 1
+
+
+def test_an_icc_profile_is_applied_and_a_broken_one_told(tmp_path):
+    pixels = np.full((4, 4, 3), (200, 60, 60), np.uint8)
+    srgb = ImageCmsProfile(createProfile("sRGB")).tobytes()
+    for name, profile in (("srgb", srgb), ("red is blue", swapping_profile())):
+        path = write_dicom(tmp_path / name, pixels, photometric="RGB", ICCProfile=profile)
+        values = shown(path)[0, 0].astype(int)
+        assert (np.abs(values - (200, 60, 60)).max() <= 1) == (name == "srgb")
+    path = write_dicom(tmp_path / "broken", pixels, photometric="RGB", ICCProfile=b"nonsense" * 40)
+    source = open_source(path)
+    assert np.asarray(source.view(Box(0, 0, 4, 4)))[0, 0].tolist() == [200, 60, 60]
+    assert "ICC profile" in source.warnings[0]
+
+
+@pytest.mark.parametrize("planar", [0, 1])
+@pytest.mark.parametrize("photometric", ["RGB", "YBR_FULL"])
+def test_planes_may_come_one_after_the_other(tmp_path, planar, photometric):
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
+    stored = np.moveaxis(pixels, -1, 0) if planar else pixels
+    path = write_dicom(tmp_path / "a", pixels, photometric=photometric, PlanarConfiguration=planar)
+    dataset = pydicom.dcmread(path)
+    dataset.PixelData = stored.tobytes()
+    save_dicom(path, dataset)
+    natural = pixels if photometric == "RGB" else np.asarray(Image.fromarray(pixels, "YCbCr").convert("RGB"))
+    assert np.abs(shown(path).astype(int) - natural).max() <= 2
+
+
+def test_halved_colour_is_spread_over_both_pixels(tmp_path):
+    """YBR_FULL_422, uncompressed: two luma samples share one pair of chroma samples."""
+    red = Image.new("RGB", (1, 1), "red").convert("YCbCr").getpixel((0, 0))
+    path = write_dicom(tmp_path / "a", np.zeros((2, 4, 3), np.uint8), photometric="YBR_FULL")
+    dataset = pydicom.dcmread(path)
+    dataset.PhotometricInterpretation = "YBR_FULL_422"
+    dataset.PixelData = bytes([red[0], red[0], red[1], red[2]]) * 4
+    save_dicom(path, dataset)
+    assert np.abs(shown(path).astype(int) - (255, 0, 0)).max() <= 2
+
+
+def test_limited_range_colour_fills_the_range(tmp_path):
+    pixels = np.array([[[16, 128, 128], [235, 128, 128]]], np.uint8)
+    path = write_dicom(tmp_path / "a", np.zeros((1, 2, 3), np.uint8), photometric="RGB")
+    dataset = pydicom.dcmread(path)
+    dataset.PhotometricInterpretation = "YBR_PARTIAL_420"
+    dataset.PixelData = pixels.tobytes()
+    save_dicom(path, dataset)
+    assert shown(path)[0].tolist() == [[0, 0, 0], [255, 255, 255]]

@@ -1,0 +1,162 @@
+"""Which slices of a series are asked about, in which form, and that nothing of the patient is told of them."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from make_files import write_dicom
+from make_series import packed, write_ct, write_slice
+from PIL import Image
+from run_dragonfly import dragonfly, expect_error
+
+from dragonfly_cli.errors import UsageError
+from dragonfly_cli.fields.frames import parse_slices, pick
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    return write_ct(tmp_path / "study")
+
+
+@pytest.mark.slow
+def test_the_record_holds_the_number_of_the_series_and_repeats_the_answer(study: Path, tmp_path: Path) -> None:
+    write_slice(study / "other", 70, "7.7")
+    record = tmp_path / "answer.json"
+    command = ("ask", study, "Is there a tumour?", "--series", "7.7", "--window", "101,50", "--json", "-o", record)
+    assert dragonfly(*command).code == 0
+    assert json.loads(record.read_text())["settings"]["series"] == "2"
+    assert "7.7" not in record.read_text()
+    assert dragonfly("verify", record).code == 0
+
+
+def test_slices_are_asked_one_by_one_within_the_budget(study: Path) -> None:
+    record = dragonfly("ask", study, "Is there a tumour?", "--budget", "3", "--json").json
+    assert [(field["role"], field["frame"]) for field in record["fields"]] == [("slice", 1), ("slice", 5), ("slice", 8)]
+    assert record["source"]["kind"] == "dicom" and record["source"]["sha256"] is None
+    assert len(record["source"]["quickhash"]) == 64
+    assert any("3 of 10 frames" in warning for warning in record["warnings"])
+    record = dragonfly("ask", study, "Is there a tumour?", "--slice", "2:9:3", "--json").json
+    assert [field["frame"] for field in record["fields"]] == [2, 5, 8]
+
+
+def test_the_first_slice_may_be_the_broken_one(study: Path) -> None:
+    dataset = pydicom.dcmread(study / "IM9")
+    dataset.PixelData = b""
+    dataset.save_as(study / "IM9")
+    facts = dragonfly("info", study, "--json").json
+    assert (facts["frames"], facts["window"]["width"]) == (10, 101)
+
+
+@pytest.mark.slow
+def test_a_slice_that_cannot_be_read_is_left_out_unless_it_was_asked_for(study: Path) -> None:
+    dataset = pydicom.dcmread(study / "IM4")
+    dataset.PixelData = dataset.PixelData[:100]
+    dataset.save_as(study / "IM4")
+    outcome = dragonfly("ask", study, "Is there a tumour?", "--slice", "3:8", "--json")
+    assert [field["frame"] for field in outcome.json["fields"]] == [3, 4, 6, 7]
+    assert any("1 of 5 frames could not be read" in warning for warning in outcome.json["warnings"])
+    expect_error(dragonfly("ask", study, "Is there a tumour?", "--slice", "5"), 4, "IM4", "cut short")
+
+
+def test_a_montage_shows_slices_in_reading_order(study: Path, tmp_path: Path) -> None:
+    seen = tmp_path / "seen.png"
+    command = ("view", study, "--what", "display", "--montage", "3x2", "--slice", "4:9", "-o", seen)
+    assert dragonfly(*command).code == 0
+    picture = np.asarray(Image.open(seen).convert("L"))
+    assert picture.shape == (64, 144)
+    tiles = [round(float(picture[32 * row + 16, 48 * column + 24]) / 2.55) for row in (0, 1) for column in (0, 1, 2)]
+    assert tiles == [50, 60, 70, 80, 90, 0]
+    file = tmp_path / "answer.json"
+    assert dragonfly("ask", study, "Is there a tumour?", "--montage", "2x2", "--json", "-o", file).code == 0
+    record = json.loads(file.read_text())
+    assert dragonfly("verify", file).code == 0
+    (field,) = record["fields"]
+    assert field["box"] == {"x": 0, "y": 0, "width": 96, "height": 64}
+    assert any("montage, 2 x 2, of frames 1, 3, 6, 8 of 10" in warning for warning in record["warnings"])
+
+
+MONTAGE = ("--montage", "4x3")
+
+
+def test_a_film_by_itself_is_no_montage_of_black_tiles(tmp_path: Path) -> None:
+    film = write_dicom(tmp_path / "film.dcm", np.random.default_rng(0).integers(0, 255, (40, 50), np.uint8))
+    plain, arranged = (dragonfly("ask", film, "Is there a tumour?", "--json", *more) for more in ((), MONTAGE))
+    assert arranged.json["probabilities"] == plain.json["probabilities"]
+    assert any("--montage is for several frames" in warning for warning in arranged.json["warnings"])
+
+
+WRONG_USAGE = {
+    "a slice that is no slice": ("--slice", "a:b"),
+    "a step of nothing": ("--slice", "0:5:0"),
+    "a montage that is none": ("--montage", "3"),
+    "a frame and a slice": ("--frame", "1", "--slice", "2"),
+    "a slice beyond the last": ("--slice", "10"),
+    "a frame beyond the last": ("--frame", "10"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_USAGE)
+def test_wrong_usage_is_told_before_a_model_is_loaded(study: Path, name: str) -> None:
+    expect_error(dragonfly("ask", study, "Is it?", *WRONG_USAGE[name]), 2, WRONG_USAGE[name][0])
+
+
+@given(st.integers(1, 60), st.integers(0, 70), st.integers(0, 70), st.integers(1, 9))
+def test_slices_are_counted_as_python_counts(count: int, first: int, last: int, step: int) -> None:
+    expected = list(range(count))[first:last:step]
+    if expected:
+        assert pick(range(count), f"{first}:{last}:{step}", "x") == expected
+    else:
+        with pytest.raises(UsageError):
+            pick(range(count), f"{first}:{last}:{step}", "x")
+    assert parse_slices(str(first)) == first
+
+
+def test_a_batch_has_one_item_for_a_series(study: Path, tmp_path: Path) -> None:
+    for number in range(3):
+        write_slice(study / f"z{number}", 10 * number, "8.8")
+    write_slice(study / "alone", 10, "7.7")
+    Image.new("RGB", (64, 48), "pink").save(study / "photo.png")
+    command = ("batch", study, "-q", "Is there a tumour?", "--budget", "2", "-o", tmp_path / "out.csv")
+    assert dragonfly(*command).code == 0
+    rows = list(csv.DictReader((tmp_path / "out.csv").open(newline="", encoding="utf-8")))
+    names = [f"{study}#1", f"{study}/alone", f"{study}/photo.png", f"{study}#2"]
+    assert [row["image"] for row in rows] == names
+    assert [row["status"] for row in rows] == ["ok"] * 4
+    again = dragonfly(*command)
+    assert "4 of 4 images are done" in again.stderr
+    assert len(list(csv.DictReader((tmp_path / "out.csv").open(newline="", encoding="utf-8")))) == 4
+
+
+def test_a_batch_of_one_series_is_called_by_its_folder(study: Path, tmp_path: Path) -> None:
+    for number in range(10):  # the same pictures of somebody else: a zip of what lies there is left out
+        write_slice(tmp_path / "other" / f"IM{number}", 100 - 10 * number, "1.2.4")
+    archive = packed(tmp_path / "other", "zip")
+    outcome = dragonfly(
+        "batch", study, archive, "-q", "Is there a tumour?", "--budget", "1", "-o", tmp_path / "out.csv"
+    )
+    assert outcome.code == 0
+    rows = list(csv.DictReader((tmp_path / "out.csv").open(newline="", encoding="utf-8")))
+    assert [row["image"] for row in rows] == [str(study), str(archive)]
+    assert rows[0]["p_yes"] == rows[1]["p_yes"]
+
+
+@pytest.mark.slow
+def test_nothing_of_the_patient_is_told(study: Path) -> None:
+    uid = "1.2.826.0.1.3680043.8.498.4711"
+    for path in list(study.iterdir()):
+        dataset = pydicom.dcmread(path)
+        dataset.SeriesInstanceUID, dataset.StudyInstanceUID = uid, uid + ".1"
+        dataset.SeriesDescription = dataset.InstitutionName = dataset.ReferringPhysicianName = "Nobody Secret"
+        dataset.AccessionNumber = "ID-4711-SECRET"
+        dataset.save_as(path)
+    write_slice(study / "other", 5, "7.7", SeriesDescription="Nobody Secret")
+    told = [dragonfly("info", study), dragonfly("info", study, "--json"), dragonfly("ask", study, "Is it?", "--json")]
+    told += [dragonfly("info", study, "--series", "9"), dragonfly("ask", study, "Is it?", "-v")]
+    text = " ".join(outcome.stdout + outcome.stderr for outcome in told)
+    assert not [word for word in ("Nobody", "SECRET", "4711", "1.2.826", "7.7") if word in text]
+    assert json.loads(told[1].stdout)["series"][0]["modality"] == "CT"
