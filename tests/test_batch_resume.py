@@ -128,6 +128,7 @@ def test_a_run_that_is_told_to_end_leaves_nothing_in_the_way(
     assert undisturbed.equals(table)
 
 
+@pytest.mark.slow
 def test_a_run_behind_nohup_outlives_its_terminal(undisturbed: Undisturbed, table: Path) -> None:
     tear_last_row(table)
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)

@@ -253,11 +253,13 @@ def test_processes_take_whole_groups(study: Path, alone: Path, tmp_path: Path) -
 
 
 @pytest.mark.slow
-def test_actors_of_ray_take_whole_groups_and_finish_those_in_hand(tmp_path: Path) -> None:
-    """Ctrl-C reaches every process that Ray has started, too."""
-    pytest.importorskip("ray")
+@pytest.mark.parametrize("workers", [("--engine", "ray"), ("--workers", "2")], ids=["ray", "processes"])
+def test_workers_take_whole_groups_and_finish_those_in_hand(workers: tuple[str, str], tmp_path: Path) -> None:
+    """Ctrl-C reaches all processes that were started for the run, too."""
+    if "ray" in workers:
+        pytest.importorskip("ray")
     call = ("batch", write_study(tmp_path / "study", images=30), *QUESTIONS, "--together", "4", "-o")
-    first = start(*call, tmp_path / "answers.csv", "--engine", "ray")
+    first = start(*call, tmp_path / "answers.csv", *workers)
     wait_for(first, "001-broken")
     os.killpg(first.pid, signal.SIGINT)
     wait_for(first, "note: ending after the group in hand")
