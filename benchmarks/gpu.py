@@ -127,7 +127,7 @@ def examine_network(version: str, device: Any, dtype: Any, tokens: int, tiny: bo
     from dragonfly_cli.engine.placement import choose_attention
     from dragonfly_cli.option_values import Attention
     from dragonfly_med.device_memory import device_memory_needed
-    from dragonfly_med.quantization import weight_files
+    from dragonfly_med.loading import weight_files
     from dragonfly_med.quantized_loading import open_in_4_bit
 
     config = make_config(version, tiny)

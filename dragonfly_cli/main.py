@@ -292,13 +292,15 @@ def finetune(
     run(data, output, tuning, opening)
 
 
-def _terminate(*_: Any) -> None:
-    sys.exit(128 + signal.SIGTERM)
+def _terminate(number: int, *_: Any) -> None:
+    sys.exit(128 + number)
 
 
 def main() -> None:
-    """The console script. SIGTERM unwinds like an interrupt, so that what was finished is kept."""
+    """The console script. SIGTERM and a closed terminal unwind like an interrupt, so that what was finished is kept."""
     signal.signal(signal.SIGTERM, _terminate)
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
+        signal.signal(signal.SIGHUP, _terminate)
     occupy_closed()
     settle_encoding()
     silence_libraries()

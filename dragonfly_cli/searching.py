@@ -47,6 +47,7 @@ def inquiries(
     desk: Desk, source: Source, plan: LookPlan, request: Request, read: ReadAhead | None = None
 ) -> Iterator[Inquiry]:
     """All questions about the fields of a plan; after a search, those that share their fields, group by group."""
+    plan = plan.begun()
     if plan.search is None:
         yield inquire(desk, source, plan.fields, replace(request, deadline=plan.deadline), read)
         return

@@ -86,7 +86,7 @@ def _draw(
     searches = plan.search is not None and plan.search.rank is not Rank.spread
     model = _load(checkpoint, viewing) if questions or searches else None
     asked = questions or [caption_question()]
-    fields = _chosen(model, source, plan, asked, viewing.aggregate) if model else plan.fields
+    fields = _chosen(model, source, plan.begun(), asked, viewing.aggregate) if model else plan.fields
     if viewing.what is Picture.fields:
         first_of = {field.frame: field for field in reversed(fields)}
         shown = [field for field in fields if first_of[field.frame] is field]

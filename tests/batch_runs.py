@@ -55,10 +55,11 @@ def bytes_of(path: Path) -> bytes:
 
 
 def start(*arguments: str | Path) -> "subprocess.Popen[str]":
-    """``dragonfly ARGUMENTS...`` in a process of its own, with stderr to read from."""
+    """``dragonfly ARGUMENTS...`` in a process of its own, and a group of its own as under a shell; stderr is a pipe."""
     command = [sys.executable, "-m", "dragonfly_cli", *map(str, arguments)]
     quiet = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=quiet)
+    streams = {"stderr": subprocess.PIPE, "stdout": subprocess.DEVNULL}
+    return subprocess.Popen(command, **streams, text=True, env=quiet, process_group=0)
 
 
 def wait_for(process: "subprocess.Popen[str]", words: str) -> None:

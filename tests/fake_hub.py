@@ -24,6 +24,7 @@ class FakeHub:
     refuse_all: int | None = None
     stop_after: dict[str, int] = field(default_factory=dict)  # bytes of a file after which the connection breaks
     stall_after: int | None = None  # bytes of any file after which nothing comes any more
+    instead: dict[str, tuple[int, dict[str, str], bytes]] = field(default_factory=dict)  # answers by parts of paths
     damage: set[str] = field(default_factory=set)
     licence: str | None = "llama3"
     requests: list[str] = field(default_factory=list)  # "GET path range"
@@ -79,6 +80,9 @@ def _handler(hub: FakeHub) -> type[BaseHTTPRequestHandler]:
             path = urlsplit(self.path).path
             hub.tokens.add(self.headers.get("Authorization", ""))
             hub.agents.add(self.headers.get("User-Agent", ""))
+            for part, (status, headers, body) in hub.instead.items():
+                if part in path:
+                    return self._send(status, body, headers)
             if path.startswith(f"/api/models/{hub.repository}"):
                 hub.requests.append(f"GET {path}")
                 if hub.refuse_all:

@@ -1,6 +1,7 @@
 """``batch --evidence``: what ``ask`` draws of one image, for every image of a run, each in files of its own."""
 
 import json
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -105,6 +106,33 @@ def test_a_full_disk_ends_the_run_and_is_no_failure_of_an_image(run: Path, tmp_p
     assert batch(run, tmp_path).code == 8
     assert files_of(tmp_path) == files_of(run)
     assert rows_of(tmp_path / "answers.csv") == rows_of(run / "answers.csv")
+
+
+def test_what_is_named_by_a_row_is_on_the_disk_before_it(run: Path, tmp_path: Path) -> None:
+    """Else a power cut could leave the row, and an empty picture."""
+    synced: list[int] = []
+    sync = os.fsync
+
+    def watched(handle: int) -> None:
+        synced.append(os.fstat(handle).st_ino)
+        sync(handle)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", watched)
+        assert batch(run, tmp_path, "--limit", "1").code == 0
+    table = synced.index((tmp_path / "answers.csv").stat().st_ino)
+    for path in (tmp_path / "evidence").iterdir():
+        assert synced.index(path.stat().st_ino) < synced.index((tmp_path / "answers.csv").stat().st_ino, table + 1)
+
+
+def test_a_folder_that_was_emptied_is_told(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path, dirs_exist_ok=True)
+    shutil.rmtree(tmp_path / "evidence")
+    settings = json.loads((tmp_path / "run.json").read_text())
+    (tmp_path / "run.json").write_text(json.dumps(settings | {"evidence": str(tmp_path / "evidence")}))
+    outcome = batch(run, tmp_path)
+    assert "8 of 8 images are done\n" in outcome.stderr
+    assert f"warning: images that are done, but have no files in {tmp_path / 'evidence'}: 7; " in outcome.stderr
 
 
 def test_runs_that_look_elsewhere_may_share_a_folder(run: Path, tmp_path: Path) -> None:

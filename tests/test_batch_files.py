@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from dragonfly_cli.batch.progress import Progress, duration
 from dragonfly_cli.batch.result import Result, key_of
 from dragonfly_cli.batch.row_file import RowFile
 from dragonfly_cli.batch.row_formats import CsvRows, JsonRows
+from dragonfly_cli.errors import OutputError
 
 WRITES_HALF = """
 import sys
@@ -90,6 +92,26 @@ def test_a_row_may_be_longer_than_the_csv_module_reads_by_itself(rows, tmp_path:
     long = Result(key_of("a", "Is it?", ""), None, 4, "1:0,0,96,96 " * 20_000)  # the boxes of a volume of 1500 slices
     written(tmp_path / "rows", rows, [long])
     assert RowFile(tmp_path / "rows", rows).read() == {long.key: long}
+
+
+@FORMATS
+@pytest.mark.parametrize("touch", [Path.unlink, lambda path: path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())])
+def test_a_file_that_another_program_touches_meanwhile_takes_no_rows_that_would_be_lost(
+    rows, touch: Callable[[Path], object], tmp_path: Path
+) -> None:
+    results = [Result(key_of(name, "Is it?", ""), None, 4, "why") for name in "ab"]
+    file = RowFile(tmp_path / "rows", rows)
+    file.open()
+    file.append(results[:1])
+    touch(tmp_path / "rows")
+    for act in (lambda: file.append(results[1:]), lambda: file.put_in_order({})):
+        with pytest.raises(OutputError, match=r"cannot write .*rows: (No such file|another program)"):
+            act()
+    file.close()
+    again = RowFile(tmp_path / "rows", rows)
+    again.open()
+    again.append(results)
+    assert list(RowFile(tmp_path / "rows", rows).read().values()) == results
 
 
 @FORMATS

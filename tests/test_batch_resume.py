@@ -85,7 +85,7 @@ def test_cut_off_at_many_points_it_ends_the_same(undisturbed: Undisturbed, table
 @pytest.mark.slow
 def test_interrupted_then_killed_it_ends_the_same(tmp_path: Path) -> None:
     many = write_study(tmp_path / "study", images=12)
-    call = ("batch", many, *QUESTIONS, "-o", tmp_path / "answers.csv")
+    call = ("batch", many, *QUESTIONS, "--evidence", tmp_path / "evidence", "-o", tmp_path / "answers.csv")
     first = start(*call)
     wait_for(first, "001-broken")
     first.send_signal(signal.SIGINT)
@@ -101,9 +101,45 @@ def test_interrupted_then_killed_it_ends_the_same(tmp_path: Path) -> None:
     second.wait()
     assert rows_of(tmp_path / "answers.csv")[: len(after_interrupt)] == after_interrupt
     assert dragonfly(*call).code == 8
+    resumed = {path.name: path.read_bytes() for path in (tmp_path / "evidence").iterdir()}
     (tmp_path / "straight").mkdir()
+    shutil.rmtree(tmp_path / "evidence")
     assert dragonfly(*call[:-1], tmp_path / "straight" / "answers.csv").code == 8
     assert bytes_of(tmp_path / "answers.csv") == bytes_of(tmp_path / "straight" / "answers.csv")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "evidence").iterdir()} == resumed
+
+
+def tear_last_row(table: Path) -> None:
+    table.write_bytes(table.read_bytes().rpartition(b"\r\n")[0])
+
+
+@pytest.mark.parametrize("end", [signal.SIGHUP, signal.SIGTERM])
+def test_a_run_that_is_told_to_end_leaves_nothing_in_the_way(
+    undisturbed: Undisturbed, table: Path, end: signal.Signals
+) -> None:
+    """As by a terminal that is closed, here while the model is being loaded."""
+    tear_last_row(table)
+    run = start(*undisturbed.call(table))
+    wait_for(run, "note: research use only")
+    run.send_signal(end)
+    assert run.wait() == 128 + end
+    assert not list(table.parent.glob(".*holder"))
+    assert "5 of 6 images are done" in undisturbed.again(table).stderr
+    assert undisturbed.equals(table)
+
+
+@pytest.mark.slow
+def test_a_run_behind_nohup_outlives_its_terminal(undisturbed: Undisturbed, table: Path) -> None:
+    tear_last_row(table)
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        run = start(*undisturbed.call(table))
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    wait_for(run, "note: research use only")
+    run.send_signal(signal.SIGHUP)
+    assert run.wait() == 8
+    assert undisturbed.equals(table)
 
 
 def test_a_finished_run_is_not_run_again(undisturbed: Undisturbed, table: Path) -> None:
@@ -200,7 +236,9 @@ def test_images_that_vanish_are_failed_rows_and_keep_what_was_said(undisturbed: 
     before = bytes_of(table)
     (undisturbed.study / "002.png").rename(undisturbed.study.parent / "gone.png")
     try:
-        assert undisturbed.again(table).code == 8
+        outcome = undisturbed.again(table)
+        assert outcome.code == 8
+        assert outcome.stderr.endswith("rows kept about images or questions that are no longer asked about: 2\n")
     finally:
         (undisturbed.study.parent / "gone.png").rename(undisturbed.study / "002.png")
     assert bytes_of(table) == before

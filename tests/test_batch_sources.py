@@ -292,6 +292,18 @@ def test_a_line_that_is_no_path_fails_alone(study: Path, tmp_path: Path) -> None
         assert [row["error_code"] for row in rows_of(output)] == ["", "4", ""]
 
 
+def test_an_address_is_told_to_be_none_of_our_files(tmp_path: Path) -> None:
+    table, ask = tmp_path / "answers.csv", ("-q", "Is it?", "-m", TINY, "-o")
+    for address in ("https://h.org/a.svs", "https://h.org/?*.png", "s3://bucket/list.csv", "file:///data/a.png"):
+        expect_error(dragonfly("batch", address, *ask, table), 4, address, "downloads no images")
+    (tmp_path / "list.csv").write_text("image\nhttps://h.org/a.svs\n")
+    for source, stdin in ((tmp_path / "list.csv", None), ("-", "https://h.org/a.svs\n")):
+        assert dragonfly("batch", source, *ask, table, stdin=stdin).code == 8
+        (row,) = rows_of(table)
+        assert row["error"] == "cannot read https://h.org/a.svs: dragonfly downloads no images"
+        table.unlink()
+
+
 def test_a_dry_run_tells_what_would_run_and_writes_nothing(study: Path, tmp_path: Path) -> None:
     outcome = dragonfly("batch", study, *QUESTIONS, "-o", tmp_path / "answers.csv", "--dry-run")
     assert outcome.code == 0
@@ -397,4 +409,9 @@ def test_outputs_that_cannot_be_are_refused(study: Path, tmp_path: Path) -> None
         expect_error(dragonfly("batch", study, "-o", tmp_path / name), 2, name, "CSV, JSON lines or Parquet")
     expect_error(dragonfly("batch", study, "-o", csv, "--address", "auto"), 2, "--address")
     expect_error(dragonfly("batch", study, "-o", csv, "--records", tmp_path / "no" / "a.jsonl"), 7, "a.jsonl")
+    os.mkfifo(tmp_path / "pipe")
+    for pipe in (("-o", tmp_path / "pipe"), ("-o", csv, "--records", tmp_path / "pipe")):
+        expect_error(dragonfly("batch", study, *pipe), 7, "pipe or a device")
+    expect_error(dragonfly("ask", study / "000.png", "Is it?", "-o", tmp_path / "pipe"), 7, "pipe or a device")
+    (tmp_path / "pipe").unlink()  # which a file would have replaced
     assert [path.name for path in tmp_path.iterdir()] == ["study"]

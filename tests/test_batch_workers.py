@@ -12,6 +12,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from time import monotonic
 
 import pytest
 from batch_runs import QUESTIONS, TINY, bytes_of, items_named, rows_of, write_study
@@ -22,6 +23,12 @@ from run_dragonfly import dragonfly, expect_error
 from dragonfly_cli.batch.groups import Group, grouped
 from dragonfly_cli.batch.handout import TRIES, Handout
 from dragonfly_cli.batch.items import Item
+from dragonfly_cli.batch.job import Job
+from dragonfly_cli.batch.worker import Worker
+from dragonfly_cli.engine.checkpoints import find_checkpoint
+from dragonfly_cli.engine.questions import as_question
+from dragonfly_cli.options import AnswerOptions, LookOptions, OpenOptions
+from dragonfly_cli.readers.inputs import named_input
 
 
 @pytest.fixture(scope="module")
@@ -142,6 +149,21 @@ def test_a_merge_that_was_killed_is_begun_again(alone: Path, shards: list[Path],
         for file in (whole, records, tmp_path / "failed.csv"):
             assert bytes_of(file) == bytes_of(alone.with_name(file.name))
     expect_error(dragonfly(*merging), 7, "answers.csv", "already")
+
+
+def test_the_time_of_an_image_begins_with_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was read ahead, and its turn comes an hour later."""
+    slide = Path(__file__).parents[1] / "examples" / "slide.svs"
+    looking = LookOptions(region=["0,0,200,200", "200,0,200,200", "0,200,200,200"], time_limit=1800)
+    item = Item(named_input(slide), (as_question("Is it?"),), OpenOptions(), looking)
+    worker = Worker(Job(find_checkpoint(str(TINY)), [*item.questions], AnswerOptions()))
+    reading = worker.read_now(item)
+    for module in ("pipeline", "fields.field", "fields.search"):
+        monkeypatch.setattr(f"dragonfly_cli.{module}.monotonic", lambda: monotonic() + 3600)
+    (asked,) = worker.ask(Group((item,)), [reading])
+    (result,) = worker.finish(asked)
+    assert result.record is not None
+    assert len(result.record["fields"]) == 3
 
 
 WAITS = """

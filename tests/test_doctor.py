@@ -172,6 +172,53 @@ def test_a_full_disk_is_a_warning(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     assert found.detail == f"1 GB free in {tmp_path}"
 
 
+def test_a_models_folder_that_takes_no_model_is_a_warning(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("DRAGONFLY_MODELS", str(tmp_path / "file"))
+    found = only(storage.disk(SETTINGS))
+    assert found.status is Status.warning
+    assert found.detail == f"{tmp_path / 'file'} is not a folder, so no model can be stored"
+    monkeypatch.setenv("DRAGONFLY_MODELS", str(tmp_path))
+    monkeypatch.setattr(storage.os, "access", lambda place, mode: False)
+    assert "is not writable" in only(storage.disk(SETTINGS)).detail
+
+
+def test_a_full_disk_below_the_cache_is_a_warning(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(storage.shutil, "disk_usage", lambda place: usage._replace(free=10**6))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    cache, temporary = storage.cache(SETTINGS)
+    assert (cache.status, cache.detail) == (Status.warning, f"the disk of {tmp_path} is full")
+    assert temporary.status is Status.warning
+
+
+@pytest.mark.parametrize(
+    "trouble", [ImportError("no libthing.so"), OSError("libthing.so: bad ELF"), RuntimeError("a\nb")]
+)
+def test_a_broken_library_is_a_problem_and_the_rest_is_still_told(
+    trouble: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def look(settings: DoctorSettings):
+        raise trouble
+        yield
+
+    monkeypatch.setattr(examination, "CHECKS", (look, software.python))
+    outcome = dragonfly("doctor")
+    assert outcome.code == 9
+    first, second, third = outcome.stdout.splitlines()
+    assert first == f"problem  look: cannot be checked: {' '.join(str(trouble).split())}"
+    assert "broken" in second
+    assert third.startswith("ok       python")
+
+
+def test_an_imaging_library_that_does_not_load_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert only(software.imaging(SETTINGS)).status is Status.ok
+    monkeypatch.setitem(sys.modules, "imagecodecs._jpeg8", None)
+    found = only(software.imaging(SETTINGS))
+    assert (found.name, found.status) == ("imaging", Status.problem)
+    assert "imagecodecs" in found.detail and "imagecodecs" in (found.remedy or "")
+
+
 def test_a_cache_that_cannot_be_written_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(storage.os, "access", lambda place, mode: False)
     assert [finding.status for finding in storage.cache(SETTINGS)] == [Status.warning, Status.warning]

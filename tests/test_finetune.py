@@ -1,25 +1,31 @@
 """``dragonfly finetune`` as a user meets it: rows and pictures made here, the real command, and what it leaves."""
 
 import json
+import os
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
 import torch
-from batch_runs import files_limited_to
+from batch_runs import files_limited_to, may_not_write_everywhere
 from make_files import write_dicom
+from peft import PeftModel
 from PIL import Image
 from run_dragonfly import Outcome, dragonfly, expect_error
 from safetensors.torch import load_file
 from tuning_data import QUESTION, TINY, finetune, make_data, pattern, record_of, taught, write_rows
 
 from dragonfly_cli.errors import DeviceError
+from dragonfly_cli.finetuning.curve import loss_curve
 from dragonfly_cli.finetuning.folder import RunFolder
+from dragonfly_med import DragonflyForCausalLM
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +51,8 @@ def tuned(folder: Path) -> Path:
     outcome = finetune(folder / "rows.jsonl", output, *steps, model="demo")
     assert outcome.code == 0, outcome.stderr
     assert outcome.stdout == ""
+    assert "note: model demo learns from 8 rows, 2 held out (column split)" in outcome.stderr
+    assert "after with blank pictures" in outcome.stderr
     return output
 
 
@@ -96,6 +104,8 @@ def test_the_folder_holds_a_checkpoint_and_no_leftovers(tuned: Path) -> None:
     curve = np.asarray(Image.open(tuned / "loss.png").convert("RGB"))
     assert (curve == (30, 110, 200)).all(-1).sum() > 100  # the training loss
     assert (curve == (210, 90, 20)).all(-1).sum() > 100  # the held-out loss
+    alone = np.asarray(loss_curve([{"step": 1, "loss": 2.0}]))
+    assert not (alone == (210, 90, 20)).all(-1).any()
 
 
 @pytest.mark.slow
@@ -125,7 +135,7 @@ def test_every_recipe_changes_its_part_and_leaves_a_model_that_answers(
     folder: Path, tmp_path: Path, recipe: str
 ) -> None:
     output = tmp_path / "out"
-    outcome = finetune(folder / "rows.jsonl", output, "--recipe", recipe, "--steps", "2", "--lr", "1e-2")
+    outcome = finetune(folder / "rows.jsonl", output, "--recipe", recipe, "--steps", "1", "--lr", "1e-2")
     assert outcome.code == 0, outcome.stderr
     changed = changed_weights(TINY, output)
     for part in LEARNING[recipe]:
@@ -133,6 +143,56 @@ def test_every_recipe_changes_its_part_and_leaves_a_model_that_answers(
     assert all(name.startswith(LEARNING[recipe]) for name in changed)
     assert (output / "adapter" / "adapter_config.json").is_file() == (recipe == "lora")
     assert dragonfly("ask", folder / "1.png", QUESTION, "-m", output).code == 0
+
+
+@pytest.mark.slow
+def test_the_adapter_beside_its_base_is_the_merged_checkpoint(folder: Path, tmp_path: Path) -> None:
+    assert finetune(folder / "rows.jsonl", tmp_path / "out", "--steps", "1", "--lr", "1e-2").code == 0
+    base = DragonflyForCausalLM.from_pretrained(TINY)
+    merged = PeftModel.from_pretrained(base, tmp_path / "out" / "adapter").merge_and_unload().state_dict()
+    for name, weight in DragonflyForCausalLM.from_pretrained(tmp_path / "out").state_dict().items():
+        assert torch.allclose(weight, merged[name], atol=1e-6), name
+
+
+@pytest.mark.slow
+def test_the_folder_may_be_given_away(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No file tells where anything lay, whoever reads one reads all, and folder and data may go elsewhere."""
+    study, moved = tmp_path / "somebody", tmp_path / "moved"
+    study.mkdir()
+    make_data(study)
+    monkeypatch.chdir(study)
+    shutil.copytree(TINY, "base")
+    arguments = ("--steps", "1", "--hold-out", "0")
+    with (study / "rows.jsonl").open("a") as rows:
+        rows.write(json.dumps({**taught(0), "image": "gone.png"}))
+    outcome = finetune(study / "rows.jsonl", Path("demo"), *arguments, model="base")
+    assert outcome.code == 0, outcome.stderr
+    assert record_of(Path("demo"))["bad_rows"] == ["row 11: cannot read gone.png: No such file or directory"]
+    assert outcome.stderr.endswith("--model ./demo\n")  # without the dot it would be the built-in one
+    files = [path for path in Path("demo").rglob("*") if path.is_file()]
+    assert {path.stat().st_mode for path in files} == {Path("rows.jsonl").stat().st_mode}
+    for path in (path for path in files if path.suffix in (".json", ".md", ".txt")):
+        assert not {word for word in (str(tmp_path), str(TINY)) if word in path.read_text()}, path
+    study.rename(moved)
+    monkeypatch.chdir(moved)
+    assert dragonfly("ask", "1.png", QUESTION, "-m", moved / "demo").code == 0
+    (moved / "demo" / "work" / "checkpoints").mkdir(parents=True)  # left by a kill in the very end
+    again = finetune(moved / "rows.jsonl", moved / "demo", *arguments, model="base")
+    assert again.code == 0, again.stderr
+    assert "was finished" in again.stderr
+    assert not (moved / "demo" / "work").exists()
+
+
+def test_the_record_of_the_base_is_not_that_of_the_run(tmp_path: Path) -> None:
+    """Not even for a moment, as a kill may come in it: the base may have been trained here, too."""
+    run = RunFolder(tmp_path)
+    run.result.mkdir(parents=True)
+    run.write({"of": "this run"})
+    for name in ("config.json", "training.json"):
+        (run.result / name).write_text('{"of": "the base"}')
+    run.publish()
+    assert record_of(tmp_path) == {"of": "this run"}
+    assert (tmp_path / "config.json").is_file()
 
 
 @pytest.mark.slow
@@ -171,15 +231,25 @@ def interrupted_after(checkpoint: Path) -> Iterator[None]:
 
 
 @pytest.mark.slow
-def test_an_interrupted_run_goes_on_and_ends_like_an_undisturbed_one(folder: Path, tmp_path: Path) -> None:
+def test_an_interrupted_run_goes_on_and_ends_like_an_undisturbed_one(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where a power cut has torn its last checkpoint and what the encoder has seen."""
     arguments = ("--recipe", "stage1", "--steps", "20", "--lr", "1e-2", "--save-every", "2")
     assert finetune(folder / "rows.jsonl", tmp_path / "whole", *arguments).code == 0
     broken = tmp_path / "broken"
-    with interrupted_after(broken / "work" / "checkpoints" / "checkpoint-2"):
+    checkpoints = broken / "work" / "checkpoints"
+    with interrupted_after(checkpoints / "checkpoint-4"):
         stopped = finetune(folder / "rows.jsonl", broken, *arguments)
     assert stopped.code == 130
+    assert stopped.stderr.endswith("note: interrupted; the same command goes on\n")
     assert not (broken / "config.json").exists()
     expect_error(finetune(folder / "rows.jsonl", broken, *arguments, "--seed", "1"), 7, "other settings (seed)")
+    with monkeypatch.context() as launched:
+        launched.setenv("WORLD_SIZE", "2")
+        expect_error(finetune(folder / "rows.jsonl", broken, *arguments), 7, "other settings (processes)")
+    for torn in (checkpoints / "checkpoint-4" / "model.safetensors", *broken.glob("work/features/*")):
+        os.truncate(torn, torn.stat().st_size // 2)
     resumed = finetune(folder / "rows.jsonl", broken, *arguments)
     assert resumed.code == 0
     assert "continuing" in resumed.stderr
@@ -198,6 +268,7 @@ def test_an_interrupted_run_goes_on_and_ends_like_an_undisturbed_one(folder: Pat
         (["--hold-out", "0.9"], 2, ["--hold-out"]),
         (["--recipe", "stage3"], 2, ["--recipe"]),
         (["--batch", "0"], 2, ["--batch"]),
+        (["--seed", str(2**32)], 2, ["--seed"]),
         (["--device", "cuda:1"], 2, ["--device"]),
         (["--model", "nonesuch"], 5, ["nonesuch"]),
     ],
@@ -214,6 +285,13 @@ def test_bad_places(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "others" / "work").mkdir(parents=True)
     expect_error(finetune(folder / "rows.jsonl", tmp_path / "others"), 7, "in use for something else")
     expect_error(finetune(folder / "rows.jsonl", tmp_path / "no" / "out"), 7, "there is no folder")
+    expect_error(finetune(folder, tmp_path / "out"), 3, "it is no file")
+    (tmp_path / "link").symlink_to("nowhere")
+    expect_error(finetune(folder / "rows.jsonl", tmp_path / "link"), 7, "in use for something else")
+    for record in ("[]", '{"settings": {}}'):
+        (tmp_path / "others" / "training.json").write_text(record)
+        expect_error(finetune(folder / "rows.jsonl", tmp_path / "others"), 7, "training.json in it cannot be read")
+
     expect_error(finetune(write_rows(folder / "empty.jsonl", []), tmp_path / "out"), 4, "no row to learn from")
     (folder / "table.csv").write_text("image,question,answer\n0.png,a,b\n")
     expect_error(finetune(folder / "table.csv", tmp_path / "out"), 4, "no row to learn from", "row 1: it is not JSON")
@@ -221,6 +299,29 @@ def test_bad_places(folder: Path, tmp_path: Path) -> None:
     outcome = finetune(held_out, tmp_path / "out")
     expect_error(outcome, 4, "no row is left to learn from")
     assert "research use" not in outcome.stderr  # it was told before anything was loaded
+
+
+def test_places_that_are_not_one_s_own() -> None:
+    with TemporaryDirectory() as name:  # pytest's own are closed to all others, from above
+        place, closed = Path(name), Path(name, "closed")
+        closed.mkdir(mode=0o700)
+        rows = make_data(place) / "rows.jsonl"
+        base = Path(shutil.copytree(TINY, place / "base"))
+        (base / "model.safetensors").chmod(0o600)
+        place.chmod(0o755)
+        with may_not_write_everywhere():
+            expect_error(finetune(Path("rows.jsonl"), place / "out"), 7, f"cannot write {place}/out: Permission denied")
+            expect_error(finetune(Path("rows.jsonl"), closed / "out"), 7, f"cannot write {closed}/out: Permission")
+        place.chmod(0o777)
+        with may_not_write_everywhere():
+            expect_error(finetune(closed / "rows.jsonl", place / "out"), 4, f"cannot read {closed}/rows.jsonl: Permis")
+            expect_error(finetune(rows, place / "out", model=closed / "model"), 5, f"{closed}/model: there is no such")
+            expect_error(finetune(rows, place / "out", model=base), 5, f"{base}: the weights cannot be read: Permis")
+        base.chmod(0o600)
+        with may_not_write_everywhere():
+            outcome = finetune(rows, place / "out", model=base)
+        expect_error(outcome, 5, f"{base}: it cannot be looked into: Permission denied")
+        assert not (place / "out").exists()
 
 
 @pytest.mark.slow
@@ -232,7 +333,9 @@ def test_a_full_disk_is_told_and_the_run_goes_on_later(folder: Path, tmp_path: P
     sizes = {2_000: False, 60_000: False, 300_000: True, 800_000: True}  # bytes, and whether a checkpoint fits
     for size, has_checkpoint in sizes.items():
         with files_limited_to(size):
-            expect_error(finetune(folder / "rows.jsonl", output, *arguments), 7, str(output))
+            outcome = finetune(folder / "rows.jsonl", output, *arguments)
+        expect_error(outcome, 7, str(output))
+        assert "make room" in outcome.stderr
         assert any(output.glob("work/checkpoints/*/trainer_state.json")) == has_checkpoint
         assert not (output / "config.json").exists()
     assert finetune(folder / "rows.jsonl", output, *arguments).code == 0
@@ -247,10 +350,17 @@ def test_too_little_memory_is_told_and_leaves_nothing(folder: Path, tmp_path: Pa
 
 
 @pytest.mark.slow
+def test_a_length_without_room_for_text_is_told(folder: Path, tmp_path: Path) -> None:
+    outcome = finetune(folder / "rows.jsonl", tmp_path / "out", "--max-length", "100")
+    expect_error(outcome, 2, "--max-length 100: a picture alone takes 867 tokens")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
 def test_a_loss_that_is_no_number_ends_the_run_and_another_may_begin(folder: Path, tmp_path: Path) -> None:
     arguments = (folder / "rows.jsonl", tmp_path / "out", "--recipe", "language", "--steps", "2", "--lr")
     outcome = finetune(*arguments, "3e38")
-    assert outcome.code == 2 and "error: the loss is no longer a number after step 2" in outcome.stderr
+    assert outcome.code == 2 and "error: the loss is no longer a number after step 1" in outcome.stderr
     assert not (tmp_path / "out").exists()
     assert finetune(*arguments, "1e-5").code == 0
 

@@ -1,5 +1,7 @@
 """What rows ``dragonfly finetune`` takes, which it names and refuses, and how it divides them."""
 
+import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from run_dragonfly import expect_error
 from tuning_data import finetune, make_data, pattern, record_of, taught, write_rows
 
 from dragonfly_cli.finetuning.data_file import read_data
+from dragonfly_cli.finetuning.rows import Turn
 from dragonfly_cli.finetuning.splits import split_rows
 
 
@@ -66,15 +69,32 @@ BAD_ROWS = [
     ({"image": "0.png", "question": "half a smile \ud83d", "answer": "b"}, "half a character"),
     ({"image": "0.png\0", "question": "a", "answer": "b"}, "zero byte"),
     ({"image": "0" * 300, "question": "a", "answer": "b"}, "too long"),
+    ({"image": "half a smile \ud83d.png", "question": "a", "answer": "b"}, "half a letter"),
+    ({"image": "pipe", "question": "a", "answer": "b"}, "a pipe or a device"),
+    ({"image": "/dev/zero", "question": "a", "answer": "b"}, "a pipe or a device"),
+    ({"image": "0.png", "question": "a", "answer": "b", "region": "0,0,9,9"}, "a list of four whole numbers"),
 ]
 
 
 @pytest.mark.parametrize(("row", "why"), BAD_ROWS)
 def test_a_bad_row_is_named_and_refused_before_training(folder: Path, tmp_path: Path, row: Any, why: str) -> None:
+    if not (folder / "pipe").exists():
+        os.mkfifo(folder / "pipe")
     data = write_rows(folder / "bad.jsonl", [taught(0), row])
     outcome = finetune(data, tmp_path / "out", "--max-errors", "0")
     expect_error(outcome, 4, "1 row cannot be used", "row 2", why)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_file_of_another_form_is_told_what_a_row_looks_like(folder: Path, tmp_path: Path) -> None:
+    (folder / "array.json").write_text(json.dumps([taught(number) for number in range(6)], indent=1))
+    outcome = finetune(folder / "array.json", tmp_path / "out")
+    expect_error(outcome, 4, "32 rows cannot be used", "row 1: it is not JSON")
+    assert 'every line is a row of its own, {"image"' in outcome.stderr
+    (folder / "other.jsonl").write_bytes(json.dumps(taught(0)).encode("utf-16"))
+    outcome = finetune(folder / "other.jsonl", tmp_path / "out")
+    expect_error(outcome, 4, "not UTF-8")
+    assert "give JSONL in UTF-8" in outcome.stderr
 
 
 @pytest.mark.slow
@@ -158,6 +178,13 @@ def test_what_is_held_out_shares_nothing_with_the_rest(folder: Path) -> None:
             assert shared <= {None}
 
 
+def test_no_more_is_held_out_than_must_be(folder: Path) -> None:
+    rows = [taught(number, patient="small" if number < 3 else "large") for number in range(12)]
+    data = read_data(write_rows(folder / "uneven.jsonl", rows))
+    for seed in range(8):
+        assert {row.groups["patient"] for row in split_rows(data.path, data.rows, 0.1, seed).held_out} == {"small"}
+
+
 def test_parquet_rows_are_read(folder: Path, tmp_path: Path) -> None:
     pyarrow = pytest.importorskip("pyarrow")
     from pyarrow.parquet import write_table
@@ -167,5 +194,12 @@ def test_parquet_rows_are_read(folder: Path, tmp_path: Path) -> None:
     assert not data.bad
     assert [row.turns[0].answer for row in data.rows] == ["No", "Yes"]
     assert [row.picture.frame for row in data.rows] == [None, 0]
+    forms = [
+        [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}],
+        [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}],
+    ]
+    table = pyarrow.Table.from_pylist([{"image": "0.png", "conversations": turns} for turns in forms])
+    write_table(table, folder / "turns.parquet")  # in which every turn has all four columns
+    assert [row.turns for row in read_data(folder / "turns.parquet").rows] == [(Turn("a", "b"),)] * 2
     (folder / "no.parquet").write_bytes(b"PAR1 and no more")
     expect_error(finetune(folder / "no.parquet", tmp_path / "out"), 4, "not a Parquet file")

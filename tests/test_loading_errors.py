@@ -1,6 +1,7 @@
 """What cannot be loaded, or does not fit, is told in two lines with its exit code, by the real command."""
 
 import json
+import os
 import pickle
 import shutil
 import warnings
@@ -93,10 +94,61 @@ def test_weights_that_give_no_numbers(photo: Path, checkpoint: Path, question: s
     expect_error(dragonfly("ask", photo, question, "-m", checkpoint), 5, str(checkpoint), "no number", "float32")
 
 
+@pytest.mark.parametrize("kind", [torch.int32, torch.bool, torch.complex64], ids=str)
+def test_weights_of_another_kind_of_number(photo: Path, checkpoint: Path, kind: torch.dtype) -> None:
+    """They were cast, and answered."""
+    change_weights(checkpoint, lambda tensors: tensors.update({NORM: tensors[NORM].to(kind)}))
+    refused(photo, checkpoint, NORM, "no floating-point numbers", str(kind).removeprefix("torch."))
+
+
+def test_a_clone_without_git_lfs(photo: Path, checkpoint: Path) -> None:
+    (checkpoint / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    refused(photo, checkpoint, "model.safetensors", "git lfs pull")
+
+
+def test_a_folder_is_named_once(photo: Path, checkpoint: Path) -> None:
+    (checkpoint / "model.safetensors").unlink()
+    outcome = dragonfly("ask", photo, QUESTION, "-m", checkpoint)
+    expect_error(outcome, 5, "there is no model.safetensors and no pytorch_model.bin")
+    assert outcome.error_lines[0].count(str(checkpoint)) == 1
+
+
+def test_a_description_of_the_encoder_outside_of_the_folder(photo: Path, checkpoint: Path) -> None:
+    outside = shutil.copytree(checkpoint / "image_encoder", checkpoint.parent / "outside")
+    for name in (str(outside), "../outside"):
+        change_config(checkpoint, image_encoder=name, vision_config=None)
+        refused(photo, checkpoint, "unknown vision encoder", name)
+
+
+def test_a_configuration_without_an_end(photo: Path, checkpoint: Path) -> None:
+    (checkpoint / "config.json").write_text("[" * 10**5)
+    refused(photo, checkpoint, "config.json")
+    (checkpoint / "config.json").unlink()
+    os.mkfifo(checkpoint / "config.json")  # whoever opened it would wait for ever
+    refused(photo, checkpoint, "no config.json")
+
+
+def test_a_folder_that_may_not_be_read(photo: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    is_file = Path.is_file
+
+    def refuse(path: Path) -> bool:
+        if path.parent == checkpoint:
+            raise PermissionError(13, "Permission denied")
+        return is_file(path)
+
+    monkeypatch.setattr(Path, "is_file", refuse)
+    refused(photo, checkpoint, "Permission denied")
+
+
+def test_more_layers_than_can_be(photo: Path, checkpoint: Path) -> None:
+    change_config(checkpoint, text_config={"num_hidden_layers": 10**9})
+    refused(photo, checkpoint, "1000000000 layers")
+
+
 def test_a_truncated_file(photo: Path, checkpoint: Path) -> None:
     content = (checkpoint / "model.safetensors").read_bytes()
     (checkpoint / "model.safetensors").write_bytes(content[: len(content) // 2])
-    refused(photo, checkpoint, "the weights cannot be read")
+    refused(photo, checkpoint, "model.safetensors is damaged")
 
 
 def test_a_truncated_pickle(photo: Path, checkpoint: Path) -> None:

@@ -113,6 +113,15 @@ def test_what_quantization_refuses(origin: Path, monkeypatch: pytest.MonkeyPatch
     assert dragonfly("model", "verify", "mine").code == 0
 
 
+def test_a_card_without_room_for_quantizing(origin: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(full: Path, out: Path) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(dragonfly_med.quantization, "write_quantized", refuse)
+    expect_error(dragonfly("model", "convert", origin, "--keep", "both"), 6, "mine", "out of memory")
+    assert dragonfly("model", "verify", "mine").code == 0
+
+
 def test_the_disk_is_asked_before_quantizing(origin: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert dragonfly("model", "convert", origin, "--keep", "full").code == 0
     monkeypatch.setattr(folder.shutil, "disk_usage", lambda place: SimpleNamespace(free=1000))

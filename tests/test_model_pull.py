@@ -110,11 +110,13 @@ def test_a_dry_run_downloads_nothing(hub: FakeHub, models_folder: Path) -> None:
     assert (outcome.code, outcome.stdout) == (0, "")
     assert "non-commercial" in outcome.stderr
     assert hub.downloads() == []
-    assert not (models_folder / "med-v1").exists()
+    assert not models_folder.exists()
 
 
 @pytest.mark.parametrize("status", [401, 403])
-def test_a_gated_model_says_how_to_get_access(hub: FakeHub, status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gated_model_says_how_to_get_access(
+    hub: FakeHub, status: int, models_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     hub.refuse_files = status
     outcome = dragonfly("model", "pull", "med-v1")
     expect_error(outcome, 5, MED_V1, "gated", str(status))
@@ -125,16 +127,135 @@ def test_a_gated_model_says_how_to_get_access(hub: FakeHub, status: int, monkeyp
     assert hub.tokens == {""}
     hub.refuse_files = None
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    hub.instead[WEIGHTS] = (403, {"X-Error-Code": "GatedRepo"}, b"")
+    outcome = dragonfly("model", "pull", "med-v1")
+    expect_error(outcome, 5, "gated")
+    assert "account of your token" in outcome.error_lines[1]
+    assert "hf_secret" not in outcome.stderr
+    hub.instead.clear()
     outcome = dragonfly("model", "pull", "med-v1")
     assert outcome.code == 0
     assert "Bearer hf_secret" in hub.tokens
     assert "hf_secret" not in outcome.stderr
+    assert not any(b"hf_secret" in file.read_bytes() for file in models_folder.rglob("*") if file.is_file())
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 500])
 def test_a_hub_that_refuses(hub: FakeHub, status: int) -> None:
     hub.refuse_all = status
     expect_error(dragonfly("model", "pull", "med-v1"), 5, MED_V1, str(status))
+
+
+PAGE = (200, {"Content-Type": "text/html; charset=utf-8"}, b"<html>Log in to the proxy</html>")
+
+
+def test_the_page_of_a_proxy_is_not_kept_as_part_of_a_file(hub: FakeHub, models_folder: Path) -> None:
+    """It was appended, or took the place of gigabytes, and the whole file was downloaded again, twice."""
+    hub.stop_after[WEIGHTS] = 5000
+    assert dragonfly("model", "pull", "med-v1").code == 5
+    hub.stop_after.clear()
+    for part in ("/api/", WEIGHTS):
+        hub.instead = {part: PAGE}
+        outcome = dragonfly("model", "pull", "med-v1")
+        expect_error(outcome, 5, MED_V1, "a web page came instead")
+        assert hub.url in outcome.error_lines[1]
+        assert _part_bytes(models_folder) == 5000
+    hub.instead.clear()
+    hub.requests.clear()
+    assert dragonfly("model", "pull", "med-v1").code == 0
+    assert hub.downloads() == [f"{WEIGHTS} 5000"]
+
+
+def test_an_answer_of_another_length_is_thrown_away(hub: FakeHub, models_folder: Path) -> None:
+    hub.stop_after[WEIGHTS] = 5000
+    assert dragonfly("model", "pull", "med-v1").code == 5
+    hub.stop_after.clear()
+    for body in (b"", b"x" * 10**6):
+        hub.instead[WEIGHTS] = (206, {"Content-Range": "bytes 5000-5001/5002"}, body)
+        expect_error(dragonfly("model", "pull", "med-v1"), 5, MED_V1, WEIGHTS, "did not arrive whole")
+        assert _part_bytes(models_folder) == 5000
+    hub.instead[WEIGHTS] = (200, {}, b"short")  # a server that begins again
+    expect_error(dragonfly("model", "pull", "med-v1"), 5, WEIGHTS, "did not arrive whole")
+    assert _part_bytes(models_folder) == 0
+    hub.instead.clear()
+    assert dragonfly("model", "pull", "med-v1").code == 0
+    assert dragonfly("model", "verify").code == 0
+
+
+@pytest.mark.parametrize("part", ["/api/", WEIGHTS])
+def test_a_hub_that_wants_no_more_requests_is_not_waited_for(hub: FakeHub, part: str) -> None:
+    """However long it says, without a word: a day, say."""
+    hub.instead[part] = (429, {"Retry-After": "86400"}, b"")
+    outcome = dragonfly("model", "pull", "med-v1")
+    expect_error(outcome, 5, MED_V1, "no more requests", "429")
+    assert "86400 seconds" in outcome.error_lines[1]
+
+
+@pytest.mark.parametrize(
+    "answer", [b"", b"no JSON", b"[]", b"null", b"{}", json.dumps({"id": MED_V1, "siblings": []}).encode()]
+)
+def test_an_answer_that_is_none_of_a_hub(hub: FakeHub, answer: bytes) -> None:
+    hub.instead["/api/"] = (200, {}, answer)
+    expect_error(dragonfly("model", "pull", "med-v1"), 5, MED_V1, "no answer of a hub")
+
+
+def test_a_wrong_address_is_not_called_a_network_problem(hub: FakeHub) -> None:
+    hub.instead["/api/"] = (404, {}, b"")
+    outcome = dragonfly("model", "pull", "med-v1")
+    expect_error(outcome, 5, MED_V1, "404")
+    assert "HF_ENDPOINT" in outcome.error_lines[1]
+
+
+@pytest.mark.parametrize("address", ["", "hub.example", "ftp://hub.example", "http://", "me:hunter2@hub.example"])
+def test_an_address_that_is_none(hub: FakeHub, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "ENDPOINT", address)
+    outcome = dragonfly("model", "pull", "med-v1")
+    expect_error(outcome, 2, "HF_ENDPOINT")
+    assert "hunter2" not in outcome.stderr
+
+
+def test_a_password_in_the_address_is_not_shown(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "ENDPOINT", "http://me:hunter2@127.0.0.1:9")
+    outcome = dragonfly("model", "pull", "med-v1")
+    expect_error(outcome, 5, "http://127.0.0.1:9")
+    assert "hunter2" not in outcome.stderr
+
+
+def test_a_token_that_is_none_is_not_shown(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_sécret")
+    outcome = dragonfly("model", "pull", "med-v1")
+    expect_error(outcome, 2, "token")
+    assert "cret" not in outcome.stderr
+    assert hub.requests == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("HF_ENDPOINT", "http://127.0.0.1:99999"),
+        ("HF_HUB_DOWNLOAD_TIMEOUT", "soon"),
+        ("HF_HOME", "/dev/null/home"),
+        ("SSL_CERT_FILE", "/dev/null/certificates"),
+        ("ALL_PROXY", "gopher://me:hunter2@127.0.0.1:9"),
+    ],
+)
+def test_the_environment_is_checked_before_anything_is_made(models_folder: Path, name: str, value: str) -> None:
+    """In a process of its own, because huggingface_hub reads it once."""
+    environment = {**os.environ, name: value}
+    command = [sys.executable, "-m", "dragonfly_cli", "model", "pull", "med-v1"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 2, done.stderr
+    error, hint = done.stderr.splitlines()
+    assert error.startswith("error: the hub cannot be asked with these environment variables: ")
+    assert hint.startswith("hint: check ") and name in hint.replace("the other HF_ ones", "HF_HUB_DOWNLOAD_TIMEOUT")
+    assert "hunter2" not in done.stderr
+    assert not models_folder.exists()
+
+
+def test_a_dry_run_makes_nothing_even_where_nothing_may_be_made(hub: FakeHub, models_folder: Path) -> None:
+    with folder.locked(models_folder / "med-v1"):
+        assert dragonfly("model", "pull", "med-v1", "--dry-run").code == 0
+        expect_error(dragonfly("model", "pull", "med-v1"), 5, "another dragonfly")
 
 
 def test_an_interrupted_download_goes_on_where_it_stopped(hub: FakeHub, models_folder: Path) -> None:
@@ -218,8 +339,12 @@ def test_a_part_of_another_revision_is_not_continued(hub: FakeHub, tmp_path: Pat
 
 
 def test_a_repository_without_a_checkpoint(hub: FakeHub) -> None:
-    (hub.folder / WEIGHTS).unlink()
-    expect_error(dragonfly("model", "pull", "med-v1"), 5, "no checkpoint")
+    for name in (WEIGHTS, "tokenizer.json"):
+        content = (hub.folder / name).read_bytes()
+        (hub.folder / name).unlink()
+        expect_error(dragonfly("model", "pull", "med-v1"), 5, "no checkpoint", "weights" if name == WEIGHTS else name)
+        (hub.folder / name).write_bytes(content)
+    assert hub.downloads() == []
     expect_error(dragonfly("model", "pull", "med-v3"), 5, "med-v3", "no such published model")
     expect_error(dragonfly("model", "pull", "med-v1", "--revision", "nonesuch"), 5, "no such revision")
 

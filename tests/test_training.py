@@ -1,5 +1,7 @@
 """The training core on tiny networks: what is learnt, from which ids, and that nothing else changes."""
 
+import os
+import shutil
 from pathlib import Path
 
 import bitsandbytes
@@ -17,6 +19,7 @@ from dragonfly_med.training import Exchange, Sample, Settings, Teaching, Trainin
 from dragonfly_med.training.learner import Learner
 from dragonfly_med.training.recipes import Adapters
 from dragonfly_med.training.sequences import SequenceMaker
+from dragonfly_med.training.training import last_checkpoint
 
 CONVERSATIONS = [
     [Exchange("Is there necrosis?", "Yes")],
@@ -192,7 +195,7 @@ def test_a_killed_run_ends_like_an_undisturbed_one(processor, pixels, tmp_path: 
         samples = noise_or_snow(network, pixels) * 3
         run = TrainingRun(network, processor, samples, [], settings("lora", 4, save_every=2), work, [Stop(stop_after)])
         try:
-            run.train()
+            assert max(entry["step"] for entry in run.train().history) == 4
         except KeyboardInterrupt:
             assert stop_after
         return {name: value for name, value in network.state_dict().items() if "lora_" in name}
@@ -206,6 +209,18 @@ def test_a_killed_run_ends_like_an_undisturbed_one(processor, pixels, tmp_path: 
     assert any(not torch.equal(halfway[name], undisturbed[name]) for name in undisturbed)
     for name, value in undisturbed.items():
         assert torch.allclose(value, resumed[name], atol=1e-7), name
+
+
+def test_a_torn_checkpoint_is_not_gone_on_from(network, processor, pixels, tmp_path: Path) -> None:
+    made = tmp_path / "made"
+    samples = noise_or_snow(network, pixels)
+    TrainingRun(network, processor, samples, [], settings("stage1", 2, save_every=1), made).train()
+    assert last_checkpoint(made) == made / "checkpoint-2"
+    for name in ("model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"):
+        torn, lost = (Path(shutil.copytree(made, tmp_path / f"{how}-{name}")) for how in ("torn", "lost"))
+        os.truncate(torn / "checkpoint-2" / name, (torn / "checkpoint-2" / name).stat().st_size - 40)
+        (lost / "checkpoint-2" / name).unlink()
+        assert [last_checkpoint(torn), last_checkpoint(lost)] == [torn / "checkpoint-1", lost / "checkpoint-1"]
 
 
 def test_4_bit_weights_pass_gradients_on_also_after_an_evaluation(processor, pixels, tmp_path: Path) -> None:

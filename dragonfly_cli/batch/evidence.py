@@ -19,7 +19,7 @@ from dragonfly_cli.errors import InputError, OutputError, UsageError
 from dragonfly_cli.fields import LookPlan
 from dragonfly_cli.options import LookOptions
 from dragonfly_cli.output.evidence import drawn_geojson, drawn_overlay
-from dragonfly_cli.output.files import storable
+from dragonfly_cli.output.files import storable, to_disk
 from dragonfly_cli.readers import Source
 
 _LETTERS_OF_PATH = 40  # a file name may have 255 bytes, and a letter four of them
@@ -80,6 +80,7 @@ def _why_missing(path: Path, draw: Callable[[], Save]) -> list[str]:
     part = path.with_name(f".{path.name}")  # always the same, so that what a killed worker left is written over
     try:
         save(part)
+        to_disk(part)
         part.replace(path)
     except OSError as error:
         with suppress(OSError):
@@ -106,6 +107,12 @@ def evidence_name(item: Item, settings: str) -> str:
     return f"{readable}-{unique}"
 
 
+def without_evidence(folder: Path, items: Iterable[Item], settings: str) -> list[Item]:
+    """Those of which no file is there."""
+    there = {path.stem for path in folder.iterdir()} if folder.is_dir() else set()
+    return [item for item in items if evidence_name(item, settings) not in there]
+
+
 def _takes_in(source: Path, folder: Path) -> bool:
     """Whether a later look at the source would find what is written to ``folder``."""
     if source.is_dir():
@@ -125,4 +132,4 @@ def _is_in(holder: Path, folder: Path) -> bool:
 
 
 def _refused(why: str) -> OutputError:
-    return OutputError(why, "make room and run the same command again")
+    return OutputError(why, "see that there is room and that it may be written, and run the same command again")

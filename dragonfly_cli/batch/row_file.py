@@ -73,9 +73,7 @@ class RowFile:
                 self._write_anew(self._places)
                 held = self.read()
             self._file = self.path.open("ab")
-            end = self._places[-1].end if self._places else len(self._rows.header)
-            if self._file.tell() < end:
-                end = 0
+            end = self._end if self._file.tell() >= self._end else 0
             self._file.truncate(end)
             self._file.seek(end)
             if end == 0:
@@ -91,7 +89,8 @@ class RowFile:
                 yield place.key, self._rows.renewed(_piece(file, place))
 
     def append(self, results: Iterable[Result]) -> None:
-        """Raises OutputError if the disk refuses; what was written before stays."""
+        """Raises OutputError if the disk refuses, or another program was at the file; what was written before stays."""
+        self._refuse_if_touched()
         try:
             at = self._file.tell()
             pieces = [(result.key, self._rows.encoded(result)) for result in results]
@@ -105,12 +104,29 @@ class RowFile:
     def put_in_order(self, numbers: Mapping[Key, int]) -> None:
         """Each row once and by its number; a row without one (its image has gone) stays behind the one before it.
 
-        Closes the file.
+        Closes the file. Raises OutputError as ``append`` does.
         """
+        self._refuse_if_touched()
         self.close()
         ordered = _in_order(self._places, numbers)
         if ordered != self._places:
             self._write_anew(ordered)
+
+    @property
+    def _end(self) -> int:
+        return self._places[-1].end if self._places else len(self._rows.header)
+
+    def _refuse_if_touched(self) -> None:
+        """A file that was removed or saved anew meanwhile lacks the rows that were written since."""
+        try:
+            is_own = self.path.stat().st_size == self._end
+        except OSError as error:
+            raise unwritable(self.path, error) from error
+        if not is_own:
+            raise OutputError(
+                f"cannot write {self.path}: another program has written to it during the run",
+                "close it there, and run the same command again",
+            )
 
     def close(self) -> None:
         with suppress(OSError):  # of what a full disk refused before, and was told
@@ -148,7 +164,8 @@ def _in_order(places: list[_Place], numbers: Mapping[Key, int]) -> list[_Place]:
 
 def unwritable(path: Path, error: OSError) -> OutputError:
     return OutputError(
-        f"cannot write {path}: {error.strerror or 'the disk refused'}", "make room and run the same command again"
+        f"cannot write {path}: {error.strerror or 'the disk refused'}",
+        "see that there is room and that it may be written, and run the same command again",
     )
 
 

@@ -6,7 +6,7 @@ One bad file is one failed row per question. Every result passes through ``_Loop
 import hashlib
 import json
 import signal
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +15,7 @@ from types import FrameType
 from typing import Any, Self
 
 from dragonfly_cli import __version__
-from dragonfly_cli.batch.evidence import check_evidence_folder, make_evidence_folder
+from dragonfly_cli.batch.evidence import check_evidence_folder, make_evidence_folder, without_evidence
 from dragonfly_cli.batch.groups import grouped
 from dragonfly_cli.batch.items import Item, digest, find_items, read_shard, select, shard_of, with_controls
 from dragonfly_cli.batch.job import Job, check_work_options, workforce
@@ -83,10 +83,13 @@ def _run(items: list[Item], ledger: Ledger, job: Job, options: BatchOptions) -> 
     if ledger.exists:
         finished = sum(done.issuperset(item.keys) for item in items)
         say(f"note: continuing {ledger.path}: {finished} of {len(items)} images are done")
+    if job.evidence and (bare := without_evidence(job.evidence, _answered(items, held), job.settings)):
+        what = f"images that are done, but have no files in {job.evidence}: {len(bare)}"
+        say(f"warning: {what}; another --output asks about them again")
     say_notices(job.checkpoint)
     loop = _Loop(ledger, done, options.stopping)
     try:
-        with FirstInterrupt() as stop:
+        with FirstInterrupt("group" if job.together > 1 else "image") as stop:
             if left:
                 with workforce(job, options.working, lambda: stop.asked) as workers:
                     if job.evidence:
@@ -97,11 +100,7 @@ def _run(items: list[Item], ledger: Ledger, job: Job, options: BatchOptions) -> 
             failed = ledger.finish(numbers)
     finally:
         ledger.close()
-    questions = len({question.text for item in items for question in item.questions})
-    finished = sum(ledger.open().keys() >= set(item.keys) for item in items)
-    images = f"{len(items)}" if finished == len(items) else f"{finished} of {len(items)}"
-    counts = f"images: {images}, questions: {questions}, failed rows: {failed}"
-    say(f"note: {counts}; answers are in {options.files.output}")
+    _say_counts(items, ledger.open(), failed, options.files.output)
     if told := loop.control_summary():
         say(f"note: {told}")
     if stop.asked:
@@ -112,6 +111,21 @@ def _run(items: list[Item], ledger: Ledger, job: Job, options: BatchOptions) -> 
             "the same command goes on with the next image; --retry-failed asks about them again",
         )
     return SOME_FAILED_CODE if failed else 0
+
+
+def _answered(items: list[Item], held: Mapping[Key, Result]) -> list[Item]:
+    """Those that have an answer to a question at least."""
+    return [item for item in items if any(key in held and not held[key].failed for key in item.keys)]
+
+
+def _say_counts(items: list[Item], held: Mapping[Key, Result], failed: int, output: Path) -> None:
+    keys = [item.keys for item in items]
+    finished = sum(held.keys() >= set(each) for each in keys)
+    images = f"{len(items)}" if finished == len(items) else f"{finished} of {len(items)}"
+    questions = len({question.text for item in items for question in item.questions})
+    say(f"note: images: {images}, questions: {questions}, failed rows: {failed}; answers are in {output}")
+    if others := len(held.keys() - set().union(*keys)):
+        say(f"note: rows kept about images or questions that are no longer asked about: {others}")
 
 
 class _Loop:
@@ -154,9 +168,10 @@ class _Loop:
 
 
 class FirstInterrupt:
-    """The first Ctrl-C asks for an end after the image or group in hand, the second one ends."""
+    """The first Ctrl-C asks for an end after what is ``in_hand``, an image or a group; the second one ends."""
 
-    def __init__(self) -> None:
+    def __init__(self, in_hand: str) -> None:
+        self._in_hand = in_hand
         self.asked = False
 
     def __enter__(self) -> Self:
@@ -171,7 +186,7 @@ class FirstInterrupt:
             raise KeyboardInterrupt
         self.asked = True
         with suppress(RuntimeError):  # it came in the middle of another line
-            say("note: ending after the image in hand; Ctrl-C again ends now")
+            say(f"note: ending after the {self._in_hand} in hand; Ctrl-C again ends now")
 
 
 def _asked(items: list[Item]) -> list[Question]:

@@ -16,6 +16,7 @@ CHECKS: tuple[Callable[[DoctorSettings], Iterator[Finding]], ...] = (
     hardware.four_bit,
     hardware.attention,
     software.decoders,
+    software.imaging,
     software.openslide,
     storage.disk,
     storage.cache,
@@ -29,8 +30,10 @@ def examine(settings: DoctorSettings) -> Iterator[Finding]:
     for check in CHECKS:
         try:
             yield from check(settings)
-        except ImportError as error:
-            yield problem(check.__name__, f"cannot be checked: {error}", "install the libraries that are missing")
+        except Exception as error:  # whatever a broken library or driver raises is what the doctor was asked about
+            why = " ".join(str(error).split()) or type(error).__name__
+            name = check.__name__.replace("_", " ")
+            yield problem(name, f"cannot be checked: {why}", "install again the library that is missing or broken")
 
 
 def as_line(finding: Finding) -> str:

@@ -39,9 +39,10 @@ def four_bit(settings: DoctorSettings) -> Iterator[Finding]:
     remedy = "run: pip install --upgrade bitsandbytes; until then use --quant none"
     try:
         device = _device(settings)
-        error = _error_of_a_product(device)
     except DragonflyError:
         return  # told with the GPU
+    try:
+        error = _error_of_a_product(device)
     except ImportError:
         yield warning(name, "bitsandbytes is not installed", "run: pip install bitsandbytes")
         return

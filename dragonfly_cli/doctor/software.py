@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, requires, version
 from importlib.util import find_spec
 from platform import machine, platform, python_version
@@ -18,6 +19,16 @@ _INSTALL_AGAIN = 'run: pip install --upgrade "dragonfly-cli"'
 
 # Without these something else still answers.
 _NOT_VITAL = {"bitsandbytes", "pylibjpeg", "pylibjpeg-openjpeg", "pylibjpeg-rle", "pyjpegls", "imagecodecs"}
+
+# Modules of libraries that read images, those with compiled code where there are such.
+_IMAGING = {
+    "pillow": "PIL.Image",
+    "tifffile": "tifffile",
+    "imagecodecs": "imagecodecs._jpeg8",
+    "wsidicom": "wsidicom",
+    "scipy": "scipy.ndimage",
+    "shapely": "shapely",
+}
 
 
 def python(settings: DoctorSettings) -> Iterator[Finding]:
@@ -69,6 +80,19 @@ def decoders(settings: DoctorSettings) -> Iterator[Finding]:
             yield warning(name, "none: such DICOM files cannot be read", INSTALL_HINTS[syntax])
         else:
             yield ok(name, ", ".join(get_decoder(syntax).available_plugins))
+
+
+def imaging(settings: DoctorSettings) -> Iterator[Finding]:
+    """The libraries behind the readers are loaded: an installed one may lack a shared library of the system."""
+    broken = {}
+    for name, module in _IMAGING.items():
+        try:
+            import_module(module)
+        except Exception as error:  # of a broken library anything may come
+            broken[name] = error
+            yield problem("imaging", f"{name} cannot be loaded: {error}", f"run: pip install --force-reinstall {name}")
+    if not broken:
+        yield ok("imaging", f"{', '.join(_IMAGING)} can be loaded")
 
 
 def openslide(settings: DoctorSettings) -> Iterator[Finding]:

@@ -10,25 +10,25 @@ from dragonfly_cli.doctor.finding import DoctorSettings, Finding, ok, problem, w
 from dragonfly_cli.engine.checkpoints import find_checkpoint
 from dragonfly_cli.errors import ModelError
 from dragonfly_cli.store.catalog import DEMO, PUBLISHED
-from dragonfly_cli.store.folder import models_folder
+from dragonfly_cli.store.folder import VARIABLE, models_folder
 from dragonfly_cli.store.report import stored_models
 
 # What a pull holds at its end: the published files, the same as safetensors, and the copy in 4 bit.
 _ROOM_FOR_A_PULL_BYTES = 40e9
+_ROOM_TO_WORK_BYTES = 100e6
 
 
 def disk(settings: DoctorSettings) -> Iterator[Finding]:
     """Free space where models are kept."""
     folder = _existing(models_folder())
-    try:
-        free = shutil.disk_usage(folder).free
-    except OSError as error:
-        yield problem("disk", f"{folder}: {error.strerror}", "set DRAGONFLY_MODELS to a folder that can be read")
+    if trouble := _trouble_with(folder):
+        yield warning("disk", f"{trouble}, so no model can be stored", f"set {VARIABLE} to a folder that you may use")
         return
+    free = shutil.disk_usage(folder).free
     detail = f"{free / 1e9:.0f} GB free in {folder}"
     if free < _ROOM_FOR_A_PULL_BYTES:
         yield warning(
-            "disk", detail, "pulling a published model takes 40 GB: make room, or set DRAGONFLY_MODELS elsewhere"
+            "disk", detail, f"pulling a published model takes 40 GB: make room, or set {VARIABLE} to another folder"
         )
     else:
         yield ok("disk", detail)
@@ -38,10 +38,18 @@ def cache(settings: DoctorSettings) -> Iterator[Finding]:
     """Temporary files are written beside nothing of the user's; libraries keep compiled kernels in the cache."""
     folder = _existing(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"))
     for name, place in (("cache", folder), ("temporary files", Path(tempfile.gettempdir()))):
-        if os.access(place, os.W_OK):
-            yield ok(name, f"{place} is writable")
+        if trouble := _trouble_with(place):
+            yield warning(name, trouble, "make it writable, or set XDG_CACHE_HOME and TMPDIR to other folders")
+        elif shutil.disk_usage(place).free < _ROOM_TO_WORK_BYTES:
+            yield warning(name, f"the disk of {place} is full", "make room, or set XDG_CACHE_HOME and TMPDIR")
         else:
-            yield warning(name, f"{place} is not writable", "make it writable, or set XDG_CACHE_HOME and TMPDIR")
+            yield ok(name, f"{place} is writable")
+
+
+def _trouble_with(place: Path) -> str | None:
+    if not place.is_dir():
+        return f"{place} is not a folder"
+    return None if os.access(place, os.W_OK | os.X_OK) else f"{place} is not writable"
 
 
 def models(settings: DoctorSettings) -> Iterator[Finding]:

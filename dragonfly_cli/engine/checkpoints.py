@@ -11,7 +11,7 @@ from pathlib import Path
 from dragonfly_cli.errors import ModelError
 from dragonfly_cli.store.built_in import demo_folder
 from dragonfly_cli.store.catalog import DEMO, PUBLISHED, is_name, stored_id
-from dragonfly_cli.store.folder import model_folder, sha256_of
+from dragonfly_cli.store.folder import expanded, model_folder, sha256_of
 from dragonfly_cli.store.manifest import Manifest, read_manifest
 
 # The models that ``auto`` takes, in this order, if they have been pulled.
@@ -41,13 +41,19 @@ class Checkpoint:
         """The hash of the weights; ``None`` when they are unknown and too large to hash at a start.
 
         Of one file it is the file's own; of several, that of the lines that ``sha256sum`` prints for them.
+        Raises ModelError when they cannot be read.
         """
         if self.known_sha256:
             return self.known_sha256
         files = sorted(path for path in self.folder.glob("*") if _holds_weights(path.name))
-        if not files or sum(file.stat().st_size for file in files) > _HASHED_UP_TO_BYTES:
-            return None
-        return _hash_of_all((file.name, sha256_of(file)) for file in files)
+        try:
+            if not files or sum(file.stat().st_size for file in files) > _HASHED_UP_TO_BYTES:
+                return None
+            return _hash_of_all((file.name, sha256_of(file)) for file in files)
+        except OSError as error:
+            raise ModelError(
+                f"model {self.id}: the weights cannot be read: {error.strerror}", "check the permissions of its files"
+            ) from error
 
 
 def find_checkpoint(model: str) -> Checkpoint:
@@ -62,9 +68,12 @@ def find_checkpoint(model: str) -> Checkpoint:
         return next((checkpoint for checkpoint in stored if checkpoint), Checkpoint(DEMO, demo_folder()))
     if checkpoint := _find_stored(model):
         return checkpoint
-    folder = Path(model).expanduser()
-    if folder.is_dir():
-        return Checkpoint(str(model), folder)
+    folder = expanded(model)
+    try:
+        if folder.is_dir():
+            return _in_folder(model, folder)
+    except PermissionError as error:
+        raise ModelError(f"model {model}: {error.strerror}", "give a folder that you may read") from error
     if model in PUBLISHED or _stored_id(model) in PUBLISHED:
         raise ModelError(
             f"model {model}: it is not on this machine",
@@ -92,25 +101,35 @@ def _stored_id(model: str) -> str | None:
     return stored_id(model) if is_name(model) else None
 
 
+def _in_folder(model: str, folder: Path) -> Checkpoint:
+    """A checkpoint, or a model as the store keeps it, whose folder ``model pull`` prints."""
+    if (folder / "config.json").is_file():
+        return Checkpoint(model, folder)
+    if stored := _stored_in(folder, model):
+        return stored
+    raise ModelError(f"model {model}: there is no config.json in it", "give the folder of a Dragonfly checkpoint")
+
+
 def _find_stored(model: str) -> Checkpoint | None:
     model_id = _stored_id(model)
-    if model_id is None:
-        return None
-    place = model_folder(model_id)
+    return _stored_in(model_folder(model_id), model_id) if model_id else None
+
+
+def _stored_in(place: Path, name: str) -> Checkpoint | None:
     manifest = read_manifest(place)
     if manifest is None:
         return None
-    first, *rest = (_stored_copy(place, manifest, copy) for copy in manifest.copies)
+    first, *rest = (_stored_copy(place, manifest, copy, name) for copy in manifest.copies)
     return replace(first, in_4_bit=rest[0]) if rest else first
 
 
-def _stored_copy(place: Path, manifest: Manifest, copy: str) -> Checkpoint:
+def _stored_copy(place: Path, manifest: Manifest, copy: str, name: str) -> Checkpoint:
     weights = sorted(
         (file.path.removeprefix(f"{copy}/"), file.sha256)
         for file in manifest.files_of(copy)
         if _holds_weights(file.path.removeprefix(f"{copy}/"))
     )
-    return Checkpoint(manifest.id, place / copy, _hash_of_all(weights))
+    return Checkpoint(name, place / copy, _hash_of_all(weights))
 
 
 def _holds_weights(name: str) -> bool:

@@ -1,6 +1,7 @@
 """A field of view, what a source shows of it, and a plan of which are looked at."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from time import monotonic
 from typing import TYPE_CHECKING, Literal
 
 from dragonfly_cli.geometry import Box
@@ -29,15 +30,25 @@ class Field:
 
 @dataclass(frozen=True)
 class LookPlan:
-    """The fields to look at, one after the other, until ``deadline`` (of ``time.monotonic``); their ids count from 0.
+    """The fields to look at, one after the other; their ids count from 0.
 
-    With ``search``, those of role ``zoom`` are spread evenly, and a model may choose better ones.
+    With ``search``, those of role ``zoom`` are spread evenly, and a model may choose better ones. Once it has
+    ``begun``, a plan with a ``time_limit`` in seconds has a ``deadline`` (of ``time.monotonic``).
     """
 
     fields: list[Field]
     search: "ZoomSearch | None" = None
     tissue: "Tissue | None" = None
+    time_limit: float | None = None
     deadline: float | None = None
+
+    def begun(self) -> "LookPlan":
+        """The plan when a model begins to look: planned long ago perhaps, while others were looked at, or it loaded."""
+        if self.time_limit is None:
+            return self
+        deadline = monotonic() + self.time_limit
+        search = replace(self.search, deadline=deadline) if self.search else None
+        return replace(self, search=search, deadline=deadline)
 
     @property
     def certain(self) -> list[Field]:

@@ -37,16 +37,16 @@ class Glances(Protocol):
 
 @dataclass(frozen=True)
 class ZoomSearch:
-    """A slide's grid, how many fields may be looked at, until when (of ``time.monotonic``), and by which rank.
+    """A slide's grid, how many fields may be looked at, by which rank, and until when (of ``time.monotonic``).
 
     ``second_looks`` are those of the fields that will not be new ones.
     """
 
     grid: Grid
     fields: int
-    deadline: float | None = None
     rank: Rank = Rank.auto
     second_looks: int = 0
+    deadline: float | None = None
 
     @property
     def confirming(self) -> "ZoomSearch":

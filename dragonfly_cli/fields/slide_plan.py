@@ -6,7 +6,6 @@ outlines, they are what is searched.
 
 from dataclasses import dataclass
 from pathlib import Path
-from time import monotonic
 
 import numpy as np
 import shapely
@@ -45,13 +44,13 @@ class Scale:
 
 def plan_slide(source: Source, looking: LookOptions, canvas_wh: tuple[int, int]) -> LookPlan:
     """The fields of a slide; ``canvas_wh`` is the high view in pixels. Raises UsageError, InputError, NoInputError."""
-    deadline = monotonic() + looking.time_limit if looking.time_limit else None
     scale = target_scale(source, looking)
     field_wh = scale.field_wh(canvas_wh)
     regions = named_boxes(source, looking, field_wh)
     searched = looking.mpp is not None or looking.level is not None
     if regions and not searched and not looking.roi:
-        return LookPlan([Field(number, "region", 0, box) for number, box in enumerate(regions)], deadline=deadline)
+        fields = [Field(number, "region", 0, box) for number, box in enumerate(regions)]
+        return LookPlan(fields, time_limit=looking.time_limit)
     whole = Box(0, 0, *source.size_wh)
     if not regions and not looking.roi and _fits(whole, field_wh):
         return LookPlan([Field(0, "overview", 0, whole)])
@@ -62,18 +61,18 @@ def plan_slide(source: Source, looking: LookOptions, canvas_wh: tuple[int, int])
     budget = looking.budget or FIELDS_LOOKED_AT
     left = budget - len(first)
     if _fits(area.bounds, field_wh) or not grid.cells():
-        return LookPlan(first, None, tissue, deadline)
+        return LookPlan(first, None, tissue, looking.time_limit)
     if left < 1:
         source.warnings.append(
             f"--budget {budget}: none of the {len(grid.cells())} fields with tissue was looked at closely"
         )
-        return LookPlan(first, None, tissue, deadline)
+        return LookPlan(first, None, tissue, looking.time_limit)
     if isinstance(area, Outlined):
         _warn_of_little_tissue(source, area)
-    search = ZoomSearch(grid, left, deadline, looking.rank)
+    search = ZoomSearch(grid, left, looking.rank)
     even = search.even()
     _warn_of_blur(source, grid, scale)
-    return LookPlan([*first, *zoom_fields(source, even, len(first))], search, tissue, deadline)
+    return LookPlan([*first, *zoom_fields(source, even, len(first))], search, tissue, looking.time_limit)
 
 
 def zoom_fields(source: Source, boxes: list[Box], first_id: int) -> list[Field]:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import shlex
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -13,7 +14,7 @@ from dragonfly_cli import __version__
 from dragonfly_cli.engine.checkpoints import Checkpoint, find_checkpoint
 from dragonfly_cli.errors import InputError, ModelError, UsageError
 from dragonfly_cli.finetuning.data_file import Data, read_data
-from dragonfly_cli.finetuning.folder import RunFolder, is_first_process
+from dragonfly_cli.finetuning.folder import RunFolder, is_first_process, process_count
 from dragonfly_cli.finetuning.options import RecipeName, TuneOptions
 from dragonfly_cli.finetuning.splits import split_rows
 from dragonfly_cli.options import OpenOptions
@@ -45,23 +46,34 @@ def finetune(data_file: Path, output: Path, tuning: TuneOptions, opening: OpenOp
     record = _record(tuning, opening, checkpoint, hashes)
     earlier = folder.earlier(record["settings"])
     if earlier and earlier["status"] == "finished":
+        folder.clear()  # a kill may have left a part of it
         _tell(f"{output} was finished by an earlier run with the same settings; nothing was changed")
         return
     _tell(NOTICE)
     if earlier:
         _tell(f"continuing {output}")
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # remarks on a CPU, which nobody can do anything about
-    with folder.at_work(record):
-        from dragonfly_cli.finetuning.training import train_rows
+    try:
+        with folder.at_work(record):
+            from dragonfly_cli.finetuning.training import train_rows
 
-        train_rows(folder, record, checkpoint, data, split, tuning, opening)
-    _tell(f'written to {output}; ask it with: dragonfly ask IMAGE "..." --model {output}')
+            train_rows(folder, record, checkpoint, data, split, tuning, opening)
+    except (KeyboardInterrupt, SystemExit):  # the latter where it is terminated
+        _tell("interrupted; the same command goes on")
+        raise
+    _tell(f'written to {output}; ask it with: dragonfly ask IMAGE "..." --model {_as_model(output)}')
 
 
 def _tell(note: str) -> None:
     """Once, however many processes train."""
     if is_first_process():
         say(f"note: {note}")
+
+
+def _as_model(output: Path) -> str:
+    """What to type after --model: a name like ``demo`` would mean another one."""
+    means_it = find_checkpoint(str(output)).folder == output
+    return shlex.quote(str(output) if means_it else f"./{output}")
 
 
 def _check_packages(recipe: RecipeName) -> None:
@@ -82,17 +94,17 @@ def _data_hashes(data: Data) -> dict[str, Any]:
     for row in data.rows:
         pictures.setdefault(row.picture.path, set()).add(row.number)
     hashes = {}
-    for path, numbers in sorted(pictures.items()):
+    for path, numbers in pictures.items():
         try:
             hashes[path] = _hash_of(path)
         except InputError as error:
             data.leave_out(numbers, error.message)
     data.rows = [replace(row, picture_hash=hashes[row.picture.path]) for row in data.rows]
-    lines = [f"{content}  {path}\n" for path, content in hashes.items()]
     return {
         "file": _hash_of(data.path),
-        "images": len(lines),
-        "images_sha256": hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest(),
+        "images": len(hashes),
+        # in the order of the file, which holds their names: the folder of both may have another name later
+        "images_sha256": hashlib.sha256("".join(f"{content}\n" for content in hashes.values()).encode()).hexdigest(),
     }
 
 
@@ -109,6 +121,7 @@ def _record(
 ) -> dict[str, Any]:
     settings = {**asdict(tuning), "opening": asdict(opening), "data": hashes}
     settings["base"] = {"id": checkpoint.id, "sha256": checkpoint.sha256()}
+    settings["processes"] = process_count()  # how many share the pictures of a step
     return {
         "schema_version": SCHEMA_VERSION,
         "status": "running",

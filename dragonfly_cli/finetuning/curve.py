@@ -27,6 +27,8 @@ def loss_curve(history: Sequence[dict[str, Any]]) -> Image.Image:
     draw = ImageDraw.Draw(picture)
     _draw_axes(draw, steps, highest)
     for number, (name, (points, colour)) in enumerate(curves.items()):
+        if not points:
+            continue
         _write(draw, (_LEFT + 150 * number, 16), name, colour)
         placed = [_place(point, steps, highest) for point in points]
         draw.line(placed, fill=colour, width=2)
@@ -45,10 +47,12 @@ def _place(point: tuple[float, float], steps: float, highest: float) -> tuple[fl
 
 def _draw_axes(draw: ImageDraw.ImageDraw, steps: float, highest: float) -> None:
     for part in range(_LINES + 1):
-        x, y = _place((steps * part / _LINES, highest * part / _LINES), steps, highest)
+        _, y = _place((0, highest * part / _LINES), steps, highest)
         draw.line([(_LEFT, y), (_RIGHT, y)], fill=_GRID)
         _write(draw, (16, y - 8), f"{highest * part / _LINES:.3g}", _INK)
-        _write(draw, (x - 10, _BOTTOM + 10), f"{steps * part / _LINES:.4g}", _INK)
+    for step in sorted({round(steps * part / _LINES) for part in range(_LINES + 1)}):
+        x, _ = _place((step, 0), steps, highest)
+        _write(draw, (x - 10, _BOTTOM + 10), str(step), _INK)
     draw.line([(_LEFT, _TOP), (_LEFT, _BOTTOM), (_RIGHT, _BOTTOM)], fill=_INK, width=2)
     _write(draw, ((_LEFT + _RIGHT) / 2 - 20, _BOTTOM + 32), "step", _INK)
 

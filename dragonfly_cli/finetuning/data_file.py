@@ -1,6 +1,7 @@
 """The rows of a JSONL or Parquet file, and those that cannot be used, by number and reason."""
 
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +23,9 @@ class Data:
     bad: dict[int, str] = field(default_factory=dict)
 
     def leave_out(self, numbers: set[int], why: str) -> None:
-        """Moves rows to the bad ones."""
+        """Moves rows to the bad ones; ``why`` is kept without the place of the data on this machine."""
+        if self.path.is_absolute():
+            why = why.replace(f"{self.path.parent}{os.sep}", "")
         self.rows = [row for row in self.rows if row.number not in numbers]
         self.bad |= dict.fromkeys(numbers, why)
 
@@ -31,18 +34,19 @@ class Data:
 
     def refuse_too_many_bad(self, most: int) -> None:
         """Raises InputError when more than ``most`` rows are bad, or no row is left."""
+        rows = "1 row" if len(self.bad) == 1 else f"{len(self.bad)} rows"
         named = "; ".join(self.bad_lines()[:_NAMED])
-        if len(self.bad) > most:
-            rows = "1 row" if len(self.bad) == 1 else f"{len(self.bad)} rows"
+        if self.rows and len(self.bad) > most:
             raise InputError(
                 f"{self.path}: {rows} cannot be used, and --max-errors is {most}: {named}",
                 "correct them, or give a larger --max-errors to leave them out",
             )
         if not self.rows:
-            why = f"; {named}" if named else ""
+            why = f", {rows} cannot be used: {named}" if named else ""
             raise InputError(
                 f"{self.path}: there is no row to learn from{why}",
-                'every line is a row of its own, such as {"image": "a.png", "question": "...", "answer": "..."}',
+                'every line is a row of its own, {"image": "a.png", "question": "...", "answer": "..."}, '
+                "with the image's path as seen from the file",
             )
 
 
@@ -59,20 +63,34 @@ def read_data(path: Path) -> Data:
 
 def _contents(path: Path) -> Iterator[tuple[int, Any]]:
     """Numbers from 1 and decoded rows; one that is no JSON is given as ``NOT_JSON``."""
-    if not path.is_file():
-        raise NoInputError(f"no such file: {path}", "give a JSONL or Parquet file of questions and answers")
+    _check_file(path)
     if path.suffix.lower() == ".parquet":
         yield from enumerate(_parquet_rows(path), start=1)
         return
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
-        raise InputError(f"cannot read {path}: it is not UTF-8 text", "give a JSONL or Parquet file") from None
+        raise InputError(
+            f"cannot read {path}: it is not UTF-8 text", "give JSONL in UTF-8, or a file that ends in .parquet"
+        ) from None
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}", "check the permissions of the file") from None
+        raise _unreadable(path, error) from None
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             yield number, _decoded(line)
+
+
+def _check_file(path: Path) -> None:
+    try:
+        what = "it is no file" if path.exists() else "no such file"
+        if not path.is_file():
+            raise NoInputError(f"{what}: {path}", "give a JSONL or Parquet file of questions and answers")
+    except OSError as error:
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: OSError) -> InputError:
+    return InputError(f"cannot read {path}: {error.strerror}", "check the permissions of the file")
 
 
 def _decoded(line: str) -> Any:

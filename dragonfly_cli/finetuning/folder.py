@@ -4,6 +4,7 @@ A checkpoint appears whole: its files are written in ``work`` and moved, config.
 training has not ended is no model.
 """
 
+import errno
 import json
 import os
 import shutil
@@ -19,6 +20,7 @@ from dragonfly_cli.output.files import is_part, write_text
 from dragonfly_cli.output.json_text import json_text
 
 _RECORD, _CONFIG, _WORK = "training.json", "config.json", "work"
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, None)  # NumPy, safetensors and torch give no number
 
 
 class RunFolder:
@@ -42,13 +44,25 @@ class RunFolder:
         return self.path / _WORK / "result"
 
     def refuse_foreign(self) -> None:
-        """Raises OutputError if the folder cannot be made, or holds anything but a run; changes nothing."""
+        """Raises OutputError if the folder cannot be made or written, or holds anything but a run; changes nothing."""
+        try:
+            self._refuse_foreign()
+        except OSError as error:
+            raise self._refusal(error.strerror or "the disk refused") from error
+
+    def _refuse_foreign(self) -> None:
         if not self.path.parent.is_dir():
             raise OutputError(f"cannot write {self.path}: there is no folder {self.path.parent}", "make it first")
-        if self.path.exists() and not self._record.is_file() and (not self.path.is_dir() or self._holds_files()):
+        is_there = self.path.exists() or self.path.is_symlink()  # a link to nowhere is there, too
+        if is_there and not self._record.is_file() and (not self.path.is_dir() or self._holds_files()):
             raise OutputError(
                 f"cannot write {self.path}: it is in use for something else", "choose a new folder for --output"
             )
+        if not os.access(self.path if is_there else self.path.parent, os.W_OK | os.X_OK):
+            raise self._refusal("Permission denied")
+
+    def _refusal(self, why: str) -> OutputError:
+        return OutputError(f"cannot write {self.path}: {why}", "choose a folder for --output that you may write to")
 
     def earlier(self, settings: dict[str, Any]) -> dict[str, Any] | None:
         """The record of the run that the folder holds; raises OutputError if its settings were others."""
@@ -56,9 +70,9 @@ class RunFolder:
             return None
         try:
             record = json.loads(self._record.read_text(encoding="utf-8"))
-            then = record["settings"]
+            then, _ = record["settings"], record["status"]
             differing = [name for name in settings if then.get(name) != settings[name]]
-        except (OSError, ValueError, KeyError, AttributeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             raise OutputError(
                 f"cannot continue {self.path}: {_RECORD} in it cannot be read", "choose a new folder for --output"
             ) from None
@@ -105,7 +119,13 @@ class RunFolder:
         write_text(self._record, json_text(record))
 
     def publish(self) -> None:
-        """Moves the finished checkpoint to its place; the work is left for ``clear``."""
+        """Moves the finished checkpoint to its place; the work is left for ``clear``.
+
+        Whoever may read the record may then read all of it: safetensors writes for the owner alone.
+        """
+        (self.result / _RECORD).unlink(missing_ok=True)  # of the run that the checkpoint to begin with came from
+        for file in self.result.rglob("*.safetensors"):
+            shutil.copymode(self._record, file)
         for file in sorted(self.result.iterdir(), key=lambda file: file.name == _CONFIG):
             place = self.path / file.name
             if place.is_dir():  # an earlier call was interrupted just here
@@ -138,21 +158,30 @@ def is_first_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def process_count() -> int:
+    """How many processes train side by side."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 @contextmanager
 def _disk_errors(place: Path) -> Iterator[None]:
     """What a full disk makes of writing: safetensors and torch have errors of their own for it."""
     try:
         yield
     except Exception as error:
-        if not _is_of_disk(error):
+        if not _is_of_disk(error, place):
             raise
         why = getattr(error, "strerror", None) or "the disk refused"
+        is_full = getattr(error, "errno", None) in _FULL
+        remedy = "make room" if is_full else "check the folder and its disk"
         raise OutputError(
-            f"cannot write {place}: {why}", "make room and run the same command again, which goes on"
+            f"cannot write {place}: {why}", f"{remedy} and run the same command again, which goes on"
         ) from error
 
 
-def _is_of_disk(error: Exception) -> bool:
+def _is_of_disk(error: Exception, place: Path) -> bool:
+    if isinstance(error, OSError):  # of a file elsewhere, it is not about writing
+        return error.filename is None or Path(str(error.filename)).resolve().is_relative_to(place.resolve())
     is_of_safetensors = type(error).__name__ == "SafetensorError" and "I/O error" in str(error)
     is_of_torch = isinstance(error, RuntimeError) and "inline_container" in str(error)
-    return isinstance(error, OSError) or is_of_safetensors or is_of_torch
+    return is_of_safetensors or is_of_torch

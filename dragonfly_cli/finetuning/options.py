@@ -9,6 +9,8 @@ import typer
 from dragonfly_cli.errors import UsageError
 from dragonfly_cli.options import ModelOption
 
+_HIGHEST_SEED = 2**32 - 1  # of NumPy's generator
+
 
 class RecipeName(StrEnum):
     """Which part of the network learns: see ``dragonfly_med.training.recipes``."""
@@ -83,7 +85,9 @@ class TuneOptions:
     max_errors: Annotated[
         int, typer.Option("--max-errors", min=0, help="Leave out up to N rows that cannot be used.")
     ] = 10
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of everything drawn at random.")] = 0
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, max=_HIGHEST_SEED, help="Seed of everything drawn at random.")
+    ] = 0
     device: Annotated[Device, typer.Option("--device", help="Where to train.")] = Device.auto
     precision: Annotated[
         Precision, typer.Option("--precision", help="What to compute in. auto: bf16 on a GPU, else fp32.")

@@ -49,7 +49,7 @@ class PictureReader:
 
         What its reader warns of is counted in ``warnings``.
         """
-        if self._cache is not None and self._file(picture).exists():
+        if self._cache is not None and _is_whole(self._file(picture)):
             return
         pixels, warnings = self._read(picture)
         self.warnings.update(warnings)
@@ -120,6 +120,15 @@ def unreadable_pictures(
             reader.prepare(picture, network)
         except DragonflyError as error:
             yield picture, error.message
+
+
+def _is_whole(features: Path) -> bool:
+    """Whether they can be read: a power cut or a full disk may have left a part of the file."""
+    try:
+        np.load(features, mmap_mode="r")
+    except (OSError, ValueError, EOFError):
+        return False
+    return True
 
 
 @torch.inference_mode()

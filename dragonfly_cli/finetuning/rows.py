@@ -7,6 +7,7 @@ it is meant. A row that cannot be used is named by its number; what it says is n
 """
 
 import math
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -89,8 +90,8 @@ def _picture(content: dict[str, Any], folder: Path) -> Picture:
     name = content.get("image") or content.get("image_url")
     if not isinstance(name, str):
         raise BadRowError("the column image holds no path")
-    if "\0" in name:
-        raise BadRowError("the path of the image has a zero byte in it")
+    if "\0" in name or not _can_be_path(name):
+        raise BadRowError("the path of the image has a zero byte or half a letter in it")
     frame = content.get("frame")
     if isinstance(frame, float) and frame.is_integer():
         frame = int(frame)  # 2.0, as a column with gaps has it
@@ -99,13 +100,22 @@ def _picture(content: dict[str, Any], folder: Path) -> Picture:
     return Picture(folder / name, frame, _region(content.get("region")))
 
 
+def _can_be_path(name: str) -> bool:
+    """Whether the system can be asked for it: the bytes of a name that is not UTF-8 are no hindrance."""
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _region(value: Any) -> Box | None:
     if value is None:
         return None
     if isinstance(value, dict):
         value = [value.get(name) for name in ("x", "y", "width", "height")]
     if not isinstance(value, list | tuple) or len(value) != 4 or not all(map(_is_count, value)):
-        raise BadRowError("region is not x, y, width, height in pixels")
+        raise BadRowError("region is not a list of four whole numbers: x, y, width, height in pixels")
     try:
         return Box(*value)
     except ValueError:
@@ -141,8 +151,8 @@ def _turns(content: dict[str, Any]) -> tuple[Turn, ...]:
 def _said(turn: Any) -> tuple[str, Any]:
     if not isinstance(turn, dict):
         raise BadRowError("a turn of the conversation is not an object")
-    role, text = turn.get("from", turn.get("role")), turn.get("value", turn.get("content"))
-    return str(role).lower(), text
+    said = {name: value for name, value in turn.items() if value is not None}  # a table gives every turn all columns
+    return str(said.get("from", said.get("role"))).lower(), said.get("value", said.get("content"))
 
 
 def _parsed(text: str) -> list[tuple[str, Any]]:

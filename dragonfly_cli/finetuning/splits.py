@@ -19,6 +19,11 @@ class Split:
     held_out: list[Row]
     by: str
 
+    def summary(self) -> str:
+        """How many rows are learnt from, and where some are held out, how many and by what."""
+        rows = "1 row" if len(self.train) == 1 else f"{len(self.train)} rows"
+        return f"{rows}, {len(self.held_out)} held out ({self.by})" if self.held_out else rows
+
     def only(self, path: Path, numbers: set[int]) -> "Split":
         """The split with the rows of these numbers only; raises InputError when none is left to learn from."""
         train, held_out = ([row for row in rows if row.number in numbers] for rows in (self.train, self.held_out))
@@ -74,8 +79,10 @@ def _drawn(rows: list[Row], share: float, seed: int) -> Split:
     wanted = share * len(rows)
     held_out: set[int] = set()
     for group in groups[1:]:  # one is always left to learn from
-        if len(held_out) + len(group) <= wanted or (wanted and not held_out):
+        if len(held_out) + len(group) <= wanted:
             held_out |= {row.number for row in group}
+    if wanted and not held_out and len(groups) > 1:  # rather too many than none, and as few as can be
+        held_out = {row.number for row in min(groups, key=len)}
     return Split(
         [row for row in rows if row.number not in held_out],
         [row for row in rows if row.number in held_out],

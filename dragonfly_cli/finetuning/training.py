@@ -7,6 +7,7 @@ writes and speaks.
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -17,6 +18,7 @@ from PIL import Image
 
 from dragonfly_cli.engine.checkpoints import Checkpoint
 from dragonfly_cli.engine.placement import choose_device, memory_errors
+from dragonfly_cli.errors import UsageError
 from dragonfly_cli.finetuning.curve import loss_curve
 from dragonfly_cli.finetuning.data_file import Data
 from dragonfly_cli.finetuning.folder import RunFolder
@@ -76,10 +78,13 @@ def train_rows(
         cache = None if RECIPES[tuning.recipe].encoder_learns else folder.features
         prepared = _prepare(network, processor, PictureReader(processor, opening, cache), data, split, tuning)
         _tell_first([f"warning: {line}" for line in _oddities(data, prepared, tuning)])
+        _tell_first([f"note: model {checkpoint.id} learns from {prepared.split.summary()}"])
         run = TrainingRun(
             network, processor, prepared.train, prepared.held_out, _settings(tuning), folder.checkpoints, [Progress()]
         )
         metrics, trained = _trained_and_scored(run, prepared)
+        if prepared.split.held_out:
+            _tell_first([f"note: {_what_it_learnt(metrics)}"])
     if PartialState().is_main_process:
         done = {"metrics": metrics, "history": trained.history, "seconds": round(perf_counter() - started, 1)}
         record |= _what_was_used(data, prepared.split, run) | done
@@ -108,6 +113,12 @@ def _trained_and_scored(run: TrainingRun, prepared: Prepared) -> tuple[dict[str,
     return metrics, trained
 
 
+def _what_it_learnt(metrics: dict[str, Any]) -> str:
+    """The last figure tells how much of it the questions alone give away."""
+    before, after, blank = (metrics[when]["loss"] for when in ("before", "after", "after_with_blank_pictures"))
+    return f"held-out loss: {before:.4g} before, {after:.4g} after, {blank:.4g} after with blank pictures"
+
+
 def _what_was_used(data: Data, split: Split, run: TrainingRun) -> dict[str, Any]:
     """For the record: which rows, and the settings with the recipe's own values in place."""
     state = PartialState()
@@ -127,7 +138,7 @@ def _prepare(
     tuning: TuneOptions,
 ) -> Prepared:
     """Looks at every row and every picture; raises InputError when too many cannot be used."""
-    maker = SequenceMaker(processor, _teaching(tuning))
+    maker = _sequence_maker(processor, tuning)
     for row in list(data.rows):
         try:
             maker.packed([conversation_of(row)])
@@ -144,6 +155,17 @@ def _prepare(
     train, held_out = (PictureSamples(reader, maker, rows) for rows in (split.train, split.held_out))
     warnings: Counter[str] = sum(gather_object([reader.warnings]), Counter())
     return Prepared(split, train, held_out, Blanked(held_out, _blank(network, processor, tuning)), warnings)
+
+
+def _sequence_maker(processor: DragonflyProcessor, tuning: TuneOptions) -> SequenceMaker:
+    """Raises UsageError where --max-length leaves no room for text."""
+    maker = SequenceMaker(processor, _teaching(tuning))
+    if tuning.max_length is not None and maker.text_room <= 0:
+        raise UsageError(
+            f"--max-length {tuning.max_length}: a picture alone takes {tuning.max_length - maker.text_room} tokens",
+            "give more, or leave it out",
+        )
+    return maker
 
 
 def _unreadable(
@@ -197,11 +219,18 @@ def _write(
     folder.result.mkdir(exist_ok=True)
     write_trained(base.folder, trained.network, folder.result, four_bit)
     if trained.adapted is not None:
-        trained.adapted.save_pretrained(str(folder.result / _ADAPTER))
+        _save_adapter(trained.adapted, folder.result / _ADAPTER, checkpoint.id)
     write_whole(folder.result / _CURVE, lambda part: loss_curve(trained.history).save(part, format="PNG"))
     folder.publish()
     folder.write({**record, "status": "finished"})
     folder.clear()
+
+
+def _save_adapter(adapted: Any, place: Path, base: str) -> None:
+    """As peft does it, but for where the base lies on this machine, and a card that nobody has filled in."""
+    adapted.peft_config["default"].base_model_name_or_path = base
+    adapted.save_pretrained(str(place), save_embedding_layers=False)  # else the base is looked for on the hub
+    (place / "README.md").unlink()
 
 
 def _tell_first(lines: list[str]) -> None:

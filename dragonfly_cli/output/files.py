@@ -29,6 +29,8 @@ def check_writable(path: Path) -> None:
         raise OutputError(f"cannot write {path}: it is a folder", "give the name of a file")
     if not path.parent.is_dir():
         raise OutputError(f"cannot write {path}: there is no folder {path.parent}", _HINT)
+    if path.exists() and not path.is_file():  # to be replaced by a file, or never to take what is written
+        raise OutputError(f"cannot write {path}: it is a pipe or a device", "give the name of a file")
     if not os.access(path if path.exists() else path.parent, os.W_OK):
         raise OutputError(f"cannot write {path}: permission denied", _HINT)
 
@@ -65,14 +67,14 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
     try:
         with _part_of(path) as part:
             write(part)
-            _to_disk(part)
+            to_disk(part)
             part.chmod(0o666 & ~_umask())
             part.replace(path)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or 'the disk refused'}", _HINT) from error
 
 
-def _to_disk(part: Path) -> None:
+def to_disk(part: Path) -> None:
     """Otherwise a power cut after the move could leave an empty file in place of a whole one."""
     with part.open("rb") as file:
         os.fsync(file.fileno())

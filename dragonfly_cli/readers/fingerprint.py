@@ -6,6 +6,7 @@ gives it in ``details()["quickhash"]``.
 
 import hashlib
 import os
+import stat
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -20,6 +21,8 @@ def fingerprint(path: str | os.PathLike[str]) -> dict[str, str | None]:
     """``sha256`` of a file of up to 64 MiB, else ``quickhash``; the other one is None. Raises InputError."""
     path = Path(path)
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # reading it might never end
+            raise InputError(f"cannot read {path}: it is a pipe or a device", "give the name of a file")
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             if size <= WHOLE_FILE_BYTES:

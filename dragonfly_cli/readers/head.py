@@ -1,10 +1,13 @@
 """The first bytes of a file, by which its kind is told, or why they cannot be read."""
 
 import os
+import re
 from pathlib import Path
 
-from dragonfly_cli.errors import InputError, NoInputError
+from dragonfly_cli.errors import DragonflyError, InputError, NoInputError
 from dragonfly_cli.readers.dicom.signature import HEAD_BYTES
+
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)  # a path has one of its strokes left
 
 
 def exists(path: Path) -> bool:
@@ -12,20 +15,20 @@ def exists(path: Path) -> bool:
     return os.path.exists(path)  # noqa: PTH110 - Path.exists raises in that case
 
 
-def may_be_file(path: Path) -> bool:
-    """Not a pipe or a device; what is there or not cannot be told in a folder that may only be listed."""
-    return os.path.isfile(path) or not exists(path)  # noqa: PTH113 - Path.is_file raises there
+def is_endless(path: Path) -> bool:
+    """Whether reading it might never end: a pipe or a device, which in a folder that may only be listed is not told."""
+    return exists(path) and not os.path.isfile(path) and not os.path.isdir(path)  # noqa: PTH112, PTH113
 
 
 def read_head(path: Path) -> bytes:
     """The first ``HEAD_BYTES`` of a file; raises NoInputError where there is none, InputError for any other reason."""
-    if not may_be_file(path):  # reading it might never end
+    if is_endless(path):
         raise InputError(f"cannot read {path}: it is a pipe or a device", "give the name of a file")
     try:
         with path.open("rb") as file:
             head = file.read(HEAD_BYTES)
     except FileNotFoundError:
-        raise NoInputError(f"no such file: {path}", "check the path") from None
+        raise missing(path, f"no such file: {path}") from None
     except PermissionError:
         raise InputError(f"cannot read {path}: permission denied", "check the permissions of the file") from None
     except OSError as error:
@@ -33,6 +36,17 @@ def read_head(path: Path) -> bytes:
     if not head:
         raise InputError(f"cannot read {path}: the file is empty", "copy or export it again")
     return head
+
+
+def missing(path: Path, message: str) -> DragonflyError:
+    """The error for a path that leads nowhere; an address is no path, and is not supported."""
+    if not _ADDRESS.match(str(path)):
+        return NoInputError(message, "check the path")
+    strokes = ":///" if str(path).lower().startswith("file:") else "://"
+    address = str(path).replace(":/", strokes, 1)
+    return InputError(
+        f"cannot read {address}: dragonfly downloads no images", "give the path of a file on this machine"
+    )
 
 
 def head_if_readable(path: Path) -> bytes:

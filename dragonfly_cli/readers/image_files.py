@@ -10,7 +10,7 @@ from pathlib import Path
 from dragonfly_cli.errors import InputError, NoInputError
 from dragonfly_cli.readers.dicom.signature import DICOMDIR_SOP_CLASS, is_dicom, sop_class
 from dragonfly_cli.readers.foreign import FOREIGN_SUFFIXES
-from dragonfly_cli.readers.head import exists, may_be_file, read_head
+from dragonfly_cli.readers.head import exists, is_endless, missing, read_head
 from dragonfly_cli.readers.signature import (
     DICOM_SUFFIXES,
     OTHER_SUFFIXES,
@@ -33,7 +33,7 @@ def list_images(folder: str | os.PathLike[str]) -> list[Path]:
     """
     folder = Path(folder)
     if not exists(folder):
-        raise NoInputError(f"nothing found: {folder}: no such file or folder", "check the path")
+        raise missing(folder, f"nothing found: {folder}: no such file or folder")
     if not folder.is_dir():
         return [folder]
     found: list[Path] = []
@@ -43,7 +43,7 @@ def list_images(folder: str | os.PathLike[str]) -> list[Path]:
         shown = [name for name in sorted(folders) if not name.startswith(".")]
         folders[:] = [name for name in shown if _is_new(Path(parent, name), folder, entered)]
         found += [Path(parent, name) for name in names if not name.startswith(".")]
-    return sorted([*(path for path in found if may_be_file(path) and _is_listed(path)), *closed])
+    return sorted([*(path for path in found if not is_endless(path) and _is_listed(path)), *closed])
 
 
 def _is_new(folder: Path, root: Path, entered: set[Path]) -> bool:

@@ -21,6 +21,7 @@ from dragonfly_cli.geometry import Box
 from dragonfly_cli.options import OpenOptions
 from dragonfly_cli.readers import slide_openslide, slide_tiff
 from dragonfly_cli.readers.colour import ToSrgb
+from dragonfly_cli.readers.head import is_endless
 from dragonfly_cli.readers.pyramid import (
     WHITE,
     Pyramid,
@@ -48,7 +49,11 @@ _NAMED_TILES = 5
 
 
 def is_known(path: Path) -> bool:
-    """Whether a file is shown as a slide; it may be any of OpenSlide's formats, or a large or pyramidal TIFF."""
+    """Whether a file is shown as a slide; it may be any of OpenSlide's formats, or a large or pyramidal TIFF.
+
+    Raises InputError where that cannot be found out.
+    """
+    _refuse_pipes(path.with_suffix(""))  # where the other files of a MIRAX slide are
     return slide_openslide.vendor_of(path) is not None or (_is_tiff(path) and slide_tiff.is_known(path, vendor=None))
 
 
@@ -60,6 +65,8 @@ def open_pyramid(path: Path) -> Pyramid:
         if slide_tiff.is_known(path, slide_openslide.vendor_of(path)):
             return slide_tiff.TiffPyramid(path)
         return slide_openslide.OpenSlidePyramid(path)
+    if _is_dicom(path):
+        _refuse_pipes(path.parent)
     if not zipfile.is_zipfile(path):
         try:
             return slide_openslide.OpenSlidePyramid(path)
@@ -69,6 +76,13 @@ def open_pyramid(path: Path) -> Pyramid:
     from dragonfly_cli.readers.slide_dicom import WsidicomPyramid
 
     return WsidicomPyramid(path)
+
+
+def _refuse_pipes(folder: Path) -> None:
+    """Raises InputError for a folder in which OpenSlide would wait for ever, as it reads whatever lies there."""
+    if folder.is_dir() and any(is_endless(each) for each in folder.iterdir()):
+        why = "a pipe or a device lies there, too"
+        raise InputError(f"cannot open the slide in {folder}: {why}", "move the pipe or device elsewhere")
 
 
 class SlideView:

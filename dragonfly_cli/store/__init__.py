@@ -5,6 +5,7 @@
     manifest   what a stored model consists of; without one a model does not exist
     convert    published weight files to safetensors
     hub        the only module of the program that opens a connection
+    hub_errors what goes wrong with that
     copies     full, 4-bit, or both
     acquire    pull and convert: from a hub or a folder to a stored model
     pack       one file for a machine without a network

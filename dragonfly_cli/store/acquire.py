@@ -6,6 +6,7 @@ interrupted call is found and continued by the next one.
 
 import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from dragonfly_cli.store.convert import CheckpointFiles, choose_weights, convert
 from dragonfly_cli.store.copies import keep_copies, nf4_bytes, refuse_impossible
 from dragonfly_cli.store.folder import check_space, disk_errors, locked, model_folder, readable
 from dragonfly_cli.store.hub import Listing, bytes_left, fetch, is_offline, look_up, recall, remember
+from dragonfly_cli.store.hub_errors import check_settings
 from dragonfly_cli.store.manifest import FULL, Manifest, StoredFile, read_manifest, stored_file, write_manifest
 
 ORIGINAL = "original"
@@ -52,19 +54,19 @@ def pull_model(name: str, settings: PullSettings, say: Say) -> Manifest | None:
     model_id = stored_id(name)
     repository = repository_of(model_id)
     refuse_impossible(model_id, settings.keep)
+    check_settings()
     place = model_folder(model_id)
-    with locked(place), disk_errors(place):
+    with nullcontext() if settings.dry_run else locked(place), disk_errors(place):
         manifest = read_manifest(place)
         if manifest:
             _refuse_other_revision(manifest, settings.revision)
             say(f"model {model_id} is on this machine already")
-            if settings.dry_run:
-                return None
         else:
             listing = _listing(place, repository, settings)
             _announce(model_id, listing, place, settings.keep, say)
-            if settings.dry_run:
-                return None
+        if settings.dry_run:
+            return None
+        if manifest is None:
             check_space(place, _needed_bytes(listing, place, settings.keep), f"model {model_id}")
             manifest = _download_and_convert(model_id, listing, place, say)
         manifest = keep_copies(place, manifest, settings.keep, say)
@@ -105,7 +107,10 @@ def store_full(
     place: Path, origin: Provenance, source: CheckpointFiles, original: list[StoredFile], say: Say
 ) -> Manifest:
     """Makes the ``full`` copy and with it the model; to be called under the model's lock."""
-    converted = convert(source, original, place / FULL, say)
+    try:
+        converted = convert(source, original, place / FULL, say)
+    except ModelError as error:
+        raise ModelError(f"model {origin.id}: {error.message}", error.hint) from error
     manifest = Manifest(
         origin.id,
         origin.repository,
@@ -134,8 +139,12 @@ def _listing(place: Path, repository: str, settings: PullSettings) -> Listing:
     if noted and is_offline() and bytes_left(noted, place / ORIGINAL) == 0:
         return noted
     listing = look_up(repository, settings.revision)
-    if not listing.weights or not any(file.name == "config.json" for file in listing.files):
-        raise ModelError(f"{repository}: there is no checkpoint in it", "give the repository of a Dragonfly checkpoint")
+    missing = {"config.json", "tokenizer.json"} - {file.name for file in listing.files}
+    if missing or not listing.weights:
+        raise ModelError(
+            f"{repository}: there is no checkpoint in it: no {min(missing, default='weights')}",
+            "give the repository of a Dragonfly checkpoint",
+        )
     return listing
 
 
@@ -166,7 +175,7 @@ def _download_and_convert(model_id: str, listing: Listing, place: Path, say: Say
     for file in sorted(listing.files, key=lambda file: file.size):  # a refusal should not come after hours
         say(f"getting {file.name}, {readable(file.size)}")
         paths[file.name], hashed[file.name] = fetch(listing, file, place / ORIGINAL)
-    weights = choose_weights(paths, lambda name: paths[name].read_text(encoding="utf-8"))
+    weights = choose_weights(paths, lambda name: paths[name].read_bytes())
     source = CheckpointFiles(
         {name: paths[name] for name in weights},
         {name: path for name, path in paths.items() if is_companion(name, hashed[name].size)},

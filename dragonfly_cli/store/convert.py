@@ -6,6 +6,7 @@ byte is written, so that a foreign or incomplete checkpoint costs a second and n
 """
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -54,10 +55,10 @@ class _Shard:
     tensors: list[str]
 
 
-def choose_weights(names: Iterable[str], read: Callable[[str], str]) -> list[str]:
+def choose_weights(names: Iterable[str], read: Callable[[str], bytes]) -> list[str]:
     """Which of a checkpoint's files hold its weights; safetensors where there are any.
 
-    ``read`` gives the text of a named file. Raises ModelError if there are no weights, or some are missing.
+    ``read`` gives the content of a named file. Raises ModelError if there are no weights, or some are missing.
     """
     present = set(names)
     for single, index in ((_SINGLE, _INDEX), (_PICKLE, _PICKLE_INDEX)):
@@ -84,11 +85,15 @@ def folder_source(folder: Path) -> CheckpointFiles:
     if "config.json" not in present:
         raise ModelError(f"{folder}: there is no config.json, so this is not a checkpoint", "give another folder")
     try:
-        weights = choose_weights(present, lambda name: present[name].read_text(encoding="utf-8"))
+        weights = choose_weights(present, lambda name: present[name].read_bytes())
     except ModelError as error:
         raise ModelError(f"{folder}: {error.message}", error.hint) from error
     companions = {name: path for name, path in present.items() if is_companion(name, path.stat().st_size)}
-    return CheckpointFiles({name: present[name] for name in weights}, companions | _encoder_file(folder))
+    source = CheckpointFiles({name: present[name] for name in weights}, companions | _encoder_file(folder))
+    for path in (source.weights | source.companions).values():
+        if not os.access(path, os.R_OK):
+            raise ModelError(f"{path}: you may not read it", "ask for permission, or take a copy that is yours")
+    return source
 
 
 def convert(
@@ -111,23 +116,23 @@ def convert(
         network = _network_of(part)
         shards, shapes = _plan(source.weights)
         _refuse_foreign(shapes, network.shapes)
+        for number, shard in enumerate(shards, 1):
+            if shard.name not in {file.path for file in done}:
+                on_step(f"converting the weights, {number} of {len(shards)}")
+                done.append(_write_shard(shard, part))
+                _write_progress(part, original, done)
     except ModelError:
         shutil.rmtree(part)  # nothing of it can be used
         raise
-    for number, shard in enumerate(shards, 1):
-        if shard.name not in {file.path for file in done}:
-            on_step(f"converting the weights, {number} of {len(shards)}")
-            done.append(_write_shard(shard, part))
-            _write_progress(part, original, done)
     if len(shards) > 1:
         write_atomically(part / _INDEX, _index_text(shards, source.weights))
     return Conversion(_finish(part, out, done), network.architecture, network.parameters)
 
 
-def _indexed(text: str, index: str, present: set[str]) -> list[str]:
+def _indexed(content: bytes, index: str, present: set[str]) -> list[str]:
     try:
-        names = sorted(set(json.loads(text)["weight_map"].values()))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        names = sorted(set(json.loads(content)["weight_map"].values()))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ModelError(f"{index} is damaged", "get the checkpoint again") from error
     for name in names:
         if name not in present:
@@ -139,7 +144,7 @@ def _encoder_file(folder: Path) -> dict[str, Path]:
     """The description of a vision encoder that config.json names as a folder below the checkpoint."""
     try:
         encoder = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("image_encoder")
-    except (ValueError, AttributeError) as error:
+    except (ValueError, AttributeError, RecursionError) as error:
         raise ModelError(f"{folder}: config.json is damaged", "get the checkpoint again") from error
     name = f"{encoder}/config.json"
     return {name: folder / name} if is_inside(name) and (folder / name).is_file() else {}
@@ -182,39 +187,34 @@ class _Network:
 
 def _network_of(folder: Path) -> _Network:
     """What config.json describes, built without memory for its weights."""
-    import torch
-
-    from dragonfly_med import CheckpointError, DragonflyConfig, DragonflyForCausalLM
+    from dragonfly_med import CheckpointError, DragonflyProcessor
+    from dragonfly_med.loading import naming
+    from dragonfly_med.quantization import empty_network, read_config
 
     try:
-        config = DragonflyConfig.from_pretrained(folder, local_files_only=True)
-        with torch.device("meta"):
-            weights = DragonflyForCausalLM(config).state_dict()
-    except (CheckpointError, OSError, ValueError, TypeError) as error:
-        raise ModelError(f"config.json does not describe a Dragonfly network: {error}", "get another one") from error
+        config = read_config(folder)
+        DragonflyProcessor.from_pretrained(folder)  # a tokenizer that is not the network's is told now
+        with naming(folder, "config.json does not describe a network"):
+            weights = empty_network(config).state_dict()
+    except CheckpointError as error:
+        why = str(error).removeprefix(f"{folder}: ")
+        raise ModelError(f"it is no Dragonfly checkpoint: {why}", "get the whole checkpoint, or another one") from error
     shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     return _Network(shapes, config.architecture, sum(tensor.numel() for tensor in weights.values()))
 
 
 def _open(file: Path) -> Mapping[str, Any]:
-    """The tensors of a weight file, mapped into memory; raises ModelError for anything but tensors."""
-    from pickle import UnpicklingError
+    """The weights in a file, mapped into memory; raises ModelError for anything else."""
+    from dragonfly_med import CheckpointError
+    from dragonfly_med.loading import refuse_other_numbers, tensors_in
 
-    import torch
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    damaged = ModelError(
-        f"{file}: it is damaged, or holds something other than tensors", "get the checkpoint again, from its authors"
-    )
     try:
-        if file.suffix == ".safetensors":
-            return load_file(file)
-        tensors = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-    except (UnpicklingError, SafetensorError, RuntimeError, ValueError, EOFError, KeyError) as error:
-        raise damaged from error
-    if not isinstance(tensors, dict) or not all(isinstance(value, torch.Tensor) for value in tensors.values()):
-        raise damaged
+        tensors = tensors_in(file)
+        for name, tensor in tensors.items():
+            refuse_other_numbers(name, tensor)
+    except CheckpointError as error:
+        hint = "get the checkpoint again, from its authors; a quantized one cannot be converted"
+        raise ModelError(f"{file.parent}: {error}", hint) from error
     return tensors
 
 
@@ -251,17 +251,31 @@ def _refuse_foreign(found: dict[str, tuple[int, ...]], wanted: dict[str, tuple[i
 
 
 def _write_shard(shard: _Shard, part: Path) -> StoredFile:
-    from safetensors.torch import save_file
+    from dragonfly_med.quantization import write_tensors
 
     tensors = _open(shard.file)
-    unfinished = part / f".{shard.name}.part"
     # copies, because two weights of a pickle may share their memory and safetensors' may not
-    save_file(
-        {name: tensors[name].clone().contiguous() for name in shard.tensors}, unfinished, metadata={"format": "pt"}
-    )
+    copies = {name: tensors[name].clone().contiguous() for name in shard.tensors}
+    _refuse_no_numbers(shard.file, copies)
+    unfinished = part / f".{shard.name}.part"
+    write_tensors(copies, unfinished)
     flush_file(unfinished)
     unfinished.replace(part / shard.name)
     return stored_file(part / shard.name, shard.name)
+
+
+def _refuse_no_numbers(file: Path, tensors: Mapping[str, Any]) -> None:
+    for name, tensor in tensors.items():
+        if not _are_numbers(tensor):
+            raise ModelError(f"{file}: weight {name} has values that are no numbers", "get the checkpoint again")
+
+
+def _are_numbers(tensor: Any) -> bool:
+    """By its extremes, which NaN and infinity are: a mask of all values takes 40 times as long, and memory."""
+    if not tensor.numel():
+        return True
+    wide = tensor if tensor.element_size() > 1 else tensor.bfloat16()  # of 8 bits none are told
+    return all(bool(extreme.isfinite()) for extreme in wide.aminmax())
 
 
 def _index_text(shards: list[_Shard], weights: Mapping[str, Path]) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
-from dragonfly_cli.errors import ModelError
+from dragonfly_cli.errors import DeviceError, ModelError
 from dragonfly_cli.option_values import Keep
 from dragonfly_cli.store.folder import check_space, flush_file, flush_folder
 from dragonfly_cli.store.manifest import FULL, NF4, Manifest, list_files, write_manifest
@@ -60,6 +60,8 @@ def has_bitsandbytes() -> bool:
 
 
 def _add_nf4(place: Path, manifest: Manifest) -> Manifest:
+    import torch
+
     from dragonfly_med import CheckpointError
     from dragonfly_med.quantization import write_quantized
 
@@ -72,6 +74,11 @@ def _add_nf4(place: Path, manifest: Manifest) -> Manifest:
         raise ModelError(
             f"model {manifest.id}: no 4-bit copy can be made: {error}",
             f"see dragonfly model verify {manifest.id}, or keep the full copy alone with --keep full",
+        ) from error
+    except torch.OutOfMemoryError as error:
+        raise DeviceError(
+            f"model {manifest.id}: no 4-bit copy can be made: out of memory on the GPU",
+            "close other programs that use it and run the same command again, on the CPU with CUDA_VISIBLE_DEVICES=",
         ) from error
     files = list_files(place, NF4)
     for file in files:

@@ -8,14 +8,18 @@ import hashlib
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from dragonfly_cli.errors import ModelError, OutputError
+from dragonfly_cli.errors import ModelError, OutputError, UsageError
 
 VARIABLE = "DRAGONFLY_MODELS"
 
 _CHUNK_BYTES = 4 * 2**20
+# All that may lie in a model's folder. ``DRAGONFLY_MODELS`` can be set to any folder, so whatever else is there is
+# somebody's own: it is neither listed nor deleted.
+_OURS = ("manifest.json", ".manifest.json.part", "full", "full.part", "nf4", ".nf4.*", "original", "import.part")
+_MARKS = ("manifest.json", "full.part", "full/config.json", "nf4/config.json", "original/listing.json", "import.part")
 # A disk that is filled to the last byte fails elsewhere.
 _SPARE_BYTES = 64 * 2**20
 
@@ -23,27 +27,47 @@ _SPARE_BYTES = 64 * 2**20
 def models_folder() -> Path:
     """``DRAGONFLY_MODELS``, else the place where the platform keeps data of programs."""
     if chosen := os.environ.get(VARIABLE):
-        return Path(chosen).expanduser()
+        return expanded(chosen)
     from platformdirs import user_data_path
 
     return user_data_path("dragonfly", appauthor=False) / "models"
+
+
+def expanded(path: str) -> Path:
+    """With the home folder in place of ``~`` or ``~user``; raises UsageError if there is no such user."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise UsageError(f"{path}: there is no such home folder", "write the whole path") from None
 
 
 def model_folder(model_id: str) -> Path:
     return models_folder() / model_id.replace("/", "--")
 
 
+def model_in(folder: Path) -> str:
+    """The name of the model that belongs in a folder of the store."""
+    return folder.name.replace("--", "/")
+
+
 def model_folders() -> list[Path]:
-    """Every folder that could be a model's, in the order of their names; raises ModelError where they are not shown."""
+    """Every folder with a model, whole or begun, in the order of their names; raises ModelError if none are shown."""
     place = models_folder()
     try:
-        return sorted(path for path in place.iterdir() if path.is_dir() and not path.name.startswith("."))
+        return sorted(path for path in place.iterdir() if not path.name.startswith(".") and parts_of_model(path))
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
         raise ModelError(
             f"cannot read {place}: {error.strerror}", f"set {VARIABLE} to a folder that you may read"
         ) from error
+
+
+def parts_of_model(folder: Path) -> list[Path]:
+    """What belongs to a model in a folder, which may hold other things too or none of a model."""
+    if not any((folder / mark).exists() for mark in _MARKS):
+        return []
+    return [part for pattern in _OURS for part in folder.glob(pattern)]
 
 
 @contextmanager
@@ -58,11 +82,13 @@ def locked(folder: Path) -> Iterator[None]:
             lock.acquire()
         except Timeout:
             raise ModelError(
-                f"model {folder.name}: another dragonfly is working on it", "wait until that one has finished"
+                f"model {model_in(folder)}: another dragonfly is working on it", "wait until that one has finished"
             ) from None
     try:
         yield
     finally:
+        with suppress(OSError):
+            folder.rmdir()  # of one that has come to nothing; any other is not empty
         lock.release()
 
 

@@ -8,24 +8,19 @@ hash that the hub lists for it.
 
 import hashlib
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from dragonfly_cli.errors import ModelError
 from dragonfly_cli.store.convert import is_companion
 from dragonfly_cli.store.folder import write_atomically
-from dragonfly_cli.store.manifest import StoredFile, stored_file
-
-if TYPE_CHECKING:
-    from huggingface_hub.errors import HfHubHTTPError
+from dragonfly_cli.store.hub_errors import GO_ON, asking, shown_endpoint
+from dragonfly_cli.store.manifest import StoredFile, is_inside, stored_file
 
 _LISTING = "listing.json"
 _TENSOR_INDEX = ".safetensors.index.json"
 _PICKLE_INDEX = ".bin.index.json"
-_GO_ON = "check the network, then run the same command again: it goes on where it stopped"
 
 
 @dataclass(frozen=True)
@@ -56,8 +51,20 @@ def look_up(repository: str, revision: str | None) -> Listing:
     """Asks the hub what a repository holds; raises ModelError if it does not say, or there is no model in it."""
     from huggingface_hub import HfApi
 
-    with _asking(repository):
-        info = HfApi().model_info(repository, revision=revision, files_metadata=True)
+    try:
+        with asking(repository):
+            info = HfApi().model_info(repository, revision=revision, files_metadata=True)
+        return _as_listing(repository, info)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(
+            f"{repository}: what {shown_endpoint()} answered is no answer of a hub",
+            "check HF_ENDPOINT, or try later",
+        ) from error
+
+
+def _as_listing(repository: str, info: Any) -> Listing:
+    if not info.sha:
+        raise ValueError("without a revision, files of several could be mixed")
     files = [
         HubFile(file.rfilename, file.size, file.lfs.sha256 if file.lfs else None, file.blob_id)
         for file in info.siblings or []
@@ -66,7 +73,8 @@ def look_up(repository: str, revision: str | None) -> Listing:
     needed = _needed({file.name: file for file in files})
     card = info.card_data
     licence = card and (card.get("license_name") or card.get("license"))
-    return Listing(repository, str(info.sha), str(licence) if licence else None, tuple(needed))
+    licences = licence if isinstance(licence, list) else [licence] if licence else []
+    return Listing(repository, info.sha, ", ".join(map(str, licences)) or None, tuple(needed))
 
 
 def remember(listing: Listing, folder: Path) -> None:
@@ -115,7 +123,7 @@ def fetch(listing: Listing, file: HubFile, folder: Path) -> tuple[Path, StoredFi
 
 def _download(listing: Listing, file: HubFile, folder: Path) -> Path:
     """Continues the part that is there; its name holds the file's hash, so that it is never another file's."""
-    from huggingface_hub import constants, hf_hub_url
+    from huggingface_hub import constants, errors, hf_hub_url
     from huggingface_hub.file_download import http_get
     from huggingface_hub.utils import build_hf_headers, logging
 
@@ -124,15 +132,22 @@ def _download(listing: Listing, file: HubFile, folder: Path) -> Path:
     if part.is_file() and part.stat().st_size > file.size:
         part.unlink()
     url = hf_hub_url(listing.repository, file.name, revision=listing.revision, endpoint=constants.ENDPOINT)
-    with _asking(listing.repository), part.open("ab") as out:
-        http_get(
-            url,
-            out,
-            resume_size=out.tell(),
-            headers=build_hf_headers(),
-            expected_size=file.size,
-            displayed_filename=file.name,
-        )
+    with asking(listing.repository), part.open("ab") as out:
+        kept = out.tell()
+        try:
+            http_get(
+                url,
+                out,
+                resume_size=kept,
+                headers=build_hf_headers(),
+                expected_size=file.size,
+                displayed_filename=file.name,
+            )
+        except OSError as error:
+            if isinstance(error, errors.HTTPError) or error.errno is not None:  # the hub, or the disk
+                raise
+            out.truncate(kept if out.tell() >= kept else 0)  # an answer of another length is another file
+            raise ModelError(f"{listing.repository}: {file.name} did not arrive whole", GO_ON) from error
     part.replace(folder / file.name)
     return folder / file.name
 
@@ -142,7 +157,8 @@ def _part(folder: Path, file: HubFile) -> Path:
 
 
 def _bytes_left(listing: Listing, file: HubFile, folder: Path) -> int:
-    if (folder / file.name).is_file() or _in_hub_cache(listing, file):
+    whole = folder / file.name
+    if (whole.is_file() and whole.stat().st_size == file.size) or _in_hub_cache(listing, file):
         return 0
     part = _part(folder, file)
     return file.size - min(file.size, part.stat().st_size if part.is_file() else 0)
@@ -173,7 +189,7 @@ def _git_id(path: Path) -> str:
 
 def _needed(files: dict[str, HubFile]) -> list[HubFile]:
     """Weights and what belongs to them; weights as pickles only where there are no safetensors."""
-    names = [name for name in files if "/" not in name]
+    names = [name for name in files if "/" not in name and is_inside(name)]
     tensors = [name for name in names if name.startswith("model") and name.endswith((".safetensors", _TENSOR_INDEX))]
     pickles = [name for name in names if name.startswith("pytorch_model") and name.endswith((".bin", _PICKLE_INDEX))]
     companions = [name for name in names if is_companion(name, files[name].size)]
@@ -182,46 +198,3 @@ def _needed(files: dict[str, HubFile]) -> list[HubFile]:
 
 def _is_weight(name: str) -> bool:
     return name.endswith((".safetensors", ".bin"))
-
-
-@contextmanager
-def _asking(repository: str) -> Iterator[None]:
-    """Asks without telemetry, and turns what huggingface_hub raises into a ModelError that says what to do."""
-    from huggingface_hub import constants, errors
-
-    # it would describe this machine in every request, and ask the hub for a list of programs to look for
-    constants.HF_HUB_DISABLE_TELEMETRY = True
-    page = f"{constants.ENDPOINT}/{repository}"
-    try:
-        yield
-    except errors.OfflineModeIsEnabled as error:
-        raise ModelError(
-            f"{repository}: HF_HUB_OFFLINE is set, so the hub is not asked",
-            "unset it, or bring the model here with dragonfly model export and import, or dragonfly model convert",
-        ) from error
-    except errors.HfHubHTTPError as error:
-        raise _refused(repository, page, error) from error
-    except (errors.HTTPError, ConnectionError) as error:
-        raise ModelError(f"{repository}: no connection to {constants.ENDPOINT}", _GO_ON) from error
-    except OSError as error:
-        if error.errno is not None:  # the disk, not the hub
-            raise
-        raise ModelError(f"{repository}: a file arrived incomplete", _GO_ON) from error
-
-
-def _refused(repository: str, page: str, error: "HfHubHTTPError") -> ModelError:
-    from huggingface_hub import errors
-
-    status = error.response.status_code
-    gated = isinstance(error, errors.GatedRepoError)
-    access = f"open {page}, accept its conditions, then set HF_TOKEN or run: hf auth login"
-    if gated or (status in (401, 403) and not isinstance(error, errors.RepositoryNotFoundError)):
-        why = "it is gated, and access was refused" if gated else "access was refused"
-        return ModelError(f"{repository}: {why} ({status})", access)
-    if isinstance(error, errors.RepositoryNotFoundError):
-        return ModelError(
-            f"{repository}: there is no such repository, or it needs a token ({status})", f"check its name; or {access}"
-        )
-    if isinstance(error, errors.RevisionNotFoundError | errors.EntryNotFoundError):
-        return ModelError(f"{repository}: there is no such revision or file ({status})", f"see {page}")
-    return ModelError(f"{repository}: the hub answered {status}", _GO_ON)

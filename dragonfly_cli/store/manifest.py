@@ -86,6 +86,10 @@ def read_manifest(folder: Path) -> Manifest | None:
         text = (folder / MANIFEST).read_text(encoding="utf-8")
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except PermissionError as error:
+        raise ModelError(
+            f"cannot read {folder / MANIFEST}: {error.strerror}", "ask whoever keeps the models here for permission"
+        ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise _damaged(str(folder / MANIFEST)) from error
     return parse_manifest(text, str(folder / MANIFEST))

@@ -48,8 +48,7 @@ def export_model(name: str, copies: Keep, output: Path, say: Say) -> None:
     size = sum(file.size + 2 * _TAR_BLOCK_BYTES for file in manifest.files) + _LARGEST_MANIFEST_BYTES
     check_space(output.parent, size, str(output), "make room, or choose an --output on a larger disk")
     say(f"writing {readable(size)} to {output}")
-    with locked(place):
-        write_whole(output, lambda part: _write_tar(part, place, manifest))
+    write_whole(output, lambda part: _write_tar(part, place, manifest))
 
 
 def import_model(packed: Path, say: Say) -> Manifest:
@@ -150,8 +149,6 @@ def _unpack(tar: tarfile.TarFile, manifest: Manifest, packed: Path) -> None:
             write_manifest(place, manifest)
         finally:
             _clear(part)
-            if place.is_dir() and not any(place.iterdir()):
-                place.rmdir()
 
 
 def _unpack_files(tar: tarfile.TarFile, manifest: Manifest, part: Path, packed: Path) -> None:

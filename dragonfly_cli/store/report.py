@@ -9,7 +9,7 @@ from dragonfly_cli.output.json_text import json_text
 from dragonfly_cli.output.terminal import info_text, say
 from dragonfly_cli.store.built_in import ARCHITECTURE, demo_folder, demo_manifest
 from dragonfly_cli.store.catalog import DEMO, stored_id
-from dragonfly_cli.store.folder import disk_errors, model_folder, model_folders, readable
+from dragonfly_cli.store.folder import disk_errors, model_folder, model_folders, model_in, readable
 from dragonfly_cli.store.manifest import Manifest, find_drift, read_manifest
 
 Known = Manifest | ModelError | None  # whole, not readable and why, begun and not finished
@@ -17,7 +17,7 @@ Known = Manifest | ModelError | None  # whole, not readable and why, begun and n
 
 def stored_models() -> dict[str, Known]:
     """Everything that lies in the store by its name, in the order of the folders."""
-    return {folder.name.replace("--", "/"): _known(folder) for folder in model_folders() if not _is_empty(folder)}
+    return {model_in(folder): _known(folder) for folder in model_folders()}
 
 
 def _known(folder: Path) -> Known:
@@ -25,13 +25,6 @@ def _known(folder: Path) -> Known:
         return read_manifest(folder)
     except ModelError as error:
         return error
-
-
-def _is_empty(folder: Path) -> bool:
-    try:
-        return not any(folder.iterdir())
-    except OSError:
-        return False  # what is wrong is told with its manifest
 
 
 def find_model(name: str) -> Manifest:

@@ -37,6 +37,9 @@ _LLAMA_3_8B: dict[str, Any] = {
 # and 3.1, their places did not.
 _END_OF_TEXT, _IMAGE, _NEWLINE, _END_OF_TURN = 1, 2, 3, 9
 
+# More than any network has; each is an object to be made, even if there is no memory for its weights.
+_MOST_LAYERS = 1000
+
 # Where a configuration may say that positions are scaled.
 _ROPE = ("rope_scaling", "rope_parameters")
 
@@ -126,6 +129,9 @@ class DragonflyConfig(PreTrainedConfig):
     def _refuse_impossible(self) -> None:
         if self.architecture not in get_args(Architecture):
             raise CheckpointError(f"unknown architecture {self.architecture!r}")
+        layers = max(self.text_config.num_hidden_layers, self.vision_config.num_hidden_layers)
+        if layers > _MOST_LAYERS:
+            raise CheckpointError(f"a network of {layers} layers is none that can be computed")
         if self.architecture == "dragonfly-v2" and self.patch_grid % POOLED_GRID:
             raise CheckpointError(
                 f"a crop of {self.patch_grid} x {self.patch_grid} patches cannot be averaged to "

@@ -47,7 +47,8 @@ def encoder_shape(image_encoder: str, checkpoint: Path) -> dict[str, Any]:
     if image_encoder in _CLIP_BY_HUB_ID:
         return _CLIP_BY_HUB_ID[image_encoder]
     file = checkpoint / image_encoder / "config.json"
-    if not file.is_file():
+    is_below = not Path(image_encoder).is_absolute() and ".." not in Path(image_encoder).parts
+    if not is_below or not file.is_file():
         raise CheckpointError(
             f"unknown vision encoder {image_encoder!r}: it is neither {' nor '.join(_CLIP_BY_HUB_ID)}, "
             f"and the checkpoint has no {image_encoder}/config.json"
@@ -77,6 +78,8 @@ def high_canvas_wh(folder: Path) -> tuple[int, int]:
         side, patch = (int(shape.get(name, default)) for name, default in _CLIP_DEFAULTS.items())
     except FileNotFoundError:
         raise CheckpointError("there is no config.json in it") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except CheckpointError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise CheckpointError("its config.json cannot be read") from None
     return plan_views(LANDSCAPE_WH, side, config.get("architecture") or architecture_of(side, patch)).canvas_sizes[-1]

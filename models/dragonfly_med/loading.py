@@ -4,17 +4,22 @@ transformers only reports missing weights and goes on with random ones; here tha
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
+from zipfile import is_zipfile
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
+from safetensors.torch import load_file
 
 from dragonfly_med.errors import CheckpointError
+
+_NAMES_OF_ONE_FILE = ("model.safetensors", "pytorch_model.bin")
+_POINTER = b"version https://git-lfs"  # of a clone that was made without Git LFS
 
 # What libraries raise about a file whose content is not what they expect; impossible numbers in it become the last two.
 _TROUBLE = (
@@ -35,10 +40,13 @@ _TROUBLE = (
 def existing_folder(path: Any) -> Path:
     """The folder, or CheckpointError: a hub id is never looked up."""
     folder = Path(path)
-    if not folder.is_dir():
-        raise CheckpointError(f"{folder}: there is no such checkpoint folder")
-    if not (folder / "config.json").is_file() and not (folder / "processor_config.json").is_file():
-        raise CheckpointError(f"{folder}: there is no config.json, so this is not a checkpoint")
+    try:
+        if not folder.is_dir():
+            raise CheckpointError(f"{folder}: there is no such checkpoint folder")
+        if not (folder / "config.json").is_file() and not (folder / "processor_config.json").is_file():
+            raise CheckpointError(f"{folder}: there is no config.json, so this is not a checkpoint")
+    except OSError as error:
+        raise CheckpointError(f"{folder}: it cannot be looked into: {error.strerror}") from error
     return folder
 
 
@@ -46,7 +54,7 @@ def is_quantized(folder: Path) -> bool:
     """Whether a checkpoint folder holds 4-bit weights, by its own config.json."""
     try:
         settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False  # told properly when it is opened
     return isinstance(settings, dict) and bool(settings.get("quantization_config"))
 
@@ -60,10 +68,80 @@ def naming(folder: Path, trouble: str) -> Iterator[None]:
         raise
     except CheckpointError as error:
         raise CheckpointError(f"{folder}: {error}") from error
-    except UnpicklingError as error:
-        raise CheckpointError(f"{folder}: a weight file is damaged, or holds something other than tensors") from error
     except _TROUBLE as error:
         raise CheckpointError(f"{folder}: {trouble}: {first_line(error)}") from error
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files that hold a checkpoint's weights, safetensors first; raises CheckpointError if one is missing."""
+    for name in _NAMES_OF_ONE_FILE:
+        index = folder / f"{name}.index.json"
+        if (folder / name).is_file():
+            return [folder / name]
+        if index.is_file():
+            return _files_of_index(index)
+    raise CheckpointError(f"there is no {' and no '.join(_NAMES_OF_ONE_FILE)}")
+
+
+def _files_of_index(index: Path) -> list[Path]:
+    try:
+        shards = json.loads(index.read_bytes())["weight_map"].values()
+        files = [index.parent / Path(shard).name for shard in sorted(set(shards))]
+    except _TROUBLE as error:
+        raise CheckpointError(f"{index.name} is damaged") from error
+    for file in files:
+        if not file.is_file():
+            raise CheckpointError(f"{index.name} names {file.name}, which is missing")
+    return files
+
+
+def tensors_in(file: Path) -> Mapping[str, torch.Tensor]:
+    """What a weight file holds, mapped from disk and not yet read; a pickle is opened as tensors only.
+
+    Raises CheckpointError, which names the file, if it is no table of named tensors.
+    """
+    try:
+        if file.suffix == ".safetensors":
+            return load_file(file)
+        # what torch wrote before it wrote zip files cannot be mapped
+        content = torch.load(file, map_location="cpu", weights_only=True, mmap=is_zipfile(file))
+    except (UnpicklingError, *_TROUBLE) as error:
+        raise CheckpointError(f"{file.name} {_what_is_wrong(file, error)}") from error
+    if not isinstance(content, dict) or not all(
+        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in content.items()
+    ):
+        raise CheckpointError(f"{file.name} holds something other than tensors, or tensors without names")
+    return content
+
+
+def _what_is_wrong(file: Path, error: Exception) -> str:
+    if isinstance(error, PermissionError):
+        return f"cannot be read: {error.strerror}"
+    with file.open("rb") as opened:
+        is_pointer = opened.read(len(_POINTER)) == _POINTER
+    if is_pointer:
+        return "is a pointer of Git LFS and not the file itself: run git lfs pull there"
+    return "is damaged, or holds something other than tensors"
+
+
+def stored_tensors(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
+    """Every named tensor of the weight files, mapped from disk and not yet read."""
+    for file in weight_files(folder):
+        yield from tensors_in(file).items()
+
+
+def full_tensors(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
+    """The same of a checkpoint that is not quantized; raises CheckpointError for anything but weights."""
+    for name, tensor in stored_tensors(folder):
+        refuse_other_numbers(name, tensor)
+        yield name, tensor
+
+
+def refuse_other_numbers(name: str, tensor: torch.Tensor) -> None:
+    """Raises CheckpointError for what can be cast to a weight, and is none: integers, without their scale, say."""
+    if not tensor.is_floating_point() or tensor.layout is not torch.strided or tensor.is_meta:
+        kind = str(tensor.dtype if tensor.layout is torch.strided else tensor.layout).removeprefix("torch.")
+        raise CheckpointError(f"weight {name} has no floating-point numbers ({'none' if tensor.is_meta else kind})")
 
 
 def refuse_incomplete(folder: Path, loading_info: dict[str, Any]) -> None:
@@ -85,6 +163,8 @@ def load_strictly(from_pretrained: Callable[..., Any], folder: Path, *args: Any,
     # mismatches are let through to be refused below, by name
     kwargs |= {"local_files_only": True, "output_loading_info": True, "ignore_mismatched_sizes": True}
     with naming(folder, "the weights cannot be read"):
+        for _ in full_tensors(folder):  # transformers would cast whatever is there
+            pass
         model, loading_info = from_pretrained(folder, *args, **kwargs)
     refuse_incomplete(folder, loading_info)
     return model, loading_info

@@ -9,17 +9,17 @@ Non-goals: choosing a device, downloading, and any other quantization.
 Source: Dettmers et al., "QLoRA: Efficient Finetuning of Quantized LLMs" (arXiv:2305.14314), section 3.
 """
 
+import errno
 import json
 import logging
 import os
+import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from zipfile import is_zipfile
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import nn
 from transformers import BitsAndBytesConfig
@@ -27,7 +27,7 @@ from transformers.initialization import no_init_weights
 
 from dragonfly_med.configuration import DragonflyConfig
 from dragonfly_med.errors import CheckpointError
-from dragonfly_med.loading import existing_folder, is_quantized, naming, refuse_incomplete
+from dragonfly_med.loading import existing_folder, full_tensors, is_quantized, naming, refuse_incomplete
 from dragonfly_med.modeling import DragonflyForCausalLM
 
 # Modules that stay as they are; everything else that is linear belongs to the language model's body.
@@ -37,7 +37,6 @@ KEPT_MODULES = ("image_encoder", "vision_embed_tokens", "lm_head")
 _SHARD_BYTES = 2 * 2**30
 
 _KEPT_DTYPE = torch.bfloat16
-_NAMES_OF_ONE_FILE = ("model.safetensors", "pytorch_model.bin")
 _WEIGHT_SUFFIXES = (".safetensors", ".bin", ".index.json")
 
 # What bitsandbytes writes beside the packed weight; the last is everything else, in one blob.
@@ -106,42 +105,6 @@ def write_quantized(full: Path, out: Path) -> None:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def weight_files(folder: Path) -> list[Path]:
-    """The files that hold a checkpoint's weights, safetensors first; raises CheckpointError if one is missing."""
-    for name in _NAMES_OF_ONE_FILE:
-        index = folder / f"{name}.index.json"
-        if (folder / name).is_file():
-            return [folder / name]
-        if index.is_file():
-            return _files_of_index(index)
-    raise CheckpointError(f"{folder}: there is no {' and no '.join(_NAMES_OF_ONE_FILE)}")
-
-
-def _files_of_index(index: Path) -> list[Path]:
-    with naming(index.parent, f"{index.name} cannot be read"):
-        shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
-        files = [index.parent / Path(shard).name for shard in sorted(set(shards))]
-    for file in files:
-        if not file.is_file():
-            raise CheckpointError(f"{index.parent}: {index.name} names {file.name}, which is missing")
-    return files
-
-
-def stored_tensors(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
-    """Every named tensor of the weight files, mapped from disk and not yet read."""
-    for file in weight_files(folder):
-        if file.suffix == ".safetensors":
-            with safe_open(file, framework="pt") as opened:
-                for name in opened.keys():  # noqa: SIM118 - not a mapping
-                    yield name, opened.get_tensor(name)
-        else:
-            # what torch wrote before it wrote zip files cannot be mapped
-            content = torch.load(file, map_location="cpu", weights_only=True, mmap=is_zipfile(file))
-            if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
-                raise CheckpointError(f"{file.name} is not a table of named tensors")
-            yield from content.items()
-
-
 def _write_weights(full: Path, config: DragonflyConfig, out: Path) -> None:
     network = empty_network(config)
     linears = quantized_weights(network)
@@ -150,14 +113,15 @@ def _write_weights(full: Path, config: DragonflyConfig, out: Path) -> None:
     place = "cuda" if torch.cuda.is_available() else "cpu"  # seconds instead of minutes
     seen: dict[str, list[str]] = {"missing_keys": [], "unexpected_keys": [], "mismatched_keys": []}
     with naming(full, "the weights cannot be read"):
-        for name, tensor in stored_tensors(full):
-            wanted = shapes.pop(name, None)
-            if wanted is None:
-                seen["unexpected_keys"].append(name)
-            elif tensor.shape != wanted:
-                seen["mismatched_keys"].append(name)
-            else:
-                writer.add(quantize(name, tensor, place) if name in linears else {name: tensor.to(_KEPT_DTYPE)})
+        tensors = dict(full_tensors(full))  # mapped, and read one by one
+    for name, tensor in tensors.items():
+        wanted = shapes.pop(name, None)
+        if wanted is None:
+            seen["unexpected_keys"].append(name)
+        elif tensor.shape != wanted:
+            seen["mismatched_keys"].append(name)
+        else:
+            writer.add(quantize(name, tensor, place) if name in linears else {name: tensor.to(_KEPT_DTYPE)})
     refuse_incomplete(full, seen | {"missing_keys": list(shapes)})
     writer.close()
 
@@ -177,6 +141,16 @@ def dequantize(name: str, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
     parts = {part: tensors[f"{name}.{part}"] for part in NF4_PARTS}
     state = functional.QuantState.from_dict(parts, device=tensors[name].device)
     return functional.dequantize_4bit(tensors[name], state).to(_KEPT_DTYPE)
+
+
+def write_tensors(tensors: dict[str, torch.Tensor], file: Path) -> None:
+    """Writes safetensors; raises OSError where the disk refuses, of which the library only keeps the text."""
+    try:
+        save_file(tensors, file, metadata={"format": "pt"})
+    except SafetensorError as error:
+        number = re.search(r"os error (\d+)", str(error))
+        code = int(number[1]) if number else errno.EIO
+        raise OSError(code, os.strerror(code), str(file)) from error
 
 
 class ShardWriter:
@@ -212,7 +186,7 @@ class ShardWriter:
         _write_json(self._folder / "model.safetensors.index.json", index)
 
     def _flush(self) -> None:
-        save_file(self._tensors, self._path(len(self._shards)), metadata={"format": "pt"})
+        write_tensors(self._tensors, self._path(len(self._shards)))
         self._shards.append(list(self._tensors))
         self._tensors, self._bytes = {}, 0
 

@@ -19,7 +19,14 @@ from transformers.initialization import no_init_weights
 
 from dragonfly_med.configuration import DragonflyConfig
 from dragonfly_med.errors import CheckpointError
-from dragonfly_med.loading import existing_folder, is_quantized, naming, refuse_incomplete
+from dragonfly_med.loading import (
+    existing_folder,
+    full_tensors,
+    is_quantized,
+    naming,
+    refuse_incomplete,
+    weight_files,
+)
 from dragonfly_med.modeling import DragonflyForCausalLM
 from dragonfly_med.quantization import (
     NF4_BLOB,
@@ -29,8 +36,6 @@ from dragonfly_med.quantization import (
     quantize,
     quantized_weights,
     quietly_import_bitsandbytes,
-    stored_tensors,
-    weight_files,
 )
 
 # What bitsandbytes writes: one scale for 64 weights, and one scale for 256 of those.
@@ -120,7 +125,7 @@ def _read(folder: Path, device: torch.device | str) -> dict[str, torch.Tensor]:
 
 def _quantized(folder: Path, linears: set[str], device: torch.device | str) -> dict[str, torch.Tensor]:
     tensors: dict[str, torch.Tensor] = {}
-    for name, tensor in stored_tensors(folder):
+    for name, tensor in full_tensors(folder):
         # a weight of another shape is refused later, by its name
         tensors |= quantize(name, tensor, device) if name in linears else {name: tensor}
     return tensors

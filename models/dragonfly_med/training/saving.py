@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from dragonfly_med.loading import existing_folder, is_quantized
+from dragonfly_med.loading import existing_folder, is_quantized, stored_tensors
 from dragonfly_med.quantization import (
     ShardWriter,
     dequantize,
@@ -18,7 +18,6 @@ from dragonfly_med.quantization import (
     quantize,
     quantized_weights,
     read_config,
-    stored_tensors,
     write_companions,
 )
 

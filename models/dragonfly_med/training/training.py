@@ -10,12 +10,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import torch
-from safetensors.torch import save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments, set_seed
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerState, TrainingArguments, set_seed
 
 from dragonfly_med.modeling import DragonflyForCausalLM
 from dragonfly_med.processing import DragonflyProcessor
@@ -26,7 +28,7 @@ from dragonfly_med.training.samples import Sample
 from dragonfly_med.training.sequences import SequenceMaker, Teaching
 
 _KEPT_CHECKPOINTS = 2
-_STATE_FILE = "trainer_state.json"
+_STATE_FILE, _WEIGHTS_FILE = "trainer_state.json", "model.safetensors"
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,12 @@ class TrainingRun:
     def train(self) -> Trained:
         """Trains to the end, from the last whole checkpoint in ``work`` if there is one."""
         checkpoint = last_checkpoint(self._work)
-        self.trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        state = TrainerState.load_from_json(str(checkpoint / _STATE_FILE)) if checkpoint else None
+        if checkpoint and state and state.global_step >= state.max_steps:  # the Trainer would do one step more
+            self.trainer.model.load_state_dict(load_file(checkpoint / _WEIGHTS_FILE), strict=False)
+            self.trainer.state = state
+        else:
+            self.trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         return Trained(self.network, self.adapted, self.trainer.state.log_history)
 
     def release(self) -> DragonflyForCausalLM:
@@ -152,10 +159,22 @@ def last_checkpoint(work: Path) -> Path | None:
     whole = {}
     for folder in work.glob("checkpoint-*"):
         try:
-            whole[int(json.loads((folder / _STATE_FILE).read_text(encoding="utf-8"))["global_step"])] = folder
-        except (OSError, ValueError, KeyError, TypeError):
+            whole[_step_of(folder)] = folder
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError):
             shutil.rmtree(folder, ignore_errors=True)
     return whole[max(whole)] if whole else None
+
+
+def _step_of(folder: Path) -> int:
+    """The step of a checkpoint; raises one of several errors where a file is missing or has lost its end."""
+    state = json.loads((folder / _STATE_FILE).read_text(encoding="utf-8"))
+    with safe_open(folder / _WEIGHTS_FILE, "pt"):
+        pass
+    random = list(folder.glob("rng_state*.pth")) or [folder / "rng_state.pth"]  # one of each process
+    for file in (folder / "optimizer.pt", folder / "scheduler.pt", *random):
+        if not is_zipfile(file):  # where it is missing, the Trainer would go on without it
+            raise ValueError(f"{file.name} is not whole")
+    return int(state["global_step"])
 
 
 class _Every(Dataset[Sample]):
@@ -181,6 +200,12 @@ class _Trainer(Trainer):
         # the reference left out every name with embed_tokens in it, and the projector is called vision_embed_tokens
         return [name for name in super().get_decay_parameter_names(model) if "embed_tokens" not in name]
 
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        # transformers rounds up, and the first step of a warm-up learns nothing: it would be all of a run of one step
+        if num_training_steps * self.args.warmup_steps < 1:
+            self.args.warmup_steps = 0
+        return super().create_scheduler(num_training_steps, optimizer)
+
     def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> torch.Tensor:
         weights = sum((batch["weights"].sum() for batch in batch_samples), start=torch.zeros(()))
         return self.accelerator.reduce(weights.to(device), reduction="sum")
@@ -198,7 +223,7 @@ class _Trainer(Trainer):
         folder = Path(output_dir or self.args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
         learning = {name: value.detach() for name, value in self.model.named_parameters() if value.requires_grad}
-        save_file(learning, folder / "model.safetensors", metadata={"format": "pt"})
+        save_file(learning, folder / _WEIGHTS_FILE, metadata={"format": "pt"})
 
 
 def _arguments(settings: Settings, work: Path, evaluates: bool) -> TrainingArguments:
