@@ -7,7 +7,8 @@ import shutil
 import signal
 import socket
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -113,13 +114,24 @@ def tear_last_row(table: Path) -> None:
     table.write_bytes(table.read_bytes().rpartition(b"\r\n")[0])
 
 
+@contextmanager
+def hangup_as(handler: signal.Handlers) -> Iterator[None]:
+    """For processes that are started meanwhile; the tests may be run behind nohup themselves."""
+    before = signal.signal(signal.SIGHUP, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 @pytest.mark.parametrize("end", [signal.SIGHUP, signal.SIGTERM])
 def test_a_run_that_is_told_to_end_leaves_nothing_in_the_way(
     undisturbed: Undisturbed, table: Path, end: signal.Signals
 ) -> None:
     """As by a terminal that is closed, here while the model is being loaded."""
     tear_last_row(table)
-    run = start(*undisturbed.call(table))
+    with hangup_as(signal.SIG_DFL):
+        run = start(*undisturbed.call(table))
     wait_for(run, "note: research use only")
     run.send_signal(end)
     assert run.wait() == 128 + end
@@ -131,11 +143,8 @@ def test_a_run_that_is_told_to_end_leaves_nothing_in_the_way(
 @pytest.mark.slow
 def test_a_run_behind_nohup_outlives_its_terminal(undisturbed: Undisturbed, table: Path) -> None:
     tear_last_row(table)
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
+    with hangup_as(signal.SIG_IGN):
         run = start(*undisturbed.call(table))
-    finally:
-        signal.signal(signal.SIGHUP, before)
     wait_for(run, "note: research use only")
     run.send_signal(signal.SIGHUP)
     assert run.wait() == 8

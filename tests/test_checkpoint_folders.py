@@ -148,7 +148,7 @@ def test_a_truncated_file_is_refused(kept_bytes, tmp_path):
     folder = _copy(tmp_path / "truncated", weights=True)
     file = folder / "model.safetensors"
     file.write_bytes(file.read_bytes()[:kept_bytes])
-    _assert_refused(DragonflyForCausalLM, folder, "cannot be read")
+    _assert_refused(DragonflyForCausalLM, folder, "model.safetensors is damaged")
 
 
 @pytest.mark.parametrize("kept_bytes", [0, 5000, 1_000_000])

@@ -315,7 +315,7 @@ def test_places_that_are_not_one_s_own() -> None:
         place.chmod(0o777)
         with may_not_write_everywhere():
             expect_error(finetune(closed / "rows.jsonl", place / "out"), 4, f"cannot read {closed}/rows.jsonl: Permis")
-            expect_error(finetune(rows, place / "out", model=closed / "model"), 5, f"{closed}/model: there is no such")
+            expect_error(finetune(rows, place / "out", model=closed / "model"), 5, f"{closed}/model: Permission")
             expect_error(finetune(rows, place / "out", model=base), 5, f"{base}: the weights cannot be read: Permis")
         base.chmod(0o600)
         with may_not_write_everywhere():
