@@ -1,5 +1,6 @@
 """What the tests of ``batch`` have in common: a small study, and tables without what differs from run to run."""
 
+import codecs
 import csv
 import os
 import re
@@ -88,6 +89,7 @@ def may_not_write_everywhere() -> Iterator[None]:
     if os.getuid() != 0:
         yield
         return
+    codecs.lookup("utf-8-sig")  # Python's own files may be root's, and this one is loaded when it is first needed
     nobody = 65534
     os.setresuid(nobody, nobody, 0)
     try:
