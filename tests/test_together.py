@@ -247,12 +247,6 @@ def test_shards_of_groups_are_merged_into_the_table_of_one_run(study: Path, alon
 
 
 @pytest.mark.slow
-def test_processes_take_whole_groups(study: Path, alone: Path, tmp_path: Path) -> None:
-    assert run(study, tmp_path / "answers.csv", "--together", "4", "--workers", "2").code == 8
-    assert bytes_of(tmp_path / "answers.csv") == bytes_of(alone)
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("workers", [("--engine", "ray"), ("--workers", "2")], ids=["ray", "processes"])
 def test_workers_take_whole_groups_and_finish_those_in_hand(workers: tuple[str, str], tmp_path: Path) -> None:
     """Ctrl-C reaches all processes that were started for the run, too."""
