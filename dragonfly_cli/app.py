@@ -13,6 +13,7 @@ from typer.core import TyperCommand
 from dragonfly_cli.errors import UsageError
 from dragonfly_cli.funnel import ErrorFunnel
 from dragonfly_cli.option_groups import as_command
+from dragonfly_cli.options import OfflineOption
 
 _ENVIRONMENT = "Every option can also be set in the environment: --debug as DRAGONFLY_DEBUG=1."
 _WIDEST_HELP = 100  # columns; longer lines are hard to read
@@ -57,8 +58,9 @@ class Command(TyperCommand):
         if name not in ("params", "callback"):
             raise AttributeError(name)
         built = as_command(self._function)
-        self.params, self.callback = built.params, built.callback
-        for each in built.params:
+        options: list[Any] = [*built.params, _offline_option()]
+        self.params, self.callback = options, built.callback
+        for each in options:
             if flag := _long_flag(each):
                 each.envvar = f"DRAGONFLY_{flag[2:].replace('-', '_').upper()}"
                 each.show_envvar = False  # the rule is told once, below the options
@@ -90,6 +92,16 @@ class Command(TyperCommand):
             if records:
                 with formatter.section(heading):
                     formatter.write_dl(records)
+
+
+def _offline_option() -> Any:
+    """Every command takes it, and none needs to know."""
+
+    def nothing(offline: OfflineOption = False) -> None: ...
+
+    (option,) = as_command(nothing).params
+    option.expose_value = False
+    return option
 
 
 def _section(parameter: Any) -> str:

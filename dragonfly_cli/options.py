@@ -3,6 +3,7 @@
 Options that belong together form a group, a frozen dataclass, which is also what the code behind a command is given.
 """
 
+import os
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
@@ -23,6 +24,13 @@ _SEEDS = range(-(2**63), 2**64)  # what PyTorch's generator takes
 
 def _remember_debug(context: typer.Context, value: bool) -> bool:
     context.meta[DEBUG_KEY] = value
+    return value
+
+
+def _open_no_connection(value: bool) -> bool:
+    """Told to huggingface_hub, the only one that opens any, before it is imported; worker processes hear it too."""
+    if value:
+        os.environ["HF_HUB_OFFLINE"] = "1"
     return value
 
 
@@ -75,6 +83,15 @@ VerboseOption = Annotated[
 ]
 DebugOption = Annotated[
     bool, typer.Option("--debug", callback=_remember_debug, is_eager=True, help="Show the traceback of an error.")
+]
+OfflineOption = Annotated[
+    bool,
+    typer.Option(
+        "--offline",
+        callback=_open_no_connection,
+        is_eager=True,
+        help="Open no connection, as no command but `model pull` does anyway.",
+    ),
 ]
 BudgetOption = Annotated[
     int | None, typer.Option("--budget", min=1, help="Look at N fields of view at most (default: 8).")

@@ -359,9 +359,10 @@ def test_the_environment_of_the_hub_is_obeyed(hub: FakeHub, tmp_path: Path, mode
         "HF_HUB_DISABLE_TELEMETRY": "0",
     }
     command = [sys.executable, "-m", "dragonfly_cli", "model", "pull", "med-v1"]
-    offline = subprocess.run(command, env={**environment, "HF_HUB_OFFLINE": "1"}, capture_output=True, text=True)
-    assert offline.returncode == 5
-    assert "HF_HUB_OFFLINE" in offline.stderr
+    for more, variables in ([], {"HF_HUB_OFFLINE": "1"}), (["--offline"], {}), ([], {"DRAGONFLY_OFFLINE": "1"}):
+        offline = subprocess.run(command + more, env=environment | variables, capture_output=True, text=True)
+        assert offline.returncode == 5
+        assert "--offline, HF_HUB_OFFLINE" in offline.stderr
     assert hub.requests == []
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -95,6 +95,12 @@ def test_view_and_info(model: str, study: Path, tmp_path: Path, no_sockets: list
     assert no_sockets == []
 
 
+def test_offline_changes_no_answer(model: str, study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")  # so that it is as before when the test is over
+    call = ("ask", study / "photo.png", "Is it?", "-m", model)
+    assert dragonfly(*call, "--offline").stdout == dragonfly(*call).stdout != ""
+
+
 def test_doctor(model: str, no_sockets: list[str]) -> None:
     assert dragonfly("doctor", "-m", model, "--device", "cpu").code in (0, 9)
     assert no_sockets == []

@@ -51,8 +51,8 @@ def asking(repository: str) -> Iterator[None]:
         yield
     except errors.OfflineModeIsEnabled as error:
         raise ModelError(
-            f"{repository}: HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE is set, so the hub is not asked",
-            "unset it, or bring the model here with dragonfly model export and import, or dragonfly model convert",
+            f"{repository}: --offline, HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE is set, so the hub is not asked",
+            "go without it, or bring the model here with dragonfly model export and import, or dragonfly model convert",
         ) from error
     except errors.HfHubHTTPError as error:
         raise _refused(repository, error) from error
