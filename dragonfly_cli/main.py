@@ -22,6 +22,7 @@ from dragonfly_cli.batch.options import (
     WorkOptions,
 )
 from dragonfly_cli.errors import SOME_FAILED_CODE, ProblemError
+from dragonfly_cli.evaluation.options import EvalOptions, ScoreOptions
 from dragonfly_cli.finetuning.options import TuneOptions
 from dragonfly_cli.model_commands import model_app
 from dragonfly_cli.option_values import Attention, Quant
@@ -216,6 +217,32 @@ def calibrate(
     fits, file = fit_and_store(reviewed)
     show(as_report(fits) if json else as_text(fits))
     say(f"note: stored in {file}")
+
+
+@app.command("eval")
+def evaluate(
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="JSONL or Parquet rows of image, question, answer.")],
+    *,
+    scoring: ScoreOptions,
+    form: FormOptions,
+    opening: OpenOptions,
+    looking: LookOptions,
+    answering: AnswerOptions,
+    working: WorkOptions,
+    debug: DebugOption = False,
+) -> None:
+    """Score a model on questions with known answers, with 95 % intervals.
+
+    Example: dragonfly eval rows.jsonl --model my-model
+    """
+    from dragonfly_cli.evaluation.evaluating import evaluate as ask_and_score
+    from dragonfly_cli.evaluation.report import as_report, as_text
+    from dragonfly_cli.output.terminal import show
+
+    code, report = ask_and_score(data, EvalOptions(scoring, form, opening, looking, answering, working))
+    if report:
+        show(as_report(report) if scoring.json else as_text(report))
+    raise typer.Exit(code)
 
 
 @app.command()

@@ -292,9 +292,11 @@ def test_bad_places(folder: Path, tmp_path: Path) -> None:
         (tmp_path / "others" / "training.json").write_text(record)
         expect_error(finetune(folder / "rows.jsonl", tmp_path / "others"), 7, "training.json in it cannot be read")
 
-    expect_error(finetune(write_rows(folder / "empty.jsonl", []), tmp_path / "out"), 4, "no row to learn from")
+    expect_error(finetune(write_rows(folder / "empty.jsonl", []), tmp_path / "out"), 4, "no row that can be used")
     (folder / "table.csv").write_text("image,question,answer\n0.png,a,b\n")
-    expect_error(finetune(folder / "table.csv", tmp_path / "out"), 4, "no row to learn from", "row 1: it is not JSON")
+    expect_error(
+        finetune(folder / "table.csv", tmp_path / "out"), 4, "no row that can be used", "row 1: it is not JSON"
+    )
     held_out = write_rows(folder / "held_out.jsonl", [taught(number, split="test") for number in range(4)])
     outcome = finetune(held_out, tmp_path / "out")
     expect_error(outcome, 4, "no row is left to learn from")

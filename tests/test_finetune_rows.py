@@ -13,8 +13,8 @@ from PIL import Image
 from run_dragonfly import expect_error
 from tuning_data import finetune, make_data, pattern, record_of, taught, write_rows
 
-from dragonfly_cli.finetuning.data_file import read_data
-from dragonfly_cli.finetuning.rows import Turn
+from dragonfly_cli.datasets.data_file import read_data
+from dragonfly_cli.datasets.rows import Turn
 from dragonfly_cli.finetuning.splits import split_rows
 
 

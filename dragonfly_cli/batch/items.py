@@ -95,15 +95,27 @@ def find_items(sources: list[Path], questions: list[Question], options: BatchOpt
     pictures lie unpacked among the others is left out, which is told.
     Raises NoInputError where there is no image, and what reading a manifest raises.
     """
+    like = Item(_NOTHING, tuple(questions), options.opening, options.looking, "", options.answering.control)
+    found = joined(_without_copies(list(_all_items(sources, like, options.form))))
+    if not found:
+        raise NoInputError(f"no image below {', '.join(map(str, sources))}", "check the folders")
+    return found
+
+
+def items_of_rows(rows: Iterable[ManifestRow], options: BatchOptions) -> list[Item]:
+    """An item for each row, which must have a question; raises UsageError for options that cannot be understood."""
+    like = Item(_NOTHING, (), options.opening, options.looking, "", options.answering.control)
+    return [_of_row(row, like, options.form) for row in rows]
+
+
+def joined(items: Iterable[Item]) -> list[Item]:
+    """Each place once, with all that is asked about it."""
     asked: dict[tuple[str, str], dict[str | None, Question]] = {}
     first: dict[tuple[str, str], Item] = {}
-    like = Item(_NOTHING, tuple(questions), options.opening, options.looking, "", options.answering.control)
-    for item in _without_copies(list(_all_items(sources, like, options.form))):
+    for item in items:
         place = item.input.place, item.row_options
         first.setdefault(place, item)
         asked.setdefault(place, {}).update({question.text: question for question in item.questions})
-    if not first:
-        raise NoInputError(f"no image below {', '.join(map(str, sources))}", "check the folders")
     return [item.asking(asked[place].values()) for place, item in first.items()]
 
 

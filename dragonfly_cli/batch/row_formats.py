@@ -13,7 +13,7 @@ from typing import BinaryIO, Protocol
 
 from dragonfly_cli.batch.result import Result, key_of
 from dragonfly_cli.output.files import storable
-from dragonfly_cli.output.table import COLUMNS, as_csv, unguarded
+from dragonfly_cli.output.table import COLUMNS, answer_row, as_csv, unguarded
 
 _DELIMITERS = {b";": "semicolons", b"\t": "tabs"}
 _SIX_DECIMALS = re.compile(r"\d\.\d{6}|nan")
@@ -42,6 +42,9 @@ class RowFormat(Protocol):
 
     def decoded(self, row: bytes) -> Result:
         """The result without its record; raises ValueError, KeyError or TypeError for what is not a row."""
+
+    def cells(self, row: bytes) -> dict[str, str]:
+        """A row that was decoded, as it stands in a table."""
 
     def is_whole(self, row: bytes) -> bool:
         """Whether a row ends at the end of these lines."""
@@ -80,6 +83,9 @@ class CsvRows:
             return Result(key, None, int(named["error_code"]), named["error"])
         return Result(key)
 
+    def cells(self, row: bytes) -> dict[str, str]:
+        return _cells(row)
+
     def is_whole(self, row: bytes) -> bool:
         return row.count(b'"') % 2 == 0  # else its last end of line stands inside quotes
 
@@ -102,6 +108,13 @@ class JsonRows:
         if record["status"] == "failed":
             return Result(key, None, record["error_code"], storable(record["error"]))
         return Result(key)
+
+    def cells(self, row: bytes) -> dict[str, str]:
+        record = json.loads(row)
+        if record["status"] == "failed":
+            asked = key_of(record["image"], record["question"], record["row_options"])
+            return Result(asked, None, record["error_code"], record["error"]).as_row()
+        return answer_row(record)
 
     def is_whole(self, row: bytes) -> bool:
         return True

@@ -6,7 +6,7 @@ One bad file is one failed row per question. Every result passes through ``_Loop
 import hashlib
 import json
 import signal
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -24,16 +24,24 @@ from dragonfly_cli.batch.options import BatchOptions, StopOptions
 from dragonfly_cli.batch.progress import Progress
 from dragonfly_cli.batch.result import Key, Result
 from dragonfly_cli.engine.checkpoints import Checkpoint, find_checkpoint
+from dragonfly_cli.engine.forms import as_form
 from dragonfly_cli.engine.questions import HARDLY_APART, Question
 from dragonfly_cli.errors import INTERRUPTED_CODE, SOME_FAILED_CODE, StoppedError, UsageError
 from dragonfly_cli.fields import check_looking
 from dragonfly_cli.output.terminal import say, say_notices
 
 
-def run_batch(sources: list[Path], questions: list[Question], options: BatchOptions) -> int:
+def run_batch(
+    sources: list[Path],
+    questions: list[Question],
+    options: BatchOptions,
+    find: Callable[[list[Path], list[Question], BatchOptions], list[Item]] = find_items,
+    is_kept: bool = True,
+) -> int:
     """Answers every question about every image below ``sources``; returns the exit code.
 
-    Continues the run that the output holds, if it was made with the same settings.
+    Continues the run that the output holds, if it was made with the same settings. ``find`` tells what is asked about;
+    a table that is not to be kept is not named.
 
     Raises:
         UsageError: options contradict each other, or a question does not fit the model.
@@ -48,7 +56,7 @@ def run_batch(sources: list[Path], questions: list[Question], options: BatchOpti
     shard = read_shard(options.selecting.shard)
     if options.opening.series is not None:
         raise UsageError("--series chooses one series, and batch goes through all", "leave it out")
-    found = find_items(sources, questions, options)
+    found = find(sources, questions, options)
     evidence = options.files.evidence
     if evidence:
         check_evidence_folder(evidence, sources, found)
@@ -72,10 +80,10 @@ def run_batch(sources: list[Path], questions: list[Question], options: BatchOpti
         return 0
     with ledger.lock():
         ledger.refuse_other_run()  # once more, as another may have been here a moment ago
-        return _run(items, ledger, job, options)
+        return _run(items, ledger, job, options, kept_in=options.files.output if is_kept else None)
 
 
-def _run(items: list[Item], ledger: Ledger, job: Job, options: BatchOptions) -> int:
+def _run(items: list[Item], ledger: Ledger, job: Job, options: BatchOptions, kept_in: Path | None) -> int:
     held = ledger.open() if ledger.exists else {}
     retry = options.stopping.retry_failed
     done = frozenset(key for key, result in held.items() if not (retry and result.failed))
@@ -100,7 +108,7 @@ def _run(items: list[Item], ledger: Ledger, job: Job, options: BatchOptions) -> 
             failed = ledger.finish(numbers)
     finally:
         ledger.close()
-    _say_counts(items, ledger.open(), failed, options.files.output)
+    _say_counts(items, ledger.open(), failed, kept_in)
     if told := loop.control_summary():
         say(f"note: {told}")
     if stop.asked:
@@ -118,12 +126,13 @@ def _answered(items: list[Item], held: Mapping[Key, Result]) -> list[Item]:
     return [item for item in items if any(key in held and not held[key].failed for key in item.keys)]
 
 
-def _say_counts(items: list[Item], held: Mapping[Key, Result], failed: int, output: Path) -> None:
+def _say_counts(items: list[Item], held: Mapping[Key, Result], failed: int, kept_in: Path | None) -> None:
     keys = [item.keys for item in items]
     finished = sum(held.keys() >= set(each) for each in keys)
     images = f"{len(items)}" if finished == len(items) else f"{finished} of {len(items)}"
     questions = len({question.text for item in items for question in item.questions})
-    say(f"note: images: {images}, questions: {questions}, failed rows: {failed}; answers are in {output}")
+    where = f"; answers are in {kept_in}" if kept_in else ""
+    say(f"note: images: {images}, questions: {questions}, failed rows: {failed}{where}")
     if others := len(held.keys() - set().union(*keys)):
         say(f"note: rows kept about images or questions that are no longer asked about: {others}")
 
@@ -212,6 +221,7 @@ def _selecting_settings(sources: list[Path], questions: list[Question], options:
 def _deciding_settings(questions: list[Question], options: BatchOptions, checkpoint: Checkpoint) -> dict[str, Any]:
     """What decides what the rows say; goes there too."""
     return {
+        "form": asdict(as_form(options.form)) | {"template": options.form.template},  # of a row's own question
         "forms": [[question.kind, list(question.options), question.schema, question.system] for question in questions],
         **asdict(options.opening),
         **asdict(options.looking),

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from dragonfly_cli import __version__
+from dragonfly_cli.datasets.data_file import Data, read_data
 from dragonfly_cli.engine.checkpoints import Checkpoint, find_checkpoint
 from dragonfly_cli.errors import InputError, ModelError, UsageError
-from dragonfly_cli.finetuning.data_file import Data, read_data
 from dragonfly_cli.finetuning.folder import RunFolder, is_first_process, process_count
 from dragonfly_cli.finetuning.options import RecipeName, TuneOptions
 from dragonfly_cli.finetuning.splits import split_rows

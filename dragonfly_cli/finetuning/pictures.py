@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from dragonfly_cli.datasets.rows import Picture, Row
 from dragonfly_cli.errors import DragonflyError, InputError
 from dragonfly_cli.fields import Field, field_view, plan_fields
-from dragonfly_cli.finetuning.rows import Picture, Row
 from dragonfly_cli.options import LookOptions, OpenOptions
 from dragonfly_cli.readers import Source, open_source
 from dragonfly_med import DragonflyForCausalLM, DragonflyProcessor

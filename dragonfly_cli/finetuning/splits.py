@@ -5,8 +5,8 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
+from dragonfly_cli.datasets.rows import GROUP_COLUMNS, Row
 from dragonfly_cli.errors import InputError
-from dragonfly_cli.finetuning.rows import GROUP_COLUMNS, Row
 
 _IMAGE = "image"
 

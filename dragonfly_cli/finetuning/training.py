@@ -16,11 +16,12 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 from PIL import Image
 
+from dragonfly_cli.datasets.data_file import Data
+from dragonfly_cli.datasets.rows import Picture
 from dragonfly_cli.engine.checkpoints import Checkpoint
 from dragonfly_cli.engine.placement import choose_device, memory_errors
 from dragonfly_cli.errors import UsageError
 from dragonfly_cli.finetuning.curve import loss_curve
-from dragonfly_cli.finetuning.data_file import Data
 from dragonfly_cli.finetuning.folder import RunFolder
 from dragonfly_cli.finetuning.network import computes_in_bf16, open_for_training, place_encoder, training_device
 from dragonfly_cli.finetuning.options import TuneOptions
@@ -34,7 +35,6 @@ from dragonfly_cli.finetuning.pictures import (
     unreadable_pictures,
 )
 from dragonfly_cli.finetuning.progress import Progress
-from dragonfly_cli.finetuning.rows import Picture
 from dragonfly_cli.finetuning.splits import Split
 from dragonfly_cli.options import OpenOptions
 from dragonfly_cli.output.files import write_whole

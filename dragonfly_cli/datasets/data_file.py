@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from dragonfly_cli.batch.parquet import check_parquet, read_rows
+from dragonfly_cli.datasets.rows import NOT_JSON, BadRowError, Row, as_row
 from dragonfly_cli.errors import InputError, NoInputError
-from dragonfly_cli.finetuning.rows import NOT_JSON, BadRowError, Row, as_row
 
 _NAMED = 5  # bad rows that an error names
 
@@ -44,7 +44,7 @@ class Data:
         if not self.rows:
             why = f", {rows} cannot be used: {named}" if named else ""
             raise InputError(
-                f"{self.path}: there is no row to learn from{why}",
+                f"{self.path}: there is no row that can be used{why}",
                 'every line is a row of its own, {"image": "a.png", "question": "...", "answer": "..."}, '
                 "with the image's path as seen from the file",
             )

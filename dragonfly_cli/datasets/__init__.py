@@ -1,0 +1,1 @@
+"""Files of questions with known answers: what ``finetune`` learns from, and ``eval`` scores against."""

@@ -1,0 +1,1 @@
+"""How well a model answers questions whose answers are known: asked by ``batch``, scored by named metrics."""

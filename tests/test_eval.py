@@ -1,0 +1,273 @@
+"""Scores of answers that are known: the metrics against plain definitions of them, and the real command."""
+
+import json
+from itertools import combinations, product
+from math import isnan
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from make_files import write_png
+from run_dragonfly import Outcome, dragonfly, expect_error
+from tuning_data import TINY, write_rows
+
+from dragonfly_cli.evaluation.intervals import estimates
+from dragonfly_cli.evaluation.metrics import Columns, Scored, as_compared, metrics_of, value
+from dragonfly_cli.evaluation.options import Metric
+
+QUESTION = "Is it striped?"
+FREE = "What is it?"
+WORDS = st.lists(st.sampled_from(["a", "mass", "in", "lung", "no"]), max_size=6)
+
+
+def answered(reference: str, answer: str = "", p_yes: float | None = None, **more: Any) -> Scored:
+    kind = "open" if p_yes is None else "yesno"
+    known = {"kind": kind, "question": QUESTION, "abstained": False, "group": reference}
+    return Scored(reference=reference, answer=answer, p_yes=p_yes, **(known | more))
+
+
+def decided(p_yes: float, is_yes: bool, **more: Any) -> Scored:
+    return answered("Yes" if is_yes else "No", "Yes" if p_yes > 0.5 else "No", p_yes, **more)
+
+
+def measured(metric: Metric, *scored: Scored) -> float:
+    return value(metric, Columns.of(scored))
+
+
+@pytest.mark.parametrize(
+    ("answer", "reference", "right"),
+    [
+        ("Yes.", "yes", True),
+        (" Lung  adenocarcinoma", "lung adenocarcinoma.", True),
+        ("normal", "no", False),
+        ("No finding", "No", False),
+        ("no", "no pneumonia", False),
+        ("2", "2.", True),
+        ("", "", True),
+    ],
+)
+def test_answers_are_compared_whole(answer: str, reference: str, right: bool) -> None:
+    assert (as_compared(answer) == as_compared(reference)) is right
+    assert measured(Metric.accuracy, answered(reference, answer)) == right
+
+
+@given(st.lists(st.tuples(st.integers(0, 5).map(lambda tenth: tenth / 5), st.booleans()), min_size=1, max_size=12))
+def test_auroc_is_how_often_a_yes_has_the_higher_probability(rows: list[tuple[float, bool]]) -> None:
+    found = measured(Metric.auroc, *[decided(p, is_yes) for p, is_yes in rows])
+    pairs = list(product([p for p, is_yes in rows if is_yes], [p for p, is_yes in rows if not is_yes]))
+    if pairs:
+        assert found == pytest.approx(np.mean([(yes > no) + (yes == no) / 2 for yes, no in pairs]))
+    else:
+        assert isnan(found)
+
+
+@given(WORDS, WORDS)
+def test_rouge_l_is_of_the_longest_words_in_common_in_order(reference: list[str], answer: list[str]) -> None:
+    def parts(words: list[str]) -> set[tuple[str, ...]]:
+        return {part for length in range(len(words) + 1) for part in combinations(words, length)}
+
+    longest = max(map(len, parts(reference) & parts(answer)))
+    found = measured(Metric.rouge_l, answered(" ".join(reference), " ".join(answer)))
+    if longest:
+        recall, precision = longest / len(reference), longest / len(answer)
+        assert found == pytest.approx(2 * recall * precision / (recall + precision))
+    else:
+        assert found == 0
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("abc")), min_size=1, max_size=12))
+def test_balanced_accuracy_is_the_mean_recall_of_the_references(rows: list[tuple[str, str]]) -> None:
+    found = measured(Metric.balanced_accuracy, *[answered(reference, answer) for reference, answer in rows])
+    recalls = [
+        np.mean([answer == reference for known, answer in rows if known == reference])
+        for reference in {known for known, _ in rows}
+    ]
+    assert found == pytest.approx(np.mean(recalls))
+
+
+def test_metrics_by_hand() -> None:
+    some = [decided(0.9, True), decided(0.4, True), decided(0.3, False), decided(0.2, False), decided(0.6, False)]
+    assert measured(Metric.accuracy, *some) == pytest.approx(3 / 5)
+    assert measured(Metric.majority, *some) == pytest.approx(3 / 5)
+    assert measured(Metric.sensitivity, *some) == pytest.approx(1 / 2)
+    assert measured(Metric.specificity, *some) == pytest.approx(2 / 3)
+    assert measured(Metric.brier, *some) == pytest.approx((0.01 + 0.36 + 0.09 + 0.04 + 0.36) / 5)
+    told = answered("a mass in the left lung", "a lung mass, a large one")
+    assert measured(Metric.token_recall, told) == pytest.approx(3 / 6)
+    assert measured(Metric.token_f1, told) == pytest.approx(2 * 3 / 12)
+
+
+def test_an_uncertain_answer_is_neither_right_nor_wrong() -> None:
+    sure, unsure = decided(0.9, True), answered("Yes", "uncertain", 0.45, abstained=True)
+    assert measured(Metric.accuracy, sure, unsure) == 1
+    assert measured(Metric.sensitivity, sure, unsure) == 1
+    assert measured(Metric.brier, sure, unsure) == pytest.approx((0.01 + 0.55**2) / 2)
+
+
+def test_many_answers_about_one_patient_are_no_more_evidence() -> None:
+    def interval(copies: int) -> float:
+        rows = [decided(0.9, i % 3 > 0, group=str(i)) for i in range(30) for _ in range(copies)]
+        found = estimates(rows, [Metric.accuracy])[Metric.accuracy]
+        assert found.low is not None
+        assert found.high is not None
+        assert found.low < found.value < found.high
+        return found.high - found.low
+
+    assert interval(10) == pytest.approx(interval(1))
+
+
+def test_one_patient_has_no_interval_and_one_truth_no_auroc() -> None:
+    found = estimates([decided(0.9, True, group="a"), decided(0.8, True, group="a")], metrics_of("yesno"))
+    assert found[Metric.accuracy].low is None
+    assert Metric.auroc not in found
+    assert Metric.specificity not in found
+
+
+# The command
+
+
+def evaluate(data: Path, *arguments: str | Path) -> Outcome:
+    return dragonfly("eval", data, "--model", TINY, "--device", "cpu", "--max-tokens", "4", *arguments)
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    """Six pictures, and what the tiny network says of them, in said.json: (answer, P(yes)) of yes/no, a free answer."""
+    for number in range(6):
+        write_png(tmp_path / f"{number}.png", (60, 40), f"rgb({number * 40}, 80, 200)")
+    table = tmp_path / "said.csv"
+    arguments = ("-q", QUESTION, "-q", FREE, "-m", TINY, "--device", "cpu", "--max-tokens", "4", "-f", "jsonl")
+    assert dragonfly("batch", tmp_path, *arguments, "-o", table).code == 0
+    records = [json.loads(line) for line in table.read_text().splitlines()]
+    said = [(Path(each["image"]).name, each["question"], each["answer"]) for each in records]
+    (tmp_path / "said.json").write_text(json.dumps(said))
+    return tmp_path
+
+
+def rows_about(study: Path, wrong: int = 0, **more: Any) -> list[dict[str, Any]]:
+    """What the network says as what is known, but for the first few of each question."""
+    said = json.loads((study / "said.json").read_text())
+    other = {"Yes": "No", "No": "Yes"}
+    return [
+        {
+            "image": image,
+            "question": question,
+            "answer": other.get(answer, "something else") if int(image[0]) < wrong else answer or "nothing",
+            **more,
+        }
+        for image, question, answer in said
+    ]
+
+
+def block_of(outcome: Outcome, question: str | None) -> dict[str, Any]:
+    (found,) = [block for block in outcome.json["scores"] if block["question"] == question]
+    return found
+
+
+def test_scores_are_those_of_the_answers(study: Path) -> None:
+    outcome = evaluate(write_rows(study / "rows.jsonl", rows_about(study, wrong=2)), "--json")
+    assert outcome.code == 0, outcome.stderr
+    yes_no = block_of(outcome, QUESTION)
+    assert (yes_no["kind"], yes_no["answers"], yes_no["groups"]) == ("yesno", 6, 6)
+    assert yes_no["metrics"]["accuracy"]["value"] == pytest.approx(4 / 6)
+    assert "token_f1" not in yes_no["metrics"]
+    free = block_of(outcome, FREE)
+    assert free["metrics"]["accuracy"]["value"] == pytest.approx(4 / 6)
+    assert "auroc" not in free["metrics"]
+    assert outcome.json["unanswered"] == 0
+    assert outcome.json["model"]["sha256"]
+
+
+def test_text_names_question_metric_and_interval(study: Path) -> None:
+    rows = [row for row in rows_about(study) if row["question"] == QUESTION]
+    outcome = evaluate(write_rows(study / "rows.jsonl", rows), "--metric", "accuracy")
+    assert outcome.stdout == f"{QUESTION} (6 answers, 6 groups)\n  accuracy 1.00 (1.00-1.00)\n"
+    assert "answers are in" not in outcome.stderr
+
+
+def test_a_name_in_the_data_is_repeated_nowhere(study: Path) -> None:
+    rows = rows_about(study, patient="DOE^JANE")
+    outcome = evaluate(write_rows(study / "rows.jsonl", rows), "--json", "-o", study / "kept.csv")
+    assert block_of(outcome, QUESTION)["groups"] == 1
+    assert block_of(outcome, QUESTION)["metrics"]["accuracy"]["low"] is None
+    written = "".join(path.read_text() for path in study.glob("*") if path.suffix in (".csv", ".json"))
+    assert "DOE" not in outcome.stdout + outcome.stderr + written
+
+
+def test_kept_answers_are_not_asked_for_again(study: Path) -> None:
+    rows = rows_about(study)
+    data = write_rows(study / "rows.jsonl", rows)
+    first = evaluate(data, "--json", "-o", study / "kept.csv")
+    kept = (study / "kept.csv").read_bytes()
+    for number in range(6):
+        (study / f"{number}.png").unlink()  # whoever asked again would fail
+    second = evaluate(data, "--json", "-o", study / "kept.csv")
+    assert (second.code, second.json) == (0, first.json)
+    assert (study / "kept.csv").read_bytes() == kept
+    assert "6 of 6 images are done" in second.stderr
+    other = evaluate(data, "-o", study / "kept.csv", "--type", "open")
+    expect_error(other, 7, "cannot continue", "form")
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+def test_answers_may_be_kept_in_any_table(study: Path, suffix: str) -> None:
+    if suffix == "parquet":
+        pytest.importorskip("pyarrow")
+    data = write_rows(study / "rows.jsonl", rows_about(study, wrong=2))
+    assert evaluate(data, "--json").json == evaluate(data, "--json", "-o", study / f"kept.{suffix}").json
+
+
+def test_held_out_rows_alone_are_asked(study: Path) -> None:
+    rows = rows_about(study, wrong=2)
+    rows = [row | {"split": "train" if int(row["image"][0]) < 2 else "val"} for row in rows]
+    data = write_rows(study / "rows.jsonl", rows)
+    held_out = evaluate(data, "--json")
+    assert "8 of 12 rows are held out" in held_out.stderr
+    assert block_of(held_out, QUESTION)["metrics"]["accuracy"]["value"] == 1
+    assert block_of(evaluate(data, "--json", "--split", "train"), QUESTION)["metrics"]["accuracy"]["value"] == 0
+    assert block_of(evaluate(data, "--json", "--split", "all"), QUESTION)["answers"] == 6
+    unsplit = write_rows(study / "unsplit.jsonl", rows_about(study))
+    expect_error(evaluate(unsplit, "--split", "held-out"), 4, "no row is held-out")
+
+
+def test_every_form_of_rows_is_asked(study: Path) -> None:
+    rows: list[dict[str, Any]] = [
+        {"image": "0.png", "conversations": [{"from": "human", "value": QUESTION}, {"from": "gpt", "value": "Yes"}]},
+        {"image": "0.png", "question": QUESTION, "answer": "Yes", "region": [0, 0, 30, 40]},
+        {"image": "0.png", "question": QUESTION, "answer": "Yes", "frame": 0},
+        {"image": "./0.png", "question": QUESTION, "answer": "No"},  # the same picture and another opinion
+        {"image": "1.png", "question": QUESTION, "answer": "maybe"},
+    ]
+    outcome = evaluate(write_rows(study / "rows.jsonl", rows), "--json", "-o", study / "kept.jsonl")
+    assert outcome.code == 0, outcome.stderr
+    kinds = {block["kind"]: block for block in outcome.json["scores"]}
+    assert kinds["yesno"]["answers"] == 4
+    metrics = kinds["yesno"]["metrics"]
+    assert metrics["majority"]["value"] == 3 / 4
+    assert metrics["specificity"]["value"] in (0, 1)  # of the one row whose answer is No
+    assert kinds["open"]["metrics"]["accuracy"]["value"] == 0
+    kept = [json.loads(line) for line in (study / "kept.jsonl").read_text().splitlines()]
+    assert {each["row_options"] for each in kept} == {"", "region=0,0,30,40", "frame=0"}
+
+
+def test_a_picture_that_cannot_be_read_is_in_no_figure(study: Path) -> None:
+    (study / "0.png").write_bytes(b"no picture")
+    outcome = evaluate(write_rows(study / "rows.jsonl", rows_about(study)), "--json")
+    assert outcome.code == 8
+    assert outcome.json["unanswered"] == 2
+    assert block_of(outcome, QUESTION)["answers"] == 5
+    assert "cannot open" in outcome.stderr
+
+
+def test_bad_rows_are_named_and_left_out(study: Path) -> None:
+    data = write_rows(study / "rows.jsonl", [*rows_about(study), "no JSON", {"image": "0.png", "question": QUESTION}])
+    outcome = evaluate(data, "--json")
+    assert outcome.code == 0, outcome.stderr
+    assert "warning: row 13: it is not JSON" in outcome.stderr
+    assert "warning: row 14:" in outcome.stderr
+    expect_error(evaluate(data, "--max-errors", "1"), 4, "2 rows cannot be used", "row 13")
+    expect_error(evaluate(study / "nothing.jsonl"), 3, "no such file")
+    expect_error(evaluate(write_rows(study / "empty.jsonl", [])), 4, "no row that can be used")
