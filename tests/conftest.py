@@ -1,11 +1,15 @@
 """What every test needs: nothing stored by this machine's user may answer, and a busy machine is no failure.
 
-Below that, what tests of several modules ask for.
+Modules run side by side, each whole in one process of pytest-xdist; a run of one module stays in its own process, where
+``breakpoint()`` and ``-s`` work. Below that, what tests of several modules ask for.
 """
 
+import os
 import socket
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 import pytest
@@ -14,11 +18,33 @@ from hypothesis import HealthCheck, settings
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("unhurried")
 
+MOST_PROCESSES = 4  # each may hold the built-in model and what a test makes of it
+if "PYTEST_XDIST_WORKER" in os.environ:  # every core has a process, so that more threads would only take turns
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported, here and in what the tests start
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    modules = {argument.partition("::")[0] for argument in config.args}
+    if len(modules) == 1 and modules.pop().endswith(".py"):
+        return 0
+    return min(os.cpu_count() or 1, MOST_PROCESSES)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Modules with the most slow tests come first: one that came last would keep one process busy, and no other."""
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -slow[item.path])
+
+
+@pytest.fixture(scope="session")
+def stores(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("stores")
+
 
 @pytest.fixture(autouse=True)
-def models_folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+def models_folder(stores: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty model store, different in every test."""
-    folder = tmp_path_factory.mktemp("store") / "models"
+    folder = Path(mkdtemp(dir=stores)) / "models"
     monkeypatch.setenv("DRAGONFLY_MODELS", str(folder))
     monkeypatch.setenv("DRAGONFLY_KEEP", "full")  # tests of the 4-bit copy say so
     monkeypatch.setenv("DRAGONFLY_CALIBRATIONS", str(folder.with_name("calibrations")))
