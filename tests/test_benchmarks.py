@@ -11,11 +11,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from batch_runs import TINY
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
 def run(name: str, *arguments: str | Path) -> str:
+    """What a benchmark prints on a machine without a card."""
     command = [sys.executable, str(BENCHMARKS / name), *map(str, arguments)]
     without_card = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300, env=without_card)
@@ -23,7 +25,7 @@ def run(name: str, *arguments: str | Path) -> str:
 
 
 def run_here(name: str, *arguments: str) -> str:
-    """Likewise, but where all that it imports has been imported, which takes longer than what most of them measure."""
+    """Likewise, in this process, which has imported what takes longer to import than most of them run."""
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(StringIO()) as told:
         patch.setattr(sys, "argv", [name, *arguments])
         patch.setattr(sys, "path", sys.path.copy())
@@ -112,7 +114,9 @@ def test_what_computing_together_would_cost_is_told() -> None:
 
 @pytest.mark.slow
 def test_the_search_benchmark_compares_all_ways() -> None:
-    lines = run_here("slide_search.py", "--slides", "2", "--side", "2560", "--budget", "4").splitlines()
+    """How much each looks at does not depend on what the network knows."""
+    slides = ("--slides", "2", "--side", "2560")
+    lines = run_here("slide_search.py", *slides, "--budget", "4", "--model", str(TINY)).splitlines()
     ways = {line.split()[0]: line for line in lines[1:]}
     assert list(ways) == ["exhaustive", "thumbnail", "spread", "likeness", "contrast", "odd", "yes", "auto"]
     crops = {way: float(line.split()[-1]) for way, line in ways.items()}
