@@ -29,6 +29,7 @@ from dragonfly_cli.engine.questions import HARDLY_APART, Question
 from dragonfly_cli.errors import INTERRUPTED_CODE, SOME_FAILED_CODE, StoppedError, UsageError
 from dragonfly_cli.fields import check_looking
 from dragonfly_cli.output.terminal import say, say_notices
+from dragonfly_cli.templates import find_template
 
 
 def run_batch(
@@ -55,7 +56,7 @@ def run_batch(
     check_looking(options.looking)
     shard = read_shard(options.selecting.shard)
     if options.opening.series is not None:
-        raise UsageError("--series chooses one series, and batch goes through all", "leave it out")
+        raise UsageError("--series chooses one series of one image, and here are many", "leave it out")
     found = find(sources, questions, options)
     evidence = options.files.evidence
     if evidence:
@@ -200,7 +201,7 @@ class FirstInterrupt:
 
 def _asked(items: list[Item]) -> list[Question]:
     """Every question of the run, once."""
-    return list({question.text: question for item in items for question in item.questions}.values())
+    return list(dict.fromkeys(question for item in items for question in item.questions))
 
 
 def _hash_of(settings: dict[str, Any]) -> str:
@@ -220,8 +221,9 @@ def _selecting_settings(sources: list[Path], questions: list[Question], options:
 
 def _deciding_settings(questions: list[Question], options: BatchOptions, checkpoint: Checkpoint) -> dict[str, Any]:
     """What decides what the rows say; goes there too."""
+    template = find_template(options.form.template) if options.form.template else None
     return {
-        "form": asdict(as_form(options.form)) | {"template": options.form.template},  # of a row's own question
+        "form": asdict(as_form(options.form)) | {"system": template and template.system},  # of a row's own question
         "forms": [[question.kind, list(question.options), question.schema, question.system] for question in questions],
         **asdict(options.opening),
         **asdict(options.looking),
