@@ -44,7 +44,8 @@ from dragonfly_cli.options import (
     QuestionsFileOption,
     ViewOptions,
 )
-from dragonfly_cli.output.streams import occupy_closed, settle_encoding, silence_libraries
+from dragonfly_cli.output.streams import occupy_closed, settle_encoding
+from dragonfly_cli.process import begin_process
 from dragonfly_cli.template_commands import template_app
 
 app = App("Ask questions about biomedical images, on your own machine. Research use only, not a medical device.")
@@ -330,7 +331,7 @@ def main() -> None:
         signal.signal(signal.SIGHUP, _terminate)
     occupy_closed()
     settle_encoding()
-    silence_libraries()
+    begin_process()
     app()
 
 
