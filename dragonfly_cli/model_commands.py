@@ -58,7 +58,10 @@ def show_model(name: NameArgument, json: JsonOption = False, debug: DebugOption 
 
 @model_app.command()
 def verify(
-    names: Annotated[list[str] | None, typer.Argument(metavar="NAME...", help="All models when none is given.")] = None,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="NAME...", help="Names, or folders, of stored models; all when none is given."),
+    ] = None,
     debug: DebugOption = False,
 ) -> None:
     """Compare every file of a model with its recorded hash. Exit code 9 if one has changed."""
