@@ -245,7 +245,7 @@ def evaluate(
     working: WorkOptions,
     debug: DebugOption = False,
 ) -> None:
-    """Score a model on questions with known answers, with 95 % intervals.
+    """Score a model on questions with known answers. The scores have 95 % intervals.
 
     Example: dragonfly eval rows.jsonl --model my-model
     """
