@@ -8,6 +8,7 @@ import warnings
 
 
 def begin_process() -> None:
+    """No library warns from here on, and threads that wait for each other do so without spinning."""
     _silence_libraries()
     # So that threads of the network that wait leave their core to the one that reads ahead; torch reads it on import.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
