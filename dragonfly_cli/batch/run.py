@@ -75,7 +75,7 @@ def _checked(options: BatchOptions) -> tuple[Outputs, Shard]:
     check_looking(options.looking)
     shard = read_shard(options.selecting.shard)
     if options.opening.series is not None:
-        raise UsageError("--series chooses one series, and batch goes through all", "leave it out")
+        raise UsageError("--series chooses one series of one image, and here are many", "leave it out")
     return outputs, shard
 
 
@@ -180,4 +180,4 @@ class _Loop:
 
 def _asked(items: list[Item]) -> list[Question]:
     """Every question of the run, once."""
-    return list({question.text: question for item in items for question in item.questions}.values())
+    return list(dict.fromkeys(question for item in items for question in item.questions))

@@ -12,6 +12,7 @@ from dragonfly_cli.batch.options import BatchOptions
 from dragonfly_cli.engine.checkpoints import Checkpoint
 from dragonfly_cli.engine.forms import as_form
 from dragonfly_cli.engine.questions import Question
+from dragonfly_cli.templates import find_template
 
 
 def selecting_settings(sources: list[Path], questions: list[Question], options: BatchOptions) -> dict[str, Any]:
@@ -27,8 +28,9 @@ def selecting_settings(sources: list[Path], questions: list[Question], options: 
 
 def deciding_settings(questions: list[Question], options: BatchOptions, checkpoint: Checkpoint) -> dict[str, Any]:
     """What decides what the rows say."""
+    template = find_template(options.form.template) if options.form.template else None
     return {
-        "form": asdict(as_form(options.form)) | {"template": options.form.template},  # of a row's own question
+        "form": asdict(as_form(options.form)) | {"system": template and template.system},  # of a row's own question
         "forms": [[question.kind, list(question.options), question.schema, question.system] for question in questions],
         **asdict(options.opening),
         **asdict(options.looking),
