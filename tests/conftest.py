@@ -3,6 +3,7 @@
 Below that, what tests of several modules ask for.
 """
 
+import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,8 @@ from hypothesis import HealthCheck, settings
 
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("unhurried")
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as the program's own processes have it, before torch is imported
 
 
 @pytest.fixture(autouse=True)
