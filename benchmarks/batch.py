@@ -280,6 +280,9 @@ def main() -> None:
     parser.add_argument("--model", default="demo")
     parser.add_argument("--questions", type=int, default=1, choices=range(1, len(QUESTIONS) + 1))
     options = parser.parse_args()
+    from dragonfly_cli.process import begin_process
+
+    begin_process()
     compare, usual = COMPARISONS[options.what]
     if options.questions > 1:
         if options.what != "asks":

@@ -13,10 +13,14 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from transformers import CLIPImageProcessorPil
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # measure this checkout, whatever is installed
+sys.path.insert(0, str(Path(__file__).parents[1] / "models"))
 
 from dragonfly_med.crops import cut_crops, draw_canvases, normalize
 from dragonfly_med.views import Architecture, ViewPlan, plan_views

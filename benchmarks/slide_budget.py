@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # measure this checkout, whatever is installed
+sys.path.insert(0, str(Path(__file__).parents[1] / "models"))
 
 from benchmarks.slide_overview import PYRAMIDS, write_slide
 from dragonfly_cli.engine.checkpoints import find_checkpoint

@@ -20,6 +20,7 @@ from pathlib import Path
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # measure this checkout, whatever is installed
+sys.path.insert(0, str(Path(__file__).parents[1] / "models"))
 
 from benchmarks.mosaic_slide import CELL_PX, generated_pictures, plan_mosaic, write_mosaic
 from dragonfly_cli.engine.answering import Look, look_at

@@ -30,6 +30,7 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # measure this checkout, whatever is installed
+sys.path.insert(0, str(Path(__file__).parents[1] / "models"))
 
 from benchmarks.mosaic_slide import (
     CELL_PX,

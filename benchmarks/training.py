@@ -16,6 +16,9 @@ import torch
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # measure this checkout, whatever is installed
+sys.path.insert(0, str(Path(__file__).parents[1] / "models"))
+
 import dragonfly_med
 from dragonfly_med import DragonflyForCausalLM, DragonflyProcessor
 from dragonfly_med.training import Exchange, Sample, Teaching

@@ -1,6 +1,6 @@
 """What each way of choosing crops is worth on fields whose evidence is one small tile, as accuracy against tokens.
 
-    PYTHONPATH=.:models python benchmarks/zoom_ablation.py DATA [--fields 160] [--model FOLDER]
+    python benchmarks/zoom_ablation.py DATA [--fields 160] [--model FOLDER]
 
 A field is a mosaic of tiles from validation pictures of one benign tissue; half of the fields hold one tile of a
 tumour. The network answers "Is there a tumour?" from the low crop, from the low and middle crops, from all crops, from
@@ -10,11 +10,15 @@ are printed with the number of image tokens. DATA is the folder that the demonst
 """
 
 import argparse
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # measure this checkout, whatever is installed
+sys.path.insert(0, str(Path(__file__).parents[1] / "models"))
 
 from demo_training.dataset import read_rows
 from demo_training.facts import BENIGN, MALIGNANT

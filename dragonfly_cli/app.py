@@ -5,6 +5,7 @@ What holds for every option is said here once: ``--max-tokens`` is also ``DRAGON
 """
 
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 import typer
@@ -13,7 +14,6 @@ from typer.core import TyperCommand
 from dragonfly_cli.errors import UsageError
 from dragonfly_cli.funnel import ErrorFunnel
 from dragonfly_cli.option_groups import as_command
-from dragonfly_cli.options import OfflineOption
 
 _ENVIRONMENT = "Every option can also be set in the environment: --debug as DRAGONFLY_DEBUG=1."
 _WIDEST_HELP = 100  # columns; longer lines are hard to read
@@ -21,9 +21,14 @@ _PLACEHOLDERS = {"int": "N", "float": "NUMBER", "str": "TEXT", "path": "PATH"}  
 
 
 class App(typer.Typer):
-    """A program, or a group of commands in one, whose errors end in the exit codes of the contract."""
+    """A program, or a group of commands in one, whose errors end in the exit codes of the contract.
 
-    def __init__(self, help: str) -> None:
+    ``options`` are modules from which the annotations of its commands take names. They are imported when a command is
+    used, as making all options takes longer than the list of commands does.
+    """
+
+    def __init__(self, help: str, options: tuple[str, ...]) -> None:
+        self._options = options
         super().__init__(
             cls=ErrorFunnel,
             rich_markup_mode=None,  # help at once: rich takes longer to import than all else together
@@ -38,12 +43,15 @@ class App(typer.Typer):
             def stand_in() -> None: ...  # without parameters: Typer goes through those of all commands for any help
 
             stand_in.__name__, stand_in.__doc__ = function.__name__, function.__doc__
-            stand_in.function = function  # type: ignore[attr-defined]
+            stand_in.build = lambda: as_command(function, self._names())  # type: ignore[attr-defined]
             register_with_typer(stand_in)
             return function
 
         register_with_typer = super().command(name, cls=Command, epilog=_ENVIRONMENT, **settings)
         return register
+
+    def _names(self) -> dict[str, Any]:
+        return {name: value for module in self._options for name, value in vars(import_module(module)).items()}
 
 
 class Command(TyperCommand):
@@ -51,13 +59,13 @@ class Command(TyperCommand):
 
     def __init__(self, name: str | None, *, callback: Any, **settings: Any) -> None:
         super().__init__(name, callback=callback, **settings)
-        self._function = callback.function
+        self._build = callback.build
         del self.params, self.callback
 
     def __getattr__(self, name: str) -> Any:
         if name not in ("params", "callback"):
             raise AttributeError(name)
-        built = as_command(self._function)
+        built = self._build()
         options: list[Any] = [*built.params, _offline_option()]
         self.params, self.callback = options, built.callback
         for each in options:
@@ -96,6 +104,7 @@ class Command(TyperCommand):
 
 def _offline_option() -> Any:
     """Every command takes it, and none needs to know."""
+    from dragonfly_cli.options import OfflineOption
 
     def nothing(offline: OfflineOption = False) -> None: ...
 

@@ -1,6 +1,6 @@
 """``ask`` and ``caption``: one image, some questions, answers printed as they come or written as records."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
@@ -39,19 +39,32 @@ def gather_questions(asked: list[str], file: Path | None, wanted: FormOptions = 
 
     Raises UsageError if there is no question at all.
     """
-    form = as_form(wanted)
-    template = find_template(wanted.template) if wanted.template else None
+    as_asked = question_maker(wanted)
     texts = [*asked, *(_read_questions(file) if file else [])]
-    if not texts and template:
-        texts = list(template.questions)
+    if not texts and wanted.template:
+        texts = list(find_template(wanted.template).questions)
     if not texts:
         where = f" in {file}" if file else ""
         raise UsageError(f"there is no question{where}", 'write one after the image, in quotes: "Is there necrosis?"')
-    if not all(text.strip() for text in texts):
-        raise UsageError("a question is empty", "write it in quotes")
-    if not all(map(is_text, texts)):
-        raise UsageError("a question is not valid UTF-8", "write it again")
-    return [as_question(text, form, template.system if template else None) for text in texts]
+    return [as_asked(text) for text in texts]
+
+
+def question_maker(wanted: FormOptions) -> Callable[[str], Question]:
+    """Makes questions of this form and template, and raises UsageError for a text that is none.
+
+    Raises UsageError itself for options that contradict each other, or a template that does not exist.
+    """
+    form = as_form(wanted)
+    system = find_template(wanted.template).system if wanted.template else None
+
+    def as_asked(text: str) -> Question:
+        if not text.strip():
+            raise UsageError("a question is empty", "write it in quotes")
+        if not is_text(text):
+            raise UsageError("a question is not valid UTF-8", "write it again")
+        return as_question(text, form, system)
+
+    return as_asked
 
 
 def ask_image(

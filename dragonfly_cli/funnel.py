@@ -17,10 +17,11 @@ from typer.core import TyperGroup
 
 from dragonfly_cli.errors import BUG_CODE, DragonflyError, OutputError, UsageError
 from dragonfly_cli.option_groups import WRONG_USAGE
-from dragonfly_cli.options import DEBUG_KEY
 from dragonfly_cli.output.control_characters import harmless
 from dragonfly_cli.output.files import storable
 from dragonfly_cli.output.streams import discard, tell
+
+DEBUG_KEY = "dragonfly.debug"  # in a context's ``meta``: whether ``--debug`` was given
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _SHOWN_LETTERS = 40  # of a path that is none

@@ -1,53 +1,66 @@
 """The command line: thin commands that check options, call, and print.
 
-Nothing heavy is imported here; every command imports what it needs in its body, so that ``--help`` stays instant.
+Nothing heavy is imported here; every command imports what it needs in its body, and what annotates its options when it
+is used, so that ``--help`` stays instant.
 """
+
+from __future__ import annotations
 
 import signal
 import sys
 from contextlib import closing
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from dragonfly_cli import __version__
 from dragonfly_cli.app import App
-from dragonfly_cli.batch.options import (
-    BatchOptions,
-    FileOptions,
-    SelectOptions,
-    StopOptions,
-    TableOptions,
-    WorkOptions,
-)
 from dragonfly_cli.errors import SOME_FAILED_CODE, ProblemError
-from dragonfly_cli.evaluation.options import EvalOptions, ScoreOptions
-from dragonfly_cli.finetuning.options import TuneOptions
 from dragonfly_cli.model_commands import model_app
 from dragonfly_cli.option_values import Attention, Quant
-from dragonfly_cli.options import (
-    AnswerOptions,
-    AttentionOption,
-    DebugOption,
-    DeviceOption,
-    EvidenceOptions,
-    FormOptions,
-    ImageArgument,
-    JsonOption,
-    LookOptions,
-    ModelOption,
-    OpenOptions,
-    PrintOptions,
-    QuantOption,
-    QuestionOption,
-    QuestionsFileOption,
-    ViewOptions,
-)
-from dragonfly_cli.output.streams import occupy_closed, settle_encoding, silence_libraries
+from dragonfly_cli.output.streams import occupy_closed, settle_encoding
+from dragonfly_cli.process import begin_process
 from dragonfly_cli.template_commands import template_app
 
-app = App("Ask questions about biomedical images, on your own machine. Research use only, not a medical device.")
+if TYPE_CHECKING:
+    from dragonfly_cli.batch.options import (
+        FileOptions,
+        SelectOptions,
+        StopOptions,
+        TableOptions,
+        WorkOptions,
+    )
+    from dragonfly_cli.evaluation.options import ScoreOptions
+    from dragonfly_cli.finetuning.options import TuneOptions
+    from dragonfly_cli.options import (
+        AnswerOptions,
+        AttentionOption,
+        DebugOption,
+        DeviceOption,
+        EvidenceOptions,
+        FormOptions,
+        ImageArgument,
+        JsonOption,
+        LookOptions,
+        ModelOption,
+        OpenOptions,
+        PrintOptions,
+        QuantOption,
+        QuestionOption,
+        QuestionsFileOption,
+        ViewOptions,
+    )
+
+app = App(
+    "Ask questions about biomedical images, on your own machine. Research use only, not a medical device.",
+    options=(
+        "dragonfly_cli.options",
+        "dragonfly_cli.batch.options",
+        "dragonfly_cli.evaluation.options",
+        "dragonfly_cli.finetuning.options",
+    ),
+)
 app.add_typer(model_app, name="model")
 app.add_typer(template_app, name="template")
 
@@ -150,6 +163,7 @@ def batch(
     Example: dragonfly batch FOLDER -q "Is there necrosis?" -o answers.csv
     """
     from dragonfly_cli.asking import gather_questions
+    from dragonfly_cli.batch.options import BatchOptions
     from dragonfly_cli.batch.run import run_batch
     from dragonfly_cli.engine.questions import caption_question
 
@@ -231,11 +245,12 @@ def evaluate(
     working: WorkOptions,
     debug: DebugOption = False,
 ) -> None:
-    """Score a model on questions with known answers, with 95 % intervals.
+    """Score a model on questions with known answers. The scores have 95 % intervals.
 
     Example: dragonfly eval rows.jsonl --model my-model
     """
     from dragonfly_cli.evaluation.evaluating import evaluate as ask_and_score
+    from dragonfly_cli.evaluation.options import EvalOptions
     from dragonfly_cli.evaluation.report import as_report, as_text
     from dragonfly_cli.output.terminal import show
 
@@ -330,7 +345,7 @@ def main() -> None:
         signal.signal(signal.SIGHUP, _terminate)
     occupy_closed()
     settle_encoding()
-    silence_libraries()
+    begin_process()
     app()
 
 

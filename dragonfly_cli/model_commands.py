@@ -3,16 +3,20 @@
 ``pull`` is the only command of the program that opens a connection.
 """
 
+from __future__ import annotations
+
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dragonfly_cli.app import App
 from dragonfly_cli.option_values import Keep
-from dragonfly_cli.options import DebugOption, JsonOption
 
-model_app = App("Get, check and remove checkpoints on this machine.")
+if TYPE_CHECKING:
+    from dragonfly_cli.options import DebugOption, JsonOption
+
+model_app = App("Get, check and remove checkpoints on this machine.", options=("dragonfly_cli.options",))
 
 KeepOption = Annotated[Keep, typer.Option("--keep", help="Which copies to keep: as published, in 4 bit, or both.")]
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="A name that `dragonfly model list` shows.")]
@@ -58,7 +62,10 @@ def show_model(name: NameArgument, json: JsonOption = False, debug: DebugOption 
 
 @model_app.command()
 def verify(
-    names: Annotated[list[str] | None, typer.Argument(metavar="NAME...", help="All models when none is given.")] = None,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="NAME...", help="Names, or folders, of stored models; all when none is given."),
+    ] = None,
     debug: DebugOption = False,
 ) -> None:
     """Compare every file of a model with its recorded hash. Exit code 9 if one has changed."""

@@ -22,16 +22,21 @@ from dragonfly_cli.errors import UsageError
 # Typer has used its own copy of click since 0.26, so its usage error is reached through the name that stayed.
 WRONG_USAGE: Any = typer.BadParameter.__base__
 
+_NO_NAMES: Mapping[str, Any] = {}
 
-def as_command(function: Callable[..., Any]) -> Any:
-    """The command that Typer makes of a function, with every field of a dataclass parameter as an option of its own."""
+
+def as_command(function: Callable[..., Any], names: Mapping[str, Any] = _NO_NAMES) -> Any:
+    """The command that Typer makes of a function, with every field of a dataclass parameter as an option of its own.
+
+    Annotations that are text are looked up among ``names``, and where the function was written.
+    """
     app = typer.Typer(add_completion=False)
-    app.command()(_flattened(function))
+    app.command()(_flattened(function, names))
     return typer.main.get_command(app)
 
 
-def _flattened(command: Callable[..., Any]) -> Callable[..., Any]:
-    parameters = inspect.signature(command).parameters
+def _flattened(command: Callable[..., Any], names: Mapping[str, Any]) -> Callable[..., Any]:
+    parameters = inspect.signature(command, locals=names, eval_str=True).parameters
     groups: dict[str, Any] = {
         name: each.annotation for name, each in parameters.items() if is_dataclass(each.annotation)
     }

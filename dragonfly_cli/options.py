@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dragonfly_cli.funnel import DEBUG_KEY
 from dragonfly_cli.option_lines import LINES
 from dragonfly_cli.option_values import Aggregate, AnswerType, Attention, Control, Format, Picture, Quant, Rank
 
 if TYPE_CHECKING:
     from dragonfly_cli.readers.dicom.choices import DicomChoices
-
-DEBUG_KEY = "dragonfly.debug"
 
 _SEEDS = range(-(2**63), 2**64)  # what PyTorch's generator takes
 

@@ -1,13 +1,17 @@
 """``dragonfly template``: shows the prompts that ``-t`` names."""
 
-from typing import Annotated
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dragonfly_cli.app import App
-from dragonfly_cli.options import DebugOption
 
-template_app = App("Show the prompts that --template names.")
+if TYPE_CHECKING:
+    from dragonfly_cli.options import DebugOption
+
+template_app = App("Show the prompts that --template names.", options=("dragonfly_cli.options",))
 
 
 @template_app.command("list")

@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, settings
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("unhurried")
 
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as the program's own processes have it, before torch is imported
 MOST_PROCESSES = 4  # each may hold the built-in model and what a test makes of it
 if "PYTEST_XDIST_WORKER" in os.environ:  # every core has a process, so that more threads would only take turns
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported, here and in what the tests start

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -124,10 +125,24 @@ def test_a_table_goes_by_its_own_run(tmp_path: Path) -> None:
     assert dragonfly("calibrate", file).code == 0
 
 
-def test_what_a_template_said_before_the_question_is_no_calibration_of_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"forms": [["yesno", ["yes", "no"], None, "You are a radiologist."]]},
+        {"forms": [], "form": {"system": "You are a radiologist."}},  # before the questions of a manifest
+    ],
+)
+def test_what_a_template_said_before_the_question_is_no_calibration_of_it(
+    tmp_path: Path, settings: dict[str, Any]
+) -> None:
     file = write_review(tmp_path / "answers.csv", *overconfident(40))
-    (tmp_path / "run.json").write_text('{"forms": [["yesno", ["yes", "no"], null, "You are a radiologist."]]}')
+    (tmp_path / "run.json").write_text(json.dumps(settings))
     expect_error(dragonfly("calibrate", file), 4, "answers.csv", "template")
+
+
+def test_what_a_system_prompt_said_before_the_question_is_no_calibration_of_it(tmp_path: Path) -> None:
+    file = write_review(tmp_path / "answers.csv", *overconfident(40), row_options="frame=1 system=0123456789abcdef")
+    expect_error(dragonfly("calibrate", file), 4, "answers.csv", "no row")
 
 
 def test_a_calibration_is_that_of_the_rule_by_which_fields_become_one(tmp_path: Path) -> None:

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from make_files import write_png
 from run_dragonfly import Outcome, dragonfly, expect_error
-from tuning_data import TINY, write_rows
+from tuning_data import TINY, taught, write_rows
 
-from dragonfly_cli.evaluation.intervals import estimates
+from dragonfly_cli.evaluation.intervals import Estimate, estimates
 from dragonfly_cli.evaluation.metrics import Columns, Scored, as_compared, metrics_of, value
 from dragonfly_cli.evaluation.options import Metric
 
@@ -25,7 +25,7 @@ WORDS = st.lists(st.sampled_from(["a", "mass", "in", "lung", "no"]), max_size=6)
 
 def answered(reference: str, answer: str = "", p_yes: float | None = None, **more: Any) -> Scored:
     kind = "open" if p_yes is None else "yesno"
-    known = {"kind": kind, "question": QUESTION, "abstained": False, "group": reference}
+    known = {"kind": kind, "question": QUESTION, "abstained": False, "group": 0}
     return Scored(reference=reference, answer=answer, p_yes=p_yes, **(known | more))
 
 
@@ -34,7 +34,11 @@ def decided(p_yes: float, is_yes: bool, **more: Any) -> Scored:
 
 
 def measured(metric: Metric, *scored: Scored) -> float:
-    return value(metric, Columns.of(scored))
+    return value(metric, Columns.of(scored), np.ones(len(scored)))
+
+
+def estimated(metric: Metric, *scored: Scored) -> Estimate:
+    return estimates(Columns.of(scored), [each.group for each in scored], [metric])[metric]
 
 
 @pytest.mark.parametrize(
@@ -47,6 +51,19 @@ def measured(metric: Metric, *scored: Scored) -> float:
         ("no", "no pneumonia", False),
         ("2", "2.", True),
         ("", "", True),
+        ('"Yes!"', "**yes**", True),
+        ("HER2+", "HER2-", False),
+        ("Positive (+)", "positive (-)", False),
+        ("< 5 mm", "> 5 mm", False),
+        (".5", "5", False),
+        ("1.0", "1", False),
+        ("50", "50%", False),
+        ("cafe\u0301-au-lait", "Caf\u00e9\u2011au\u2011lait", True),
+        ("Crohn\u2019s disease", "Crohn's disease", True),
+        ("5 mm\u00b2", "5 mm2", True),
+        ("GROSS", "gro\u00df", True),
+        ("\u80ba\u764c\u3002", "\u80ba\u764c", True),  # lung cancer
+        ("\u80ba\u764c", "\u80ba", False),
     ],
 )
 def test_answers_are_compared_whole(answer: str, reference: str, right: bool) -> None:
@@ -100,17 +117,39 @@ def test_metrics_by_hand() -> None:
     assert measured(Metric.token_f1, told) == pytest.approx(2 * 3 / 12)
 
 
+def test_a_number_with_decimals_is_one_word() -> None:
+    assert measured(Metric.token_f1, answered("1.5 cm", "5.1 cm")) == pytest.approx(1 / 2)
+
+
+def test_majority_is_by_question_where_it_was_asked_often() -> None:
+    often = [answered("a" if i < 7 else "b", question="often") for i in range(10)]
+    rarely = [answered(reference, question=reference) for reference in "ccd"]  # each would be its own commonest
+    assert measured(Metric.majority, *often, *rarely) == pytest.approx((7 + 2) / 13)
+
+
+def test_counting_an_answer_twice_is_having_it_twice() -> None:
+    rows = [decided(number / 7, number % 3 > 0) for number in range(8)]
+    times = np.array([2, 0, 1, 3, 1, 0, 1, 2])
+    columns = Columns.of(rows)
+    repeated = columns.take(list(np.repeat(np.arange(8), times)))
+    for metric in metrics_of("yesno"):
+        assert value(metric, columns, times) == pytest.approx(value(metric, repeated, np.ones(times.sum())))
+
+
 def test_an_uncertain_answer_is_neither_right_nor_wrong() -> None:
     sure, unsure = decided(0.9, True), answered("Yes", "uncertain", 0.45, abstained=True)
     assert measured(Metric.accuracy, sure, unsure) == 1
+    assert measured(Metric.majority, decided(0.1, False), unsure, unsure) == 0  # of what accuracy is of
     assert measured(Metric.sensitivity, sure, unsure) == 1
     assert measured(Metric.brier, sure, unsure) == pytest.approx((0.01 + 0.55**2) / 2)
 
 
 def test_many_answers_about_one_patient_are_no_more_evidence() -> None:
     def interval(copies: int) -> float:
-        rows = [decided(0.9, i % 3 > 0, group=str(i)) for i in range(30) for _ in range(copies)]
-        found = estimates(rows, [Metric.accuracy])[Metric.accuracy]
+        found = estimated(
+            Metric.accuracy, *[decided(0.9, i % 3 > 0, group=i) for i in range(30) for _ in range(copies)]
+        )
+        assert found.value is not None
         assert found.low is not None
         assert found.high is not None
         assert found.low < found.value < found.high
@@ -119,11 +158,13 @@ def test_many_answers_about_one_patient_are_no_more_evidence() -> None:
     assert interval(10) == pytest.approx(interval(1))
 
 
-def test_one_patient_has_no_interval_and_one_truth_no_auroc() -> None:
-    found = estimates([decided(0.9, True, group="a"), decided(0.8, True, group="a")], metrics_of("yesno"))
-    assert found[Metric.accuracy].low is None
-    assert Metric.auroc not in found
-    assert Metric.specificity not in found
+def test_what_is_not_known_is_none() -> None:
+    all_yes = [decided(0.9, True, group=1), decided(0.8, True, group=2)]
+    assert estimated(Metric.auroc, *all_yes) == Estimate(None)
+    assert estimated(Metric.specificity, *all_yes) == Estimate(None)
+    assert estimated(Metric.accuracy, *all_yes) == Estimate(1)  # an interval from 1 to 1 would say that it is certain
+    assert estimated(Metric.brier, decided(0.9, True), decided(0.6, True)).low is None  # of one patient
+    assert estimated(Metric.auroc, all_yes[0], decided(0.3, False, group=2)) == Estimate(1)  # half of the draws lack it
 
 
 # The command
@@ -184,7 +225,7 @@ def test_scores_are_those_of_the_answers(study: Path) -> None:
 def test_text_names_question_metric_and_interval(study: Path) -> None:
     rows = [row for row in rows_about(study) if row["question"] == QUESTION]
     outcome = evaluate(write_rows(study / "rows.jsonl", rows), "--metric", "accuracy")
-    assert outcome.stdout == f"{QUESTION} (6 answers, 6 groups)\n  accuracy 1.00 (1.00-1.00)\n"
+    assert outcome.stdout == f"{QUESTION} (answers: 6, groups: 6)\n  accuracy 1.00\n"
     assert "answers are in" not in outcome.stderr
 
 
@@ -250,7 +291,51 @@ def test_every_form_of_rows_is_asked(study: Path) -> None:
     assert metrics["specificity"]["value"] in (0, 1)  # of the one row whose answer is No
     assert kinds["open"]["metrics"]["accuracy"]["value"] == 0
     kept = [json.loads(line) for line in (study / "kept.jsonl").read_text().splitlines()]
-    assert {each["row_options"] for each in kept} == {"", "region=0,0,30,40", "frame=0"}
+    assert {each["row_options"] for each in kept} == {"", "region=0,0,30,40", "frame=0", "type=open"}
+
+
+def test_a_question_is_asked_in_the_form_of_its_known_answer(study: Path) -> None:
+    known = ["Yes.", "no", "Yes, with thin stripes."]
+    rows = [{"image": "0.png", "question": QUESTION, "answer": answer} for answer in known]
+    outcome = evaluate(write_rows(study / "rows.jsonl", rows), "--json", "-o", study / "kept.jsonl")
+    assert {block["kind"]: block["answers"] for block in outcome.json["scores"]} == {"yesno": 2, "open": 1}
+    kept = [json.loads(line) for line in (study / "kept.jsonl").read_text().splitlines()]
+    assert [each["settings"]["type"] for each in kept] == ["yesno", "open"]
+    forced = evaluate(study / "rows.jsonl", "--json", "--type", "yesno")
+    assert {block["kind"]: block["answers"] for block in forced.json["scores"]} == {"yesno": 2, "options": 1}
+    assert "1 of the known answers is none of those to choose from" in forced.stderr
+
+
+def test_numbers_from_a_table_with_gaps_are_places_on_a_scale(study: Path) -> None:
+    rows = [{"image": f"{number}.png", "question": "How round?", "answer": float(number)} for number in (1, 2)]
+    outcome = evaluate(write_rows(study / "rows.jsonl", rows), "--json", "--scale", "1-5")
+    assert block_of(outcome, "How round?")["kind"] == "options"
+    assert "none of those to choose from" not in outcome.stderr
+
+
+def test_rows_that_differ_in_their_system_prompt_share_no_answer(study: Path) -> None:
+    systems = [None, "Look closely.", "Say as little as you can."]
+    rows = [
+        {
+            "image": "0.png",
+            "conversations": [
+                *([{"from": "system", "value": system}] if system else []),
+                {"from": "human", "value": FREE},
+                {"from": "gpt", "value": "stripes"},
+            ],
+        }
+        for system in systems
+    ]
+    data, kept = write_rows(study / "rows.jsonl", rows), study / "kept.jsonl"
+    assert evaluate(data, "-o", kept).code == 0
+    prompts = [json.loads(line)["prompt"] for line in kept.read_text().splitlines()]
+    assert len(prompts) == 3
+    for prompt, system in zip(prompts, systems, strict=True):
+        assert [each in prompt for each in systems if each] == [each == system for each in systems if each]
+    changed = rows[1]["conversations"][0]
+    changed["value"] = "Look twice."
+    again = evaluate(write_rows(data, rows), "-o", kept)
+    assert "2 of 3 images are done" in again.stderr
 
 
 def test_a_picture_that_cannot_be_read_is_in_no_figure(study: Path) -> None:
@@ -260,6 +345,63 @@ def test_a_picture_that_cannot_be_read_is_in_no_figure(study: Path) -> None:
     assert outcome.json["unanswered"] == 2
     assert block_of(outcome, QUESTION)["answers"] == 5
     assert "cannot open" in outcome.stderr
+
+
+def test_what_failed_is_asked_again(study: Path) -> None:
+    data, kept = write_rows(study / "rows.jsonl", rows_about(study)), study / "kept.csv"
+    picture = (study / "0.png").read_bytes()
+    (study / "0.png").unlink()
+    assert evaluate(data, "--json", "-o", kept).json["unanswered"] == 2
+    (study / "0.png").write_bytes(picture)
+    again = evaluate(data, "--json", "-o", kept)
+    assert (again.code, again.json["unanswered"]) == (0, 0)
+    assert "5 of 6 images are done" in again.stderr
+
+
+def test_answers_that_become_known_later_are_scored_without_asking(study: Path) -> None:
+    rows = rows_about(study)
+    kept = study / "kept.csv"
+    assert evaluate(write_rows(study / "rows.jsonl", rows_about(study, wrong=3)), "-o", kept).code == 0
+    for number in range(6):
+        (study / f"{number}.png").unlink()
+    corrected = evaluate(write_rows(study / "rows.jsonl", rows), "--json", "-o", kept)
+    assert block_of(corrected, QUESTION)["metrics"]["accuracy"]["value"] == 1
+
+
+def test_rows_that_share_a_patient_or_a_picture_are_one_group(study: Path) -> None:
+    (study / "link.png").symlink_to(study / "1.png")
+    rows = [
+        {"image": "0.png", "question": QUESTION, "answer": "Yes", "patient": "a"},
+        {"image": "1.png", "question": QUESTION, "answer": "Yes", "patient": "a"},
+        {"image": "link.png", "question": QUESTION, "answer": "Yes"},
+        {"image": "2.png", "question": QUESTION, "answer": "Yes"},
+    ]
+    outcome = evaluate(write_rows(study / "rows.jsonl", rows), "--json")
+    assert block_of(outcome, QUESTION)["groups"] == 2
+
+
+def test_a_metric_is_of_questions_that_have_it(study: Path) -> None:
+    data = write_rows(study / "rows.jsonl", rows_about(study))
+    outcome = evaluate(data, "--metric", "rouge_l", "--metric", "rouge_l")
+    assert outcome.stdout.count("rouge_l") == 1
+    assert QUESTION not in outcome.stdout
+    free = write_rows(study / "free.jsonl", [row for row in rows_about(study) if row["question"] == FREE])
+    expect_error(evaluate(free, "--metric", "auroc"), 2, "auroc", "free.jsonl", "free answers")
+    same = write_rows(study / "same.jsonl", [taught(number, answer="Yes") for number in range(2)])
+    outcome = evaluate(same, "--metric", "auroc")
+    assert outcome.stdout == f"{QUESTION} (answers: 2, groups: 2)\n  auroc -\n"
+    assert block_of(evaluate(same, "--json"), QUESTION)["metrics"]["auroc"] == {
+        "value": None,
+        "low": None,
+        "high": None,
+    }
+
+
+def test_options_are_checked_before_the_data(study: Path) -> None:
+    missing = study / "none.jsonl"
+    expect_error(evaluate(missing, "--options", "a,b", "--scale", "1-5"), 2, "contradict each other")
+    expect_error(evaluate(missing, "--template", "nonesuch"), 2, "error: there is no template nonesuch")
+    expect_error(evaluate(missing, "-o", "-"), 2, "--output -")
 
 
 def test_bad_rows_are_named_and_left_out(study: Path) -> None:

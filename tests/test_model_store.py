@@ -188,6 +188,21 @@ def test_verify_tells_what_has_changed(tmp_path: Path, models_folder: Path) -> N
     assert "dragonfly model rm mine" in hint
 
 
+def test_verify_takes_a_folder_wherever_it_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    converted = dragonfly("model", "convert", write_checkpoint(tmp_path / "plain"), "--name", "mine")
+    printed = Path(converted.stdout.strip())
+    assert dragonfly("model", "verify", printed).stdout.startswith("mine: unchanged, ")
+    monkeypatch.chdir(tmp_path)
+    printed.rename("moved")
+    assert dragonfly("model", "verify", "moved", tmp_path / "moved").stdout.count("mine: unchanged, ") == 2
+    (tmp_path / "moved" / "full" / "LICENSE").unlink()
+    changed = dragonfly("model", "verify", "moved")
+    assert (changed.code, changed.stdout.splitlines()[1:]) == (9, ["mine: full/LICENSE: is missing"])
+    assert "model rm" not in changed.stderr
+    expect_error(dragonfly("model", "verify", "plain"), 5, "model plain", "manifest.json")
+    expect_error(dragonfly("model", "verify", tmp_path / "nowhere"), 5, "nowhere")
+
+
 def test_removed_is_removed(tmp_path: Path, models_folder: Path) -> None:
     assert dragonfly("model", "convert", write_checkpoint(tmp_path / "mine")).code == 0
     assert dragonfly("model", "rm", "mine").code == 0

@@ -57,6 +57,20 @@ except SystemExit:
     assert not loaded_after(run if arguments else "") & HEAVY
 
 
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["model", "--help"]])
+def test_the_list_of_commands_makes_no_options(arguments: list[str]) -> None:
+    program = f"""
+import sys
+from dragonfly_cli.main import app
+try:
+    app({arguments!r})
+except SystemExit:
+    print(*(name for name in sys.modules if name.endswith(".options")))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout.splitlines()[-1] == ""
+
+
 def test_a_bad_path_is_told_without_importing_torch() -> None:
     run = """
 try:

@@ -56,6 +56,19 @@ def test_a_batch_asks_a_template_s_questions(own: Path, tmp_path: Path) -> None:
     assert "Is it red?" in answers.read_text()
 
 
+def test_what_a_changed_template_says_before_a_manifest_s_questions_is_another_run(own: Path, tmp_path: Path) -> None:
+    own.write_text('[mine]\nsystem = "Be brief."\nquestions = ["Is it red?"]\n')
+    write_png(tmp_path / "photo.png")
+    manifest = tmp_path / "asked.csv"
+    manifest.write_text("image,question\nphoto.png,Is it blue?\n")
+    call = ("batch", manifest, "-t", "mine", "-o", tmp_path / "answers.csv")
+    assert dragonfly(*call).code == 0
+    again = dragonfly(*call)
+    assert (again.code, "1 of 1 images are done" in again.stderr) == (0, True)
+    own.write_text('[mine]\nsystem = "Be thorough."\nquestions = ["Is it red?"]\n')
+    expect_error(dragonfly(*call), 7, "other settings", "form")
+
+
 @pytest.mark.parametrize(
     ("text", "word"),
     [

@@ -35,6 +35,14 @@ def policies(folder: Path, *arguments: str | Path) -> list[str]:
     return found
 
 
+def test_nothing_is_settled_where_the_program_is_a_library() -> None:
+    program = (
+        "import os; before = dict(os.environ); import dragonfly_cli.main, dragonfly_cli.batch.job; "
+        "from dragonfly_cli.engine import checkpoints; assert before == os.environ"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
+
+
 @pytest.mark.slow
 def test_it_is_settled_before_torch_is_imported(tmp_path: Path) -> None:
     image = write_png(tmp_path / "a.png")

@@ -19,7 +19,7 @@ from dragonfly_cli.errors import InputError, OutputError, UsageError
 from dragonfly_cli.fields import LookPlan
 from dragonfly_cli.options import LookOptions
 from dragonfly_cli.output.evidence import drawn_geojson, drawn_overlay
-from dragonfly_cli.output.files import storable, to_disk
+from dragonfly_cli.output.files import move_whole, storable
 from dragonfly_cli.readers import Source
 
 _LETTERS_OF_PATH = 40  # a file name may have 255 bytes, and a letter four of them
@@ -80,8 +80,7 @@ def _why_missing(path: Path, draw: Callable[[], Save]) -> list[str]:
     part = path.with_name(f".{path.name}")  # always the same, so that what a killed worker left is written over
     try:
         save(part)
-        to_disk(part)
-        part.replace(path)
+        move_whole(part, path)
     except OSError as error:
         with suppress(OSError):
             part.unlink(missing_ok=True)

@@ -11,12 +11,13 @@ import os
 import random
 import shlex
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from dragonfly_cli.asking import gather_questions
+from dragonfly_cli.asking import question_maker
 from dragonfly_cli.batch.manifest import ROW_GROUPS, SUFFIXES, ManifestRow, read_manifest
 from dragonfly_cli.batch.options import BatchOptions, SelectOptions
 from dragonfly_cli.batch.result import Key, Result, key_of
@@ -105,7 +106,7 @@ def find_items(sources: list[Path], questions: list[Question], options: BatchOpt
 def items_of_rows(rows: Iterable[ManifestRow], options: BatchOptions) -> list[Item]:
     """An item for each row, which must have a question; raises UsageError for options that cannot be understood."""
     like = Item(_NOTHING, (), options.opening, options.looking, "", options.answering.control)
-    return [_of_row(row, like, options.form) for row in rows]
+    return list(_of_rows(rows, like, options.form))
 
 
 def joined(items: Iterable[Item]) -> list[Item]:
@@ -178,7 +179,7 @@ def _all_items(sources: list[Path], like: Item, form: FormOptions) -> Iterator[I
             for named in _paths_on_stdin():  # one that is not there is to be reported, not to stop the others
                 yield from _items_below(named, like) if exists(named) else [replace(like, input=lone_input(named))]
         elif source.suffix.lower() in SUFFIXES and source.is_file():
-            yield from (_of_row(row, like, form) for row in read_manifest(source))
+            yield from _of_rows(read_manifest(source), like, form)
         else:
             yield from _items_below(source, like)
 
@@ -211,19 +212,26 @@ def _paths_on_stdin() -> list[Path]:
     return [Path(os.fsdecode(name)) for name in names if name.strip()]
 
 
-def _of_row(row: ManifestRow, like: Item, form: FormOptions) -> Item:
-    image = replace(named_input(row.image), files=())  # what a manifest names is asked about, copy or not
+def _of_rows(rows: Iterable[ManifestRow], like: Item, form: FormOptions) -> Iterator[Item]:
+    as_asked = question_maker(form)
+    named = cache(named_input)  # reads all files of a folder
+    for row in rows:
+        image = replace(named(row.image), files=())  # what a manifest names is asked about, copy or not
+        yield _of_row(row, replace(like, input=image), as_asked)
+
+
+def _of_row(row: ManifestRow, like: Item, as_asked: Callable[[str], Question]) -> Item:
     try:
-        questions = like.questions if row.question is None else tuple(gather_questions([row.question], None, form))
+        item = like if row.question is None else like.asking([as_asked(row.question)])
         if not row.options:
-            return replace(like, input=image, questions=questions)
+            return item
         values = parsed_options(ROW_GROUPS, dict(sorted(row.options.items())))
         opening = replace(like.opening, **_members(like.opening, values))
         looking = replace(like.looking, **_members(like.looking, values))
     except UsageError as error:
         raise UsageError(f"{row.where}: {error.message}", error.hint) from error
     own = shlex.join(f"{name}={text}" for name, text in sorted(row.options.items()))
-    return Item(image, questions, opening, looking, own, like.control)
+    return replace(item, opening=opening, looking=looking, row_options=own)
 
 
 _NOTHING = lone_input(Path())

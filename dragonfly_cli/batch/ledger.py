@@ -49,7 +49,7 @@ def _format_by_name(table: Path) -> TableFormat:
     if guess_type(table.name) != (None, None):
         raise UsageError(
             f"cannot write {table}: tables are CSV, JSON lines or Parquet",
-            "let its name end in .csv, .jsonl or .parquet, or say which it is with --format",
+            "let its name end in .csv, .jsonl or .parquet",
         )
     return TableFormat.csv
 

@@ -12,8 +12,6 @@ from itertools import count
 from threading import Lock
 from typing import Any, Self
 
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no telemetry; Ray reads it when it is imported
-
 import ray
 from ray.exceptions import RayActorError, RayError
 
@@ -22,7 +20,7 @@ from dragonfly_cli.batch.handout import Handout
 from dragonfly_cli.batch.job import LOOK_UP_S, Job, Stopped, lost
 from dragonfly_cli.batch.result import Result
 from dragonfly_cli.errors import DeviceError, DragonflyError
-from dragonfly_cli.output.streams import silence_libraries
+from dragonfly_cli.process import begin_process
 
 
 class _Actor:
@@ -35,9 +33,9 @@ class _Actor:
 
     def begin(self) -> DragonflyError | None:
         """Loads the model; what is expected to go wrong is returned, as Ray would wrap what is raised."""
+        begin_process()
         from dragonfly_cli.batch.worker import Worker
 
-        silence_libraries()
         try:
             self._worker = Worker(self._job)
         except DragonflyError as error:
@@ -166,6 +164,7 @@ class RayActors:
 
 
 def _connect(address: str | None) -> None:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no telemetry
     beside = {} if address else {"include_dashboard": False}
     try:
         ray.init(address=address or "local", logging_level=logging.ERROR, log_to_driver=False, **beside)

@@ -19,7 +19,7 @@ from dragonfly_cli.batch.handout import Handout
 from dragonfly_cli.batch.job import LOOK_UP_S, Job, Stopped, lost
 from dragonfly_cli.batch.result import Result
 from dragonfly_cli.errors import DeviceError, DragonflyError
-from dragonfly_cli.output.streams import silence_libraries
+from dragonfly_cli.process import begin_process
 
 _END_S = 10  # how long a process may take to end by itself
 
@@ -156,7 +156,7 @@ def _serve(connection: Connection, job: Job, number: int, threads: int) -> None:
     """The worker's process: answers what comes through the pipe until None comes, or its other end is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal; the writer decides
     end_with_parent()
-    silence_libraries()
+    begin_process()
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))  # before torch is imported
     from dragonfly_cli.batch.worker import Worker
 

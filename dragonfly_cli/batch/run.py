@@ -3,28 +3,21 @@
 One bad file is one failed row per question. Every result passes through ``_Loop.take``, with its full record.
 """
 
-import hashlib
-import json
-import signal
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
-from types import FrameType
-from typing import Any, Self
 
-from dragonfly_cli import __version__
 from dragonfly_cli.batch.evidence import check_evidence_folder, make_evidence_folder, without_evidence
 from dragonfly_cli.batch.groups import grouped
-from dragonfly_cli.batch.items import Item, digest, find_items, read_shard, select, shard_of, with_controls
+from dragonfly_cli.batch.interrupt import FirstInterrupt
+from dragonfly_cli.batch.items import Item, Shard, find_items, read_shard, select, shard_of, with_controls
 from dragonfly_cli.batch.job import Job, check_work_options, workforce
 from dragonfly_cli.batch.ledger import Ledger, Outputs
 from dragonfly_cli.batch.options import BatchOptions, StopOptions
 from dragonfly_cli.batch.progress import Progress
 from dragonfly_cli.batch.result import Key, Result
-from dragonfly_cli.engine.checkpoints import Checkpoint, find_checkpoint
-from dragonfly_cli.engine.forms import as_form
+from dragonfly_cli.batch.settings import deciding_settings, hash_of, selecting_settings, sharing_settings
+from dragonfly_cli.engine.checkpoints import find_checkpoint
 from dragonfly_cli.engine.questions import HARDLY_APART, Question
 from dragonfly_cli.errors import INTERRUPTED_CODE, SOME_FAILED_CODE, StoppedError, UsageError
 from dragonfly_cli.fields import check_looking
@@ -49,30 +42,21 @@ def run_batch(
         OutputError: the table cannot be written, belongs to another run, or is being written by one.
         StoppedError: so many images failed that the run was to be stopped.
     """
-    outputs = Outputs.of(options.files)
-    outputs.check()
-    check_work_options(options.working)
-    check_looking(options.looking)
-    shard = read_shard(options.selecting.shard)
-    if options.opening.series is not None:
-        raise UsageError("--series chooses one series, and batch goes through all", "leave it out")
+    outputs, shard = _checked(options)
     found = find(sources, questions, options)
     evidence = options.files.evidence
     if evidence:
         check_evidence_folder(evidence, sources, found)
+        evidence = evidence.absolute()
     every = select(found, options.selecting, options.answering.seed)
     every = with_controls(every, options.selecting.control_sample)
     items = shard_of(every, shard)
     checkpoint = find_checkpoint(options.answering.model)
-    deciding = _deciding_settings(questions, options, checkpoint)
-    settings = _selecting_settings(sources, questions, options) | deciding
-    if shard.count > 1:
-        keys = (key for item in every for key in item.keys)
-        settings |= {"shard": str(shard), "images": len(every), "images_sha256": digest(keys)}
+    deciding = deciding_settings(questions, options, checkpoint)
+    settings = selecting_settings(sources, questions, options) | deciding | sharing_settings(shard, every)
     ledger = Ledger(outputs, settings, is_shard=shard.count > 1)
     ledger.refuse_other_run()
-    folder = evidence and evidence.absolute()
-    job = Job(checkpoint, _asked(items), options.answering, folder, _hash_of(deciding), options.working.together)
+    job = Job(checkpoint, _asked(items), options.answering, evidence, hash_of(deciding), options.working.together)
     if options.stopping.dry_run:
         from dragonfly_cli.batch.plan import show_plan
 
@@ -83,17 +67,21 @@ def run_batch(
         return _run(items, ledger, job, options, kept_in=options.files.output if is_kept else None)
 
 
+def _checked(options: BatchOptions) -> tuple[Outputs, Shard]:
+    """What is written, and which part of the run it is; raises UsageError or OutputError, before anything is opened."""
+    outputs = Outputs.of(options.files)
+    outputs.check()
+    check_work_options(options.working)
+    check_looking(options.looking)
+    shard = read_shard(options.selecting.shard)
+    if options.opening.series is not None:
+        raise UsageError("--series chooses one series of one image, and here are many", "leave it out")
+    return outputs, shard
+
+
 def _run(items: list[Item], ledger: Ledger, job: Job, options: BatchOptions, kept_in: Path | None) -> int:
-    held = ledger.open() if ledger.exists else {}
-    retry = options.stopping.retry_failed
-    done = frozenset(key for key, result in held.items() if not (retry and result.failed))
+    done = _done_before(items, ledger, job, retry=options.stopping.retry_failed)
     left = [group for group in grouped(items, job.together) if not done.issuperset(group.keys)]
-    if ledger.exists:
-        finished = sum(done.issuperset(item.keys) for item in items)
-        say(f"note: continuing {ledger.path}: {finished} of {len(items)} images are done")
-    if job.evidence and (bare := without_evidence(job.evidence, _answered(items, held), job.settings)):
-        what = f"images that are done, but have no files in {job.evidence}: {len(bare)}"
-        say(f"warning: {what}; another --output asks about them again")
     say_notices(job.checkpoint)
     loop = _Loop(ledger, done, options.stopping)
     try:
@@ -119,6 +107,20 @@ def _run(items: list[Item], ledger: Ledger, job: Job, options: BatchOptions, kep
             "the same command goes on with the next image; --retry-failed asks about them again",
         )
     return SOME_FAILED_CODE if failed else 0
+
+
+def _done_before(items: list[Item], ledger: Ledger, job: Job, *, retry: bool) -> frozenset[Key]:
+    """What an earlier run has done, which is told; with ``retry`` what has failed is still to be done."""
+    if not ledger.exists:
+        return frozenset()
+    held = ledger.open()
+    done = frozenset(key for key, result in held.items() if not (retry and result.failed))
+    finished = sum(done.issuperset(item.keys) for item in items)
+    say(f"note: continuing {ledger.path}: {finished} of {len(items)} images are done")
+    if job.evidence and (bare := without_evidence(job.evidence, _answered(items, held), job.settings)):
+        what = f"images that are done, but have no files in {job.evidence}: {len(bare)}"
+        say(f"warning: {what}; another --output asks about them again")
+    return done
 
 
 def _answered(items: list[Item], held: Mapping[Key, Result]) -> list[Item]:
@@ -176,57 +178,6 @@ class _Loop:
         )
 
 
-class FirstInterrupt:
-    """The first Ctrl-C asks for an end after what is ``in_hand``, an image or a group; the second one ends."""
-
-    def __init__(self, in_hand: str) -> None:
-        self._in_hand = in_hand
-        self.asked = False
-
-    def __enter__(self) -> Self:
-        self._before = signal.signal(signal.SIGINT, self._ask)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        signal.signal(signal.SIGINT, self._before)
-
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
-            raise KeyboardInterrupt
-        self.asked = True
-        with suppress(RuntimeError):  # it came in the middle of another line
-            say(f"note: ending after the {self._in_hand} in hand; Ctrl-C again ends now")
-
-
 def _asked(items: list[Item]) -> list[Question]:
     """Every question of the run, once."""
-    return list({question.text: question for item in items for question in item.questions}.values())
-
-
-def _hash_of(settings: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(settings, default=str, sort_keys=True).encode()).hexdigest()
-
-
-def _selecting_settings(sources: list[Path], questions: list[Question], options: BatchOptions) -> dict[str, Any]:
-    """What decides which rows there are, and what is written beside them; goes into ``run.json``."""
-    return {
-        "sources": [str(source) for source in sources],
-        "questions": [question.text for question in questions],
-        **asdict(options.selecting),
-        "evidence": options.files.evidence,
-        "versions": {"dragonfly-cli": __version__},
-    }
-
-
-def _deciding_settings(questions: list[Question], options: BatchOptions, checkpoint: Checkpoint) -> dict[str, Any]:
-    """What decides what the rows say; goes there too."""
-    return {
-        "form": asdict(as_form(options.form)) | {"template": options.form.template},  # of a row's own question
-        "forms": [[question.kind, list(question.options), question.schema, question.system] for question in questions],
-        **asdict(options.opening),
-        **asdict(options.looking),
-        **asdict(options.answering),
-        "model": checkpoint.id,
-        "model_sha256": checkpoint.sha256(),
-        **({"together": options.working.together} if options.working.together > 1 else {}),
-    }
+    return list(dict.fromkeys(question for item in items for question in item.questions))

@@ -23,7 +23,7 @@ def calibrate(file: Path) -> tuple[dict[str, Fit], Path]:
     """
     review = read_review(file)
     run = _settings_of_run(file)
-    if any(system for *_, system in run.get("forms", ())):
+    if run.get("form", {}).get("system") or any(system for *_, system in run.get("forms", ())):
         raise InputError(
             f"{file}: its questions were asked with a template, which says something to the model before them",
             "a calibration is for questions asked as they are; review a batch without --template",

@@ -62,11 +62,15 @@ def fit(p_yes: list[float], truth: list[bool]) -> Fit:
     )
 
 
-def calibration_error(p: np.ndarray, true: np.ndarray) -> float:
-    """Expected calibration error: |mean P(yes) - share of yes| in ten equal bins of P(yes), weighted by their rows."""
+def calibration_error(p: np.ndarray, true: np.ndarray, times: np.ndarray | None = None) -> float:
+    """Expected calibration error: |mean P(yes) - share of yes| in ten equal bins of P(yes), weighted by their rows.
+
+    Each row counts once, or so many ``times``.
+    """
+    times = np.ones(len(p)) if times is None else times
     bins = np.minimum((p * BINS).astype(int), BINS - 1)
-    gaps = [abs(p[bins == b].sum() - true[bins == b].sum()) for b in range(BINS)]
-    return float(sum(gaps) / len(p))
+    gaps = np.abs(np.bincount(bins, (p - true) * times))
+    return float(gaps.sum() / times.sum())
 
 
 def _folds(true: np.ndarray) -> np.ndarray:

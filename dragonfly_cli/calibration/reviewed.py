@@ -1,7 +1,7 @@
 """The CSV of a batch with one more column, ``truth``, in which a reviewer has written yes or no."""
 
 import csv
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,10 +38,12 @@ class Review:
 def read_review(file: Path) -> Review:
     """Rows without a truth, without a probability, that failed, or whose yes was one of --options, are left out.
 
+    So are those that ``eval`` asked with a system prompt.
+
     Raises InputError if nothing is left, a cell is not understood, several models answered, or a question has too few
     rows or only one truth.
     """
-    rows = [row for row in _rows(file) if row[TRUTH].strip() and row["p_yes"].strip() and not row.get("probabilities")]
+    rows = [row for row in _rows(file) if row[TRUTH].strip() and row["p_yes"].strip() and _is_of_question_alone(row)]
     if not rows:
         raise InputError(f"{file}: no row has both a probability of yes and a {TRUTH}", _HINT)
     models = {(row["model"], row["quantization"]) for row in rows}
@@ -73,6 +75,10 @@ def _rows(file: Path) -> Iterable[dict[str, str]]:
         raise NoInputError(f"no file {file}", "check the path") from None
     except (OSError, UnicodeDecodeError, csv.Error):
         raise InputError(f"cannot read {file} as a CSV", "it must be a table in UTF-8") from None
+
+
+def _is_of_question_alone(row: Mapping[str, str]) -> bool:
+    return not row.get("probabilities") and "system=" not in row.get("row_options", "")
 
 
 def _probability(file: Path, cell: str) -> float:

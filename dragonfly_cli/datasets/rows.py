@@ -81,9 +81,12 @@ def as_row(number: int, content: Any, folder: Path) -> Row:
 
 def _group(value: Any) -> str:
     """The same text for 7, 7.0, "7" and "7 "; empty where there is no value."""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return "" if value is None else str(value).strip()
+    return "" if value is None else str(_as_count(value)).strip()
+
+
+def _as_count(value: Any) -> Any:
+    """A whole number may come as 2.0, from tables of numbers with gaps."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _picture(content: dict[str, Any], folder: Path) -> Picture:
@@ -92,9 +95,7 @@ def _picture(content: dict[str, Any], folder: Path) -> Picture:
         raise BadRowError("the column image holds no path")
     if "\0" in name or not _can_be_path(name):
         raise BadRowError("the path of the image has a zero byte or half a letter in it")
-    frame = content.get("frame")
-    if isinstance(frame, float) and frame.is_integer():
-        frame = int(frame)  # 2.0, as a column with gaps has it
+    frame = _as_count(content.get("frame"))
     if frame is not None and (not _is_count(frame) or frame < 0):
         raise BadRowError("frame is not a number from 0 on")
     return Picture(folder / name, frame, _region(content.get("region")))
@@ -184,7 +185,7 @@ def _paired(said: list[tuple[str, Any]]) -> tuple[Turn, ...]:
 
 def _plain(text: Any, what: str) -> str:
     if isinstance(text, int | float) and not isinstance(text, bool) and math.isfinite(text):
-        text = str(text)
+        text = str(_as_count(text))
     if not isinstance(text, str):
         raise BadRowError(f"the {what} is no text")
     text = text.replace(_PICTURE_MARK, "").strip()

@@ -24,6 +24,8 @@ from dragonfly_med.views import ViewPlan
 
 OnText = Callable[[str], None]  # told the pieces of a free answer as they come
 
+_NAMED_LETTERS = 40  # of a question that an error names
+
 
 def say_nothing(piece: str) -> None:
     """Where answers are not shown as they come."""
@@ -229,13 +231,21 @@ def _prompt_ids(model: Model, question: Question) -> list[list[int]]:
     try:
         return [model.processor.text_ids(prompt) for prompt in prompts(model, question)]
     except ControlTokenError as error:
-        where = "conversation" if question.earlier else "question"
+        where = "the conversation" if question.earlier else _named(question)
         anew = "; /reset starts a new one" if question.earlier else ""
-        raise UsageError(f"the {where} cannot be put: {error}", f"write it in other words{anew}") from error
+        raise UsageError(f"{where} cannot be put: {error}", f"write it in other words{anew}") from error
     except PromptTooLongError as error:
         if question.earlier:
             raise UsageError(f"the conversation is too long: {error}", "/reset starts a new one") from error
-        raise UsageError(f"the question is too long: {error}", "shorten it; nothing is ever cut silently") from error
+        hint = "shorten it; nothing is ever cut silently"
+        raise UsageError(f"{_named(question)} is too long: {error}", hint) from error
+
+
+def _named(question: Question) -> str:
+    """By its beginning, which finds it among many."""
+    text = question.instruction
+    more = "..." if len(text) > _NAMED_LETTERS else ""
+    return f'the question "{text[:_NAMED_LETTERS]}{more}"'
 
 
 def _told(pieces: Iterable[str], on_text: OnText) -> str:

@@ -1,56 +1,59 @@
-"""How far a metric would lie elsewhere by chance: patients, slides or images are drawn again, with all their answers.
+"""How far a metric would lie elsewhere by chance: groups of answers, say of a patient, are drawn again as a whole.
 
 Answers about one patient are no independent evidence, so it is these groups that are drawn (the cluster bootstrap of
 Davison and Hinkley 1997), and the interval is the middle 95 % of what the draws give.
 """
 
-import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from dragonfly_cli.evaluation.metrics import Columns, Scored, value
+from dragonfly_cli.evaluation.metrics import Columns, value
 from dragonfly_cli.evaluation.options import Metric
 
 DRAWS = 1000
-FEWEST_GROUPS = 2  # of one there is nothing to draw
 
 _MIDDLE = (2.5, 97.5)
 _SEED = 0
+_NARROWEST = 1e-9  # less is rounding
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A metric, and the interval around it; without one where there is a single group."""
+    """A metric, None where the answers have none: sensitivity, for one, needs a question whose reference is yes.
 
-    value: float
+    ``low`` and ``high`` are the interval; None where all draws agree, as with one group or with answers that are all
+    right, since nothing can be told from that.
+    """
+
+    value: float | None
     low: float | None = None
     high: float | None = None
 
 
-def estimates(scored: Sequence[Scored], metrics: Sequence[Metric]) -> dict[Metric, Estimate]:
-    """Of every metric that these answers have: sensitivity, for one, needs a question whose reference is yes."""
-    columns = Columns.of(scored)
-    values = {metric: value(metric, columns) for metric in metrics}
+def estimates(columns: Columns, groups: Sequence[int], metrics: Sequence[Metric]) -> dict[Metric, Estimate]:
+    """Of answers [answers] that belong to these groups, given by numbers."""
+    once = np.ones(len(groups))
+    values = {metric: value(metric, columns, once) for metric in metrics}
+    found = {metric: Estimate(None) for metric in metrics}
     known = [metric for metric in metrics if not np.isnan(values[metric])]
-    drawn = _drawn(scored, columns, known)
-    return {metric: Estimate(values[metric], *drawn.get(metric, ())) for metric in known}
+    drawn = np.array([[value(metric, columns, times) for metric in known] for times in _draws(groups)])
+    for place, metric in enumerate(known):
+        found[metric] = Estimate(values[metric], *_interval(drawn[:, place]))
+    return found
 
 
-def _drawn(scored: Sequence[Scored], columns: Columns, metrics: Sequence[Metric]) -> dict[Metric, tuple[float, float]]:
-    members: dict[str, list[int]] = {}
-    for row, each in enumerate(scored):
-        members.setdefault(each.group, []).append(row)
-    groups = [np.array(rows) for rows in members.values()]
-    if len(groups) < FEWEST_GROUPS:
-        return {}
+def _draws(groups: Sequence[int]) -> Iterator[np.ndarray]:
+    """How often each answer is in a draw."""
+    numbers = np.unique(groups, return_inverse=True)[1]
+    count = numbers.max() + 1
     rng = np.random.default_rng(_SEED)
-    values = np.empty((DRAWS, len(metrics)))
-    for draw in values:
-        chosen = columns.take(np.concatenate([groups[i] for i in rng.integers(len(groups), size=len(groups))]))
-        draw[:] = [value(metric, chosen) for metric in metrics]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # a draw may lack what a metric needs
-        low, high = np.nanpercentile(values, _MIDDLE, axis=0)
-    return {metric: (float(low[i]), float(high[i])) for i, metric in enumerate(metrics)}
+    for _ in range(DRAWS):
+        yield np.bincount(rng.integers(count, size=count), minlength=count)[numbers]
+
+
+def _interval(drawn: np.ndarray) -> tuple[float | None, float | None]:
+    """A draw may lack what the metric needs, and is NaN then; those left are as many as were drawn with it."""
+    low, high = np.nanpercentile(drawn, _MIDDLE)
+    return (float(low), float(high)) if high - low > _NARROWEST else (None, None)

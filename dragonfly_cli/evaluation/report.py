@@ -1,24 +1,23 @@
 """The scores of an evaluation, of all answers of a kind and of every question that was asked often, as text or JSON."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from dragonfly_cli.evaluation.intervals import Estimate, estimates
-from dragonfly_cli.evaluation.metrics import Kind, Scored, metrics_of
+from dragonfly_cli.evaluation.metrics import FEWEST_OF_ONE_QUESTION, Columns, Kind, Scored, metrics_of
 from dragonfly_cli.evaluation.options import Metric
 from dragonfly_cli.output.json_text import json_text
 from dragonfly_cli.output.notices import NOTICE
 
 SCHEMA_VERSION = 1
-FEWEST_OF_ONE_QUESTION = 10  # answers; a figure of fewer says little
 
-_KINDS: dict[Kind, str] = {"yesno": "yes/no questions", "options": "questions with options", "open": "free answers"}
+KIND_NAMES: dict[Kind, str] = {"yesno": "yes/no questions", "options": "questions with options", "open": "free answers"}
 
 
 @dataclass(frozen=True)
 class Block:
-    """The metrics of some answers of one kind: those to one question, or with ``question`` None to all."""
+    """The metrics of some answers of one kind: those to one question, or with ``question`` None to several."""
 
     kind: Kind
     question: str | None
@@ -32,7 +31,7 @@ class Block:
 class Report:
     """``unanswered`` questions, of images that could not be read say, are in no figure.
 
-    ``about`` says what answered what: data set, model, and hashes of both.
+    ``about`` says what answered what, and how: data set, model, the hashes of both, settings.
     """
 
     blocks: list[Block]
@@ -42,24 +41,31 @@ class Report:
 
 def blocks_of(scored: Sequence[Scored], wanted: Sequence[Metric] | None) -> list[Block]:
     """Of the ``wanted`` metrics, or all."""
-    blocks = []
-    for kind in _KINDS:
+    blocks: list[Block] = []
+    for kind in KIND_NAMES:
+        metrics = [metric for metric in metrics_of(kind) if wanted is None or metric in wanted]
         of_kind = [each for each in scored if each.kind == kind]
-        questions = dict.fromkeys(each.question for each in of_kind)
-        if of_kind:
-            blocks.append(_block(kind, None if len(questions) > 1 else next(iter(questions)), of_kind, wanted))
-        if len(questions) > 1:
-            by_question = ([each for each in of_kind if each.question == question] for question in questions)
-            often = (some for some in by_question if len(some) >= FEWEST_OF_ONE_QUESTION)
-            blocks += [_block(kind, some[0].question, some, wanted) for some in often]
+        if of_kind and metrics:
+            blocks += _blocks_of_kind(of_kind, metrics)
     return blocks
 
 
-def _block(kind: Kind, question: str | None, scored: list[Scored], wanted: Sequence[Metric] | None) -> Block:
-    metrics = [metric for metric in metrics_of(kind) if wanted is None or metric in wanted]
-    groups = len({each.group for each in scored})
+def _blocks_of_kind(scored: list[Scored], metrics: list[Metric]) -> Iterator[Block]:
+    columns = Columns.of(scored)
+    rows: dict[str, list[int]] = {}
+    for row, each in enumerate(scored):
+        rows.setdefault(each.question, []).append(row)
+    yield _block(None if len(rows) > 1 else scored[0].question, scored, columns, metrics)
+    for question, its in rows.items():
+        if len(rows) > 1 and len(its) >= FEWEST_OF_ONE_QUESTION:
+            yield _block(question, [scored[row] for row in its], columns.take(its), metrics)
+
+
+def _block(question: str | None, scored: list[Scored], columns: Columns, metrics: list[Metric]) -> Block:
+    groups = [each.group for each in scored]
     uncertain = sum(each.abstained for each in scored)
-    return Block(kind, question, len(scored), groups, uncertain, estimates(scored, metrics))
+    found = estimates(columns, groups, metrics)
+    return Block(scored[0].kind, question, len(scored), len(set(groups)), uncertain, found)
 
 
 def as_text(report: Report) -> str:
@@ -87,10 +93,12 @@ def as_report(report: Report) -> str:
 
 
 def _lines(block: Block) -> Iterable[str]:
-    counts = f"{block.answers} answers, {block.groups} groups"
-    uncertain = f", {block.uncertain} uncertain" if block.uncertain else ""
-    yield f"{block.question or f'all {_KINDS[block.kind]}'} ({counts}{uncertain})"
-    width = max(map(len, block.metrics), default=0)
+    counts = f"answers: {block.answers}, groups: {block.groups}"
+    uncertain = f", uncertain: {block.uncertain}" if block.uncertain else ""
+    title = f"all {KIND_NAMES[block.kind]}" if block.question is None else " ".join(block.question.split())
+    yield f"{title} ({counts}{uncertain})"
+    width = max(map(len, block.metrics))
     for name, each in block.metrics.items():
+        number = "-" if each.value is None else f"{each.value:.2f}"
         interval = "" if each.low is None else f" ({each.low:.2f}-{each.high:.2f})"
-        yield f"  {name:<{width}} {each.value:.2f}{interval}"
+        yield f"  {name:<{width}} {number}{interval}"

@@ -79,7 +79,7 @@ def displayed_field(source: Source, looking: LookOptions, canvas_wh: tuple[int, 
     """
     if source.kind != "slide":
         return plan_looks(source, looking, canvas_wh).fields[0]
-    from dragonfly_cli.fields.slide_plan import named_part
+    from dragonfly_cli.fields.named import named_part
 
     check_looking(looking)
     if looking.frame is not None:

@@ -1,14 +1,12 @@
 """Which rows are learnt from and which are held out, such that no patient, slide or picture is in both."""
 
 import random
-from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-from dragonfly_cli.datasets.rows import GROUP_COLUMNS, Row
+from dragonfly_cli.datasets.groups import SHARED_COLUMNS, connected, shared_key
+from dragonfly_cli.datasets.rows import Row
 from dragonfly_cli.errors import InputError
-
-_IMAGE = "image"
 
 
 @dataclass(frozen=True)
@@ -55,26 +53,20 @@ def split_rows(path: Path, rows: list[Row], share: float, seed: int) -> Split:
 
 def _refuse_leak(path: Path, split: Split) -> None:
     """No message quotes a value: it may be a patient's name."""
-    for column in (*GROUP_COLUMNS, _IMAGE):
-        seen = {_key(row, column): row.number for row in split.train if _key(row, column)}
-        leaks = [row for row in split.held_out if _key(row, column) in seen]
+    for column in SHARED_COLUMNS:
+        seen = {shared_key(row, column): row.number for row in split.train if shared_key(row, column)}
+        leaks = [row for row in split.held_out if shared_key(row, column) in seen]
         if leaks:
             first = leaks[0]
             raise InputError(
                 f"{path}: column {column} leaks: {len(leaks)} held-out rows share theirs with training rows, "
-                f"first row {first.number} with row {seen[_key(first, column)]}",
+                f"first row {first.number} with row {seen[shared_key(first, column)]}",
                 f"put all rows of one {column} on the same side of column split",
             )
 
 
-def _key(row: Row, column: str) -> str | None:
-    if column == _IMAGE:
-        return row.picture_hash or str(row.picture.path.resolve())
-    return row.groups.get(column)
-
-
 def _drawn(rows: list[Row], share: float, seed: int) -> Split:
-    groups = _connected(rows)
+    groups = connected(rows)
     random.Random(seed).shuffle(groups)
     wanted = share * len(rows)
     held_out: set[int] = set()
@@ -86,26 +78,5 @@ def _drawn(rows: list[Row], share: float, seed: int) -> Split:
     return Split(
         [row for row in rows if row.number not in held_out],
         [row for row in rows if row.number in held_out],
-        by=f"drawn by {', '.join(c for c in (*GROUP_COLUMNS, _IMAGE) if any(_key(row, c) for row in rows))}",
+        by=f"drawn by {', '.join(c for c in SHARED_COLUMNS if any(shared_key(row, c) for row in rows))}",
     )
-
-
-def _connected(rows: list[Row]) -> list[list[Row]]:
-    """Rows that share a patient, slide, group or picture, directly or by others, in the order of their first."""
-    parent = list(range(len(rows)))
-
-    def root(index: int) -> int:
-        while parent[index] != index:
-            parent[index] = index = parent[parent[index]]
-        return index
-
-    first: dict[tuple[str, str], int] = {}
-    for index, row in enumerate(rows):
-        for column in (*GROUP_COLUMNS, _IMAGE):
-            if key := _key(row, column):
-                mine, theirs = root(index), root(first.setdefault((column, key), index))
-                parent[max(mine, theirs)] = min(mine, theirs)
-    groups: dict[int, list[Row]] = defaultdict(list)
-    for index, row in enumerate(rows):
-        groups[root(index)].append(row)
-    return list(groups.values())

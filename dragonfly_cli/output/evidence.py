@@ -41,7 +41,7 @@ def write_evidence(
 
 def drawn_geojson(source: Source, looking: LookOptions, records: list[dict[str, Any]]) -> tuple[str, tuple[int, int]]:
     """The text, and where its coordinates begin in level-0 pixels."""
-    from dragonfly_cli.fields.slide_plan import bounds_origin
+    from dragonfly_cli.fields.named import bounds_origin
     from dragonfly_cli.output.geojson import as_geojson
 
     offset_xy = bounds_origin(source, looking)

@@ -67,17 +67,33 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
     try:
         with _part_of(path) as part:
             write(part)
-            to_disk(part)
             part.chmod(0o666 & ~_umask())
-            part.replace(path)
+            move_whole(part, path)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or 'the disk refused'}", _HINT) from error
 
 
-def to_disk(part: Path) -> None:
-    """Otherwise a power cut after the move could leave an empty file in place of a whole one."""
-    with part.open("rb") as file:
+def move_whole(part: Path, path: Path) -> None:
+    """Replaces ``path`` by a finished file beside it, in one step that survives a power cut."""
+    flush_file(part)  # otherwise an empty file could be left in place of a whole one
+    part.replace(path)
+
+
+def flush_file(path: Path) -> None:
+    """Makes the content of a file durable."""
+    with path.open("rb+") as file:  # Windows flushes nothing that is only read
         os.fsync(file.fileno())
+
+
+def flush_folder(folder: Path) -> None:
+    """Makes renames in ``folder`` durable, where the platform knows how."""
+    if os.name != "posix":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 @contextmanager

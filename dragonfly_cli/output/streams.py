@@ -6,7 +6,6 @@ What stderr does not take is lost, and results are still written; a result that 
 import io
 import os
 import sys
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TextIO
@@ -30,14 +29,6 @@ def settle_encoding() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding=stream.encoding if stream.isatty() else "utf-8", errors="backslashreplace")
-
-
-def silence_libraries() -> None:
-    """Shows no warning of a library in this process: it may quote what was read, a patient's name say.
-
-    To silence them around a call is not enough: where several threads do that, one switches them on for another.
-    """
-    warnings.simplefilter("ignore")
 
 
 def write_result(text: str) -> None:

@@ -107,7 +107,7 @@ def _is_slide(path: Path, head: bytes) -> bool:
     if head.startswith(ZIP_MAGIC):
         return bool(import_module("dragonfly_cli.readers.slide_dicom").is_zipped_slide(path))
     if head.startswith(TIFF_MAGICS) or path.suffix.lower() in SLIDE_SUFFIXES:
-        return bool(import_module("dragonfly_cli.readers.slide").is_known(path))
+        return bool(import_module("dragonfly_cli.readers.slide_opening").is_known(path))
     return False
 
 

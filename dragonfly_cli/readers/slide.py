@@ -1,14 +1,13 @@
 """Whole slides: any box at any size, read from the pyramid level that holds the resolution.
 
 Pixels are read in blocks of bounded size, so that even a slide of one huge level costs tens of megabytes. A tile that
-is damaged costs itself: it is shown white and told in the warnings. Which library gives the levels is chosen here.
-Non-goals: focal planes, and which boxes to look at.
+is damaged costs itself: it is shown white and told in the warnings.
+Non-goals: focal planes, which boxes to look at, and formats (``slide_opening``).
 """
 
 import math
 import os
 import threading
-import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,12 +18,9 @@ from PIL import Image
 from dragonfly_cli.errors import ChangedError, InputError
 from dragonfly_cli.geometry import Box
 from dragonfly_cli.options import OpenOptions
-from dragonfly_cli.readers import slide_openslide, slide_tiff
 from dragonfly_cli.readers.colour import ToSrgb
-from dragonfly_cli.readers.head import is_endless
 from dragonfly_cli.readers.pyramid import (
     WHITE,
-    Pyramid,
     ReadPlan,
     Scale,
     TileError,
@@ -35,7 +31,7 @@ from dragonfly_cli.readers.pyramid import (
     plan_strips,
     plan_tiles,
 )
-from dragonfly_cli.readers.signature import TIFF_MAGICS
+from dragonfly_cli.readers.slide_opening import open_pyramid
 from dragonfly_cli.readers.slide_scale import GUESSED_FROM_POWER
 from dragonfly_cli.readers.source import SourceKind
 
@@ -46,43 +42,6 @@ KEPT_PIXELS = 2_000_000  # a region this small is kept for the next size of the 
 MOST_BAD_TILES = 100
 _BAD_TILES = "these tiles of the slide are shown"
 _NAMED_TILES = 5
-
-
-def is_known(path: Path) -> bool:
-    """Whether a file is shown as a slide; it may be any of OpenSlide's formats, or a large or pyramidal TIFF.
-
-    Raises InputError where that cannot be found out.
-    """
-    _refuse_pipes(path.with_suffix(""))  # where the other files of a MIRAX slide are
-    return slide_openslide.vendor_of(path) is not None or (_is_tiff(path) and slide_tiff.is_known(path, vendor=None))
-
-
-def open_pyramid(path: Path) -> Pyramid:
-    """The levels of a slide through the library that fits it; raises InputError."""
-    if _is_tiff(path):
-        if slide_tiff.is_cut_short(path):
-            raise InputError(f"cannot open {path}: the file is cut short", "copy or export the slide again")
-        if slide_tiff.is_known(path, slide_openslide.vendor_of(path)):
-            return slide_tiff.TiffPyramid(path)
-        return slide_openslide.OpenSlidePyramid(path)
-    if _is_dicom(path):
-        _refuse_pipes(path.parent)
-    if not zipfile.is_zipfile(path):
-        try:
-            return slide_openslide.OpenSlidePyramid(path)
-        except InputError:
-            if not _is_dicom(path):
-                raise
-    from dragonfly_cli.readers.slide_dicom import WsidicomPyramid
-
-    return WsidicomPyramid(path)
-
-
-def _refuse_pipes(folder: Path) -> None:
-    """Raises InputError for a folder in which OpenSlide would wait for ever, as it reads whatever lies there."""
-    if folder.is_dir() and any(is_endless(each) for each in folder.iterdir()):
-        why = "a pipe or a device lies there, too"
-        raise InputError(f"cannot open the slide in {folder}: {why}", "move the pipe or device elsewhere")
 
 
 class SlideView:
@@ -291,16 +250,3 @@ def _stamp(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return status.st_size, status.st_mtime_ns
-
-
-def _is_tiff(path: Path) -> bool:
-    return _head(path).startswith(TIFF_MAGICS)
-
-
-def _is_dicom(path: Path) -> bool:
-    return _head(path)[128:132] == b"DICM"
-
-
-def _head(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(132)

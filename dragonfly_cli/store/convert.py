@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from dragonfly_cli.errors import ModelError
-from dragonfly_cli.store.folder import flush_file, flush_folder, write_atomically
+from dragonfly_cli.output.files import flush_file, flush_folder, move_whole
+from dragonfly_cli.store.folder import write_atomically
 from dragonfly_cli.store.manifest import StoredFile, is_inside, stored_file
 
 # Small enough for a small machine, large enough for the 1.05 GB embedding of the published models.
@@ -259,8 +260,7 @@ def _write_shard(shard: _Shard, part: Path) -> StoredFile:
     _refuse_no_numbers(shard.file, copies)
     unfinished = part / f".{shard.name}.part"
     write_tensors(copies, unfinished)
-    flush_file(unfinished)
-    unfinished.replace(part / shard.name)
+    move_whole(unfinished, part / shard.name)
     return stored_file(part / shard.name, shard.name)
 
 

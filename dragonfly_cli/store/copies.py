@@ -11,7 +11,8 @@ from pathlib import Path
 
 from dragonfly_cli.errors import DeviceError, ModelError
 from dragonfly_cli.option_values import Keep
-from dragonfly_cli.store.folder import check_space, flush_file, flush_folder
+from dragonfly_cli.output.files import flush_file, flush_folder
+from dragonfly_cli.store.folder import check_space
 from dragonfly_cli.store.manifest import FULL, NF4, Manifest, list_files, write_manifest
 
 # Of an 8B model's weights 84 % become 4 bit and the rest stays: 0.36 of the full copy, and less is never the case.

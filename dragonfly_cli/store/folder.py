@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from dragonfly_cli.errors import ModelError, OutputError, UsageError
+from dragonfly_cli.output.files import flush_folder, move_whole
 
 VARIABLE = "DRAGONFLY_MODELS"
 
@@ -128,31 +129,11 @@ def sha256_of(path: Path) -> str:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Replaces a small file in one step that survives a power cut."""
+    """Replaces a small file of a locked folder in one step, which is then durable; raises OSError."""
     part = path.with_name(f".{path.name}.part")
-    with part.open("w", encoding="utf-8", newline="") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+    part.write_text(text, encoding="utf-8", newline="")
+    move_whole(part, path)
     flush_folder(path.parent)
-
-
-def flush_file(path: Path) -> None:
-    """Makes the content of a file durable."""
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
-
-
-def flush_folder(folder: Path) -> None:
-    """Makes renames in ``folder`` durable, where the platform knows how."""
-    if os.name != "posix":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def readable(size_bytes: int) -> str:

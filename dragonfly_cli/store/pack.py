@@ -15,8 +15,8 @@ from typing import IO
 
 from dragonfly_cli.errors import ModelError, NoInputError
 from dragonfly_cli.option_values import Keep
-from dragonfly_cli.output.files import check_writable, write_whole
-from dragonfly_cli.store.folder import check_space, disk_errors, flush_file, locked, model_folder, readable
+from dragonfly_cli.output.files import check_writable, flush_file, write_whole
+from dragonfly_cli.store.folder import check_space, disk_errors, locked, model_folder, readable
 from dragonfly_cli.store.manifest import (
     FULL,
     MANIFEST,

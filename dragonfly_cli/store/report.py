@@ -8,9 +8,17 @@ from dragonfly_cli.errors import ModelError, ProblemError
 from dragonfly_cli.output.json_text import json_text
 from dragonfly_cli.output.terminal import info_text, say
 from dragonfly_cli.store.built_in import ARCHITECTURE, demo_folder, demo_manifest
-from dragonfly_cli.store.catalog import DEMO, stored_id
-from dragonfly_cli.store.folder import disk_errors, model_folder, model_folders, model_in, readable
-from dragonfly_cli.store.manifest import Manifest, find_drift, read_manifest
+from dragonfly_cli.store.catalog import DEMO, is_name, stored_id
+from dragonfly_cli.store.folder import (
+    disk_errors,
+    expanded,
+    model_folder,
+    model_folders,
+    model_in,
+    models_folder,
+    readable,
+)
+from dragonfly_cli.store.manifest import MANIFEST, Manifest, find_drift, read_manifest
 
 Known = Manifest | ModelError | None  # whole, not readable and why, begun and not finished
 
@@ -102,29 +110,42 @@ def facts_json(facts: Any) -> str:
 
 
 def verify_models(names: list[str], show: Callable[[str], None]) -> None:
-    """Reads every file of the named models, or of all; a line for each model and each file that has changed.
+    """Reads every file of the named models, or of all stored; a line for each model and each file that has changed.
 
-    Raises ProblemError if any has.
+    A name may also be that of a folder, wherever it lies, with a model as the store keeps it.
+    Raises ProblemError if any file has changed, ModelError for what is no such model.
     """
     if names:
-        stored: dict[str, Known] = {name: find_model(name) for name in names}
+        folders = {name: _folder_of(name) for name in names}
     else:
-        stored = {name: known for name, known in stored_models().items() if known}
-    if not stored:
+        folders = {name: model_folder(name) for name, known in stored_models().items() if known}
+    if not folders:
         say("note: no model is stored on this machine")
-    drifted = [name for name, known in stored.items() if not _verify(name, known, show)]
+    drifted = [name for name, folder in folders.items() if not _verify(name, folder, show)]
     if drifted:
-        raise ProblemError(
-            f"{', '.join(drifted)}: not as stored",
-            f"remove it and get it again: dragonfly model rm {drifted[0]}",
+        is_here = folders[drifted[0]].parent == models_folder()
+        remedy = f"remove it and get it again: dragonfly model rm {drifted[0]}" if is_here else "copy it here again"
+        raise ProblemError(f"{', '.join(drifted)}: not as stored", remedy)
+
+
+def _folder_of(name: str) -> Path:
+    """Of a stored model, or else a folder of that name, as ``--model`` takes them."""
+    is_stored = is_name(name) and read_manifest(model_folder(stored_id(name)))
+    if is_stored or name == DEMO or not expanded(name).is_dir():
+        return model_folder(find_model(name).id)
+    if read_manifest(expanded(name)) is None:
+        raise ModelError(
+            f"model {name}: there is no {MANIFEST} in it to compare its files with",
+            "give a folder that dragonfly model pull or convert has printed",
         )
+    return expanded(name)
 
 
-def _verify(name: str, manifest: Known, show: Callable[[str], None]) -> bool:
+def _verify(name: str, folder: Path, show: Callable[[str], None]) -> bool:
+    manifest = _known(folder)
     if not isinstance(manifest, Manifest):
         show(f"{name}: damaged, its manifest cannot be read\n")
         return False
-    folder = model_folder(manifest.id)
     with disk_errors(folder):
         drift = find_drift(folder, manifest)
     state = "changed" if drift else "unchanged"

@@ -24,15 +24,15 @@ from demo_training.variants import vary as vary_picture
 
 # Pictures of each label: (with low and middle crops only, with all crops).
 PER_LABEL = {
-    "lc25000": (200, 200),
-    "oral": (200, 200),
-    "osteosarcoma": (120, 100),
-    "cxr_pneumonia": (300, 260),
+    "lc25000": (200, 260),
+    "oral": (200, 260),
+    "osteosarcoma": (120, 160),
+    "cxr_pneumonia": (300, 380),
     "mednist": (100, 60),
     "bccd": (120, 60),
     "vqa_rad": (200, 130),
-    "generated": (150, 200),
-    "drawn": (300, 150),
+    "generated": (150, 180),
+    "drawn": (300, 100),
 }
 OFTEN = "generated_normal"  # most of a slide is healthy
 TIMES = 3  # so it is shown so many times as often as a label with a focus

@@ -14,14 +14,14 @@ from PIL import Image
 from pydicom.dataset import Dataset
 from pydicom.pixels import apply_color_lut
 
-from dragonfly_cli.errors import InputError, UsageError
+from dragonfly_cli.errors import InputError
 from dragonfly_cli.readers.colour import ToSrgb
 from dragonfly_cli.readers.dicom import display
 from dragonfly_cli.readers.dicom import header as header_of
 from dragonfly_cli.readers.dicom.brightness import shared_window, thinned
 from dragonfly_cli.readers.dicom.choices import CT_DEFAULT, Window, WindowChoice
 from dragonfly_cli.readers.dicom.decoding import FrameReader
-from dragonfly_cli.readers.dicom.display import Array, GrayWay, Rescale, Voi
+from dragonfly_cli.readers.dicom.display import Array, GrayWay, Voi
 from dragonfly_cli.readers.dicom.failures import COPY_HINT, in_own_words
 from dragonfly_cli.readers.dicom.index import Vector, frames_in
 from dragonfly_cli.readers.dicom.notes import notes_of
@@ -29,6 +29,7 @@ from dragonfly_cli.readers.dicom.pixel_facts import MAX_FRAME_PIXELS, PIXEL_KEYW
 from dragonfly_cli.readers.dicom.places import Place
 from dragonfly_cli.readers.dicom.series import Series, group, plane_of
 from dragonfly_cli.readers.dicom.terms import told_modality
+from dragonfly_cli.readers.dicom.windows import Windows, described, is_own, origin_of
 
 SQUARE_WITHIN = 0.005  # rounding in a header is no reason to resample
 LARGEST_PIXEL_SHAPE = 20.0  # a pixel longer than this is a mistake in the header
@@ -66,7 +67,6 @@ class DicomImage:
         fallback: Callable[[], Window | None] | None = None,
     ) -> None:
         self._place = place
-        self._choice = choice
         self._example = example
         self.label = place.label
         self.warnings: list[str] = []
@@ -74,8 +74,9 @@ class DicomImage:
             self.header = header_of.read_header(place)
             _check_is_picture(self.header, place.label)
             self.facts: PixelFacts = pixel_facts(self.header, place.label)
+            self._windows = Windows(self.header, self.facts, choice, place.label)
             self._read_facts()
-            self._check_choice()
+            self._windows.check()
         self._frames = FrameReader(place, self.header, self.facts)
         if fallback is None and self.facts.frames > 1:
             fallback = cache(partial(shared_window, self.values, self.facts.frames))
@@ -113,13 +114,13 @@ class DicomImage:
 
     def details(self) -> dict[str, Any]:
         """Technical facts only: an allow-list."""
-        return self._told | {"window": _described(self.used)}
+        return self._told | {"window": described(self.used)}
 
     def _read_facts(self) -> None:
         """Everything that the header tells of all frames; it may raise whatever pydicom raises."""
         header = self.header
         self.shape = self._shape()
-        self.used = self._promised()
+        self.used = self._windows.own(0) if self.facts.is_gray else None  # that of the first frame
         spacing = header_of.spacing_of(header, self._example)
         self.mpp = None if spacing is None else self._mpp(spacing)
         self.warnings += notes_of(header, self.facts)
@@ -133,7 +134,7 @@ class DicomImage:
             "pixel_spacing_mm": None if spacing is None else list(spacing),  # as the file has it: row, column
             "orientation": plane_of(self._orientation()),
             "window": None,
-            "windows": [_described(window) for window in header_of.voi_of(header, 0)[1]],
+            "windows": [described(window) for window in header_of.voi_of(header, 0)[1]],
         }
 
     def _orientation(self) -> Vector | None:
@@ -163,36 +164,6 @@ class DicomImage:
         )
         return Shape((width, height), shown)
 
-    def _promised(self) -> Voi | None:
-        """The window or table that the first frame will get from the file."""
-        if not self.facts.is_gray:
-            return None
-        tables, windows = header_of.voi_of(self.header, 0)
-        return tables[0] if tables else windows[0] if windows else None
-
-    def _check_choice(self) -> None:
-        choice = self._choice
-        if choice is None:
-            return
-        if not self.facts.is_gray:
-            raise UsageError(f"--window {choice.text}: {self.label} is a colour picture", "leave --window out")
-        if choice.needs_hounsfield and not header_of.is_hounsfield(self.header, 0):
-            raise UsageError(
-                f"--window {choice.text}: the values of {self.label} are not Hounsfield units",
-                "give WIDTH,LEVEL in the file's own units",
-            )
-        if choice.number:
-            self._numbered(choice.number, 0)
-
-    def _numbered(self, number: int, frame: int) -> Voi:
-        """The file's window ``number``, or its table where it has tables only. Raises UsageError."""
-        tables, windows = header_of.voi_of(self.header, frame)
-        known: list[Any] = list(windows or tables)
-        if number > len(known):
-            count = f"{len(known)} window{'s' * (len(known) != 1)}"
-            raise UsageError(f"--window {number}: {self.label} has {count}", "they are counted from 1")
-        return known[number - 1]
-
     def _display(self, stored: Array, frame: int) -> Array:
         """The frame as uint8, [rows, columns] or [rows, columns, 3]."""
         photometric = self.facts.photometric
@@ -207,7 +178,7 @@ class DicomImage:
         shown = ways[0].levels(stored) if len(ways) == 1 else np.stack([way.levels(stored) for way in ways], axis=-1)
         if shown.min() == shown.max() and stored.min() != stored.max():
             self._warn(ONE_GREY)
-        elif _origin(self.used) == "stored" and 0 < np.ptp(shown) < FLAT_BELOW:
+        elif origin_of(self.used) == "stored" and 0 < np.ptp(shown) < FLAT_BELOW:
             self._warn(FLAT)
         return shown
 
@@ -230,44 +201,23 @@ class DicomImage:
             self.facts.photometric == "MONOCHROME1"
             or header_of.code_of(self.header, "PresentationLUTShape") == "INVERSE"
         )
-        vois = self._chosen(frame) or [self._own(stored, frame, padding)]
-        return [GrayWay(modality, voi, is_inverted, None if _is_own(voi) else padding) for voi in vois]
-
-    def _chosen(self, frame: int) -> list[Voi]:
-        if self._choice is None:
-            return []
-        return [self._numbered(self._choice.number, frame)] if self._choice.number else list(self._choice.windows)
+        vois = self._windows.chosen(frame) or [self._own(stored, frame, padding)]
+        return [GrayWay(modality, voi, is_inverted, None if is_own(voi) else padding) for voi in vois]
 
     def _own(self, stored: Array, frame: int, padding: tuple[float, float] | None) -> Voi:
-        """What the file gives, a table before a window; else what is usual for its kind."""
-        tables, windows = header_of.voi_of(self.header, frame)
-        if tables or windows:
-            return tables[0] if tables else windows[0]
-        if as_stored := self._as_stored(frame):  # a screenshot of a CT, too, whatever rescale it has inherited
-            return as_stored
-        if header_of.is_hounsfield(self.header, frame):
-            if header_of.names_window(self.header, frame):
+        """What the file gives, else what is usual for its kind, else what is measured."""
+        if own := self._windows.own(frame):
+            return own
+        if usual := self._windows.usual(frame):
+            if usual is CT_DEFAULT and header_of.names_window(self.header, frame):
                 self._warn(ODD_WINDOW)
-            return CT_DEFAULT
+            return usual
         self._warn(NO_WINDOW)
         shared = self._fallback and self._fallback()
         if shared:
             return shared
         values = header_of.modality_of(self.header, frame).apply(stored)
         return display.percentile_window(values, display.is_within(stored, padding))
-
-    def _as_stored(self, frame: int) -> Window | None:
-        """The window over all that 8 bits can hold, which without one of its own are meant for the screen as they are.
-
-        PS3.3 A.8.3.4 says so of secondary captures. More bits are hardly ever used in full, and counts have no end.
-        """
-        modality, top = header_of.modality_of(self.header, frame), 2**self.facts.bits - 1
-        is_signed = self.header.get("PixelRepresentation") == 1
-        is_emission = header_of.code_of(self.header, "Modality") in header_of.EMISSION
-        if top > 255 or is_signed or is_emission or not isinstance(modality, Rescale) or not modality.slope:
-            return None
-        reach = modality.slope * top
-        return Window(reach / 2 + modality.intercept, abs(reach), "LINEAR_EXACT", "stored")
 
     def _padding(self, stored: Array) -> tuple[float, float] | None:
         return display.padding_range(stored.dtype, *header_of.padding_of(self.header))
@@ -294,18 +244,3 @@ def _check_is_picture(header: Dataset, label: str) -> None:
         raise InputError(
             f"cannot show {label}: it holds no picture (it is: {kind})", "give the image that it refers to"
         )
-
-
-def _is_own(voi: Voi) -> bool:
-    """Whether the file gives it, and so also says how its padding is to look; any other window knows nothing of it."""
-    return _origin(voi) in ("voi lut", "file")
-
-
-def _origin(voi: Voi) -> str:
-    return voi.origin if isinstance(voi, Window) else "voi lut"
-
-
-def _described(used: Voi | None) -> dict[str, Any] | None:
-    if isinstance(used, Window):
-        return {"center": used.center, "width": used.width, "function": used.function, "origin": used.origin}
-    return {"origin": "voi lut", "entries": len(used.entries)} if used else None

@@ -1,0 +1,53 @@
+"""The settings of a run, as ``run.json`` keeps them: a run is continued only with the same."""
+
+import hashlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from dragonfly_cli import __version__
+from dragonfly_cli.batch.items import Item, Shard, digest
+from dragonfly_cli.batch.options import BatchOptions
+from dragonfly_cli.engine.checkpoints import Checkpoint
+from dragonfly_cli.engine.forms import as_form
+from dragonfly_cli.engine.questions import Question
+from dragonfly_cli.templates import find_template
+
+
+def selecting_settings(sources: list[Path], questions: list[Question], options: BatchOptions) -> dict[str, Any]:
+    """What decides which rows there are, and what is written beside them."""
+    return {
+        "sources": [str(source) for source in sources],
+        "questions": [question.text for question in questions],
+        **asdict(options.selecting),
+        "evidence": options.files.evidence,
+        "versions": {"dragonfly-cli": __version__},
+    }
+
+
+def deciding_settings(questions: list[Question], options: BatchOptions, checkpoint: Checkpoint) -> dict[str, Any]:
+    """What decides what the rows say."""
+    template = find_template(options.form.template) if options.form.template else None
+    return {
+        "form": asdict(as_form(options.form)) | {"system": template and template.system},  # of a row's own question
+        "forms": [[question.kind, list(question.options), question.schema, question.system] for question in questions],
+        **asdict(options.opening),
+        **asdict(options.looking),
+        **asdict(options.answering),
+        "model": checkpoint.id,
+        "model_sha256": checkpoint.sha256(),
+        **({"together": options.working.together} if options.working.together > 1 else {}),
+    }
+
+
+def sharing_settings(shard: Shard, every: list[Item]) -> dict[str, Any]:
+    """What the shards of one run have in common, and which of them it is; nothing of a run that is whole."""
+    if shard.count == 1:
+        return {}
+    keys = (key for item in every for key in item.keys)
+    return {"shard": str(shard), "images": len(every), "images_sha256": digest(keys)}
+
+
+def hash_of(settings: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(settings, default=str, sort_keys=True).encode()).hexdigest()

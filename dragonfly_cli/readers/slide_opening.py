@@ -1,0 +1,60 @@
+"""A slide's file to its levels: which library gives them is chosen here, by what the file holds."""
+
+import zipfile
+from pathlib import Path
+
+from dragonfly_cli.errors import InputError
+from dragonfly_cli.readers import slide_openslide, slide_tiff
+from dragonfly_cli.readers.head import is_endless
+from dragonfly_cli.readers.pyramid import Pyramid
+from dragonfly_cli.readers.signature import TIFF_MAGICS
+
+
+def is_known(path: Path) -> bool:
+    """Whether a file is shown as a slide; it may be any of OpenSlide's formats, or a large or pyramidal TIFF.
+
+    Raises InputError where that cannot be found out.
+    """
+    _refuse_pipes(path.with_suffix(""))  # where the other files of a MIRAX slide are
+    return slide_openslide.vendor_of(path) is not None or (_is_tiff(path) and slide_tiff.is_known(path, vendor=None))
+
+
+def open_pyramid(path: Path) -> Pyramid:
+    """The levels of a slide through the library that fits it; raises InputError."""
+    if _is_tiff(path):
+        if slide_tiff.is_cut_short(path):
+            raise InputError(f"cannot open {path}: the file is cut short", "copy or export the slide again")
+        if slide_tiff.is_known(path, slide_openslide.vendor_of(path)):
+            return slide_tiff.TiffPyramid(path)
+        return slide_openslide.OpenSlidePyramid(path)
+    if _is_dicom(path):
+        _refuse_pipes(path.parent)
+    if not zipfile.is_zipfile(path):
+        try:
+            return slide_openslide.OpenSlidePyramid(path)
+        except InputError:
+            if not _is_dicom(path):
+                raise
+    from dragonfly_cli.readers.slide_dicom import WsidicomPyramid
+
+    return WsidicomPyramid(path)
+
+
+def _refuse_pipes(folder: Path) -> None:
+    """Raises InputError for a folder in which OpenSlide would wait for ever, as it reads whatever lies there."""
+    if folder.is_dir() and any(is_endless(each) for each in folder.iterdir()):
+        why = "a pipe or a device lies there, too"
+        raise InputError(f"cannot open the slide in {folder}: {why}", "move the pipe or device elsewhere")
+
+
+def _is_tiff(path: Path) -> bool:
+    return _head(path).startswith(TIFF_MAGICS)
+
+
+def _is_dicom(path: Path) -> bool:
+    return _head(path)[128:132] == b"DICM"
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(132)
