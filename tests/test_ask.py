@@ -162,7 +162,10 @@ def test_verbose_says_what_was_said_of_each_of_several_fields(slide: Path) -> No
     call = ("ask", slide, QUESTION, "--region", "0,0,300,200", "--region", "400,300,300,200")
     told = [line for line in dragonfly(*call, "-v").stderr.splitlines() if line.startswith("looked at: ")]
     fields = dragonfly(*call, "--json").json["fields"]
-    votes = [f"{field['answer']} {max(field['probabilities'].values()):.2f}" for field in fields]
+    sure = [max(field["probabilities"].values()) for field in fields]
+    votes = [
+        f"{field['answer']} {'> 0.99' if p >= 0.995 else f'{p:.2f}'}" for field, p in zip(fields, sure, strict=True)
+    ]
     assert [line.rpartition(": ")[2] for line in told] == votes
 
 
