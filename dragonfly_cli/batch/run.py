@@ -3,7 +3,7 @@
 One bad file is one failed row per question. Every result passes through ``_Loop.take``, with its full record.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from statistics import fmean
 
@@ -28,13 +28,13 @@ def run_batch(
     sources: list[Path],
     questions: list[Question],
     options: BatchOptions,
-    find: Callable[[list[Path], list[Question], BatchOptions], list[Item]] = find_items,
+    found: list[Item] | None = None,
     is_kept: bool = True,
 ) -> int:
     """Answers every question about every image below ``sources``; returns the exit code.
 
-    Continues the run that the output holds, if it was made with the same settings. ``find`` tells what is asked about;
-    a table that is not to be kept is not named.
+    Continues the run that the output holds, if it was made with the same settings. Items that the caller
+    has ``found`` stand for those of the sources; a table that is not to be kept is not named.
 
     Raises:
         UsageError: options contradict each other, or a question does not fit the model.
@@ -43,7 +43,8 @@ def run_batch(
         StoppedError: so many images failed that the run was to be stopped.
     """
     outputs, shard = _checked(options)
-    found = find(sources, questions, options)
+    if found is None:
+        found = find_items(sources, questions, options)
     evidence = options.files.evidence
     if evidence:
         check_evidence_folder(evidence, sources, found)
