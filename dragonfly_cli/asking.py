@@ -8,7 +8,7 @@ from typing import Any
 
 from dragonfly_cli.engine.checkpoints import Checkpoint, canvas_of, find_checkpoint
 from dragonfly_cli.engine.forms import as_form
-from dragonfly_cli.engine.questions import Question, as_question, check_rule
+from dragonfly_cli.engine.questions import Question, as_question, caption_question, check_rule
 from dragonfly_cli.errors import InputError, NoInputError, UsageError
 from dragonfly_cli.fields import LookPlan, arranged, check_looking, plan_looks
 from dragonfly_cli.option_values import Format
@@ -39,13 +39,28 @@ def gather_questions(asked: list[str], file: Path | None, wanted: FormOptions = 
 
     Raises UsageError if there is no question at all.
     """
+    questions = _given(asked, file, wanted)
+    if not questions:
+        where = f" in {file}" if file else f": template {wanted.template} has none" if wanted.template else ""
+        raise UsageError(f"there is no question{where}", 'give one: -q "Is there necrosis?"')
+    return questions
+
+
+def questions_about_each(asked: list[str], file: Path | None, wanted: FormOptions) -> list[Question]:
+    """What is asked about every image that has no question of its own: if nothing is given, to describe it.
+
+    Empty where the template alone is given and has no questions; raises what ``gather_questions`` raises.
+    """
+    if asked or file:
+        return gather_questions(asked, file, wanted)
+    return _given([], None, wanted) if wanted.template else [caption_question()]
+
+
+def _given(asked: list[str], file: Path | None, wanted: FormOptions) -> list[Question]:
     as_asked = question_maker(wanted)
     texts = [*asked, *(_read_questions(file) if file else [])]
     if not texts and wanted.template:
         texts = list(find_template(wanted.template).questions)
-    if not texts:
-        where = f" in {file}" if file else ""
-        raise UsageError(f"there is no question{where}", 'write one after the image, in quotes: "Is there necrosis?"')
     return [as_asked(text) for text in texts]
 
 

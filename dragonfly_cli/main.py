@@ -162,14 +162,11 @@ def batch(
 
     Example: dragonfly batch FOLDER -q "Is there necrosis?" -o answers.csv
     """
-    from dragonfly_cli.asking import gather_questions
+    from dragonfly_cli.asking import questions_about_each
     from dragonfly_cli.batch.options import BatchOptions
     from dragonfly_cli.batch.run import run_batch
-    from dragonfly_cli.engine.questions import caption_question
 
-    asked = [*(question or [])]
-    has_questions = asked or questions_file or form.template
-    questions = gather_questions(asked, questions_file, form) if has_questions else [caption_question()]
+    questions = questions_about_each(question or [], questions_file, form)
     options = BatchOptions(files, form, opening, looking, answering, selecting, stopping, working)
     raise typer.Exit(run_batch(sources, questions, options))
 

@@ -1,5 +1,6 @@
 """Prompts by name: the built-in ones, the user's own, and what is wrong with a file."""
 
+import json
 import tomllib
 from pathlib import Path
 
@@ -56,6 +57,29 @@ def test_a_batch_asks_a_template_s_questions(own: Path, tmp_path: Path) -> None:
     assert "Is it red?" in answers.read_text()
 
 
+def test_a_template_without_questions_goes_before_those_of_a_manifest(own: Path, tmp_path: Path) -> None:
+    own.write_text('[mine]\nsystem = "Be brief."\n')
+    manifest, answers, records = tmp_path / "asked.csv", tmp_path / "answers.csv", tmp_path / "records.jsonl"
+    manifest.write_text(f"image,question\n{write_png(tmp_path / 'photo.png')},Is it blue?\n")
+    assert dragonfly("batch", manifest, "-t", "mine", "-o", answers, "--records", records).code == 0
+    (line,) = records.read_text().splitlines()
+    assert "user<|end_header_id|>\n\nBe brief. Is it blue?<|eot_id|>" in json.loads(line)["prompt"]
+
+
+@pytest.mark.parametrize("rows", ["photo.png,Is it blue?\nphoto.png,\n", "photo.png,\n", None])
+def test_an_image_without_a_question_is_not_described_instead(own: Path, tmp_path: Path, rows: str | None) -> None:
+    """A description would be one without the template's system text."""
+    own.write_text('[mine]\nsystem = "Be brief."\n')
+    source = write_png(tmp_path / "photo.png")
+    if rows:
+        source = tmp_path / "asked.csv"
+        source.write_text(f"image,question\n{rows}")
+    answers = tmp_path / "answers.csv"
+    outcome = dragonfly("batch", source, "-t", "mine", "-o", answers)
+    expect_error(outcome, 2, "there is no question about", "photo.png: template mine has none")
+    assert not answers.exists()
+
+
 def test_what_a_changed_template_says_before_a_manifest_s_questions_is_another_run(own: Path, tmp_path: Path) -> None:
     own.write_text('[mine]\nsystem = "Be brief."\nquestions = ["Is it red?"]\n')
     write_png(tmp_path / "photo.png")
@@ -89,4 +113,4 @@ def test_a_template_that_is_not_there(own: Path) -> None:
     expect_error(dragonfly("ask", "nowhere.png", "Is it?", "-t", "nonesuch"), 2, "nonesuch")
     expect_error(dragonfly("template", "show", "nonesuch"), 2, "nonesuch")
     own.write_text('[mine]\nsystem = "A test."\n')
-    expect_error(dragonfly("ask", "nowhere.png", "-t", "mine"), 2, "no question")
+    expect_error(dragonfly("ask", "nowhere.png", "-t", "mine"), 2, "no question: template mine has none")

@@ -94,13 +94,19 @@ def find_items(sources: list[Path], questions: list[Question], options: BatchOpt
     An image with other row options is another item; a question asked twice of the same item is asked once. A file that
     is named from here and from the root, or lies behind a link too, goes by the name that comes first. A zip whose
     pictures lie unpacked among the others is left out, which is told.
-    Raises NoInputError where there is no image, and what reading a manifest raises.
+    Raises NoInputError where there is no image, UsageError where nothing is asked about one, and what reading a
+    manifest raises.
     """
     like = Item(_NOTHING, tuple(questions), options.opening, options.looking, "", options.answering.control)
-    found = joined(_without_copies(list(_all_items(sources, like, options.form))))
+    found = _without_copies(list(_all_items(sources, like, options.form)))
     if not found:
         raise NoInputError(f"no image below {', '.join(map(str, sources))}", "check the folders")
-    return found
+    if unasked := next((item for item in found if not item.questions), None):
+        raise UsageError(
+            f"there is no question about {unasked.image}: template {options.form.template} has none",
+            'give one: -q "Is there necrosis?"',
+        )
+    return joined(found)
 
 
 def items_of_rows(rows: Iterable[ManifestRow], options: BatchOptions) -> list[Item]:
