@@ -171,6 +171,16 @@ def test_half_a_stream_is_refused(tmp_path, name):
     assert not (tmp_path / "a.png").exists()
 
 
+@pytest.mark.parametrize("cut", [2, 300])
+def test_a_jpeg_ls_stream_without_its_end_is_refused_before_it_is_decoded(tmp_path, monkeypatch, cut):
+    """Its decoder goes on for seconds behind the end of some streams, before it gives up."""
+    decoded = []
+    monkeypatch.setattr("jpeg_ls.decode_pixel_data", lambda stream: decoded.append(stream))
+    path = encoded(tmp_path / "a.dcm", SMOOTH_12, imagecodecs.jpegls_encode(SMOOTH_12)[:-cut], JPEGLSLossless)
+    expect_error(dragonfly("view", path, "-o", tmp_path / "a.png"), 4, "a.dcm", "damaged or incomplete")
+    assert not decoded
+
+
 def test_a_segment_that_is_too_long_does_no_harm(tmp_path):
     """pylibjpeg-rle panics where a byte plane holds more than its frame, which is no Exception in Python."""
     plane = bytes([257 - 128, 0]) * (SMOOTH_12.size // 128)  # 128 times a zero, as often as fits

@@ -37,6 +37,9 @@ from dragonfly_cli.readers.dicom.streams import frame_stream
 # Their values may stray beyond the bits stored, where those of all other syntaxes have old overlays, or nothing.
 LOSSY = (JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless, JPEG2000, HTJ2K)
 
+# libjpeg would fill what is missing with grey, and CharLS, which refuses it too, may take seconds to notice.
+_NEEDING_AN_END = (*jpeg_plugin.SYNTAXES, *JPEGLSTransferSyntaxes)
+
 
 class FrameReader:
     """The stored values of the frames of one data set, read one at a time."""
@@ -107,8 +110,8 @@ class FrameReader:
             raise ValueError("the codec's size is not that of the header")
         if (jpeg.precision(stream) or 0) > facts.allocated:
             raise ValueError("the codec has more bits than the header has room for")
-        if facts.syntax in jpeg_plugin.SYNTAXES and not jpeg.has_end(stream):
-            raise ValueError("the stream is cut short, which libjpeg would fill with grey")
+        if facts.syntax in _NEEDING_AN_END and not jpeg.has_end(stream):
+            raise ValueError("the stream is cut short")
 
     def _read_native(self, frame: int) -> Array:
         """An uncompressed frame."""
