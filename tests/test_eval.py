@@ -358,6 +358,20 @@ def test_what_failed_is_asked_again(study: Path) -> None:
     assert "5 of 6 images are done" in again.stderr
 
 
+@pytest.mark.parametrize("own", ["system", "type"])
+def test_failures_that_only_eval_can_ask_again_are_no_manifest(study: Path, own: str) -> None:
+    """Without the row's system prompt, or as a question of yes or no, it would be another question."""
+    turns = [{"from": "human", "value": QUESTION}, {"from": "gpt", "value": "Yes" if own == "system" else "stripes"}]
+    system = [{"from": "system", "value": "Look closely."}] if own == "system" else []
+    data = write_rows(study / "rows.jsonl", [{"image": "0.png", "conversations": [*system, *turns]}])
+    (study / "0.png").write_bytes(b"no picture")
+    assert evaluate(data, "-o", study / "kept.csv").code == 8
+    outcome = dragonfly("batch", study / "kept.failed.csv", "-o", study / "again.csv")
+    expect_error(outcome, 2, "kept.failed.csv, row 1", f"{own}=")
+    assert "dragonfly eval" in outcome.error_lines[1]
+    assert not (study / "again.csv").exists()
+
+
 def test_answers_that_become_known_later_are_scored_without_asking(study: Path) -> None:
     rows = rows_about(study)
     kept = study / "kept.csv"

@@ -27,6 +27,7 @@ SUFFIXES = frozenset((".csv", ".tsv", ".jsonl", ".ndjson", ".parquet"))
 
 _BEYOND = "cells beyond the header"
 _TEXTS = ("image", "question")
+_OPTIONS_OF_EVAL = ("system", "type")  # what a row of its data decides; of a system prompt there is but the hash
 _WITHOUT_FRACTION = re.compile(r"(-?\d+)\.0+")
 _HALF_A_LETTER = re.compile("[\ud800-\udc7f\udd00-\udfff]")  # the others stand for bytes that are not UTF-8
 _ESCAPED_BYTE = re.compile(r"\\udc([89a-f][0-9a-f])")
@@ -89,6 +90,11 @@ def _taken_apart(row_options: str, where: str, options: Mapping[str, str]) -> It
         raise UsageError(f"{where}: row_options has a quote that does not end", hint) from None
     for part in parts:
         name, equals, text = part.partition("=")
+        if name in _OPTIONS_OF_EVAL:
+            raise UsageError(
+                f"{where}: {part} says that eval asked this in a way of its own, which no manifest can repeat",
+                "run the same `dragonfly eval` again: it asks what failed again",
+            )
         if not equals or name not in options:
             raise UsageError(f"{where}: row_options has {part}", hint)
         yield options[name], text
