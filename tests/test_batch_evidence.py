@@ -1,10 +1,13 @@
 """``batch --evidence``: what ``ask`` draws of one image, for every image of a run, each in files of its own."""
 
+import errno
+import fcntl
 import json
 import os
 import shutil
 import tempfile
 from pathlib import Path
+from zlib import crc32
 
 import numpy as np
 import pytest
@@ -82,7 +85,8 @@ def test_a_run_that_was_cut_off_writes_what_is_missing_and_touches_nothing_else(
         table.write_bytes(b"".join(table.read_bytes().splitlines(keepends=True)[:-4]))
     for name in lost:
         (tmp_path / "evidence" / name).unlink()
-        (tmp_path / "evidence" / f".{name}").write_bytes(b"as a killed worker leaves it")
+        left = f".dragonfly-{crc32(name.encode()):08x}-0123456789abcdef.part"
+        (tmp_path / "evidence" / left).write_bytes(b"as a killed worker leaves it")
     whole = [path for path in (tmp_path / "evidence").iterdir() if not path.name.startswith(".")]
     kept = {path.name: path.stat().st_mtime_ns for path in whole}
     settings = json.loads((tmp_path / "run.json").read_text())
@@ -102,7 +106,7 @@ def test_a_full_disk_ends_the_run_and_is_no_failure_of_an_image(run: Path, tmp_p
     assert outcome.code == 7, outcome.stderr
     assert "error: cannot write" in outcome.stderr and "evidence" in outcome.stderr
     assert {row["error_code"] for row in rows_of(tmp_path / "answers.csv")} <= {"", "4"}
-    assert all(name.endswith((".png", ".geojson")) for name in files_of(tmp_path))
+    assert files_of(tmp_path).keys() <= files_of(run).keys()
     assert batch(run, tmp_path).code == 8
     assert files_of(tmp_path) == files_of(run)
     assert rows_of(tmp_path / "answers.csv") == rows_of(run / "answers.csv")
@@ -142,6 +146,31 @@ def test_runs_that_look_elsewhere_may_share_a_folder(run: Path, tmp_path: Path) 
     assert dragonfly(*shared, tmp_path / "corner.csv", "--region", "0,0,20,20").code == 0
     assert len(files_of(tmp_path)) == 4
     assert files_of(tmp_path).items() > first.items()
+
+
+def test_runs_at_the_same_time_do_not_meet_in_a_file_that_is_half_written(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts: list[Path] = []
+    save = Image.Image.save
+
+    def refused(picture: Image.Image, part: Path, **how: object) -> None:
+        save(picture, part, **how)
+        parts.append(part)
+        assert part.exists()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    shared = ("batch", run / "study" / "000.png", *QUESTIONS, "--evidence", tmp_path / "evidence", "-o")
+    with monkeypatch.context() as patch:
+        patch.setattr(Image.Image, "save", refused)
+        outcomes = [dragonfly(*shared, tmp_path / name) for name in ("one.csv", "other.csv")]
+    assert [outcome.code for outcome in outcomes] == [7, 7]
+    assert len(set(parts)) == 2
+    assert [Path(name).suffix for name in files_of(tmp_path)] == [".geojson"]  # nothing is left of what was refused
+    with parts[0].open("wb") as being_written:
+        fcntl.flock(being_written, fcntl.LOCK_EX)
+        assert dragonfly(*shared, tmp_path / "third.csv").code == 0
+        assert parts[0].exists()
 
 
 def test_a_folder_that_cannot_be_is_refused_before_anything_is_written(run: Path, tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from dragonfly_cli.errors import InputError, OutputError, UsageError
 from dragonfly_cli.fields import LookPlan
 from dragonfly_cli.options import LookOptions
 from dragonfly_cli.output.evidence import drawn_geojson, drawn_overlay
-from dragonfly_cli.output.files import move_whole, storable
+from dragonfly_cli.output.files import remove_left, storable, write_beside
 from dragonfly_cli.readers import Source
 
 _LETTERS_OF_PATH = 40  # a file name may have 255 bytes, and a letter four of them
@@ -62,7 +61,7 @@ def write_item_evidence(
 
     ``stem`` is their path without suffixes. Raises OutputError.
     """
-    geojson, overlay = (stem.with_name(f"{stem.name}.{suffix}") for suffix in ("geojson", "png"))
+    geojson, overlay = (stem.with_name(name) for name in _names(stem.name))
     no_geojson = _why_missing(geojson, lambda: _geojson(source, item.looking, records))
     no_overlay = _why_missing(overlay, lambda: _overlay(source, plan, records))
     files = {"geojson": None if no_geojson else geojson.name, "overlay": None if no_overlay else overlay.name}
@@ -77,13 +76,9 @@ def _why_missing(path: Path, draw: Callable[[], Save]) -> list[str]:
     except Exception as error:
         why = error.message if isinstance(error, InputError) else f"a bug in dragonfly ({type(error).__name__})"
         return [f"there is no {path.suffix} of the evidence: {why}"]
-    part = path.with_name(f".{path.name}")  # always the same, so that what a killed worker left is written over
     try:
-        save(part)
-        move_whole(part, path)
+        write_beside(path, save)
     except OSError as error:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
         raise _refused(f"cannot write {path}: {error.strerror or 'the disk refused'}") from error
     return []
 
@@ -104,6 +99,15 @@ def evidence_name(item: Item, settings: str) -> str:
     unique = hashlib.sha256("\n".join(asked).encode()).hexdigest()[:16]
     readable = _NOT_IN_A_NAME.sub("_", item.image)[-_LETTERS_OF_PATH:].strip("._-")
     return f"{readable}-{unique}"
+
+
+def _names(stem: str) -> tuple[str, str]:
+    return f"{stem}.geojson", f"{stem}.png"
+
+
+def remove_unfinished(folder: Path, items: Iterable[Item], settings: str) -> None:
+    """Removes what is left of files of these items whose writers were killed, and no file of another run."""
+    remove_left(folder, (name for item in items for name in _names(evidence_name(item, settings))))
 
 
 def without_evidence(folder: Path, items: Iterable[Item], settings: str) -> list[Item]:

@@ -7,7 +7,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from statistics import fmean
 
-from dragonfly_cli.batch.evidence import check_evidence_folder, make_evidence_folder, without_evidence
+from dragonfly_cli.batch.evidence import (
+    check_evidence_folder,
+    make_evidence_folder,
+    remove_unfinished,
+    without_evidence,
+)
 from dragonfly_cli.batch.groups import grouped
 from dragonfly_cli.batch.interrupt import FirstInterrupt
 from dragonfly_cli.batch.items import Item, Shard, find_items, read_shard, select, shard_of, with_controls
@@ -97,6 +102,8 @@ def _run(items: list[Item], ledger: Ledger, job: Job, options: BatchOptions, kep
             failed = ledger.finish(numbers)
     finally:
         ledger.close()
+        if job.evidence:
+            remove_unfinished(job.evidence, items, job.settings)
     _say_counts(items, ledger.open(), failed, kept_in)
     if told := loop.control_summary():
         say(f"note: {told}")

@@ -1,9 +1,8 @@
 """Writing files: refused early if it cannot work, and never left half-written."""
 
 import os
-import tempfile
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from mimetypes import guess_type
 from pathlib import Path
 from zlib import crc32
@@ -65,12 +64,31 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
     """
     check_writable(path)
     try:
-        with _part_of(path) as part:
-            write(part)
-            part.chmod(0o666 & ~_umask())
-            move_whole(part, path)
+        remove_left(path.parent, [path.name])
+        write_beside(path, write)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or 'the disk refused'}", _HINT) from error
+
+
+def write_beside(path: Path, write: Callable[[Path], object]) -> None:
+    """The same without any checks: raises OSError, and leaves to ``remove_left`` what was left by a kill."""
+    handle, part = _begun(path)
+    try:
+        write(part)
+        move_whole(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+        os.close(handle)
+
+
+def remove_left(folder: Path, names: Iterable[str]) -> None:
+    """Removes what killed processes have left unfinished of the files of these names; what others write now stays."""
+    starts = {_part_start(name) for name in names}
+    for part in folder.glob(f"{_PART_START}*{_PART_SUFFIX}"):
+        if part.name.rpartition("-")[0] in starts:
+            with suppress(OSError), part.open("r+b") as file:
+                if _lock(file.fileno(), wait=False):
+                    part.unlink()
 
 
 def move_whole(part: Path, path: Path) -> None:
@@ -96,31 +114,24 @@ def flush_folder(folder: Path) -> None:
         os.close(handle)
 
 
-@contextmanager
-def _part_of(path: Path) -> Iterator[Path]:
-    """A new file beside ``path``, locked as long as it is being written: one without a lock was left by a kill."""
-    start = f"{_PART_START}{crc32(os.fsencode(path.name)):08x}-"  # short, however long the name
-    for left in path.parent.glob(f"{start}*{_PART_SUFFIX}"):
-        _remove_if_left(left)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=start, suffix=_PART_SUFFIX)
-    part = Path(name)
-    try:
-        _lock(handle, wait=True)  # another process may be checking at this moment whether the file was left
-        yield part
-    finally:
-        part.unlink(missing_ok=True)
+def _begun(path: Path) -> tuple[int, Path]:
+    """A new file beside ``path``, and the handle that keeps it locked: one without a lock was left by a kill."""
+    while True:
+        part = path.with_name(f"{_part_start(path.name)}-{os.urandom(8).hex()}{_PART_SUFFIX}")
+        handle = os.open(part, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
+        _lock(handle, wait=True)
+        if part.exists():  # else it was taken for one that was left, in the moment before it was locked
+            return handle, part
         os.close(handle)
+
+
+def _part_start(name: str) -> str:
+    return f"{_PART_START}{crc32(os.fsencode(name)):08x}"  # short, however long the name
 
 
 def is_part(path: Path) -> bool:
     """Whether it is a file that is being written, or was when a process was killed."""
     return path.name.startswith(_PART_START) and path.suffix == _PART_SUFFIX
-
-
-def _remove_if_left(part: Path) -> None:
-    with suppress(OSError), part.open("r+b") as file:
-        if _lock(file.fileno(), wait=False):
-            part.unlink()
 
 
 def _lock(handle: int, *, wait: bool) -> bool:
@@ -151,9 +162,3 @@ def write_text(path: Path, text: str) -> None:
 
 def _write(path: Path, text: str) -> None:
     path.write_text(storable(text), encoding="utf-8", newline="")
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
