@@ -8,7 +8,7 @@ from typing import Any
 
 from dragonfly_cli.engine.checkpoints import Checkpoint, canvas_of, find_checkpoint
 from dragonfly_cli.engine.forms import as_form
-from dragonfly_cli.engine.questions import Question, as_question, caption_question, check_rule
+from dragonfly_cli.engine.questions import Form, Question, as_question, caption_question, check_rule
 from dragonfly_cli.errors import InputError, NoInputError, UsageError
 from dragonfly_cli.fields import LookPlan, arranged, check_looking, plan_looks
 from dragonfly_cli.option_values import Format
@@ -49,11 +49,13 @@ def gather_questions(asked: list[str], file: Path | None, wanted: FormOptions = 
 def questions_about_each(asked: list[str], file: Path | None, wanted: FormOptions) -> list[Question]:
     """What is asked about every image that has no question of its own: if nothing is given, to describe it.
 
-    Empty where the template alone is given and has no questions; raises what ``gather_questions`` raises.
+    Empty where there are only a template without questions, or a form that no description has; raises what
+    ``gather_questions`` raises.
     """
     if asked or file:
         return gather_questions(asked, file, wanted)
-    return _given([], None, wanted) if wanted.template else [caption_question()]
+    is_free = as_form(wanted) in (Form(), Form("open"))
+    return [caption_question()] if is_free and not wanted.template else _given([], None, wanted)
 
 
 def _given(asked: list[str], file: Path | None, wanted: FormOptions) -> list[Question]:

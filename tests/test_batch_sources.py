@@ -384,6 +384,17 @@ def slice_of(folder: Path, uid: str, number: int) -> bytes:
     return write_dicom(folder / "slice", pixels, **place, ImageOrientationPatient=[1, 0, 0, 0, 1, 0]).read_bytes()
 
 
+@pytest.mark.parametrize("form", [("--options", "red,blue"), ("--scale", "1-5"), ("--type", "yesno")])
+def test_a_form_is_not_dropped_where_there_is_no_question_to_have_it(
+    study: Path, tmp_path: Path, form: tuple[str, str]
+) -> None:
+    """A description, which is free, would stand in the table where answers to choose from were wanted."""
+    call = ("batch", study, "-m", TINY, "-o", tmp_path / "answers.csv")
+    expect_error(dragonfly(*call, *form), 2, "there is no question about", "000.png", form[0])
+    assert dragonfly(*call, "--type", "open", "--dry-run").code == 0
+    assert not (tmp_path / "answers.csv").exists()
+
+
 def test_a_table_may_be_parquet(study: Path, tmp_path: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
     call = ("batch", study, *QUESTIONS, "-o", tmp_path / "answers.parquet")

@@ -102,10 +102,9 @@ def find_items(sources: list[Path], questions: list[Question], options: BatchOpt
     if not found:
         raise NoInputError(f"no image below {', '.join(map(str, sources))}", "check the folders")
     if unasked := next((item for item in found if not item.questions), None):
-        raise UsageError(
-            f"there is no question about {unasked.image}: template {options.form.template} has none",
-            'give one: -q "Is there necrosis?"',
-        )
+        template, of_questions = options.form.template, "--type, --options, --scale and --schema are of questions"
+        why = f"template {template} has none" if template else of_questions
+        raise UsageError(f"there is no question about {unasked.image}: {why}", 'give one: -q "Is there necrosis?"')
     return joined(found)
 
 
