@@ -133,6 +133,8 @@ def test_what_is_wrong_with_a_manifest_is_told_before_anything_runs(study: Path,
 
     told("image,frame\nstudy/film.dcm,third\n", 2, "row 1", "--frame", "third")
     told("image,frame\nstudy/film.dcm,-1\n", 2, "row 1", "--frame")
+    told("image,region\nstudy/film.dcm,abc\n", 2, "row 1: --region abc")
+    told("image,fov\nstudy/film.dcm,500um\n", 2, "row 1: --fov", "--center")
     told("picture\nstudy/film.dcm\n", 4, "row 1", "no image")
     told("study/000.png,Secret^Name\nstudy/001.png,Other^Name\n", 4, "row 1", "no image")
     told("image,bounds_offset\nstudy/film.dcm,perhaps\n", 2, "row 1", "perhaps")

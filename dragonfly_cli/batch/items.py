@@ -23,7 +23,7 @@ from dragonfly_cli.batch.options import BatchOptions, SelectOptions
 from dragonfly_cli.batch.result import Key, Result, key_of
 from dragonfly_cli.engine.questions import Question
 from dragonfly_cli.errors import NoInputError, UsageError
-from dragonfly_cli.fields import arranged, spread
+from dragonfly_cli.fields import arranged, check_looking, spread
 from dragonfly_cli.option_groups import parsed_options
 from dragonfly_cli.option_values import Control
 from dragonfly_cli.options import FormOptions, LookOptions, OpenOptions
@@ -100,7 +100,7 @@ def find_items(sources: list[Path], questions: list[Question], options: BatchOpt
     like = Item(_NOTHING, tuple(questions), options.opening, options.looking, "", options.answering.control)
     found = _without_copies(list(_all_items(sources, like, options.form)))
     if not found:
-        raise NoInputError(f"no image below {', '.join(map(str, sources))}", "check the folders")
+        raise NoInputError(f"no image below {', '.join(map(str, sources))}", "check the folders and lists")
     if unasked := next((item for item in found if not item.questions), None):
         template, of_questions = options.form.template, "--type, --options, --scale and --schema are of questions"
         why = f"template {template} has none" if template else of_questions
@@ -233,6 +233,7 @@ def _of_row(row: ManifestRow, like: Item, as_asked: Callable[[str], Question]) -
         values = parsed_options(ROW_GROUPS, dict(sorted(row.options.items())))
         opening = replace(like.opening, **_members(like.opening, values))
         looking = replace(like.looking, **_members(like.looking, values))
+        check_looking(looking)
     except UsageError as error:
         raise UsageError(f"{row.where}: {error.message}", error.hint) from error
     own = shlex.join(f"{name}={text}" for name, text in sorted(row.options.items()))
