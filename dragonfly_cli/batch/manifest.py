@@ -10,6 +10,7 @@ import json
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,7 @@ def read_manifest(path: Path) -> list[ManifestRow]:
         rows = list(_READERS.get(path.suffix.lower(), _csv_rows)(path))
     except UnicodeDecodeError as error:
         raise InputError(f"cannot read the manifest {path}: it is not UTF-8", "save it as UTF-8") from error
-    except (OSError, ValueError, csv.Error) as error:
+    except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or "it is not what its suffix says"
         raise InputError(f"cannot read the manifest {path}: {why}", "check the file") from error
     options = option_names(ROW_GROUPS)
@@ -119,12 +120,26 @@ def _csv_rows(path: Path) -> Iterator[dict[str, str]]:
         header = file.readline()
         file.seek(0)
         rows = csv.DictReader(file, delimiter=delimiter_of(header), restkey=_BEYOND, strict=True)
-        _named(((name, "") for name in rows.fieldnames or () if name), f"cannot read the manifest {path}")
-        for number, row in enumerate(rows, start=1):
-            where = _where(path, number)
-            if any(row.pop(_BEYOND, ())):  # a comma in a question, say, of which half would be asked
-                raise InputError(f"{where}: it has more cells than the header", "put commas in quotes")
-            yield _named(((name, unguarded(cell)) for name, cell in row.items() if name and cell is not None), where)
+        with _quotes_told(path, rows):
+            _named(((name, "") for name in rows.fieldnames or () if name), f"cannot read the manifest {path}")
+            for number, row in enumerate(rows, start=1):
+                where = _where(path, number)
+                if any(row.pop(_BEYOND, ())):  # a comma in a question, say, of which half would be asked
+                    raise InputError(f"{where}: it has more cells than the header", "put commas in quotes")
+                cells = ((name, unguarded(cell)) for name, cell in row.items() if name and cell is not None)
+                yield _named(cells, where)
+
+
+@contextmanager
+def _quotes_told(path: Path, rows: "csv.DictReader[str]") -> Iterator[None]:
+    """Raises InputError with the line in which it is seen that quotes do not fit, or do not end."""
+    try:
+        yield
+    except csv.Error:
+        raise InputError(
+            f"cannot read the manifest {path}: by line {rows.reader.line_num} its quotes do not fit",
+            'put all of a cell in quotes, and write each quote within it twice: "Is it ""red""?"',
+        ) from None
 
 
 def _json_rows(path: Path) -> Iterator[dict[str, str]]:
