@@ -46,7 +46,7 @@ def test_without_a_template_the_prompt_is_the_published_one(tmp_path: Path) -> N
 
 
 def test_the_user_s_own_goes_before_a_built_in_one(own: Path) -> None:
-    own.write_text('[histology]\nabout = "my slides"\n')
+    own.write_text('\ufeff[histology]\nabout = "my slides"\n', encoding="utf-8")  # as Windows editors write it
     assert "histology   my slides (your own)" in dragonfly("template", "list").stdout
 
 

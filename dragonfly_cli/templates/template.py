@@ -54,7 +54,7 @@ def own_file() -> Path:
 
 def _read(file: Path) -> dict[str, Template]:
     try:
-        content = tomllib.loads(file.read_text(encoding="utf-8"))
+        content = tomllib.loads(file.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError):
         raise InputError(f"cannot read templates from {file}", "it must be a UTF-8 text file") from None
     except tomllib.TOMLDecodeError as error:
