@@ -7,7 +7,7 @@ from PIL import Image
 
 from demo_training import crop_stream, facts
 from demo_training.dataset import ImageRow, vqa_split
-from demo_training.encoder import Student
+from demo_training.encoder import Student, some_patches
 from demo_training.facts import BENIGN, MALIGNANT
 from demo_training.focus_map import FocusMap
 from demo_training.labels import COLUMNS, OUTPUTS, targets
@@ -16,8 +16,6 @@ from demo_training.question_prior import usual_answers
 from demo_training.questions import SEEN, UNSEEN, questions_about, telling_question
 from demo_training.train_language import new_model
 from demo_training.variants import Mosaics, counterparts
-from dragonfly_cli.engine.checkpoints import find_checkpoint
-from dragonfly_med import DragonflyForCausalLM
 from dragonfly_med.modeling import rank_and_keep
 
 LABELS = sorted(facts.EVERYTHING | facts.VQA)
@@ -160,13 +158,20 @@ def test_a_crop_of_tiles_is_labelled_by_its_odd_tile(tmp_path, monkeypatch):
     assert len(seen) == 2
 
 
-def test_an_encoder_that_went_on_learning_keeps_the_projector_of_its_checkpoint(tmp_path):
+def test_behind_the_encoder_the_language_model_alone_learns():
     student = Student().state_dict()
-    torch.save(student, tmp_path / "encoder.pt")
-    start = find_checkpoint("demo").folder
-    before = DragonflyForCausalLM.from_pretrained(start, dtype=torch.float32)
-    model = new_model(tmp_path / "encoder.pt", start, torch.empty(0))
-    assert torch.equal(model.vision_embed_tokens.weight, before.vision_embed_tokens.weight)
+    model = new_model(student, torch.randn(20, 29, 50, 256))
     tower = model.image_encoder.vision_model.state_dict()
     assert all(torch.equal(tower[name], student[f"encoder.{name}"]) for name in tower)
-    assert not any(p.requires_grad for p in model.image_encoder.parameters())
+    learnt = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert learnt == {name for name, _ in model.named_parameters() if name.startswith("language_model.")}
+
+
+def test_an_encoder_that_sees_some_patches_knows_where_they_are():
+    embedded = torch.arange(3 * 50).view(3, 50, 1).expand(-1, -1, 8)
+    kept = some_patches(embedded, 24)
+    assert kept.shape == (3, 25, 8)
+    for crop in range(3):
+        places = (kept[crop, :, 0] - 50 * crop).tolist()
+        assert places[0] == 0 and len(set(places)) == 25 and set(places) <= set(range(50))
+    assert not torch.equal(kept[0] + 50, kept[1])

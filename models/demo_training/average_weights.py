@@ -23,7 +23,7 @@ def mean_weights(files: list[Path]) -> dict[str, torch.Tensor]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("weights", type=Path, nargs="+", help="files of stages 5 and 6")
+    parser.add_argument("weights", type=Path, nargs="+", help="files of stages 4 and 5")
     parser.add_argument("out", type=Path, help="file for the mean")
     options = parser.parse_args()
     save(mean_weights(options.weights), options.out)

@@ -1,4 +1,4 @@
-"""After stages 5 and 6: a checkpoint folder laid out like the published ones, with half-precision weights.
+"""After stages 4 and 5: a checkpoint folder laid out like the published ones, with half-precision weights.
 
 The vision encoder's shape goes into a sub-folder, where ``image_encoder`` of config.json points to; its weights are in
 model.safetensors with all the others.
@@ -129,7 +129,7 @@ def export(weights: dict[str, torch.Tensor], tokenizer: Path, folder: Path) -> N
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("weights", type=Path, help="weights of stage 5 or 6")
+    parser.add_argument("weights", type=Path, help="weights of stage 4 or 5")
     parser.add_argument("tokenizer", type=Path, help="folder of the tokenizer")
     parser.add_argument("out", type=Path, help="the checkpoint folder")
     options = parser.parse_args()

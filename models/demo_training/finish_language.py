@@ -1,4 +1,4 @@
-"""Stage 6: the language model learns from all crops, by the training core that ``dragonfly finetune`` runs.
+"""Stage 5: the language model learns from all crops, by the training core that ``dragonfly finetune`` runs.
 
 Its recipe ``language`` reads a frozen encoder's features, many conversations behind each image block; zoom-in selection
 is the network's own.
@@ -21,7 +21,6 @@ from demo_training.train_language import save
 from dragonfly_med import DragonflyForCausalLM, DragonflyProcessor
 from dragonfly_med.training import Sample, Settings, Teaching, TrainingRun
 
-VIEW = "all"
 QUESTIONS = 16  # on each picture, each time it is read
 LONG_ANSWERS = 0.5  # an id of an answer of n ids weighs n ** -0.5
 LOG_EVERY = 20
@@ -87,7 +86,7 @@ def finish(options: argparse.Namespace) -> None:
         use_cpu=True,
     )
     processor = DragonflyProcessor.from_pretrained(options.folder)
-    lessons = Lessons(read_pictures(options.features, options.rows, VIEW), options.seed)
+    lessons = Lessons(read_pictures(options.features, options.rows), options.seed)
     trained = TrainingRun(network, processor, lessons, [], settings, options.work, [Progress()]).train()
     learnt = {name: value for name, value in trained.network.state_dict().items() if name.startswith(LEARNT)}
     save(weights | {name: value.float() for name, value in learnt.items()}, options.out)
@@ -95,10 +94,10 @@ def finish(options: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path, help="checkpoint folder made from stage 5")
-    parser.add_argument("weights", type=Path, help="weights of stage 5")
-    parser.add_argument("rows", type=Path, help="the folder of stage 3")
-    parser.add_argument("features", type=Path, help="the file of stage 4")
+    parser.add_argument("folder", type=Path, help="checkpoint folder made from stage 4")
+    parser.add_argument("weights", type=Path, help="weights of stage 4")
+    parser.add_argument("rows", type=Path, help="the folder of stage 2")
+    parser.add_argument("features", type=Path, help="the file of stage 3")
     parser.add_argument("work", type=Path, help="folder of the training core")
     parser.add_argument("out", type=Path, help="file for the weights")
     parser.add_argument("--steps", type=int, default=300)

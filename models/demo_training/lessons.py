@@ -18,7 +18,7 @@ OTHER_PICTURE = 0.85  # share of the times that a picture of VQA-RAD is asked ab
 
 @dataclass(frozen=True)
 class Pictures:
-    """Pictures that were encoded alike, and what is asked about each."""
+    """Pictures, and what is asked about each."""
 
     features: torch.Tensor  # float16 [pictures, crops, tokens, width], in a mapped file
     exchanges: list[list[Exchange]]
@@ -35,10 +35,10 @@ class Pictures:
         return int(rng.choice(self.alike[picture]))
 
 
-def read_pictures(features: Path, rows: Path, view: str) -> Pictures:
-    """The pictures of one view, from the file of stage 4 and the folder of stage 3."""
+def read_pictures(features: Path, rows: Path) -> Pictures:
+    """From the file of stage 3 and the folder of stage 2."""
     cache = torch.load(features, weights_only=True, mmap=True)
-    images: list[str] = cache[f"{view}_images"]
+    images: list[str] = cache["images"]
     exchanges: dict[str, list[Exchange]] = defaultdict(list)
     regions: dict[str, str] = {}
     for row in _lines(rows):
@@ -50,7 +50,7 @@ def read_pictures(features: Path, rows: Path, view: str) -> Pictures:
         if image in regions:
             of_region[regions[image]].append(number)
     alike = {number: own for own in of_region.values() for number in own}
-    return Pictures(cache[view], [exchanges[image] for image in images], alike)
+    return Pictures(cache["features"], [exchanges[image] for image in images], alike)
 
 
 def _lines(rows: Path) -> Iterator[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Stage 3: pictures and questions about them, as a folder of images and rows.jsonl.
+"""Stage 2: pictures and questions about them, as a folder of images and rows.jsonl.
 
 Every row has ``image`` (relative to the folder), ``question``, ``answer``, ``group`` (patient, tissue or picture, which
 a split must not divide) and ``split``, and says which data set and kind of question it is from. It is the form that
@@ -22,37 +22,36 @@ from demo_training.questions import SEEN, Exchange, questions_about, telling_que
 from demo_training.variants import MOSAIC, Mosaics, counterparts
 from demo_training.variants import vary as vary_picture
 
-# Pictures of each label: (with low and middle crops only, with all crops).
-PER_LABEL = {
-    "lc25000": (200, 260),
-    "oral": (200, 260),
-    "osteosarcoma": (120, 160),
-    "cxr_pneumonia": (300, 380),
-    "mednist": (100, 60),
-    "bccd": (120, 60),
-    "vqa_rad": (200, 130),
-    "generated": (150, 180),
-    "drawn": (300, 100),
+PER_LABEL = {  # pictures of each label
+    "lc25000": 260,
+    "oral": 260,
+    "osteosarcoma": 160,
+    "cxr_pneumonia": 380,
+    "mednist": 60,
+    "bccd": 60,
+    "vqa_rad": 130,
+    "generated": 180,
+    "drawn": 100,
 }
 OFTEN = "generated_normal"  # most of a slide is healthy
 TIMES = 3  # so it is shown so many times as often as a label with a focus
-MOSAICS = (0, 800)  # of whole tiles, and as many of tiles that the field's edges cut
+MOSAICS = 800  # of whole tiles, and as many of tiles that the field's edges cut
 QUESTION_BLOCKS = 2  # blocks of questions a picture
 TELLING = 24  # questions on a mosaic that its odd tile decides
 MOST_WORDS = 8  # longer answers of VQA-RAD are left out
 VQA_YES_NO = "vqa_yes_no"  # the kind of its yes/no questions
-VIEWS = ("few", "all")
+IMAGES = "images"  # their folder
 QUALITY = 93
 
 
-def choose(rows: list[ImageRow], which: int, rng: np.random.Generator) -> list[ImageRow]:
+def choose(rows: list[ImageRow], rng: np.random.Generator) -> list[ImageRow]:
     """As many rows of each label as ``PER_LABEL`` says, each picture as often as the others, in random order."""
     by_label: dict[tuple[str, str], list[ImageRow]] = defaultdict(list)
     for row in rows:
         by_label[row.dataset, row.label].append(row)
     chosen: list[ImageRow] = []
     for (dataset, label), group in by_label.items():
-        wanted = PER_LABEL[dataset][which] * (TIMES if label == OFTEN else 1)
+        wanted = PER_LABEL[dataset] * (TIMES if label == OFTEN else 1)
         rounds = -(-wanted // len(group))
         order = [group[i] for _ in range(rounds) for i in rng.permutation(len(group))]
         chosen += order[:wanted]
@@ -71,14 +70,12 @@ def vqa_exchanges(data: Path) -> dict[str, list[Exchange]]:
     return by_picture
 
 
-def pictures(
-    data: Path, rows: list[ImageRow], which: int, rng: np.random.Generator
-) -> Iterator[tuple[Image.Image, ImageRow]]:
+def pictures(data: Path, rows: list[ImageRow], rng: np.random.Generator) -> Iterator[tuple[Image.Image, ImageRow]]:
     """Varied pictures, then mosaics."""
-    for row in choose(rows, which, rng):
+    for row in choose(rows, rng):
         yield vary_picture(load_picture(data, row), row, rng)
     mosaics = Mosaics(data, rows, rng)
-    for _ in range(MOSAICS[which]):
+    for _ in range(MOSAICS):
         yield mosaics.draw()
         yield mosaics.draw_cut()
 
@@ -126,19 +123,17 @@ def write_rows(options: argparse.Namespace) -> None:
     rng = np.random.default_rng(options.seed)
     own = OwnQuestions.of(options.data, "train")
     rows = read_rows(options.data, "train") + generated_rows(options.generated, "train")
+    (options.out / IMAGES).mkdir(parents=True, exist_ok=True)
     number = 0
     with (options.out / "rows.jsonl").open("w", encoding="utf-8") as out:
-        for which, view in enumerate(VIEWS):
-            (options.out / view).mkdir(parents=True, exist_ok=True)
-            for picture, row in pictures(options.data, rows, which, rng):
-                number += 1
-                image = f"{view}/{number:05d}.jpg"
-                picture.save(options.out / image, quality=QUALITY)
-                about = {"group": row.group, "split": row.split, "dataset": row.dataset, "label": row.label}
-                asking = np.random.default_rng([options.seed, number])  # other questions leave the pictures as they are
-                for e in exchanges(row, own, asking):
-                    line = {"image": image, "question": e.question, "answer": e.answer, **about, "kind": e.kind}
-                    out.write(json.dumps(line) + "\n")
+        for number, (picture, row) in enumerate(pictures(options.data, rows, rng), 1):
+            image = f"{IMAGES}/{number:05d}.jpg"
+            picture.save(options.out / image, quality=QUALITY)
+            about = {"group": row.group, "split": row.split, "dataset": row.dataset, "label": row.label}
+            asking = np.random.default_rng([options.seed, number])  # other questions leave the pictures as they are
+            for e in exchanges(row, own, asking):
+                line = {"image": image, "question": e.question, "answer": e.answer, **about, "kind": e.kind}
+                out.write(json.dumps(line) + "\n")
     print(f"{number} pictures")
 
 
@@ -149,7 +144,6 @@ def main() -> None:
     parser.add_argument("out", type=Path, help="folder for rows.jsonl and its pictures")
     parser.add_argument("--seed", type=int, default=3)
     options = parser.parse_args()
-    options.out.mkdir(parents=True, exist_ok=True)
     write_rows(options)
 
 

