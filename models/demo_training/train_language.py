@@ -176,7 +176,7 @@ def train(options: argparse.Namespace) -> None:
     model = new_model(torch.load(options.encoder, weights_only=True), pictures.features[:SAMPLE])
     lessons = Lessons(pictures, tokenizer, model.vision_embed_tokens)
     average = Average(model, 0.995)
-    optimizers = make_optimizers(model, model.language_model.model.layers, options.rate)
+    optimizers = make_optimizers(model, model.language_model.model.layers)
     clock, number, log = Clock(options.minutes), 0, []
     while clock.done < 1:
         phase = phase_at(clock.done, rng)
@@ -215,7 +215,6 @@ def main() -> None:
     parser.add_argument("tokenizer", type=Path, help="folder of the tokenizer")
     parser.add_argument("out", type=Path, help="file for the weights")
     parser.add_argument("--minutes", type=float, default=45, help="the learning rate falls over this time")
-    parser.add_argument("--rate", type=float, default=1, help="of the usual learning rates")
     parser.add_argument("--seed", type=int, default=94)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
