@@ -6,14 +6,17 @@ import torch
 from PIL import Image
 
 from demo_training import crop_stream, facts
+from demo_training.crop_stream import Crops
 from demo_training.dataset import ImageRow, vqa_split
 from demo_training.encoder import Student, some_patches
 from demo_training.facts import BENIGN, MALIGNANT
 from demo_training.focus_map import FocusMap
-from demo_training.labels import COLUMNS, OUTPUTS, targets
+from demo_training.labels import COLUMNS, OUTPUTS, label_mask, targets
 from demo_training.projector import make_projector
 from demo_training.question_prior import usual_answers
 from demo_training.questions import SEEN, UNSEEN, questions_about, telling_question
+from demo_training.schedule import make_optimizers, step
+from demo_training.train_encoder import crop_loss
 from demo_training.train_language import new_model
 from demo_training.variants import Mosaics, counterparts
 from dragonfly_med.modeling import rank_and_keep
@@ -165,6 +168,21 @@ def test_behind_the_encoder_the_language_model_alone_learns():
     assert all(torch.equal(tower[name], student[f"encoder.{name}"]) for name in tower)
     learnt = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     assert learnt == {name for name, _ in model.named_parameters() if name.startswith("language_model.")}
+
+
+@pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="torch has Muon since 2.9")
+@pytest.mark.parametrize("patches", [24, 49])
+def test_all_that_the_features_come_from_learns_and_nothing_else(patches):
+    student = Student()
+    before = {name: value.clone() for name, value in student.state_dict().items()}
+    optimizers = make_optimizers(student, student.layers)
+    mask = label_mask(["oral"] * 4)
+    target = targets(["oral"] * 4, ["oral_normal", "oral_squamous_cell_carcinoma"] * 2)
+    crops = Crops(torch.randn(4, 3, 112, 112), target, mask, ["oral"] * 4)
+    step(optimizers, crop_loss(student, crops, patches), done=0.5)
+    matrices = {name: value for name, value in student.named_parameters() if value.ndim > 1}
+    moved = {name for name, value in matrices.items() if not torch.equal(value, before[name])}
+    assert moved == {name for name in matrices if "layers.6." not in name}  # the features are read before that layer
 
 
 def test_an_encoder_that_sees_some_patches_knows_where_they_are():

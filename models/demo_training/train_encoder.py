@@ -1,4 +1,4 @@
-"""Stage 1: the vision encoder learns the labels of single crops, from nothing.
+"""Stage 1: the vision encoder learns the labels of single crops, from nothing or on from an earlier run.
 
 For most of the run it sees half of each crop's patches, drawn anew each time: a step takes half as long, and a picture
 is never seen twice alike.
@@ -84,7 +84,7 @@ def train(options: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path, help="folder that holds train/images.csv and vqa/vqa_rad")
     parser.add_argument("generated", type=Path, help="folder of the generated tissue")
     parser.add_argument("out", type=Path, help="file for the weights")
