@@ -49,7 +49,9 @@ def models_folder(stores: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("DRAGONFLY_MODELS", str(folder))
     monkeypatch.setenv("DRAGONFLY_KEEP", "full")  # tests of the 4-bit copy say so
     monkeypatch.setenv("DRAGONFLY_CALIBRATIONS", str(folder.with_name("calibrations")))
-    monkeypatch.setenv("DRAGONFLY_TEMPLATES", str(folder.with_name("templates.toml")))
+    templates = folder.with_name("templates.toml")
+    templates.touch()
+    monkeypatch.setenv("DRAGONFLY_TEMPLATES", str(templates))
     return folder
 
 

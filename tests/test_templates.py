@@ -11,8 +11,10 @@ from run_dragonfly import dragonfly, expect_error
 
 @pytest.fixture(autouse=True)
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("DRAGONFLY_TEMPLATES", str(tmp_path / "templates.toml"))
-    return tmp_path / "templates.toml"
+    file = tmp_path / "templates.toml"
+    file.touch()
+    monkeypatch.setenv("DRAGONFLY_TEMPLATES", str(file))
+    return file
 
 
 def test_the_built_in_ones_are_listed_and_shown_as_they_are_written(own: Path) -> None:
@@ -114,3 +116,13 @@ def test_a_template_that_is_not_there(own: Path) -> None:
     expect_error(dragonfly("template", "show", "nonesuch"), 2, "nonesuch")
     own.write_text('[mine]\nsystem = "A test."\n')
     expect_error(dragonfly("ask", "nowhere.png", "-t", "mine"), 2, "no question: template mine has none")
+
+
+def test_a_file_that_the_environment_names_must_be_there(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The built-in template of the same name would be taken for the user's."""
+    own.unlink()
+    for call in (("ask", "nowhere.png", "-t", "histology"), ("template", "list"), ("template", "show", "histology")):
+        expect_error(dragonfly(*call), 3, f"DRAGONFLY_TEMPLATES: there is no file {own}")
+    monkeypatch.setenv("DRAGONFLY_TEMPLATES", "")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(own.parent))
+    assert "histology" in dragonfly("template", "list").stdout

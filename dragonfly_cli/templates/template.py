@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dragonfly_cli.errors import InputError, UsageError
+from dragonfly_cli.errors import InputError, NoInputError, UsageError
 
 VARIABLE = "DRAGONFLY_TEMPLATES"
 
@@ -30,8 +30,13 @@ class Template:
 
 
 def all_templates() -> dict[str, Template]:
-    """Every template by its name; raises InputError if the user's file cannot be read or understood."""
+    """Every template by its name.
+
+    Raises InputError if the user's file cannot be read or understood, NoInputError if the environment names none.
+    """
     own = own_file()
+    if os.environ.get(VARIABLE) and not own.exists():
+        raise NoInputError(f"{VARIABLE}: there is no file {own}", "check the path, or unset the variable")
     return _read(_BUILT_IN) | (_read(own) if own.exists() else {})
 
 
