@@ -193,6 +193,30 @@ def test_a_name_that_means_two_files_is_refused(study: Path, tmp_path: Path, mon
     assert Path(found(study / "list.csv")[0].image).samefile(study / "000.png")
 
 
+def test_outlines_are_looked_for_where_images_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside the manifest, and in what failed, which names them as seen from here, beside that."""
+    (tmp_path / "drawn").mkdir()
+    write_svs(tmp_path / "drawn" / "slide.svs", (1500, 1000))
+    square = [[200, 200], [900, 200], [900, 800], [200, 800], [200, 200]]
+    outline = {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": [square]}, "properties": {}}
+    (tmp_path / "drawn" / "mine.geojson").write_text(json.dumps(outline))
+    manifest = tmp_path / "drawn" / "list.csv"
+    manifest.write_text("image,roi\nslide.svs,mine.geojson\nslide.svs,no.geojson\n")
+    monkeypatch.chdir(tmp_path)
+    call = ("batch", "drawn/list.csv", "-q", "Is it?", "-m", TINY, "-o", "answers.csv")
+    assert dragonfly(*call).code == 8
+    rows = rows_of(Path("answers.csv"))
+    assert [(row["row_options"], row["error"]) for row in rows] == [
+        ("roi=drawn/mine.geojson", ""),
+        ("roi=no.geojson", "no such file: no.geojson"),
+    ]
+    manifest.write_text("image,row_options\ndrawn/slide.svs,roi=drawn/mine.geojson\n")
+    assert [item.row_options for item in found(manifest)] == ["roi=drawn/mine.geojson"]
+    (tmp_path / "mine.geojson").write_text("{}")
+    manifest.write_text("image,roi\nslide.svs,mine.geojson\n")
+    expect_error(dragonfly(*call), 4, "row 1: mine.geojson is one file seen from this folder and another")
+
+
 def test_rows_of_a_manifest_are_answered_as_it_says_and_its_failures_are_the_next_one(tmp_path: Path) -> None:
     study = write_study(tmp_path / "study")
     (tmp_path / "list.csv").write_text("image,frame\nstudy/film.dcm,2\nstudy/film.dcm,0\nstudy/film.dcm,7\n")

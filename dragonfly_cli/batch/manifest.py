@@ -1,8 +1,9 @@
 """A table that says what is asked of what: CSV, JSON lines or Parquet with a column ``image``.
 
 Beside it ``question``, and any option that says how an image is opened or where in it the model looks (``frame``,
-``slide-mpp`` ...), under its name on the command line; an empty cell leaves it to the command. The ``failed.csv`` of
-a run is such a table: the columns of results are passed over, and ``row_options`` is taken apart again.
+``slide-mpp`` ...), under its name on the command line; an empty cell leaves it to the command. Paths are looked for
+from the current folder and beside the table. The ``failed.csv`` of a run is such a table: the columns of results are
+passed over, and ``row_options`` is taken apart again.
 """
 
 import csv
@@ -76,6 +77,8 @@ def _manifest_row(path: Path, number: int, row: Mapping[str, str], options: Mapp
         raise InputError(f"{where}: the path has a zero byte or half a letter in it", "write that path again")
     own = dict(_taken_apart(row.get("row_options", ""), where, options))
     own |= {options[name]: _without_fraction(text) for name, text in row.items() if name in options and text}
+    if own.get("roi"):
+        own["roi"] = str(_found(own["roi"], path, where))
     return ManifestRow(_found(row["image"], path, where), row.get("question") or None, own, where)
 
 
@@ -103,16 +106,16 @@ def _taken_apart(row_options: str, where: str, options: Mapping[str, str]) -> It
 
 def _found(text: str, manifest: Path, where: str) -> Path:
     """The path as seen from the current folder, as a run writes it, or else from the manifest's."""
-    image = Path(_ESCAPED_BYTE.sub(lambda match: chr(0xDC00 + int(match[1], 16)), text))
-    here, beside = exists(image), manifest.parent / image
-    if image.is_absolute() or beside == image or not exists(beside):
-        return image
-    if here and not beside.samefile(image):
+    file = Path(_ESCAPED_BYTE.sub(lambda match: chr(0xDC00 + int(match[1], 16)), text))
+    here, beside = exists(file), manifest.parent / file
+    if file.is_absolute() or beside == file or not exists(beside):
+        return file
+    if here and not beside.samefile(file):
         raise InputError(
-            f"{where}: {image} is one file seen from this folder and another seen from {manifest.parent}",
+            f"{where}: {file} is one file seen from this folder and another seen from {manifest.parent}",
             "write absolute paths",
         )
-    return image if here else beside
+    return file if here else beside
 
 
 def _csv_rows(path: Path) -> Iterator[dict[str, str]]:
