@@ -145,6 +145,8 @@ def test_what_is_wrong_with_a_manifest_is_told_before_anything_runs(study: Path,
     told("image,question\nstudy/000.png,' '\nstudy/000.png, \n", 2, "row 2", "empty")
     told('image,row_options\nstudy/film.dcm,"frame=\'1"\n', 2, "row 1", "row_options")
     told("image\nstudy/0\x0000.png\n", 4, "row 1", "zero byte")
+    told("image,slice,slices\nstudy/film.dcm,1,2\n", 4, "row 1", "slice and slices are two columns")
+    told("image,Slices,mpp,Slice\nstudy/film.dcm,,,2\n", 4, "row 1", "slices and slice are two columns")
     told("image,Image\nstudy/film.dcm,study/000.png\n", 4, "two columns have the same name")
     assert not output.exists()
     manifest.write_text("image\nstudy/\xfcn.png\n", encoding="latin-1")
@@ -154,6 +156,7 @@ def test_what_is_wrong_with_a_manifest_is_told_before_anything_runs(study: Path,
     for lines, words in (
         ('{"image": "study/000.png", "question": ["Is it?", "Is it red?"]}', ("row 1", "question is no text")),
         ('{"image": "study/000.png"}\n{"image": ["study/000.png", "study/001.png"]}', ("row 2", "image is no text")),
+        ('{"image": "study/film.dcm", "slice": 1, "slices": 2}', ("row 1", "slice and slices are two columns")),
         ('{"image": "study/000.png", "Image": "study/001.png"}', ("row 1", "two columns have the same name")),
         ('{"image": "study/000.png", "image": "study/001.png"}', ("row 1", "two columns have the same name")),
     ):

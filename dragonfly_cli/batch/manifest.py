@@ -75,11 +75,20 @@ def _manifest_row(path: Path, number: int, row: Mapping[str, str], options: Mapp
         raise InputError(f"{where}: there is no image", "name the column with the paths `image`, and fill every row")
     if "\0" in row["image"] or _HALF_A_LETTER.search(row["image"]):
         raise InputError(f"{where}: the path has a zero byte or half a letter in it", "write that path again")
+    _refuse_two_of_one_option(row, where, options)
     own = dict(_taken_apart(row.get("row_options", ""), where, options))
     own |= {options[name]: _without_fraction(text) for name, text in row.items() if name in options and text}
     if own.get("roi"):
         own["roi"] = str(_found(own["roi"], path, where))
     return ManifestRow(_found(row["image"], path, where), row.get("question") or None, own, where)
+
+
+def _refuse_two_of_one_option(names: Iterable[str], where: str, options: Mapping[str, str]) -> None:
+    """Raises InputError for two columns of which one would be lost behind the other."""
+    first: dict[str, str] = {}
+    for name in names:
+        if name in options and (other := first.setdefault(options[name], name)) != name:
+            raise InputError(f"{where}: {other} and {name} are two columns for one option", "leave one of them out")
 
 
 def _where(path: Path, number: int) -> str:
