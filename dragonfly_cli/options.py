@@ -18,6 +18,7 @@ from dragonfly_cli.option_values import Aggregate, AnswerType, Attention, Contro
 if TYPE_CHECKING:
     from dragonfly_cli.readers.dicom.choices import DicomChoices
 
+_THINKABLE_MPP = (1e-4, 1e4)  # from an electron microscope's to a centimetre
 _SEEDS = range(-(2**63), 2**64)  # what PyTorch's generator takes
 
 
@@ -193,7 +194,16 @@ class OpenOptions:
     series: SeriesOption = None
 
     def __post_init__(self) -> None:
-        self.dicom  # noqa: B018 - a window that cannot be understood is told before any file is opened
+        """What can never be right is told before any file is opened. Raises UsageError."""
+        self.dicom  # noqa: B018 - raises for a window or series that cannot be understood
+        least, most = _THINKABLE_MPP
+        if self.slide_mpp is not None and not least <= self.slide_mpp <= most:
+            from dragonfly_cli.errors import UsageError
+
+            raise UsageError(
+                f"--slide-mpp {self.slide_mpp:g}: no image has so many microns per pixel",
+                "a slide has about 0.25 or 0.5; give microns, not nanometres",
+            )
 
     @property
     def dicom(self) -> "DicomChoices":

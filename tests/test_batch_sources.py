@@ -134,6 +134,12 @@ def test_what_is_wrong_with_a_manifest_is_told_before_anything_runs(study: Path,
     told("image,frame\nstudy/film.dcm,third\n", 2, "row 1", "--frame", "third")
     told("image,frame\nstudy/film.dcm,-1\n", 2, "row 1", "--frame")
     told("image,region\nstudy/film.dcm,abc\n", 2, "row 1: --region abc")
+    told('image,region\nstudy/film.dcm,"0,0,0mm,5mm"\n', 2, "row 1: --region 0,0,0mm,5mm", "less than a pixel")
+    told('image,center,fov\nstudy/film.dcm,"5,5",0um\n', 2, "row 1: --fov 0um", "less than a pixel")
+    told("image,slide-mpp\nstudy/000.png,0.5\nstudy/001.png,0\n", 2, "row 2: --slide-mpp 0", "microns per pixel")
+    told("image,mpp\nstudy/film.dcm,0\n", 2, "row 1: --mpp must be above 0")
+    told("image,time-limit\nstudy/film.dcm,-1\n", 2, "row 1: --time-limit must be above 0")
+    told("image,budget\nstudy/film.dcm,0\n", 2, "row 1", "--budget")
     told("image,fov\nstudy/film.dcm,500um\n", 2, "row 1: --fov", "--center")
     told("picture\nstudy/film.dcm\n", 4, "row 1", "no image")
     told("study/000.png,Secret^Name\nstudy/001.png,Other^Name\n", 4, "row 1", "no image")
@@ -449,6 +455,7 @@ def test_outputs_that_cannot_be_are_refused(study: Path, tmp_path: Path) -> None
     for name in ("a.csv.gz", "a.xlsx", "a.json", "a.tsv"):  # somebody would open them as that
         expect_error(dragonfly("batch", study, "-o", tmp_path / name), 2, name, "CSV, JSON lines or Parquet")
     expect_error(dragonfly("batch", study, "-o", csv, "--address", "auto"), 2, "--address")
+    expect_error(dragonfly("batch", study, "-o", csv, "--slide-mpp", "0"), 2, "--slide-mpp 0")
     expect_error(dragonfly("batch", study, "-o", csv, "--records", tmp_path / "no" / "a.jsonl"), 7, "a.jsonl")
     os.mkfifo(tmp_path / "pipe")
     for pipe in (("-o", tmp_path / "pipe"), ("-o", csv, "--records", tmp_path / "pipe")):

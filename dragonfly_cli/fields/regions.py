@@ -26,7 +26,9 @@ class Length:
 
 def parse_region(text: str) -> list[Length]:
     """Left, top, width and height; raises UsageError."""
-    return _parse("--region", text, (4,), "X,Y,W,H")
+    lengths = _parse("--region", text, (4,), "X,Y,W,H")
+    _refuse_empty(f"--region {text}", lengths[2:])
+    return lengths
 
 
 def parse_center(text: str) -> list[Length]:
@@ -37,6 +39,7 @@ def parse_center(text: str) -> list[Length]:
 def parse_fov(text: str) -> list[Length]:
     """Width and height of a field of view; one number is both. Raises UsageError."""
     lengths = _parse("--fov", text, (1, 2), "W or W,H")
+    _refuse_empty(f"--fov {text}", lengths)
     return lengths * 2 if len(lengths) == 1 else lengths
 
 
@@ -44,7 +47,7 @@ def region_box(source: Source, region: str) -> Box:
     """The part of ``--region`` that lies on the image; raises UsageError if none does."""
     left, top, width, height = _pixels(source, parse_region(region), "xyxy")
     if width < 1 or height < 1:
-        raise UsageError(f"--region {region}: it is less than a pixel wide or high", _HINT)
+        raise _too_small(f"--region {region}")
     return on_image(source, (left, top, width, height), f"--region {region}")
 
 
@@ -53,7 +56,7 @@ def centered_box(source: Source, center: str, fov: str | None, default_wh: tuple
     x, y = _pixels(source, parse_center(center), "xy")
     width, height = _pixels(source, parse_fov(fov), "xy") if fov else default_wh
     if width < 1 or height < 1:
-        raise UsageError(f"--fov {fov}: it is less than a pixel wide or high", _HINT)
+        raise _too_small(f"--fov {fov}")
     return on_image(source, (x - width / 2, y - height / 2, width, height), f"--center {center}")
 
 
@@ -78,6 +81,16 @@ def _parse(option: str, text: str, counts: tuple[int, ...], form: str) -> list[L
     if len(found) not in counts or not all(found):
         raise UsageError(f"{option} {text}: it must be {form}", _HINT)
     return [Length(float(match[1]), match[2] or "px") for match in found if match]
+
+
+def _refuse_empty(what: str, sides: list[Length]) -> None:
+    """Raises UsageError for what is too small on every image."""
+    if any(side.value < 1 if side.unit == "px" else side.value <= 0 for side in sides):
+        raise _too_small(what)
+
+
+def _too_small(what: str) -> UsageError:
+    return UsageError(f"{what}: it is less than a pixel wide or high", _HINT)
 
 
 def _pixels(source: Source, lengths: list[Length], axes: str) -> list[float]:

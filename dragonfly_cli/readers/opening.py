@@ -28,7 +28,6 @@ from dragonfly_cli.readers.source import Source
 
 _AS_THE_FILE_SAYS = OpenOptions()
 _DICOM = "dragonfly_cli.readers.dicom"
-_THINKABLE_MPP = (1e-4, 1e4)  # from an electron microscope's to a centimetre
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,6 @@ def open_source(path: str | os.PathLike[str], options: OpenOptions = _AS_THE_FIL
     ``options.slide_mpp`` (microns per level-0 pixel, both axes) stands above what the file says.
     Raises NoInputError when nothing is there, InputError when it cannot be read, UsageError for the options.
     """
-    _check_scale(options.slide_mpp)
     named = Path(path)
     place = (_slide_in(named) if _is_folder(named) else None) or named
     head = b"" if _is_folder(place) else read_head(place)
@@ -63,15 +61,6 @@ def open_source(path: str | os.PathLike[str], options: OpenOptions = _AS_THE_FIL
 def holds_series(path: Path) -> bool:
     """Whether the path may hold several DICOM series: a folder, an archive or a DICOMDIR. Raises as opening does."""
     return _holds_series(path, b"" if path.is_dir() else read_head(path))
-
-
-def _check_scale(slide_mpp: float | None) -> None:
-    least, most = _THINKABLE_MPP
-    if slide_mpp is not None and not least <= slide_mpp <= most:
-        raise UsageError(
-            f"--slide-mpp {slide_mpp:g}: no image has so many microns per pixel",
-            "a slide has about 0.25 or 0.5; give microns, not nanometres",
-        )
 
 
 def _refuse_options_of_other_readers(reader: Reader, path: Path, options: OpenOptions) -> None:
