@@ -336,8 +336,12 @@ def test_an_address_is_told_to_be_none_of_our_files(tmp_path: Path) -> None:
     for source, stdin in ((tmp_path / "list.csv", None), ("-", "https://h.org/a.svs\n")):
         assert dragonfly("batch", source, *ask, table, stdin=stdin).code == 8
         (row,) = rows_of(table)
+        assert row["image"] == "https://h.org/a.svs"
         assert row["error"] == "cannot read https://h.org/a.svs: dragonfly downloads no images"
+        assert "1 of 1 images are done" in dragonfly("batch", source, *ask, table, stdin=stdin).stderr
         table.unlink()
+    unasked = dragonfly("batch", tmp_path / "list.csv", "--type", "yesno", *ask[2:], table)
+    expect_error(unasked, 2, "there is no question about https://h.org/a.svs: ")
 
 
 def test_a_dry_run_tells_what_would_run_and_writes_nothing(study: Path, tmp_path: Path) -> None:

@@ -38,14 +38,18 @@ def read_head(path: Path) -> bytes:
     return head
 
 
+def as_written(path: Path) -> str:
+    """The path, or the address that was taken for one, with the strokes that a path has lost."""
+    strokes = ":///" if str(path).lower().startswith("file:") else "://"
+    return str(path).replace(":/", strokes, 1) if _ADDRESS.match(str(path)) else str(path)
+
+
 def missing(path: Path, message: str) -> DragonflyError:
     """The error for a path that leads nowhere; an address is no path, and is not supported."""
     if not _ADDRESS.match(str(path)):
         return NoInputError(message, "check the path")
-    strokes = ":///" if str(path).lower().startswith("file:") else "://"
-    address = str(path).replace(":/", strokes, 1)
     return InputError(
-        f"cannot read {address}: dragonfly downloads no images", "give the path of a file on this machine"
+        f"cannot read {as_written(path)}: dragonfly downloads no images", "give the path of a file on this machine"
     )
 
 

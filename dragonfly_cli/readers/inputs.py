@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from dragonfly_cli.errors import InputError, NoInputError
 from dragonfly_cli.options import OpenOptions
 from dragonfly_cli.readers.dicom.signature import instance_uid, is_dicom
-from dragonfly_cli.readers.head import exists, head_if_readable
+from dragonfly_cli.readers.head import as_written, exists, head_if_readable
 from dragonfly_cli.readers.image_files import list_images
 from dragonfly_cli.readers.opening import holds_series, open_source
 from dragonfly_cli.readers.signature import ZIP_SUFFIX, is_dicom_slide
@@ -89,7 +89,7 @@ def named_input(path: Path) -> Input:
 
 def lone_input(path: Path) -> Input:
     """One that was named, and not found; it need not be there."""
-    return Input(str(path), partial(open_source, path))
+    return Input(str(path) if exists(path) else as_written(path), partial(open_source, path))
 
 
 def zipped_copies(inputs: Iterable[Input]) -> set[Path]:
