@@ -7,13 +7,14 @@ from PIL import Image
 
 from demo_training import crop_stream, facts
 from demo_training.crop_stream import Crops
+from demo_training.cross_validate import folds
 from demo_training.dataset import ImageRow, vqa_split
 from demo_training.encoder import Student, some_patches
 from demo_training.facts import BENIGN, MALIGNANT
 from demo_training.focus_map import FocusMap
 from demo_training.labels import COLUMNS, OUTPUTS, label_mask, targets
 from demo_training.projector import make_projector
-from demo_training.question_prior import usual_answers
+from demo_training.question_prior import priors_of_others
 from demo_training.questions import SEEN, UNSEEN, questions_about, telling_question
 from demo_training.schedule import make_optimizers, step
 from demo_training.train_encoder import crop_loss
@@ -75,12 +76,12 @@ def test_a_vqa_picture_is_on_one_side_always():
 def test_what_is_usual_is_learnt_from_other_pictures():
     asked = {f"{number:02}": [("Is there an effusion?", "Yes"), ("Is it normal?", "No")] for number in range(18)}
     asked["05"] = [("Is there an effusion?", "No")]
-    usual = usual_answers(asked)
-    assert {name: list(chances) for name, chances in usual.items()} == {
-        name: [question for question, _ in own] for name, own in asked.items()
-    }
-    assert usual["05"]["Is there an effusion?"] > 0.9  # as everywhere else
-    assert usual["06"]["Is there an effusion?"] > 0.7 and usual["06"]["Is it normal?"] < 0.1
+    priors = priors_of_others(asked)
+    assert set(priors) == set(asked)
+    assert priors["05"].p_yes(["Is there an effusion?"])[0] > 0.9  # as everywhere else
+    effusion, normal = priors["06"].p_yes(["Is there an effusion?", "Is it normal?"])
+    assert effusion > 0.7 and normal < 0.1
+    assert priors["06"].foretell(["An effusion?", "Normal?"]) == ["Yes", "No"]
 
 
 @pytest.mark.parametrize("label", LABELS)
@@ -193,3 +194,13 @@ def test_an_encoder_that_sees_some_patches_knows_where_they_are():
         places = (kept[crop, :, 0] - 50 * crop).tolist()
         assert places[0] == 0 and len(set(places)) == 25 and set(places) <= set(range(50))
     assert not torch.equal(kept[0] + 50, kept[1])
+
+
+def test_a_fold_of_the_cross_validation_holds_every_label_and_no_picture_twice():
+    labels = ["viable_tumour"] * 13 + ["necrotic_tumour"] * 9 + ["non_tumour"] * 17
+    rows = [ImageRow(f"{n}.jpg", "osteosarcoma", label, "train", "p") for n, label in enumerate(labels)]
+    dealt = folds(rows, 4)
+    assert sorted(row.path for fold in dealt for row in fold) == sorted(row.path for row in rows)
+    for label in set(labels):
+        counts = [sum(row.label == label for row in fold) for fold in dealt]
+        assert min(counts) > 0 and max(counts) - min(counts) <= 1

@@ -1,9 +1,8 @@
 """Endless batches of augmented crops, drawn by fixed shares of the data sets and evenly among a data set's labels."""
 
-import queue
-import threading
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -92,12 +91,8 @@ class CropStream:
         return whole_picture(Image.fromarray(np.concatenate([np.concatenate(line, axis=1) for line in tiles]))), row
 
     def __iter__(self) -> Iterator[Crops]:
-        waiting: queue.Queue[Crops] = queue.Queue(AHEAD)
-
-        def fill() -> None:
+        with ThreadPoolExecutor(1) as cutter:
+            ahead = deque(cutter.submit(self.draw) for _ in range(AHEAD))
             while True:
-                waiting.put(self.draw())
-
-        threading.Thread(target=fill, daemon=True).start()
-        while True:
-            yield waiting.get()
+                ahead.append(cutter.submit(self.draw))
+                yield ahead.popleft().result()

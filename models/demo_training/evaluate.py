@@ -19,7 +19,7 @@ from demo_training.dataset import ImageRow, load_picture, read_rows
 from demo_training.generated import generated_rows
 from demo_training.intervals import Score, Verdict, score
 from demo_training.make_rows import VQA_YES_NO, vqa_exchanges
-from demo_training.question_prior import foretell
+from demo_training.question_prior import Prior
 
 DIAGNOSIS, DIAGNOSIS_UNSEEN = "What is the diagnosis?", "State the diagnosis."
 CAPTION, CAPTION_UNSEEN = "Provide a brief description of the given image.", "Please give a caption."
@@ -189,7 +189,7 @@ def vqa_table(examiner: Examiner) -> list[str]:
     plain = {row.path: Path(file) for file, row in examiner.gallery.files("vqa_rad", blanked=False).items()}
     files = {"model": plain, "picture blanked": blanked_copies(plain, examiner.gallery.folder / "vqa_blank")}
     every = sorted({e.question for name in names for e in own[name]})
-    prior = dict(zip(every, foretell(train, every), strict=True))
+    prior = dict(zip(every, Prior.learn(train).foretell(every), strict=True))
     for row in (row for row in held_out if own[row.group]):
         asked = own[row.group]
         questions = list(dict.fromkeys(e.question for e in asked))

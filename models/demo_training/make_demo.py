@@ -39,17 +39,15 @@ def stages(data: Path, work: Path, out: Path) -> list[Stage]:
     def left(name: str) -> str:
         return str(work / name)
 
-    generated, begun, encoder = left("generated"), left("begun.pt"), left("encoder.pt")
-    rows, features, tokenizer, unfinished = left("rows"), left("features.pt"), left("tokenizer"), left("unfinished")
+    generated, encoder, rows = left("generated"), left("encoder.pt"), left("rows")
+    features, tokenizer, unfinished = left("features.pt"), left("tokenizer"), left("unfinished")
     language, finished, mean = left("language.pt"), left("finished.pt"), left("mean.pt")
     crops, lessons = (str(data), generated), (rows, features)
-    going_on = (encoder, "--start", begun, "--minutes", "18", "--rate", "0.5", "--seed", "92")
-    learning = (encoder, *lessons, tokenizer, language, "--minutes", "35", "--seed", "94")
-    finishing = (unfinished, language, *lessons, left("core"), finished, "--steps", "150", "--rate", "3e-4")
+    learning = (encoder, *lessons, tokenizer, language, "--minutes", "42", "--seed", "94")
+    finishing = (unfinished, language, *lessons, left("core"), finished, "--steps", "400", "--rate", "5e-4")
     return [
         Stage("draw_tissue", (generated, "--seed", "70"), "generated/generated.csv"),
-        Stage("train_encoder", (*crops, begun, "--minutes", "40", "--seed", "91"), "begun.pt"),
-        Stage("train_encoder", (*crops, *going_on), "encoder.pt"),
+        Stage("train_encoder", (*crops, encoder, "--minutes", "44", "--seed", "91"), "encoder.pt"),
         Stage("make_rows", (*crops, rows, "--seed", "93"), "rows/rows.jsonl"),
         Stage("make_tokenizer", (rows + "/rows.jsonl", tokenizer), "tokenizer/tokenizer.json"),
         Stage("encode_features", (encoder, *lessons), "features.pt"),

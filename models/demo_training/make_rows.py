@@ -17,21 +17,21 @@ from PIL import Image
 
 from demo_training.dataset import ImageRow, load_picture, read_rows, vqa_entries, vqa_split
 from demo_training.generated import generated_rows
-from demo_training.question_prior import usual_answers
-from demo_training.questions import SEEN, Exchange, questions_about, telling_question, vary
+from demo_training.question_prior import Prior, priors_of_others
+from demo_training.questions import SEEN, Exchange, pick, questions_about, telling_question, vary
 from demo_training.variants import MOSAIC, Mosaics, counterparts
 from demo_training.variants import vary as vary_picture
 
 PER_LABEL = {  # pictures of each label
-    "lc25000": 260,
+    "lc25000": 300,
     "oral": 260,
     "osteosarcoma": 160,
-    "cxr_pneumonia": 380,
-    "mednist": 60,
+    "cxr_pneumonia": 640,
+    "mednist": 110,
     "bccd": 60,
-    "vqa_rad": 130,
+    "vqa_rad": 180,
     "generated": 180,
-    "drawn": 100,
+    "drawn": 250,
 }
 OFTEN = "generated_normal"  # most of a slide is healthy
 TIMES = 3  # so it is shown so many times as often as a label with a focus
@@ -39,6 +39,8 @@ MOSAICS = 800  # of whole tiles, and as many of tiles that the field's edges cut
 QUESTION_BLOCKS = 2  # blocks of questions a picture
 TELLING = 24  # questions on a mosaic that its odd tile decides
 MOST_WORDS = 8  # longer answers of VQA-RAD are left out
+USUAL = 3  # times that each yes/no question of VQA-RAD comes with what is usually answered
+LEFT_OUT, EXCHANGED = 0.1, 0.15  # shares of its words then
 VQA_YES_NO = "vqa_yes_no"  # the kind of its yes/no questions
 IMAGES = "images"  # their folder
 QUALITY = 93
@@ -85,25 +87,35 @@ class OwnQuestions:
     """What VQA-RAD asks about its own pictures of one split.
 
     It has few pictures with ten questions each, and a network learns their answers by heart. So each yes/no question
-    comes twice: once with its answer, once with one that is drawn as questions of its words are usually answered on
-    other pictures.
+    comes again in other words, with answers that are drawn as questions of those words are usually answered on other
+    pictures.
     """
 
     asked: dict[str, list[Exchange]]
-    usual: dict[str, dict[str, float]]
+    usual: dict[str, Prior]
+    vocabulary: list[str]  # the words of all yes/no questions, each as often as it occurs
 
     @classmethod
     def of(cls, data: Path, split: str) -> "OwnQuestions":
         asked = {name: own for name, own in vqa_exchanges(data).items() if vqa_split(name) == split}
         yes_no = {name: [(e.question, e.answer) for e in own if e.kind == VQA_YES_NO] for name, own in asked.items()}
-        return cls(asked, usual_answers(yes_no))
+        vocabulary = [word for own in yes_no.values() for question, _ in own for word in question.split()]
+        return cls(asked, priors_of_others(yes_no), vocabulary)
 
     def draw(self, picture: str, rng: np.random.Generator) -> list[Exchange]:
         """In one wording or another."""
-        drawn = [Exchange(vary(e.question, rng), e.answer, e.kind) for e in self.asked[picture]]
-        for question, chance in self.usual[picture].items():
-            drawn.append(Exchange(vary(question, rng), "Yes" if rng.random() < chance else "No", "vqa_usual"))
-        return drawn
+        asked = [Exchange(vary(e.question, rng), e.answer, e.kind) for e in self.asked[picture]]
+        yes_no = [e.question for e in self.asked[picture] if e.kind == VQA_YES_NO] * USUAL
+        reworded = [self._reword(question, rng) for question in yes_no]
+        for question, chance in zip(reworded, self.usual[picture].p_yes(reworded), strict=True):
+            asked.append(Exchange(vary(question, rng), "Yes" if rng.random() < chance else "No", "vqa_usual"))
+        return asked
+
+    def _reword(self, question: str, rng: np.random.Generator) -> str:
+        """Some words left out, some exchanged for those of other questions."""
+        kept = [word for word in question.split() if rng.random() >= LEFT_OUT]
+        words = [pick(self.vocabulary, rng) if rng.random() < EXCHANGED else word for word in kept]
+        return " ".join(words) or question
 
 
 def exchanges(row: ImageRow, own: OwnQuestions, rng: np.random.Generator) -> list[Exchange]:

@@ -1,7 +1,9 @@
 """How far the question alone goes on VQA-RAD's yes/no questions: logistic regression on a bag of its words."""
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
@@ -28,41 +30,46 @@ def bags(questions: Sequence[str], vocabulary: Sequence[str]) -> torch.Tensor:
     return bag
 
 
-def p_yes(train: Sequence[Asked], questions: Sequence[str]) -> list[float]:
-    """Probability of yes for each question, from questions and their answers."""
-    counts: dict[str, int] = {}
-    for question, _ in train:
-        for word in words(question):
-            counts[word] = counts.get(word, 0) + 1
-    vocabulary = sorted(word for word, count in counts.items() if count >= SEEN_AT_LEAST)
-    inputs = bags([question for question, _ in train], vocabulary)
-    yes = torch.tensor([float(answer == "Yes") for _, answer in train])
-    layer = nn.Linear(len(vocabulary), 1)
-    nn.init.zeros_(layer.weight)
-    optimizer = torch.optim.Adam(layer.parameters(), RATE)
-    for _ in range(STEPS):
-        optimizer.zero_grad()
-        loss = nn.functional.binary_cross_entropy_with_logits(layer(inputs)[:, 0], yes)
-        (loss + PENALTY * layer.weight.square().sum()).backward()
-        optimizer.step()
-    with torch.no_grad():
-        chances: list[float] = layer(bags(questions, vocabulary))[:, 0].sigmoid().tolist()
-    return chances
+@dataclass(frozen=True)
+class Prior:
+    """What is usually answered to questions of some words."""
+
+    vocabulary: list[str]
+    layer: nn.Linear
+
+    @classmethod
+    def learn(cls, train: Sequence[Asked]) -> "Prior":
+        """From questions and their answers."""
+        counts = Counter(word for question, _ in train for word in words(question))
+        vocabulary = sorted(word for word, count in counts.items() if count >= SEEN_AT_LEAST)
+        inputs = bags([question for question, _ in train], vocabulary)
+        yes = torch.tensor([float(answer == "Yes") for _, answer in train])
+        layer = nn.Linear(len(vocabulary), 1)
+        nn.init.zeros_(layer.weight)
+        optimizer = torch.optim.Adam(layer.parameters(), RATE)
+        for _ in range(STEPS):
+            optimizer.zero_grad()
+            loss = nn.functional.binary_cross_entropy_with_logits(layer(inputs)[:, 0], yes)
+            (loss + PENALTY * layer.weight.square().sum()).backward()
+            optimizer.step()
+        return cls(vocabulary, layer.requires_grad_(False))
+
+    def p_yes(self, questions: Sequence[str]) -> list[float]:
+        """Probability of yes for each question."""
+        chances: list[float] = self.layer(bags(questions, self.vocabulary))[:, 0].sigmoid().tolist()
+        return chances
+
+    def foretell(self, questions: Sequence[str]) -> list[str]:
+        """Yes or No for each question."""
+        return ["Yes" if chance > 0.5 else "No" for chance in self.p_yes(questions)]
 
 
-def foretell(train: Sequence[Asked], questions: Sequence[str]) -> list[str]:
-    """Yes or No for each question."""
-    return ["Yes" if chance > 0.5 else "No" for chance in p_yes(train, questions)]
-
-
-def usual_answers(by_picture: Mapping[str, Sequence[Asked]]) -> dict[str, dict[str, float]]:
-    """Picture -> question -> probability of yes, as the questions on the other folds' pictures have it."""
-    usual: dict[str, dict[str, float]] = {}
+def priors_of_others(by_picture: Mapping[str, Sequence[Asked]]) -> dict[str, Prior]:
+    """Picture -> what the questions on the other folds' pictures tell."""
+    priors: dict[str, Prior] = {}
     names = sorted(by_picture)
     for fold in range(FOLDS):
         own = names[fold::FOLDS]
-        others = [asked for name in names if name not in own for asked in by_picture[name]]
-        questions = [question for name in own for question, _ in by_picture[name]]
-        chances = dict(zip(questions, p_yes(others, questions), strict=True))
-        usual |= {name: {question: chances[question] for question, _ in by_picture[name]} for name in own}
-    return usual
+        learnt = Prior.learn([asked for name in names if name not in own for asked in by_picture[name]])
+        priors |= dict.fromkeys(own, learnt)
+    return priors

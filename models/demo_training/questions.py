@@ -49,6 +49,7 @@ SOMETIMES_ASKED = ("grade", "pneumonia_kind", "stain", "white_cells", "red_cells
 ASKED_WITH_OPTIONS = ("modality", "organ", "diagnosis", "diagnosis", "grade", "pneumonia_kind")
 EVERYDAY = 0.5  # share of the questions off the topic that are about a thing of everyday life
 GENERATED_FOR = 4.0  # how much more often it is asked for necrosis and tumours than for anything else
+OFF_TOPIC_SHARE, UNKNOWN_SHARE = 0.45, 0.2  # of questions to decline; the others ask for findings that no label states
 NEAR_OPTIONS = 0.7  # share of option lists whose wrong answers are true of other pictures of the kind
 MOST_OPTIONS = 5
 LOWER_CASE = 0.4  # share of option lists that are typed without capitals
@@ -198,9 +199,9 @@ def declined(label: str, count: int, words: Words, rng: np.random.Generator) -> 
     asked = []
     for _ in range(count):
         way = 0.0 if label in facts.VQA else rng.random()
-        if way < 0.35:
+        if way < OFF_TOPIC_SHARE:
             question = pick(words.everyday if words.everyday and rng.random() < EVERYDAY else words.off_topic, rng)
-        elif way < 0.55:
+        elif way < OFF_TOPIC_SHARE + UNKNOWN_SHARE:
             question = pick(words.unknown, rng)
         else:
             finding = pick(words.unknown_findings, rng)
@@ -210,7 +211,7 @@ def declined(label: str, count: int, words: Words, rng: np.random.Generator) -> 
 
 
 def questions_about(row: ImageRow, words: Words, rng: np.random.Generator) -> list[Exchange]:
-    """About twenty-seven questions on one picture; of VQA-RAD's pictures only what their region answers."""
+    """About twenty-nine questions on one picture; of VQA-RAD's pictures only what their region answers."""
     if row.label in facts.VQA:
         asked = [open_question("organ", row, words, rng) for _ in range(2)]
         return asked + yes_no_questions(row, (3, 0), words, rng) + declined(row.label, 9, words, rng)
@@ -221,4 +222,4 @@ def questions_about(row: ImageRow, words: Words, rng: np.random.Generator) -> li
     options = (option_question(pick(ASKED_WITH_OPTIONS, rng), row, words, rng) for _ in range(2))
     asked += [question for question in options if question is not None]
     asked += yes_no_questions(row, (6, 1), words, rng)
-    return asked + declined(row.label, 6, words, rng)
+    return asked + declined(row.label, 8, words, rng)

@@ -4,6 +4,7 @@ import copy
 import math
 import time
 from collections.abc import Sequence
+from typing import Generic, TypeVar
 
 import torch
 from torch import nn
@@ -12,6 +13,8 @@ WARM_UP = 0.04  # of the run
 MATRIX_RATE, OTHER_RATE = 2e-2, 1e-3  # highest learning rates of Muon and AdamW
 DECAY = 0.05
 PEAK = "peak"  # key of an optimizer's groups: their highest learning rate
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 class Clock:
@@ -39,22 +42,21 @@ def share_of_peak(done: float) -> float:
     return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * falling))
 
 
-def make_optimizers(model: nn.Module, layers: nn.Module, rate: float = 1) -> list[torch.optim.Optimizer]:
+def make_optimizers(model: nn.Module, layers: nn.Module) -> list[torch.optim.Optimizer]:
     """Muon for the matrices of the transformer's ``layers``, AdamW for whatever else of the model learns.
 
-    ``rate`` scales the highest learning rates. A step of Muon takes longer than one of AdamW, and in the same time the
-    encoder learns more by it.
+    A step of Muon takes longer than one of AdamW, and in the same time the encoder learns more by it.
     """
     matrices = [p for p in layers.parameters() if p.requires_grad and p.ndim == 2]
     taken = {id(p) for p in matrices}
     others = [p for p in model.parameters() if p.requires_grad and id(p) not in taken]
     decayed, kept = [p for p in others if p.ndim > 1], [p for p in others if p.ndim <= 1]
     groups = [
-        {"params": decayed, "weight_decay": DECAY, PEAK: OTHER_RATE * rate},
-        {"params": kept, "weight_decay": 0.0, PEAK: OTHER_RATE * rate},
+        {"params": decayed, "weight_decay": DECAY, PEAK: OTHER_RATE},
+        {"params": kept, "weight_decay": 0.0, PEAK: OTHER_RATE},
     ]
     return [
-        torch.optim.Muon([{"params": matrices, PEAK: MATRIX_RATE * rate}], weight_decay=DECAY),
+        torch.optim.Muon([{"params": matrices, PEAK: MATRIX_RATE}], weight_decay=DECAY),
         torch.optim.AdamW(groups, betas=(0.9, 0.98), fused=True),
     ]
 
@@ -70,14 +72,14 @@ def step(optimizers: Sequence[torch.optim.Optimizer], loss: torch.Tensor, done: 
         optimizer.zero_grad()
 
 
-class Average:
+class Average(Generic[Network]):
     """A copy of a network whose weights trail behind: their exponential moving average."""
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
+    def __init__(self, model: Network, decay: float) -> None:
         self.model, self.decay, self.updates = copy.deepcopy(model).eval(), decay, 0
 
     @torch.no_grad()
-    def update(self, model: nn.Module) -> None:
+    def update(self, model: Network) -> None:
         self.updates += 1
         weight = 1 - min(self.decay, self.updates / (self.updates + 10))  # short memory at the start
         for mine, theirs in zip(self.model.state_dict().values(), model.state_dict().values(), strict=True):

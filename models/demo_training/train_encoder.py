@@ -1,4 +1,4 @@
-"""Stage 1: the vision encoder learns the labels of single crops, from nothing or on from an earlier run.
+"""Stage 1: the vision encoder learns the labels of single crops, from nothing.
 
 For most of the run it sees half of each crop's patches, drawn anew each time: a step takes half as long, and a picture
 is never seen twice alike.
@@ -7,6 +7,7 @@ is never seen twice alike.
 import argparse
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -17,13 +18,13 @@ from demo_training.encoder import PATCHES, Student, whiten_patches
 from demo_training.generated import generated_rows
 from demo_training.labels import label_loss
 from demo_training.schedule import Average, Clock, make_optimizers, step
-from demo_training.scores import balanced_accuracy
+from demo_training.scores import FIRST_HIGH, balanced_accuracy
 
 BATCH = 128
 SAMPLE_BATCHES = 12  # for the spectrum of patches
 SOME_PATCHES = 24
 WITH_SOME_PATCHES = 0.85  # share of the run
-MIXED = 0.15  # share of batches in which pictures of one data set are blended in pairs
+MIXED = 0.3  # share of batches in which pictures of one data set are blended in pairs
 REPORT_EVERY = 800
 
 
@@ -46,41 +47,53 @@ def crop_loss(model: Student, crops: Crops, patches: int) -> torch.Tensor:
     return torch.stack([label_loss(logits, crops.target, crops.mask) for logits in readings]).mean()
 
 
-def begun_student(batches: Iterator[Crops], start: Path | None) -> Student:
-    """An encoder as an earlier run left it, or one that knows nothing but the spectrum of patches."""
+def begun_student(batches: Iterator[Crops]) -> Student:
+    """An encoder that knows nothing but the spectrum of patches."""
     student = Student()
-    if start is None:
-        whiten_patches(student, torch.cat([next(batches).pixels for _ in range(SAMPLE_BATCHES)]))
-    else:
-        student.load_state_dict(torch.load(start, weights_only=True))
+    whiten_patches(student, torch.cat([next(batches).pixels for _ in range(SAMPLE_BATCHES)]))
     return student.train()
 
 
-def train(options: argparse.Namespace) -> None:
-    """Train for the minutes given; writes the averaged weights again and again."""
-    torch.manual_seed(options.seed)
-    rows = read_rows(options.data, "train") + generated_rows(options.generated, "train")
-    watched = read_rows(options.data, "val") + generated_rows(options.generated, "val")
-    batches = iter(CropStream(options.data, rows, BATCH, options.seed))
-    model = begun_student(batches, options.start)
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is."""
+
+    crops: int
+    minutes: float
+    loss: float  # mean of the last steps
+    over: bool
+
+
+def learn(stream: CropStream, minutes: float) -> Iterator[tuple[Student, Progress]]:
+    """Train for the minutes given; yields the averaged weights now and then, and at the end."""
+    batches = iter(stream)
+    model = begun_student(batches)
     average = Average(model, 0.998)
-    optimizers = make_optimizers(model, model.layers, options.rate)
-    clock, losses = Clock(options.minutes), []
-    for number, crops in enumerate(batches, 1):
+    optimizers = make_optimizers(model, model.layers)
+    clock, losses, over = Clock(minutes), [], False
+    while not over:
+        crops = next(batches)
         patches = SOME_PATCHES if clock.done < WITH_SOME_PATCHES else PATCHES
         loss = crop_loss(model, blend(crops) if float(torch.rand(())) < MIXED else crops, patches)
         step(optimizers, loss, clock.done)
         average.update(model)
         losses.append(float(loss.detach()))
         over = clock.done >= 1
-        if number % REPORT_EVERY == 0 or over:
-            torch.save(average.model.state_dict(), options.out)
-            scores = balanced_accuracy(average.model, options.data, watched, 5 if over else 1)
-            mean = round(sum(losses[-REPORT_EVERY:]) / len(losses[-REPORT_EVERY:]), 4)
-            entry = {"crops": number * BATCH, "minutes": round(clock.used, 1), "loss": mean, **scores}
-            print(json.dumps(entry), flush=True)
-        if over:
-            return
+        if over or len(losses) % REPORT_EVERY == 0:
+            mean = sum(losses[-REPORT_EVERY:]) / len(losses[-REPORT_EVERY:])
+            yield average.model, Progress(len(losses) * BATCH, clock.used, mean, over)
+
+
+def train(options: argparse.Namespace) -> None:
+    """Writes the weights again and again, with their scores on the validation pictures."""
+    torch.manual_seed(options.seed)
+    rows = read_rows(options.data, "train") + generated_rows(options.generated, "train")
+    watched = read_rows(options.data, "val") + generated_rows(options.generated, "val")
+    for student, done in learn(CropStream(options.data, rows, BATCH, options.seed), options.minutes):
+        torch.save(student.state_dict(), options.out)
+        scores = balanced_accuracy(student, options.data, watched, FIRST_HIGH if done.over else 1)
+        entry = {"crops": done.crops, "minutes": round(done.minutes, 1), "loss": round(done.loss, 4), **scores}
+        print(json.dumps(entry), flush=True)
 
 
 def main() -> None:
@@ -88,9 +101,7 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="folder that holds train/images.csv and vqa/vqa_rad")
     parser.add_argument("generated", type=Path, help="folder of the generated tissue")
     parser.add_argument("out", type=Path, help="file for the weights")
-    parser.add_argument("--start", type=Path, help="weights of an earlier run to go on from")
-    parser.add_argument("--minutes", type=float, default=40, help="the learning rate falls over this time")
-    parser.add_argument("--rate", type=float, default=1, help="of the usual learning rates")
+    parser.add_argument("--minutes", type=float, default=44, help="the learning rate falls over this time")
     parser.add_argument("--seed", type=int, default=91)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()

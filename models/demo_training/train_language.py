@@ -214,7 +214,7 @@ def main() -> None:
     parser.add_argument("features", type=Path, help="the file of stage 3")
     parser.add_argument("tokenizer", type=Path, help="folder of the tokenizer")
     parser.add_argument("out", type=Path, help="file for the weights")
-    parser.add_argument("--minutes", type=float, default=45, help="the learning rate falls over this time")
+    parser.add_argument("--minutes", type=float, default=42, help="the learning rate falls over this time")
     parser.add_argument("--seed", type=int, default=94)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
