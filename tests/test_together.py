@@ -65,7 +65,7 @@ def test_a_description_of_regions_is_that_of_each_region() -> None:
 
 
 def test_answers_are_told_in_the_order_of_the_questions() -> None:
-    call = ("ask", SLIDE, "--region", REGIONS[0], "Is it an X-ray?", KIND, "Is there a tumour?", ORGAN)
+    call = ("ask", SLIDE, "--region", REGIONS[1], "Is it an X-ray?", KIND, "Is there a tumour?", ORGAN)
     records = dragonfly(*call, "--json").json
     lines = dragonfly(*call).stdout.splitlines()
     assert [line.split(" (p ")[0] for line in lines] == [record["answer"] for record in records]
