@@ -10,17 +10,14 @@ from collections import defaultdict
 from pathlib import Path
 
 import torch
-from PIL import Image
 
-from demo_training.augment import normalise, to_unit
 from demo_training.crop_stream import CropStream
 from demo_training.dataset import ImageRow, load_picture, read_rows
-from demo_training.encoder import Student
 from demo_training.evaluate import parts
 from demo_training.generated import generated_rows
 from demo_training.intervals import Verdict, score
-from demo_training.labels import COLUMNS, label_mask, log_probabilities
-from demo_training.scores import views
+from demo_training.schedule import timed_options
+from demo_training.scores import guess
 from demo_training.train_encoder import BATCH, learn
 
 DATASET, NECROSIS = "osteosarcoma", "necrotic_tumour"
@@ -37,16 +34,6 @@ def folds(rows: list[ImageRow], count: int) -> list[list[ImageRow]]:
     return dealt
 
 
-@torch.inference_mode()
-def guess(student: Student, pictures: list[Image.Image]) -> list[str]:
-    """The likeliest label of each, by the mean over its low and middle crops."""
-    crops = [views(picture) for picture in pictures]
-    with torch.autocast("cpu", torch.bfloat16):
-        logits = student(normalise(to_unit([crop for own in crops for crop in own])))
-    told = log_probabilities(logits, label_mask([DATASET] * len(logits)))[:, : len(COLUMNS)]
-    return [COLUMNS[i] for i in told.unflatten(0, (len(pictures), -1)).mean(1).argmax(1).tolist()]
-
-
 def held_out(options: argparse.Namespace, every: list[ImageRow], fold: list[ImageRow]) -> list[Verdict]:
     """An encoder that never saw the fold, asked about it; verdicts are on necrosis or none."""
     torch.manual_seed(options.seed)
@@ -57,7 +44,8 @@ def held_out(options: argparse.Namespace, every: list[ImageRow], fold: list[Imag
     verdicts = []
     for row in fold:
         necrosis = row.label == NECROSIS
-        for told in guess(student, parts(load_picture(options.data, row), row)):
+        pictures = parts(load_picture(options.data, row), row)
+        for told in guess(student, pictures, [DATASET] * len(pictures)):
             verdicts.append(Verdict(str(necrosis), (told == NECROSIS) == necrosis, row.path))
     return verdicts
 
@@ -67,11 +55,7 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="folder that holds train/images.csv and vqa/vqa_rad")
     parser.add_argument("generated", type=Path, help="folder of the generated tissue")
     parser.add_argument("--folds", type=int, default=4)
-    parser.add_argument("--minutes", type=float, default=6, help="for the encoder of each fold")
-    parser.add_argument("--seed", type=int, default=97)
-    parser.add_argument("--threads", type=int, default=2)
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
+    options = timed_options(parser, minutes=4, seed=97)
     train = read_rows(options.data, "train") + generated_rows(options.generated, "train")
     own = [row for row in train + read_rows(options.data, "val") if row.dataset == DATASET]
     every = [row for row in train if row.dataset != DATASET] + own

@@ -1,5 +1,6 @@
 """How long a stage runs, how fast it learns, and the average of its weights that is kept."""
 
+import argparse
 import copy
 import math
 import time
@@ -15,6 +16,16 @@ DECAY = 0.05
 PEAK = "peak"  # key of an optimizer's groups: their highest learning rate
 
 Network = TypeVar("Network", bound=nn.Module)
+
+
+def timed_options(parser: argparse.ArgumentParser, minutes: float, seed: int) -> argparse.Namespace:
+    """What was given on the command line, with minutes, seed and threads; takes so many threads."""
+    parser.add_argument("--minutes", type=float, default=minutes, help="the learning rate falls over this time")
+    parser.add_argument("--seed", type=int, default=seed)
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    return options
 
 
 class Clock:

@@ -1,7 +1,7 @@
 """Balanced accuracy within each data set, from the logits of a network that reads single crops."""
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,24 +26,25 @@ def views(picture: Image.Image, count: int = FIRST_HIGH) -> list[np.ndarray]:
 
 
 @torch.inference_mode()
-def mean_log_probabilities(logits: Logits, data: Path, rows: list[ImageRow], crops: int) -> torch.Tensor:
-    """Mean over a picture's low and middle crops (or the low one alone): [pictures, labels]."""
-    found = []
-    for start in range(0, len(rows), BATCH):
-        batch = rows[start : start + BATCH]
-        pixels = normalise(to_unit([crop for row in batch for crop in views(load_picture(data, row), crops)]))
-        mask = label_mask([row.dataset for row in batch]).repeat_interleave(crops, 0)
-        with torch.autocast("cpu", torch.bfloat16):
-            output = logits(pixels)
-        found.append(log_probabilities(output, mask)[:, : len(COLUMNS)].unflatten(0, (-1, crops)).mean(1))
-    return torch.cat(found)
+def guess(
+    logits: Logits, pictures: Sequence[Image.Image], datasets: Sequence[str], crops: int = FIRST_HIGH
+) -> list[str]:
+    """The likeliest label of each picture within its data set, by the mean over its first ``crops`` crops."""
+    pixels = normalise(to_unit([crop for picture in pictures for crop in views(picture, crops)]))
+    mask = label_mask(datasets).repeat_interleave(crops, 0)
+    with torch.autocast("cpu", torch.bfloat16):
+        output = logits(pixels)
+    told = log_probabilities(output, mask)[:, : len(COLUMNS)].unflatten(0, (-1, crops)).mean(1)
+    return [COLUMNS[i] for i in told.argmax(1).tolist()]
 
 
 def balanced_accuracy(logits: Logits, data: Path, rows: list[ImageRow], crops: int = FIRST_HIGH) -> dict[str, float]:
     """Mean recall over the labels of each data set that has more than one."""
     hits: dict[str, dict[str, list[bool]]] = defaultdict(lambda: defaultdict(list))
-    guesses = mean_log_probabilities(logits, data, rows, crops).argmax(1).tolist()
-    for row, guess in zip(rows, guesses, strict=True):
-        hits[row.dataset][row.label].append(COLUMNS[guess] == row.label)
+    for start in range(0, len(rows), BATCH):
+        batch = rows[start : start + BATCH]
+        told = guess(logits, [load_picture(data, row) for row in batch], [row.dataset for row in batch], crops)
+        for row, label in zip(batch, told, strict=True):
+            hits[row.dataset][row.label].append(label == row.label)
     scores = {name: float(np.mean([np.mean(h) for h in by.values()])) for name, by in sorted(hits.items())}
     return {name: round(score, 3) for name, score in scores.items() if len(hits[name]) > 1}

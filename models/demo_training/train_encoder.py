@@ -17,7 +17,7 @@ from demo_training.dataset import read_rows
 from demo_training.encoder import PATCHES, Student, whiten_patches
 from demo_training.generated import generated_rows
 from demo_training.labels import label_loss
-from demo_training.schedule import Average, Clock, make_optimizers, step
+from demo_training.schedule import Average, Clock, make_optimizers, step, timed_options
 from demo_training.scores import FIRST_HIGH, balanced_accuracy
 
 BATCH = 128
@@ -101,12 +101,7 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="folder that holds train/images.csv and vqa/vqa_rad")
     parser.add_argument("generated", type=Path, help="folder of the generated tissue")
     parser.add_argument("out", type=Path, help="file for the weights")
-    parser.add_argument("--minutes", type=float, default=44, help="the learning rate falls over this time")
-    parser.add_argument("--seed", type=int, default=91)
-    parser.add_argument("--threads", type=int, default=2)
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    train(options)
+    train(timed_options(parser, minutes=44, seed=91))
 
 
 if __name__ == "__main__":

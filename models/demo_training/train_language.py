@@ -21,7 +21,7 @@ from demo_training.encoder import ENCODER, PATCHES
 from demo_training.lessons import Pictures, read_pictures
 from demo_training.make_tokenizer import BOS_ID, EOS_ID, NEWLINE_ID, VOCABULARY
 from demo_training.projector import make_projector
-from demo_training.schedule import Average, Clock, make_optimizers, step
+from demo_training.schedule import Average, Clock, make_optimizers, step, timed_options
 from demo_training.scores import FIRST_HIGH
 from demo_training.sequences import (
     CROPS_IN_PROMPT,
@@ -214,12 +214,7 @@ def main() -> None:
     parser.add_argument("features", type=Path, help="the file of stage 3")
     parser.add_argument("tokenizer", type=Path, help="folder of the tokenizer")
     parser.add_argument("out", type=Path, help="file for the weights")
-    parser.add_argument("--minutes", type=float, default=42, help="the learning rate falls over this time")
-    parser.add_argument("--seed", type=int, default=94)
-    parser.add_argument("--threads", type=int, default=2)
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    train(options)
+    train(timed_options(parser, minutes=42, seed=94))
 
 
 if __name__ == "__main__":
