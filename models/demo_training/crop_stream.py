@@ -18,14 +18,14 @@ from demo_training.variants import ODD
 
 # Hard data sets more than easy ones.
 SHARES = {
-    "lc25000": 0.22,
-    "oral": 0.15,
+    "lc25000": 0.2,
+    "oral": 0.14,
     "osteosarcoma": 0.08,
-    "cxr_pneumonia": 0.25,
-    "mednist": 0.09,
+    "cxr_pneumonia": 0.3,
+    "mednist": 0.08,
     "bccd": 0.02,
     "vqa_rad": 0.04,
-    "generated": 0.12,
+    "generated": 0.11,
     "drawn": 0.03,
 }
 TILED = 0.15  # share of crops of these data sets that show several pictures of one label side by side

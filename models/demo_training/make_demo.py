@@ -22,6 +22,7 @@ from typing import Any
 
 LIBRARIES = ("torch", "transformers", "tokenizers", "numpy", "pillow", "safetensors")
 READ_AT_ONCE = 2**20
+PROCESSES = 2  # of the stages that several can share
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Stage:
     program: str
     arguments: tuple[str, ...]
     leaves: str
+    processes: int = 1  # that learn as one
 
 
 def stages(data: Path, work: Path, out: Path) -> list[Stage]:
@@ -43,17 +45,17 @@ def stages(data: Path, work: Path, out: Path) -> list[Stage]:
     features, tokenizer, unfinished = left("features.pt"), left("tokenizer"), left("unfinished")
     language, finished, mean = left("language.pt"), left("finished.pt"), left("mean.pt")
     crops, lessons = (str(data), generated), (rows, features)
-    learning = (encoder, *lessons, tokenizer, language, "--minutes", "42", "--seed", "94")
+    learning = (encoder, *lessons, tokenizer, language, "--minutes", "32", "--seed", "104")
     finishing = (unfinished, language, *lessons, left("core"), finished, "--steps", "400", "--rate", "5e-4")
     return [
         Stage("draw_tissue", (generated, "--seed", "70"), "generated/generated.csv"),
-        Stage("train_encoder", (*crops, encoder, "--minutes", "44", "--seed", "91"), "encoder.pt"),
+        Stage("train_encoder", (*crops, encoder, "--minutes", "40", "--seed", "101"), "encoder.pt", PROCESSES),
         Stage("make_rows", (*crops, rows, "--seed", "93"), "rows/rows.jsonl"),
         Stage("make_tokenizer", (rows + "/rows.jsonl", tokenizer), "tokenizer/tokenizer.json"),
         Stage("encode_features", (encoder, *lessons), "features.pt"),
-        Stage("train_language", learning, "language.pt"),
+        Stage("train_language", learning, "language.pt", PROCESSES),
         Stage("export", (language, tokenizer, unfinished), "unfinished/model.safetensors"),
-        Stage("finish_language", (*finishing, "--seed", "96"), "finished.pt"),
+        Stage("finish_language", (*finishing, "--seed", "106"), "finished.pt"),
         Stage("average_weights", (language, finished, mean), "mean.pt"),
         Stage("export", (mean, tokenizer, str(out)), "exported"),  # left in no file: never passed over
     ]
@@ -65,10 +67,17 @@ def run(stage: Stage, work: Path) -> float:
         return 0.0
     started = time.monotonic()
     print(f"== {stage.program} {' '.join(stage.arguments)}", flush=True)
-    command = [sys.executable, "-m", f"demo_training.{stage.program}", *stage.arguments]
+    command = [sys.executable, "-m", *launcher(stage.processes), f"demo_training.{stage.program}", *stage.arguments]
     # threads that wait for each other by spinning would slow a busy machine down
     subprocess.run(command, check=True, env=os.environ | {"OMP_WAIT_POLICY": "passive"})
     return round((time.monotonic() - started) / 60, 1)
+
+
+def launcher(processes: int) -> list[str]:
+    """What comes before the program's name where several processes run it."""
+    if processes == 1:
+        return []
+    return ["torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "-m"]
 
 
 def file_hash(file: Path) -> str:

@@ -39,8 +39,8 @@ MOSAICS = 800  # of whole tiles, and as many of tiles that the field's edges cut
 QUESTION_BLOCKS = 2  # blocks of questions a picture
 TELLING = 24  # questions on a mosaic that its odd tile decides
 MOST_WORDS = 8  # longer answers of VQA-RAD are left out
-USUAL = 3  # times that each yes/no question of VQA-RAD comes with what is usually answered
-LEFT_OUT, EXCHANGED = 0.1, 0.15  # shares of its words then
+USUAL = 4  # times that each yes/no question of VQA-RAD comes with what is usually answered
+LEFT_OUT, EXCHANGED = 0.1, 0.25  # shares of its words then
 VQA_YES_NO = "vqa_yes_no"  # the kind of its yes/no questions
 IMAGES = "images"  # their folder
 QUALITY = 93
@@ -126,7 +126,6 @@ def exchanges(row: ImageRow, own: OwnQuestions, rng: np.random.Generator) -> lis
         )
     asked = [exchange for _ in range(QUESTION_BLOCKS) for exchange in questions_about(row, SEEN, rng)]
     if row.dataset == "vqa_rad":
-        asked = asked[: len(asked) // QUESTION_BLOCKS]
         asked += own.draw(row.group, rng)
     return [asked[i] for i in rng.permutation(len(asked))]
 

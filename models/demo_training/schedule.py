@@ -10,21 +10,28 @@ from typing import Generic, TypeVar
 import torch
 from torch import nn
 
+from demo_training import parallel
+
 WARM_UP = 0.04  # of the run
 MATRIX_RATE, OTHER_RATE = 2e-2, 1e-3  # highest learning rates of Muon and AdamW
 DECAY = 0.05
+SEEDS_APART = 1000  # of the processes that learn as one
 PEAK = "peak"  # key of an optimizer's groups: their highest learning rate
 
 Network = TypeVar("Network", bound=nn.Module)
 
 
 def timed_options(parser: argparse.ArgumentParser, minutes: float, seed: int) -> argparse.Namespace:
-    """What was given on the command line, with minutes, seed and threads; takes so many threads."""
+    """What was given on the command line, with minutes, seed and threads; takes so many threads.
+
+    ``process`` is the number of this process among those that learn as one.
+    """
     parser.add_argument("--minutes", type=float, default=minutes, help="the learning rate falls over this time")
     parser.add_argument("--seed", type=int, default=seed)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1, help="of each process")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    options.process = parallel.join()
     return options
 
 
@@ -39,10 +46,9 @@ class Clock:
         """Minutes since the start."""
         return (time.monotonic() - self.started) / 60
 
-    @property
-    def done(self) -> float:
-        """0 at the start, 1 when the time is over."""
-        return self.used / self.minutes
+    def read(self) -> float:
+        """0 at the start, 1 when the time is over; the same in all processes, which read it together."""
+        return parallel.mean(self.used / self.minutes)
 
 
 def share_of_peak(done: float) -> float:
@@ -75,6 +81,8 @@ def make_optimizers(model: nn.Module, layers: nn.Module) -> list[torch.optim.Opt
 def step(optimizers: Sequence[torch.optim.Optimizer], loss: torch.Tensor, done: float) -> None:
     """One update at that share of the run, with the norm of each group's gradient held below 1."""
     loss.backward()
+    learnt = [p for each in optimizers for group in each.param_groups for p in group["params"]]
+    parallel.average([p.grad for p in learnt if p.grad is not None])
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["lr"] = group[PEAK] * share_of_peak(done)

@@ -14,6 +14,7 @@ from demo_training.make_tokenizer import BOS_ID, EOS_ID, EOT_ID
 from dragonfly_med.training import Exchange
 
 CROPS_IN_PROMPT = 17
+LENGTHS_APART = 64  # for each new length the processor's kernels are built anew, and kept
 PADDING_BLOCK = -1
 
 
@@ -56,7 +57,8 @@ def prompt_of(question: str) -> str:
 
 def collate(pictures: Sequence[Sequence[Block]]) -> Batch:
     """The blocks of each picture one after the other, padded on the right; padding is a block that weighs nothing."""
-    length = max(sum(len(block.ids) for block in blocks) for blocks in pictures)
+    longest = max(sum(len(block.ids) for block in blocks) for blocks in pictures)
+    length = -(-longest // LENGTHS_APART) * LENGTHS_APART
     shape = len(pictures), length
     ids, positions = torch.full(shape, EOS_ID), torch.zeros(shape, dtype=torch.long)
     numbers, weights = torch.full(shape, PADDING_BLOCK), torch.zeros(shape)

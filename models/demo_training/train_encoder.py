@@ -1,7 +1,7 @@
 """Stage 1: the vision encoder learns the labels of single crops, from nothing.
 
 For most of the run it sees half of each crop's patches, drawn anew each time: a step takes half as long, and a picture
-is never seen twice alike.
+is never seen twice alike. Several processes may learn as one.
 """
 
 import argparse
@@ -12,15 +12,16 @@ from pathlib import Path
 
 import torch
 
+from demo_training import parallel
 from demo_training.crop_stream import Crops, CropStream
 from demo_training.dataset import read_rows
 from demo_training.encoder import PATCHES, Student, whiten_patches
 from demo_training.generated import generated_rows
 from demo_training.labels import label_loss
-from demo_training.schedule import Average, Clock, make_optimizers, step, timed_options
+from demo_training.schedule import SEEDS_APART, Average, Clock, make_optimizers, step, timed_options
 from demo_training.scores import FIRST_HIGH, balanced_accuracy
 
-BATCH = 128
+BATCH = 96  # of each process
 SAMPLE_BATCHES = 12  # for the spectrum of patches
 SOME_PATCHES = 24
 WITH_SOME_PATCHES = 0.85  # share of the run
@@ -58,7 +59,7 @@ def begun_student(batches: Iterator[Crops]) -> Student:
 class Progress:
     """How far a run is."""
 
-    crops: int
+    crops: int  # of all processes
     minutes: float
     loss: float  # mean of the last steps
     over: bool
@@ -68,28 +69,32 @@ def learn(stream: CropStream, minutes: float) -> Iterator[tuple[Student, Progres
     """Train for the minutes given; yields the averaged weights now and then, and at the end."""
     batches = iter(stream)
     model = begun_student(batches)
+    parallel.share_weights(model)
     average = Average(model, 0.998)
     optimizers = make_optimizers(model, model.layers)
-    clock, losses, over = Clock(minutes), [], False
-    while not over:
+    clock, losses, done = Clock(minutes), [], 0.0
+    while done < 1:
         crops = next(batches)
-        patches = SOME_PATCHES if clock.done < WITH_SOME_PATCHES else PATCHES
+        patches = SOME_PATCHES if done < WITH_SOME_PATCHES else PATCHES
         loss = crop_loss(model, blend(crops) if float(torch.rand(())) < MIXED else crops, patches)
-        step(optimizers, loss, clock.done)
+        step(optimizers, loss, done)
         average.update(model)
         losses.append(float(loss.detach()))
-        over = clock.done >= 1
-        if over or len(losses) % REPORT_EVERY == 0:
+        done = clock.read()
+        if done >= 1 or len(losses) % REPORT_EVERY == 0:
             mean = sum(losses[-REPORT_EVERY:]) / len(losses[-REPORT_EVERY:])
-            yield average.model, Progress(len(losses) * BATCH, clock.used, mean, over)
+            yield average.model, Progress(len(losses) * BATCH * parallel.count(), clock.used, mean, done >= 1)
 
 
 def train(options: argparse.Namespace) -> None:
     """Writes the weights again and again, with their scores on the validation pictures."""
-    torch.manual_seed(options.seed)
+    seed = options.seed + SEEDS_APART * options.process
+    torch.manual_seed(seed)
     rows = read_rows(options.data, "train") + generated_rows(options.generated, "train")
     watched = read_rows(options.data, "val") + generated_rows(options.generated, "val")
-    for student, done in learn(CropStream(options.data, rows, BATCH, options.seed), options.minutes):
+    for student, done in learn(CropStream(options.data, rows, BATCH, seed), options.minutes):
+        if options.process:
+            continue
         torch.save(student.state_dict(), options.out)
         scores = balanced_accuracy(student, options.data, watched, FIRST_HIGH if done.over else 1)
         entry = {"crops": done.crops, "minutes": round(done.minutes, 1), "loss": round(done.loss, 4), **scores}
@@ -101,7 +106,7 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="folder that holds train/images.csv and vqa/vqa_rad")
     parser.add_argument("generated", type=Path, help="folder of the generated tissue")
     parser.add_argument("out", type=Path, help="file for the weights")
-    train(timed_options(parser, minutes=44, seed=91))
+    train(timed_options(parser, minutes=40, seed=101))
 
 
 if __name__ == "__main__":

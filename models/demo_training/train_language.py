@@ -3,7 +3,7 @@
 It begins with the low crop alone, goes on with some patches of the low and middle crops of many pictures, then with
 those that zoom-in selection chooses from all crops, and ends with all patches of these; now and then it reads the low
 crop alone all the same, as a search does that glances at a slide. Every patch stands at the position that it has in a
-whole image block.
+whole image block. Several processes may learn as one.
 """
 
 import argparse
@@ -17,11 +17,12 @@ from tokenizers import Tokenizer
 from torch import nn
 from transformers import LlamaConfig
 
+from demo_training import parallel
 from demo_training.encoder import ENCODER, PATCHES
 from demo_training.lessons import Pictures, read_pictures
 from demo_training.make_tokenizer import BOS_ID, EOS_ID, NEWLINE_ID, VOCABULARY
 from demo_training.projector import make_projector
-from demo_training.schedule import Average, Clock, make_optimizers, step, timed_options
+from demo_training.schedule import SEEDS_APART, Average, Clock, make_optimizers, step, timed_options
 from demo_training.scores import FIRST_HIGH
 from demo_training.sequences import (
     CROPS_IN_PROMPT,
@@ -169,29 +170,33 @@ def answer_loss(model: DragonflyForCausalLM, seen: Views, text: Batch) -> tuple[
 
 def train(options: argparse.Namespace) -> None:
     """Train for the minutes given; writes the averaged weights again and again."""
-    torch.manual_seed(options.seed)
-    rng = np.random.default_rng(options.seed)
+    seed = options.seed + SEEDS_APART * options.process
+    torch.manual_seed(seed)
+    rng, phases = np.random.default_rng(seed), np.random.default_rng(options.seed)  # all are in the same phase
     tokenizer = Tokenizer.from_file(str(options.tokenizer / "tokenizer.json"))
     pictures = read_pictures(options.features, options.rows)
     model = new_model(torch.load(options.encoder, weights_only=True), pictures.features[:SAMPLE])
+    parallel.share_weights(model)
     lessons = Lessons(pictures, tokenizer, model.vision_embed_tokens)
     average = Average(model, 0.995)
     optimizers = make_optimizers(model, model.language_model.model.layers)
-    clock, number, log = Clock(options.minutes), 0, []
-    while clock.done < 1:
-        phase = phase_at(clock.done, rng)
+    clock, number, log, done = Clock(options.minutes), 0, [], 0.0
+    while done < 1:
+        phase = phase_at(done, phases)
         loss, right = answer_loss(model, *lessons.draw(phase, rng))
-        step(optimizers, loss, clock.done)
+        step(optimizers, loss, done)
         average.update(model)
+        done = clock.read()
         number += 1
         log.append((float(loss.detach()), right))
+        if options.process:
+            continue
         if number % LOG_EVERY == 0:
             mean_loss, mean_right = np.mean(log[-LOG_EVERY:], axis=0)
             entry = {"step": number, "minutes": round(clock.used, 1), "crops": phase.crops}
             print(json.dumps({**entry, "loss": round(mean_loss, 4), "first": round(mean_right, 4)}), flush=True)
-        if number % SAVE_EVERY == 0:
+        if number % SAVE_EVERY == 0 or done >= 1:
             save(average.model.state_dict(), options.out)
-    save(average.model.state_dict(), options.out)
 
 
 def phase_at(share: float, rng: np.random.Generator) -> Phase:
@@ -214,7 +219,7 @@ def main() -> None:
     parser.add_argument("features", type=Path, help="the file of stage 3")
     parser.add_argument("tokenizer", type=Path, help="folder of the tokenizer")
     parser.add_argument("out", type=Path, help="file for the weights")
-    train(timed_options(parser, minutes=42, seed=94))
+    train(timed_options(parser, minutes=32, seed=104))
 
 
 if __name__ == "__main__":
