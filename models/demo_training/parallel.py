@@ -2,8 +2,8 @@
 
     python -m torch.distributed.run --standalone --nproc-per-node 2 -m demo_training.train_encoder ...
 
-Networks as small as these gain next to nothing from a second thread, and all but twice the speed from a second
-process. A program that is started by itself is the only one.
+Networks as small as these gain next to nothing from a second thread. A program that is started by itself is the only
+process.
 """
 
 import os
