@@ -210,6 +210,8 @@ def main() -> None:
     parser.add_argument("--tiles", type=Path, help="folder of pictures of healthy tissue instead of generated ones")
     parser.add_argument("--lesion-tiles", type=Path, help="folder of pictures of the lesion; goes with --tiles")
     options = parser.parse_args()
+    if (options.tiles is None) != (options.lesion_tiles is None):
+        parser.error("--tiles and --lesion-tiles go together")
     names = {"tumour": "Is there a tumour?", "necrosis": "Is there necrosis?"}
     question = as_question(options.question or names[options.lesion])
     model = load_model(find_checkpoint(options.model))

@@ -2,7 +2,6 @@
 
 import csv
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
@@ -11,17 +10,9 @@ from typer.testing import CliRunner
 from dragonfly_cli.main import app
 
 
-@dataclass(frozen=True)
-class Answer:
-    """One line of the table that the command writes."""
-
-    text: str
-    p_yes: float | None
-
-
 def ask_batch(
     checkpoint: Path, pictures: Sequence[Path], questions: Sequence[str], work: Path
-) -> dict[tuple[str, str], Answer]:
+) -> dict[tuple[str, str], str]:
     """(name of the picture's file, question) -> answer.
 
     Raises:
@@ -39,10 +30,7 @@ def ask_batch(
         rows = list(csv.DictReader(lines))
     if result.exit_code or len(rows) != len(pictures) * len(questions):
         raise RuntimeError(f"dragonfly batch: exit code {result.exit_code}, {len(rows)} rows: {result.stderr[-500:]}")
-    return {
-        (Path(row["image"]).name, row["question"]): Answer(row["answer"], float(row["p_yes"]) if row["p_yes"] else None)
-        for row in rows
-    }
+    return {(Path(row["image"]).name, row["question"]): row["answer"] for row in rows}
 
 
 def blank(picture: Image.Image) -> Image.Image:

@@ -8,18 +8,20 @@ import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 from PIL import Image
 
 from demo_training import facts
-from demo_training.ask_batch import Answer, ask_batch, blank
+from demo_training.ask_batch import ask_batch, blank
 from demo_training.dataset import ImageRow, load_picture, read_rows
 from demo_training.generated import generated_rows
 from demo_training.intervals import Score, Verdict, score
 from demo_training.make_rows import VQA_YES_NO, vqa_exchanges
 from demo_training.question_prior import Prior
+from demo_training.questions import UNSEEN
 
 DIAGNOSIS, DIAGNOSIS_UNSEEN = "What is the diagnosis?", "State the diagnosis."
 CAPTION, CAPTION_UNSEEN = "Provide a brief description of the given image.", "Please give a caption."
@@ -27,9 +29,9 @@ ORGAN, ORGAN_UNSEEN = "Which organ is shown?", "State the body part."
 TUMOUR, TUMOUR_UNSEEN = "Is there a tumour?", "Would you say there is a tumour here?"
 NECROSIS, NECROSIS_UNSEEN = "Is there necrosis?", "Is there necrosis anywhere in the field?"
 PNEUMONIA, PNEUMONIA_UNSEEN = "Is there pneumonia?", "Could this be pneumonia?"
-BLANKED = 4  # pictures of each label: a picture in one colour looks much like the next
-STRANGE = ("How heavy is the patient?", "Which antibiotic would you give?")
+FEW = 4  # pictures of each label
 
+Shown = Literal["plain", "few", "blank"]  # the last ones are few, too: one colour looks much like the next
 Known = dict[str, str]  # label -> right answer
 
 
@@ -88,16 +90,16 @@ class Gallery:
     rows: list[ImageRow]
     folder: Path
 
-    def files(self, dataset: str, blanked: bool) -> dict[str, ImageRow]:
+    def files(self, dataset: str, shown: Shown) -> dict[str, ImageRow]:
         """Path of each picture of a data set -> its row."""
-        target = self.folder / dataset / ("blank" if blanked else "plain")
+        target = self.folder / dataset / shown
         target.mkdir(parents=True, exist_ok=True)
         named = {}
         rows = [row for row in self.rows if row.dataset == dataset]
-        for number, row in enumerate(first_of_each(rows, BLANKED) if blanked else rows):
+        for number, row in enumerate(rows if shown == "plain" else first_of_each(rows, FEW)):
             for part, picture in enumerate(parts(load_picture(self.data, row), row)):
                 file = target / f"{number:04d}_{part}.png"
-                (blank(picture) if blanked else picture).save(file)
+                (blank(picture) if shown == "blank" else picture).save(file)
                 named[str(file)] = row
         return named
 
@@ -125,35 +127,34 @@ class Examiner:
     def __init__(self, checkpoint: Path, gallery: Gallery) -> None:
         self.checkpoint, self.gallery = checkpoint, gallery
 
-    def ask(self, dataset: str, questions: Sequence[str], blanked: bool = False) -> list[tuple[ImageRow, str, Answer]]:
-        files = self.gallery.files(dataset, blanked)
+    def ask(self, dataset: str, questions: Sequence[str], shown: Shown = "plain") -> list[tuple[ImageRow, str, str]]:
+        files = self.gallery.files(dataset, shown)
         answers = ask_batch(self.checkpoint, [Path(file) for file in files], questions, self.gallery.folder / dataset)
         return [(row, q, answers[Path(file).name, q]) for file, row in files.items() for q in questions]
 
 
 def group_of(row: ImageRow) -> str:
-    """What the interval draws again; osteosarcoma comes from six patients only, and is drawn by picture."""
+    """What the interval draws again; osteosarcoma comes from very few patients, and is drawn by picture."""
     return row.path if row.dataset == "osteosarcoma" else row.group
 
 
-def verdicts(asked: list[tuple[ImageRow, str, Answer]], question: str, known: Known) -> list[Verdict]:
+def verdicts(asked: list[tuple[ImageRow, str, str]], question: str, known: Known) -> list[Verdict]:
     return [
-        Verdict(known[row.label], answer.text == known[row.label], group_of(row))
+        Verdict(known[row.label], answer == known[row.label], group_of(row))
         for row, q, answer in asked
         if q == question and row.label in known
     ]
 
 
 def label_table(examiner: Examiner) -> list[str]:
-    """Balanced accuracy of each task: seen wording, unseen wording, blanked picture, chance."""
+    """Balanced accuracy of each task: seen wording, unseen wording, blanked picture, chance; and what is declined."""
     lines = ["| data set | question | pictures (groups) | seen wording | unseen wording | picture blanked | chance |"]
     lines.append("|---|---|---|---|---|---|---|")
-    strange: dict[str, list[bool]] = {}
+    declined: dict[str, list[bool]] = {}
     for dataset in dict.fromkeys(task.dataset for task in TASKS):
         tasks = [task for task in TASKS if task.dataset == dataset]
-        questions = [*(q for task in tasks for q in task.wordings), *STRANGE]
-        plain = examiner.ask(dataset, questions)
-        blanked = examiner.ask(dataset, [task.wordings[0] for task in tasks], blanked=True)
+        plain = examiner.ask(dataset, [q for task in tasks for q in task.wordings])
+        blanked = examiner.ask(dataset, [task.wordings[0] for task in tasks], "blank")
         for task in tasks:
             seen, unseen = (score(verdicts(plain, q, task.known)) for q in task.wordings)
             without = score(verdicts(blanked, task.wordings[0], task.known))
@@ -161,10 +162,16 @@ def label_table(examiner: Examiner) -> list[str]:
             cells = f"{seen.count} ({seen.groups}) | {seen} | {unseen} | {without} | {1 / len(labels):.2f}"
             lines.append(f"| {dataset} | {task.name} | {cells} |")
             print(lines[-1], flush=True)
-        strange[dataset] = [a.text == facts.NOT_TRAINED for _, q, a in plain if q in STRANGE]
+        strange = examiner.ask(dataset, strange_questions(dataset), "few")
+        declined[dataset] = [answer == facts.NOT_TRAINED for _, _, answer in strange]
     lines += ["", "| data set | strange questions declined |", "|---|---|"]
-    lines += [f"| {dataset} | {np.mean(hits):.2f} of {len(hits)} |" for dataset, hits in strange.items()]
+    lines += [f"| {dataset} | {np.mean(hits):.2f} of {len(hits)} |" for dataset, hits in declined.items()]
     return lines
+
+
+def strange_questions(dataset: str) -> list[str]:
+    """Questions to decline that were never trained on; of VQA-RAD's pictures, findings may be asked for."""
+    return [*UNSEEN.off_topic, *(UNSEEN.unknown if dataset != "vqa_rad" else ())]
 
 
 def blanked_copies(files: dict[str, Path], folder: Path) -> dict[str, Path]:
@@ -185,21 +192,21 @@ def vqa_table(examiner: Examiner) -> list[str]:
     held_out = [row for row in examiner.gallery.rows if row.dataset == "vqa_rad"]
     names = {row.group for row in held_out}
     train = [(e.question, e.answer) for name, asked in own.items() if name not in names for e in asked]
-    parts: dict[str, list[Verdict]] = {"model": [], "picture blanked": [], "question alone": []}
-    plain = {row.path: Path(file) for file, row in examiner.gallery.files("vqa_rad", blanked=False).items()}
+    found: dict[str, list[Verdict]] = {"model": [], "picture blanked": [], "question alone": []}
+    plain = {row.path: Path(file) for file, row in examiner.gallery.files("vqa_rad", "plain").items()}
     files = {"model": plain, "picture blanked": blanked_copies(plain, examiner.gallery.folder / "vqa_blank")}
     every = sorted({e.question for name in names for e in own[name]})
     prior = dict(zip(every, Prior.learn(train).foretell(every), strict=True))
     for row in (row for row in held_out if own[row.group]):
         asked = own[row.group]
         questions = list(dict.fromkeys(e.question for e in asked))
-        parts["question alone"] += [Verdict("", prior[e.question] == e.answer, row.group) for e in asked]
+        found["question alone"] += [Verdict("", prior[e.question] == e.answer, row.group) for e in asked]
         for way, named in files.items():
             file = named[row.path]
             answers = ask_batch(examiner.checkpoint, [file], questions, examiner.gallery.folder / "vqa")
-            parts[way] += [Verdict("", answers[file.name, e.question].text == e.answer, row.group) for e in asked]
+            found[way] += [Verdict("", answers[file.name, e.question] == e.answer, row.group) for e in asked]
     lines = ["| VQA-RAD yes/no, pictures never trained on | accuracy |", "|---|---|"]
-    scores: dict[str, Score] = {way: score(found) for way, found in parts.items()}
+    scores: dict[str, Score] = {way: score(given) for way, given in found.items()}
     return lines + [f"| {way}, {s.count} questions on {s.groups} pictures | {s} |" for way, s in scores.items()]
 
 

@@ -112,7 +112,7 @@ STAIN = dict.fromkeys(TISSUE, "H&E") | {BLANK: NOTHING}
 
 @dataclass(frozen=True)
 class Concept:
-    """What a yes/no question asks for. ``kind`` chooses the wordings: finding, plural, image, place, state."""
+    """What a yes/no question asks for. ``kind`` chooses the wordings: finding, plural, image, place, state, whole."""
 
     kind: str
     phrases: tuple[str, ...]
@@ -144,15 +144,18 @@ CONCEPTS = (
         UNKNOWN | CHILD_CHEST,
     ),
     _concept(
-        "finding", "a tumour|a tumor|tumour|tumor|tumour tissue|a neoplasm|neoplasm", MALIGNANT, UNKNOWN | PNEUMONIA
+        "finding",
+        "a tumour|a tumor|tumour|tumor|tumour tissue|a neoplasm|neoplasm",
+        MALIGNANT,
+        UNKNOWN | PNEUMONIA | BLOOD,
     ),
     _concept(
         "finding",
         "cancer|malignancy|malignant tissue|a malignancy|malignant cells|a malignant tumour|invasive cancer",
         MALIGNANT,
-        UNKNOWN | PNEUMONIA,
+        UNKNOWN | PNEUMONIA | BLOOD,
     ),
-    _concept("finding", "carcinoma|a carcinoma", CARCINOMA, UNKNOWN | PNEUMONIA | GENERATED_TUMOUR),
+    _concept("finding", "carcinoma|a carcinoma", CARCINOMA, UNKNOWN | PNEUMONIA | GENERATED_TUMOUR | BLOOD),
     _concept(
         "finding",
         "adenocarcinoma|an adenocarcinoma",
@@ -187,7 +190,7 @@ CONCEPTS = (
     _concept("plural", "red blood cells|erythrocytes|red cells", BLOOD, TISSUE),
     _concept("plural", "white blood cells|leukocytes|leucocytes|a white blood cell", BLOOD, TISSUE),
     _concept("plural", "blood cells", BLOOD, TISSUE),
-    _concept("plural", "cancer cells|tumour cells|tumor cells|malignant cells", MALIGNANT, UNKNOWN | PNEUMONIA),
+    _concept("plural", "cancer cells|tumour cells|tumor cells|malignant cells", MALIGNANT, UNKNOWN | PNEUMONIA | BLOOD),
     _concept("image", "X-ray|x-ray|radiograph|X-ray image|plain film|xray", XRAY),
     _concept("image", "chest X-ray|chest x-ray|chest radiograph", CHILD_CHEST | {"chest_xray"}),
     _concept("image", "CT|CT scan|CT image|computed tomography|ct scan", CT),
@@ -207,22 +210,28 @@ CONCEPTS = (
     ),
     _concept("place", "lung|lungs", LUNG | CHEST | VQA_CHEST),
     _concept("place", "colon|large bowel|large intestine", COLON, frozenset({"abdomen_ct"}) | VQA_ABDOMEN),
-    _concept("place", "oral cavity|mouth|oral mucosa", ORAL, VQA_HEAD),
+    _concept("place", "oral cavity|mouth|oral mucosa", ORAL, frozenset({"head_ct"}) | VQA_HEAD),
     _concept("place", "chest|thorax", CHEST | VQA_CHEST, LUNG),
     _concept("place", "abdomen|belly", frozenset({"abdomen_ct"}) | VQA_ABDOMEN, COLON),
     _concept("place", "breast|breasts", MRI, frozenset({"chest_ct"}) | VQA_CHEST),
-    _concept("place", "hand|hands|fingers|wrist", frozenset({"hand_xray"})),
-    _concept("place", "head|brain|skull", frozenset({"head_ct"}) | VQA_HEAD),
+    _concept("place", "hand|hands|fingers|wrist", frozenset({"hand_xray"}), BONE),
+    _concept("place", "head|brain|skull", frozenset({"head_ct"}) | VQA_HEAD, ORAL | BONE),
     _concept(
         "place",
         "knee|foot|eye|skin|prostate|kidney|spine|uterus|thyroid",
         NONE,
-        frozenset({"abdomen_ct"}) | CHEST | VQA,
+        frozenset({"abdomen_ct", "head_ct"}) | CHEST | BONE | VQA,
     ),
     _concept("state", "normal|healthy|unremarkable", BENIGN | {"normal"}, UNKNOWN | BLOOD),
     _concept("state", "abnormal|diseased|pathological", MALIGNANT | PNEUMONIA | GENERATED_NECROSIS, UNKNOWN | BLOOD),
-    _concept("state", "malignant|cancerous", MALIGNANT, UNKNOWN | PNEUMONIA),
-    _concept("state", "benign|not malignant", BENIGN | {"normal"}, UNKNOWN | PNEUMONIA),
+    _concept("state", "malignant|cancerous", MALIGNANT, UNKNOWN | PNEUMONIA | BLOOD),
+    _concept(
+        "state",
+        "benign|not malignant",
+        BENIGN | {"normal"},
+        UNKNOWN | PNEUMONIA | BLOOD | {"generated_necrosis", BLANK},
+    ),
+    _concept("whole", "normal|healthy|unremarkable", BENIGN | {"normal"}, UNKNOWN | BLOOD),
     _concept("state", "blank|empty|without content", frozenset({BLANK})),
 )
 OF_GENERATED = CONCEPTS[:2]  # necrosis and tumours: what generated tissue is drawn with and without

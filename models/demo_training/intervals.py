@@ -40,7 +40,10 @@ def balanced_accuracy(verdicts: Sequence[Verdict]) -> float:
 
 
 def score(verdicts: Sequence[Verdict], seed: int = 0) -> Score:
-    """Bootstrap over groups, drawn within each label so that none of them goes missing."""
+    """Bootstrap over groups, drawn within each label so that none of them goes missing.
+
+    A patient whose pictures have several labels counts as a group in each.
+    """
     rng = np.random.default_rng(seed)
     by_label: dict[str, dict[str, list[Verdict]]] = defaultdict(lambda: defaultdict(list))
     for verdict in verdicts:

@@ -2,9 +2,9 @@
 
     PYTHONPATH=.:models python -m demo_training.make_demo DATA WORK OUT
 
-run in the repository's root. Every stage is a program of its own and leaves its file in WORK; a stage whose file is
-there already is passed over, so that an interrupted run goes on where it stopped. record.json in WORK names seeds,
-minutes, versions, and hashes of the data and of the checkpoint.
+run in the repository's root. Every stage is a program of its own and leaves its file in WORK. A stage that came to
+its end is passed over, so that an interrupted run goes on where it stopped: minutes.json in WORK tells them.
+record.json names seeds, minutes, versions, and hashes of the data and of the checkpoint.
 """
 
 import argparse
@@ -23,11 +23,12 @@ from typing import Any
 LIBRARIES = ("torch", "transformers", "tokenizers", "numpy", "pillow", "safetensors")
 READ_AT_ONCE = 2**20
 PROCESSES = 2  # of the stages that several can share
+MINUTES = "minutes.json"  # what a finished stage left -> how long it took
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One program: its arguments, and the file that it leaves in WORK."""
+    """One program: its arguments, and the file that it leaves in WORK; of the last one, the folder."""
 
     program: str
     arguments: tuple[str, ...]
@@ -45,11 +46,11 @@ def stages(data: Path, work: Path, out: Path) -> list[Stage]:
     features, tokenizer, unfinished = left("features.pt"), left("tokenizer"), left("unfinished")
     language, finished, mean = left("language.pt"), left("finished.pt"), left("mean.pt")
     crops, lessons = (str(data), generated), (rows, features)
-    learning = (encoder, *lessons, tokenizer, language, "--minutes", "32", "--seed", "104")
+    learning = (encoder, *lessons, tokenizer, language, "--minutes", "36", "--seed", "104")
     finishing = (unfinished, language, *lessons, left("core"), finished, "--steps", "400", "--rate", "5e-4")
     return [
         Stage("draw_tissue", (generated, "--seed", "70"), "generated/generated.csv"),
-        Stage("train_encoder", (*crops, encoder, "--minutes", "40", "--seed", "101"), "encoder.pt", PROCESSES),
+        Stage("train_encoder", (*crops, encoder, "--minutes", "60", "--seed", "101"), "encoder.pt", PROCESSES),
         Stage("make_rows", (*crops, rows, "--seed", "93"), "rows/rows.jsonl"),
         Stage("make_tokenizer", (rows + "/rows.jsonl", tokenizer), "tokenizer/tokenizer.json"),
         Stage("encode_features", (encoder, *lessons), "features.pt"),
@@ -57,20 +58,24 @@ def stages(data: Path, work: Path, out: Path) -> list[Stage]:
         Stage("export", (language, tokenizer, unfinished), "unfinished/model.safetensors"),
         Stage("finish_language", (*finishing, "--seed", "106"), "finished.pt"),
         Stage("average_weights", (language, finished, mean), "mean.pt"),
-        Stage("export", (mean, tokenizer, str(out)), "exported"),  # left in no file: never passed over
+        Stage("export", (mean, tokenizer, str(out)), str(out)),
     ]
 
 
 def run(stage: Stage, work: Path) -> float:
-    """Minutes that the stage took; 0 if its file was there."""
-    if (work / stage.leaves).exists():
-        return 0.0
+    """Minutes that the stage took, now or when it was run before."""
+    record = work / MINUTES
+    finished: dict[str, float] = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
+    if stage.leaves in finished:
+        return finished[stage.leaves]
     started = time.monotonic()
     print(f"== {stage.program} {' '.join(stage.arguments)}", flush=True)
     command = [sys.executable, "-m", *launcher(stage.processes), f"demo_training.{stage.program}", *stage.arguments]
     # threads that wait for each other by spinning would slow a busy machine down
     subprocess.run(command, check=True, env=os.environ | {"OMP_WAIT_POLICY": "passive"})
-    return round((time.monotonic() - started) / 60, 1)
+    finished[stage.leaves] = round((time.monotonic() - started) / 60, 1)
+    record.write_text(json.dumps(finished, indent=2) + "\n", encoding="utf-8")
+    return finished[stage.leaves]
 
 
 def launcher(processes: int) -> list[str]:

@@ -29,7 +29,7 @@ PER_LABEL = {  # pictures of each label
     "cxr_pneumonia": 640,
     "mednist": 110,
     "bccd": 60,
-    "vqa_rad": 180,
+    "vqa_rad": 300,
     "generated": 180,
     "drawn": 250,
 }
@@ -39,7 +39,7 @@ MOSAICS = 800  # of whole tiles, and as many of tiles that the field's edges cut
 QUESTION_BLOCKS = 2  # blocks of questions a picture
 TELLING = 24  # questions on a mosaic that its odd tile decides
 MOST_WORDS = 8  # longer answers of VQA-RAD are left out
-USUAL = 4  # times that each yes/no question of VQA-RAD comes with what is usually answered
+USUAL = 12  # times that each yes/no question of VQA-RAD comes with what is usually answered
 LEFT_OUT, EXCHANGED = 0.1, 0.25  # shares of its words then
 VQA_YES_NO = "vqa_yes_no"  # the kind of its yes/no questions
 IMAGES = "images"  # their folder

@@ -26,7 +26,7 @@ SPECIAL = (
     *(f"<|reserved_special_token_{number}|>" for number in range(5, 11)),
 )
 FIRST_SPECIAL = VOCABULARY - len(SPECIAL)
-BOS_ID, EOS_ID, IMAGE_ID, NEWLINE_ID = range(FIRST_SPECIAL, FIRST_SPECIAL + 4)
+BOS_ID, EOS_ID, _, NEWLINE_ID = range(FIRST_SPECIAL, FIRST_SPECIAL + 4)
 EOT_ID = FIRST_SPECIAL + SPECIAL.index("<|eot_id|>")
 PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"

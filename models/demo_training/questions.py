@@ -44,6 +44,12 @@ OPEN = {
     "pneumonia_kind": facts.PNEUMONIA_KIND,
     "stain": facts.STAIN,
 }
+BOTH_TRUE = (  # answers of which no list of options holds both
+    frozenset({"H&E histology", "Light microscopy"}),
+    frozenset({"Chest", "Lung"}),
+    frozenset({"Abdomen", "Colon"}),
+    frozenset({"Head", "Oral cavity"}),
+)
 ALWAYS_ASKED = ("modality", "organ", "diagnosis", "caption")
 SOMETIMES_ASKED = ("grade", "pneumonia_kind", "stain", "white_cells", "red_cells")
 ASKED_WITH_OPTIONS = ("modality", "organ", "diagnosis", "diagnosis", "grade", "pneumonia_kind")
@@ -134,8 +140,9 @@ def option_question(kind: str, row: ImageRow, words: Words, rng: np.random.Gener
         return None
     right = answers[row.label]
     kindred = next((group for group in (facts.TISSUE, facts.CHILD_CHEST, facts.RADIOLOGY) if row.label in group), None)
-    near = sorted({answers[label] for label in kindred or () if label in answers} - {right})
-    far = sorted(set(answers.values()) - {right, facts.NOTHING})
+    true = frozenset({right}).union(*(both for both in BOTH_TRUE if right in both))
+    near = sorted({answers[label] for label in kindred or () if label in answers} - true)
+    far = sorted(set(answers.values()) - true - {facts.NOTHING})
     others = near if near and rng.random() < NEAR_OPTIONS else far
     wrong = [others[i] for i in rng.permutation(len(others))[: int(rng.integers(1, MOST_OPTIONS))]]
     options = [right, *wrong]

@@ -106,7 +106,7 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="folder that holds train/images.csv and vqa/vqa_rad")
     parser.add_argument("generated", type=Path, help="folder of the generated tissue")
     parser.add_argument("out", type=Path, help="file for the weights")
-    train(timed_options(parser, minutes=40, seed=101))
+    train(timed_options(parser, minutes=60, seed=101))
 
 
 if __name__ == "__main__":

@@ -219,7 +219,7 @@ def main() -> None:
     parser.add_argument("features", type=Path, help="the file of stage 3")
     parser.add_argument("tokenizer", type=Path, help="folder of the tokenizer")
     parser.add_argument("out", type=Path, help="file for the weights")
-    train(timed_options(parser, minutes=32, seed=104))
+    train(timed_options(parser, minutes=36, seed=104))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,10 @@ from demo_training.facts import TISSUE
 UNTOUCHED = 0.3  # share of the pictures that stay as they are
 OFTEN_UNTOUCHED = dict.fromkeys(("lc25000", "oral", "cxr_pneumonia"), 0.6)  # the same where there are many
 SMALLER = 0.3  # share of the others that lose resolution
-SMALLEST_PART = {"osteosarcoma": 0.45}  # of the side of a picture, where its parts show what the whole does
+SMALLEST_PART = {
+    "osteosarcoma": 0.45,  # of the side of a picture: its parts show what the whole does
+    "bccd": 1.0,  # its cells are counted in the whole
+}
 ON_GLASS = 0.08  # share of tissue pictures that fill a part of their field only
 MOSAIC = "mosaic"  # the group of fields of tiles
 GLASS = (242, 240, 243)
@@ -23,14 +26,13 @@ TILE_SIDE_PX = 112
 CUT_TILE_SIDES_PX = (28, 56, 112, 160, 224, 224)
 FIELD_PX = 672, 448  # what the high crops show at full size
 GRIDS = ((2, 2), (3, 2), (3, 3), (4, 3), (6, 4))  # columns and rows of tiles
-BASE_SHARES = (0.3, 0.3, 0.2, 0.1, 0.1)  # of what surrounds, in the order of ODD; few pictures of bone are there
-# What surrounds the odd tile -> what the odd tile may be. The field is labelled by the odd tile.
+BASE_SHARES = (0.3, 0.3, 0.2, 0.2)  # of what surrounds, in the order of ODD; few pictures of bone are there
+# What surrounds the odd tile, always healthy -> what the odd tile may be. The field is labelled by the odd tile.
 ODD = {
     "lung_benign": ("lung_adenocarcinoma", "lung_squamous_cell_carcinoma"),
     "colon_benign": ("colon_adenocarcinoma",),
     "oral_normal": ("oral_squamous_cell_carcinoma",),
     "non_tumour": ("viable_tumour", "necrotic_tumour"),
-    "viable_tumour": ("necrotic_tumour",),
 }
 
 
