@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 from make_files import write_dicom
+from make_series import write_slice
 from PIL import Image
 from run_dragonfly import expect_error
 from tuning_data import finetune, make_data, pattern, record_of, taught, write_rows
 
 from dragonfly_cli.datasets.data_file import read_data
 from dragonfly_cli.datasets.rows import Turn
+from dragonfly_cli.finetuning.hashes import data_hashes
 from dragonfly_cli.finetuning.splits import split_rows
 
 
@@ -157,6 +159,22 @@ def test_a_picture_on_both_sides_is_a_leak(folder: Path, tmp_path: Path) -> None
     shutil.copy(folder / "0.png", folder / "copy.png")
     rows[1]["image"] = "copy.png"
     expect_error(finetune(write_rows(folder / "twice.jsonl", rows), tmp_path / "out"), 4, "column image", "row 2")
+
+
+def test_the_hash_of_a_folder_is_one_of_every_pixel(folder: Path) -> None:
+    pixels = np.zeros((300, 300), np.uint16)
+    for name in ("IM0", "IM1"):
+        write_slice(folder / "series" / name, 0, PixelData=pixels.tobytes(), Rows=300, Columns=300)
+    data = read_data(write_rows(folder / "series.jsonl", [{**taught(0), "image": "series"}]))
+    before = data_hashes(data)
+    changed = bytearray((folder / "series" / "IM1").read_bytes())
+    changed[-2] = 1
+    (folder / "series" / "IM1").write_bytes(changed)
+    after = data_hashes(data)
+    assert after["file"] == before["file"]
+    assert after["images_sha256"] != before["images_sha256"]
+    (folder / "series" / ".DS_Store").write_text("no picture")
+    assert data_hashes(data) == after
 
 
 def test_what_is_held_out_shares_nothing_with_the_rest(folder: Path) -> None:

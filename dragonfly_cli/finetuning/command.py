@@ -1,27 +1,25 @@
 """``finetune``: what can be checked without the network is checked first; then it is trained and written."""
 
-import hashlib
 import json
 import logging
 import shlex
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from dragonfly_cli import __version__
-from dragonfly_cli.datasets.data_file import Data, read_data
+from dragonfly_cli.datasets.data_file import read_data
 from dragonfly_cli.engine.checkpoints import Checkpoint, find_checkpoint
-from dragonfly_cli.errors import InputError, ModelError, UsageError
+from dragonfly_cli.errors import ModelError, UsageError
 from dragonfly_cli.finetuning.folder import RunFolder, is_first_process, process_count
+from dragonfly_cli.finetuning.hashes import data_hashes
 from dragonfly_cli.finetuning.options import RecipeName, TuneOptions
 from dragonfly_cli.finetuning.splits import split_rows
 from dragonfly_cli.options import OpenOptions
 from dragonfly_cli.output.notices import NOTICE
 from dragonfly_cli.output.terminal import say
-from dragonfly_cli.readers import exists
-from dragonfly_cli.readers.fingerprint import fingerprint, fingerprint_of_many
 
 SCHEMA_VERSION = 1
 
@@ -40,7 +38,7 @@ def finetune(data_file: Path, output: Path, tuning: TuneOptions, opening: OpenOp
     folder.refuse_foreign()
     checkpoint = find_checkpoint(tuning.model)
     data = read_data(data_file)
-    hashes = _data_hashes(data)
+    hashes = data_hashes(data)
     data.refuse_too_many_bad(tuning.max_errors)
     split = split_rows(data_file, data.rows, tuning.hold_out, tuning.seed)
     record = _record(tuning, opening, checkpoint, hashes)
@@ -83,37 +81,6 @@ def _check_packages(recipe: RecipeName) -> None:
             raise UsageError(f"finetune needs the package {package}, which is not installed", _INSTALL)
     if recipe is RecipeName.qlora and find_spec("bitsandbytes") is None:
         raise ModelError("--recipe qlora needs bitsandbytes, which is not installed", "run: pip install bitsandbytes")
-
-
-def _data_hashes(data: Data) -> dict[str, Any]:
-    """The hash of the data file, and one of all pictures together; every row gets that of its own picture.
-
-    Rows whose picture cannot be opened are moved to the bad ones.
-    """
-    pictures: dict[Path, set[int]] = {}
-    for row in data.rows:
-        pictures.setdefault(row.picture.path, set()).add(row.number)
-    hashes = {}
-    for path, numbers in pictures.items():
-        try:
-            hashes[path] = _hash_of(path)
-        except InputError as error:
-            data.leave_out(numbers, error.message)
-    data.rows = [replace(row, picture_hash=hashes[row.picture.path]) for row in data.rows]
-    return {
-        "file": _hash_of(data.path),
-        "images": len(hashes),
-        # in the order of the file, which holds their names: the folder of both may have another name later
-        "images_sha256": hashlib.sha256("".join(f"{content}\n" for content in hashes.values()).encode()).hexdigest(),
-    }
-
-
-def _hash_of(path: Path) -> str | None:
-    if exists(path) and path.is_dir():  # a DICOM series
-        hashes = fingerprint_of_many(sorted(file for file in path.rglob("*") if file.is_file()))
-    else:
-        hashes = fingerprint(path)
-    return hashes["sha256"] or hashes["quickhash"]
 
 
 def _record(

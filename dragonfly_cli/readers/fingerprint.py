@@ -50,3 +50,15 @@ def fingerprint_of_many(paths: Iterable[Path]) -> dict[str, str | None]:
         except OSError as error:
             raise InputError(f"cannot read {path}: {error.strerror}", "check the path and its permissions") from None
     return {"sha256": None, "quickhash": digest.hexdigest()}
+
+
+def files_below(folder: Path) -> list[Path]:
+    """The files of a folder and of those below it, sorted by path, as a series is looked for in it.
+
+    Left out are hidden ones, pipes, devices and links to nowhere; links to folders are not followed.
+    """
+    found: list[Path] = []
+    for parent, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [path for name in names if not name.startswith(".") and (path := Path(parent, name)).is_file()]
+    return sorted(found)
