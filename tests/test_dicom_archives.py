@@ -7,11 +7,12 @@ import shutil
 import tarfile
 import zipfile
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pydicom
 import pytest
-from batch_runs import TINY
-from make_series import heights, packed, write_ct
+from batch_runs import TINY, may_not_write_everywhere
+from make_series import heights, packed, write_ct, write_slice
 from PIL import Image
 from pydicom.fileset import FileSet
 from run_dragonfly import dragonfly, expect_error
@@ -118,6 +119,20 @@ def test_what_was_meant_as_a_slice_and_is_none_is_told(study: Path) -> None:
     source = open_source(study)
     assert source.frames == 10
     assert source.warnings == ["2 of 12 files could not be read and were left out: numbers 11, 12 by name"]
+
+
+def test_what_may_only_be_listed_is_told() -> None:
+    with TemporaryDirectory() as name:  # pytest's own are closed to all others, from above
+        folder = Path(name)
+        write_slice(folder / "IM0", 10)
+        write_slice(folder / "named" / "IM1", 20)
+        folder.chmod(0o755)
+        assert heights(open_source(folder)) == [10, 20]
+        (folder / "named").chmod(0o744)
+        with may_not_write_everywhere():
+            source = open_source(folder)
+            assert heights(source) == [10]
+    assert source.warnings == ["1 of 2 files could not be read and were left out: number 2 by name"]
 
 
 def test_what_a_mac_puts_beside_the_slices_of_a_zip_is_no_slice(study: Path) -> None:

@@ -4,10 +4,12 @@ import json
 import os
 import shutil
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import pytest
+from batch_runs import may_not_write_everywhere
 from make_files import write_dicom
 from make_series import write_slice
 from PIL import Image
@@ -159,6 +161,24 @@ def test_a_picture_on_both_sides_is_a_leak(folder: Path, tmp_path: Path) -> None
     shutil.copy(folder / "0.png", folder / "copy.png")
     rows[1]["image"] = "copy.png"
     expect_error(finetune(write_rows(folder / "twice.jsonl", rows), tmp_path / "out"), 4, "column image", "row 2")
+
+
+def test_a_folder_that_may_not_be_looked_into_is_a_bad_row(tmp_path: Path) -> None:
+    with TemporaryDirectory() as name:  # pytest's own are closed to all others, from above
+        place = Path(name)
+        make_data(place)
+        for closed, mode in (("closed", 0), ("named", 0o744)):
+            write_dicom(place / "film.dcm", np.zeros((8, 8), np.uint8))
+            (place / closed / "inner").mkdir(parents=True)
+            shutil.copy(place / "film.dcm", place / closed / "inner")
+            (place / closed / "inner").chmod(mode)
+        place.chmod(0o777)
+        rows = [taught(0), *({**taught(0), "image": closed} for closed in ("closed", "named"))]
+        write_rows(place / "few.jsonl", rows)
+        with may_not_write_everywhere():
+            outcome = finetune(place / "few.jsonl", place / "out", "--max-errors", "1")
+        expect_error(outcome, 4, "2 rows cannot be used", "row 2: cannot read closed/inner: Permission denied")
+        assert "row 3: cannot read named/inner/film.dcm: Permission denied" in outcome.stderr
 
 
 def test_the_hash_of_a_folder_is_one_of_every_pixel(folder: Path) -> None:

@@ -55,10 +55,28 @@ def fingerprint_of_many(paths: Iterable[Path]) -> dict[str, str | None]:
 def files_below(folder: Path) -> list[Path]:
     """The files of a folder and of those below it, sorted by path, as a series is looked for in it.
 
-    Left out are hidden ones, pipes, devices and links to nowhere; links to folders are not followed.
+    Left out are hidden ones, pipes, devices and links to nowhere; links to folders are not followed. Raises InputError
+    for a folder that may not be looked into.
     """
     found: list[Path] = []
-    for parent, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [path for name in names if not name.startswith(".") and (path := Path(parent, name)).is_file()]
+    try:
+        for parent, folders, names in os.walk(folder, onerror=_raise):
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            found += [path for name in names if not name.startswith(".") and _is_file(path := Path(parent, name))]
+    except OSError as error:
+        raise InputError(
+            f"cannot read {error.filename}: {error.strerror}", "check the permissions of the folder"
+        ) from None
     return sorted(found)
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def _is_file(path: Path) -> bool:
+    """Raises OSError where that may not be known."""
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except FileNotFoundError:
+        return False

@@ -225,8 +225,8 @@ def _may_be_slice(name: str, head: bytes | None) -> bool:
 
 
 def _is_file(path: Path) -> bool:
-    """No folder, pipe or device; a link to nowhere is a file that cannot be read."""
-    return path.is_file() or (path.is_symlink() and not path.exists())
+    """No folder, pipe or device; a link to nowhere, and what may only be listed, is a file that cannot be read."""
+    return os.path.isfile(path) or not os.path.exists(path)  # noqa: PTH110, PTH113 - Path's raise in the latter case
 
 
 def _head_of(file: Path) -> bytes | None:
