@@ -163,6 +163,24 @@ def test_a_picture_on_both_sides_is_a_leak(folder: Path, tmp_path: Path) -> None
     expect_error(finetune(write_rows(folder / "twice.jsonl", rows), tmp_path / "out"), 4, "column image", "row 2")
 
 
+def test_files_and_folders_without_content_are_bad_rows_and_no_leak(folder: Path, tmp_path: Path) -> None:
+    for name in ("empty", "hollow", "hollow/deeper"):
+        (folder / name).mkdir()
+    for name in ("nothing.png", "no_more.png", "hollow/deeper/IM0", "empty/.hidden"):
+        (folder / name).touch()
+    names = ("nothing.png", "no_more.png", "empty", "hollow")
+    rows = [taught(0, split="train"), taught(1, split="val")]
+    rows += [{**taught(0, split=("train", "val")[place % 2]), "image": name} for place, name in enumerate(names)]
+    data = write_rows(folder / "empty.jsonl", rows)
+    bad = [f"row {number}: cannot read {name}: it is empty" for number, name in enumerate(names, 3)]
+    outcome = finetune(data, tmp_path / "out", "--max-errors", "3")
+    expect_error(outcome, 4, "4 rows cannot be used", "; ".join(bad))
+    read = read_data(data)
+    data_hashes(read)
+    assert read.bad_lines() == bad
+    assert len(split_rows(data, read.rows, 0.1, 0).train) == 1
+
+
 def test_a_folder_that_may_not_be_looked_into_is_a_bad_row(tmp_path: Path) -> None:
     with TemporaryDirectory() as name:  # pytest's own are closed to all others, from above
         place = Path(name)

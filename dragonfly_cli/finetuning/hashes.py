@@ -10,11 +10,13 @@ from dragonfly_cli.errors import InputError
 from dragonfly_cli.readers import exists
 from dragonfly_cli.readers.fingerprint import files_below, fingerprint
 
+_OF_NOTHING = hashlib.sha256().hexdigest()
+
 
 def data_hashes(data: Data) -> dict[str, Any]:
     """The hash of the data file, and one of all pictures together; every row gets that of its own picture.
 
-    Rows whose picture cannot be opened are moved to the bad ones.
+    Rows whose picture cannot be opened, or has nothing in it, are moved to the bad ones.
     """
     pictures: dict[Path, set[int]] = {}
     for row in data.rows:
@@ -38,6 +40,8 @@ def _of_picture(path: Path) -> str:
     """Of a file, or of a folder with a DICOM series or slide. Raises InputError."""
     is_folder = exists(path) and path.is_dir()
     hashes = [_of_file(file) for file in (files_below(path) if is_folder else [path])]
+    if all(each == _OF_NOTHING for each in hashes):  # whatever holds nothing would be the same picture
+        raise InputError(f"cannot read {path}: it is empty", "copy or export it again")
     return _of_all(hashes) if is_folder else hashes[0]
 
 
