@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from unicodedata import normalize
 
 import numpy as np
 import pytest
@@ -138,12 +139,31 @@ def test_a_leak_between_the_splits_is_refused_without_quoting_it(folder: Path, t
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(("here", "there"), [(7, 7.0), (7, "7"), ("P 7", " P 7 "), (7.0, "7 ")])
+@pytest.mark.parametrize(
+    ("here", "there"),
+    [
+        (7, 7.0),
+        (7, "7"),
+        ("P 7", " P 7 "),
+        (7.0, "7 "),
+        ("7.0", 7),
+        ("7.00", "\uff17"),
+        (normalize("NFC", "Jos\u00e9"), normalize("NFD", "Jos\u00e9")),
+        ("P\u00a07", "P 7"),
+    ],
+)
 def test_a_patient_is_the_same_however_the_column_is_written(
     folder: Path, tmp_path: Path, here: Any, there: Any
 ) -> None:
     rows = [taught(0, split="train", patient=here), taught(1, split="val", patient=there)]
     expect_error(finetune(write_rows(folder / "same.jsonl", rows), tmp_path / "out"), 4, "column patient leaks")
+
+
+@pytest.mark.parametrize(("here", "there"), [("007", 7), ("7.5", "7"), ("1.2.0", "1.2"), ("1.0.0", "1")])
+def test_patients_that_only_look_alike_are_two(folder: Path, here: Any, there: Any) -> None:
+    rows = [taught(0, split="train", patient=here), taught(1, split="val", patient=there)]
+    data = read_data(write_rows(folder / "alike.jsonl", rows))
+    assert len(split_rows(data.path, data.rows, 0.1, 0).held_out) == 1
 
 
 def test_gaps_in_a_table_of_numbers_are_no_group_and_no_frame(folder: Path) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 from dragonfly_cli.engine.questions import CAPTION_INSTRUCTION
 from dragonfly_cli.geometry import Box
@@ -28,6 +29,7 @@ _USER, _ASSISTANT = frozenset(("user", "human")), frozenset(("assistant", "gpt",
 _PICTURE_MARK = "<image>"  # of other programs' files; the place of the picture is fixed here
 _TURN = re.compile(r"<\|start_header_id\|>(\w+)<\|end_header_id\|>\n\n(.*?)<\|eot_id\|>", re.DOTALL)
 _SPECIAL = re.compile(r"<\|[^|<>]*\|>")
+_COUNT_WITH_POINT = re.compile(r"-?[0-9]+\.0+")  # a number that went through a table of numbers with gaps
 _BEGIN, _END = "<|begin_of_text|>", "<|end_of_text|>"
 
 
@@ -80,8 +82,9 @@ def as_row(number: int, content: Any, folder: Path) -> Row:
 
 
 def _group(value: Any) -> str:
-    """The same text for 7, 7.0, "7" and "7 "; empty where there is no value."""
-    return "" if value is None else str(_as_count(value)).strip()
+    """The same text for 7, 7.0, "7", "7.0" and "7 ", and however accents are put together; empty without a value."""
+    text = "" if value is None else normalize("NFKC", str(_as_count(value))).strip()
+    return text.partition(".")[0] if _COUNT_WITH_POINT.fullmatch(text) else text
 
 
 def _as_count(value: Any) -> Any:
