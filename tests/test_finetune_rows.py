@@ -12,15 +12,17 @@ import numpy as np
 import pytest
 from batch_runs import may_not_write_everywhere
 from make_files import write_dicom
-from make_series import write_slice
+from make_series import packed, write_ct, write_slice
 from PIL import Image
 from run_dragonfly import expect_error
 from tuning_data import finetune, make_data, pattern, record_of, taught, write_rows
 
 from dragonfly_cli.datasets.data_file import read_data
 from dragonfly_cli.datasets.rows import Turn
+from dragonfly_cli.errors import InputError
 from dragonfly_cli.finetuning.hashes import data_hashes
-from dragonfly_cli.finetuning.splits import split_rows
+from dragonfly_cli.finetuning.splits import Split, split_rows
+from dragonfly_cli.readers.dicom.patients import patients_in
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +50,10 @@ def test_every_form_of_row_is_read(folder: Path, tmp_path: Path) -> None:
     assert outcome.code == 0, outcome.stderr
     assert record_of(tmp_path / "out")["rows"]["train"] == 6
     assert record_of(tmp_path / "out")["bad_rows"] == []
+    written = b"".join(file.read_bytes() for file in (tmp_path / "out").rglob("*") if file.is_file())
+    secret = ["ID-4711-SECRET", *patients_in(folder / "film.dcm")]
+    assert len(secret) == 3
+    assert not any(each.encode() in written for each in secret)
 
 
 BAD_ROWS = [
@@ -233,6 +239,115 @@ def test_the_hash_of_a_folder_is_one_of_every_pixel(folder: Path) -> None:
     assert after["images_sha256"] != before["images_sha256"]
     (folder / "series" / ".DS_Store").write_text("no picture")
     assert data_hashes(data) == after
+
+
+WHOLE_SLIDE = "1.2.840.10008.5.1.4.1.1.77.1.6"
+UNNAMED = {"PatientID": None}
+
+
+@pytest.fixture(scope="module")
+def studies(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The pictures of ``folder``, and a series of one patient: as a folder, in archives, with a slide beside it."""
+    place = make_data(tmp_path_factory.mktemp("studies"))
+    write_ct(place / "series")
+    packed(place / "series", "zip")
+    packed(place / "series", "tgz")
+    write_dicom(place / "slide.dcm", np.zeros((8, 8), np.uint8), SOPClassUID=WHOLE_SLIDE)
+    return place
+
+
+def divided(place: Path, *images: str, **split: str) -> Split:
+    """Rows about these pictures, by turns for learning and held out, as ``finetune`` divides them."""
+    rows = [{**taught(0), "image": image, "split": ("train", "val")[turn % 2]} for turn, image in enumerate(images)]
+    data = read_data(write_rows(place / "divided.jsonl", [row | split for row in rows]))
+    data_hashes(data)
+    assert not data.bad
+    return split_rows(data.path, data.rows, 0.1, 0)
+
+
+def test_a_series_and_its_archive_are_a_leak_that_names_nobody(studies: Path, tmp_path: Path) -> None:
+    rows = [{**taught(0, split="train"), "image": "series"}, {**taught(0, split="val"), "image": "series.zip"}]
+    outcome = finetune(write_rows(studies / "leak.jsonl", rows), tmp_path / "out")
+    expect_error(outcome, 4, "column image leaks: 1 held-out rows show the same patient or study", "row 2 with row 1")
+    assert "4711" not in outcome.stderr
+    assert not any(key in outcome.stderr for key in patients_in(studies / "series"))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("here", "there"),
+    [("series", "series/IM3"), ("series/IM0", "series/IM1"), ("series.tar.gz", "series.zip"), ("slide.dcm", "series")],
+)
+def test_a_patient_is_the_same_however_the_files_are_packed(studies: Path, here: str, there: str) -> None:
+    with pytest.raises(InputError, match="the same patient or study"):
+        divided(studies, here, there)
+
+
+@pytest.mark.parametrize(
+    ("here", "there"),
+    [
+        ({"PatientID": "A7 "}, {"PatientID": "A7"}),
+        ({"PatientID": normalize("NFC", "Jos\u00e9")}, {"PatientID": normalize("NFD", "Jos\u00e9")}),
+        ({**UNNAMED, "StudyInstanceUID": "1.2.7"}, {"PatientID": "A7", "StudyInstanceUID": "1.2.7"}),
+        ({"PatientID": "ANONYMOUS", "SeriesInstanceUID": "1.2.7"}, {**UNNAMED, "SeriesInstanceUID": "1.2.7"}),
+        ({**UNNAMED, "SOPInstanceUID": "1.2.7"}, {"PatientID": "0", "SOPInstanceUID": "1.2.7", "Modality": "CT"}),
+    ],
+)
+def test_pictures_of_one_patient_or_study_belong_together(
+    tmp_path: Path, here: dict[str, Any], there: dict[str, Any]
+) -> None:
+    for name, elements in (("here.dcm", here), ("there.dcm", there)):
+        write_dicom(tmp_path / name, np.zeros((8, 8), np.uint8), SpecificCharacterSet="ISO_IR 192", **elements)
+    with pytest.raises(InputError, match="the same patient or study"):
+        divided(tmp_path, "here.dcm", "there.dcm")
+
+
+PLACEHOLDERS = ("", "ANONYMOUS", "Anon.", "0", "000000", "UNKNOWN", "n/a", "XXX", "De-Identified", "No ID")
+
+
+@pytest.mark.parametrize("elements", [UNNAMED, *({"PatientID": text} for text in PLACEHOLDERS)])
+def test_no_patient_is_made_of_those_whose_id_was_removed(tmp_path: Path, elements: dict[str, Any]) -> None:
+    for study in ("1.2.7", "1.2.8"):
+        write_dicom(tmp_path / study, np.zeros((8, 8), np.uint8), StudyInstanceUID=study, **elements)
+    assert len(divided(tmp_path, "1.2.7", "1.2.8").held_out) == 1
+
+
+def test_an_id_counts_with_who_gave_it(tmp_path: Path) -> None:
+    for issuer in ("north", "south"):
+        write_dicom(tmp_path / issuer, np.zeros((8, 8), np.uint8), PatientID="7", IssuerOfPatientID=issuer)
+    assert len(divided(tmp_path, "north", "south").held_out) == 1
+
+
+def test_what_cannot_be_read_belongs_to_nobody(studies: Path, tmp_path: Path) -> None:
+    film, archive = (studies / "slide.dcm").read_bytes(), (studies / "series.zip").read_bytes()
+    damaged = {
+        "cut.dcm": film[:200],
+        "odd.dcm": film[:300] + bytes(range(256)),
+        "no.dcm": b"no DICOM at all",
+        "cut.zip": archive[:1000],
+        "cut.tgz": (studies / "series.tar.gz").read_bytes()[:100],
+        "odd.zip": b"PK\3\4" + bytes(range(256)),
+    }
+    for name, content in damaged.items():
+        (tmp_path / name).write_bytes(content)
+        assert patients_in(tmp_path / name) == frozenset()
+    shutil.copytree(tmp_path, tmp_path / "all")
+    shutil.copy(studies / "series" / "IM0", tmp_path / "all")
+    assert patients_in(tmp_path / "all") == patients_in(studies / "series" / "IM0")
+    assert patients_in(studies / "0.png") == patients_in(tmp_path / "gone") == frozenset()
+
+
+def test_slices_of_a_patient_are_drawn_to_one_side(tmp_path: Path) -> None:
+    for number in range(12):
+        ids = {"PatientID": f"patient {number % 3}", "StudyInstanceUID": f"1.2.{number}"}
+        write_dicom(tmp_path / f"{number}.dcm", np.full((8, 8), number, np.uint8), **ids)
+    split = divided(tmp_path, *(f"{number}.dcm" for number in range(12)), split="")
+    assert split.by == "drawn by image, patient in DICOM"
+    assert len(split.held_out) == 4
+    assert len({(row.number - 1) % 3 for row in split.held_out}) == 1
+    assert not any(key in repr(row) for row in split.train for key in row.patients)
+    alone = divided(tmp_path, "0.dcm", "3.dcm", "6.dcm", split="")
+    assert alone.summary() == "3 rows, none held out (all belong together)"
 
 
 def test_what_is_held_out_shares_nothing_with_the_rest(folder: Path) -> None:

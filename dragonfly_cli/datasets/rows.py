@@ -10,7 +10,7 @@ import math
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from unicodedata import normalize
@@ -59,7 +59,8 @@ class Picture:
 class Row:
     """``number`` counts from 1, as lines do. ``groups`` holds the row's patient, slide and group, where it has them.
 
-    ``picture_hash`` tells a picture also under another name, once its file was read.
+    ``picture_hash`` tells a picture also under another name, once its file was read; ``patients`` are hashes of whom it
+    shows, and of the study, where a DICOM file says that. They may be reversed, and are for comparing only.
     """
 
     number: int
@@ -68,6 +69,7 @@ class Row:
     groups: Mapping[str, str]
     is_held_out: bool | None  # None: the file does not say
     picture_hash: str | None = None
+    patients: frozenset[str] = field(default=frozenset(), repr=False)
 
 
 def as_row(number: int, content: Any, folder: Path) -> Row:

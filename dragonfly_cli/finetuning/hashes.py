@@ -16,18 +16,24 @@ _OF_NOTHING = hashlib.sha256().hexdigest()
 def data_hashes(data: Data) -> dict[str, Any]:
     """The hash of the data file, and one of all pictures together; every row gets that of its own picture.
 
-    Rows whose picture cannot be opened, or has nothing in it, are moved to the bad ones.
+    Rows are also told whom their picture shows, of which nothing is returned. Those whose picture cannot be opened, or
+    has nothing in it, are moved to the bad ones.
     """
+    from dragonfly_cli.readers.dicom.patients import patients_in  # with pydicom
+
     pictures: dict[Path, set[int]] = {}
     for row in data.rows:
         pictures.setdefault(row.picture.path, set()).add(row.number)
-    hashes = {}
+    hashes, patients = {}, {}
     for path, numbers in pictures.items():
         try:
             hashes[path] = _of_picture(path)
+            patients[path] = patients_in(path)
         except InputError as error:
             data.leave_out(numbers, error.message)
-    data.rows = [replace(row, picture_hash=hashes[row.picture.path]) for row in data.rows]
+    data.rows = [
+        replace(row, picture_hash=hashes[row.picture.path], patients=patients[row.picture.path]) for row in data.rows
+    ]
     return {
         "file": _of_file(data.path),
         "images": len(hashes),

@@ -155,7 +155,7 @@ def tar_places(path: Path) -> list[Place]:
     """The members of a tar, compressed or not; sizes are checked while it is read, before each member is passed."""
     archive = tarfile.open(path, "r:*")  # noqa: SIM115 - kept open by the places that refer to it
     slices = []
-    for member in _within_limits(path, archive):
+    for member in members_within_limits(path, archive):
         stream = archive.extractfile(member) if member.isreg() else None
         if stream and not _is_hidden(member.name) and _may_be_slice(member.name, stream.read(HEAD_BYTES)):
             slices.append(member)
@@ -177,7 +177,8 @@ def _member(path: Path, name: str, load: Callable[[], bytes]) -> Place:
     return in_memory(f"{path}:{name}", guarded)
 
 
-def _within_limits(path: Path, archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+def members_within_limits(path: Path, archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """Each before it is passed; raises InputError once they are too many or too large."""
     total = 0
     for number, member in enumerate(archive, 1):
         total += member.size

@@ -58,7 +58,7 @@ class Slice:
 def slices_of(place: Place) -> list[Slice]:
     """The frames of one file, none when it holds no picture. Raises InputError when it cannot be read."""
     with in_own_words(place.label, "its header is damaged or incomplete"):
-        header, is_whole = _partial_header(place)
+        header, is_whole = header_up_to_pixels(place)
         if not is_whole:
             raise EOFError("it ends before the elements that stand next to its pixels")
         frames = _whole(header, "NumberOfFrames") or 1
@@ -79,8 +79,11 @@ def frames_in(header: Dataset, place: Place, frames: int) -> list[Slice]:
     return [Slice(frame=frame, **common, **_geometry(header, frame)) for frame in range(frames)]
 
 
-def _partial_header(place: Place) -> tuple[Dataset, bool]:
-    """The data set up to ``LAST_TAG``, and whether there is something behind it, as there is in every complete file."""
+def header_up_to_pixels(place: Place) -> tuple[Dataset, bool]:
+    """The data set up to ``LAST_TAG``, and whether there is something behind it, as there is in every complete file.
+
+    Raises what pydicom raises, and InputError.
+    """
     with place.opener() as file:
         head = file.read(HEAD_BYTES)
         if header_of.is_deflated(head):  # a part of it cannot be decompressed
