@@ -122,6 +122,27 @@ def test_a_manifest_may_be_parquet(study: Path, capsys: pytest.CaptureFixture[st
     check_manifest(study.parent / "list.parquet", capsys)
 
 
+def test_a_value_of_parquet_that_cannot_be_decoded_matters_only_where_it_is_used(study: Path, tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    manifest = study.parent / "list.parquet"
+    late = pyarrow.array([2**62, None], pyarrow.timestamp("us"))  # of no year that Python knows
+    torn = pyarrow.StringArray.from_buffers(
+        2, pyarrow.py_buffer(b"\0\0\0\0\2\0\0\0\3\0\0\0"), pyarrow.py_buffer(b"\xff\xfea")
+    )
+    images = pyarrow.array(["study/000.png", "study/001.png"])
+    parquet.write_table(pyarrow.table({"image": images, "taken": late, "error": torn}), manifest)
+    assert names(found(manifest)) == ["000.png", "001.png"]
+    for name, column in {"image": torn, "question": torn, "Slide-mpp": late}.items():
+        parquet.write_table(pyarrow.table({"image": images} | {name: column}), manifest)
+        outcome = dragonfly("batch", manifest, *QUESTIONS, "-o", tmp_path / "answers.csv")
+        expect_error(outcome, 4, f"list.parquet, row 1: {name}", "cannot be decoded")
+    parquet.write_table(pyarrow.table({"image": [None, "study/001.png"], "taken": late}), manifest)
+    with pytest.raises(InputError, match="row 1: there is no image"):  # as the row is not without a filled cell
+        found(manifest)
+
+
 def test_what_is_wrong_with_a_manifest_is_told_before_anything_runs(study: Path, tmp_path: Path) -> None:
     manifest, output = tmp_path / "list.csv", tmp_path / "answers.csv"
 

@@ -394,3 +394,54 @@ def test_parquet_rows_are_read(folder: Path, tmp_path: Path) -> None:
     assert [row.turns for row in read_data(folder / "turns.parquet").rows] == [(Turn("a", "b"),)] * 2
     (folder / "no.parquet").write_bytes(b"PAR1 and no more")
     expect_error(finetune(folder / "no.parquet", tmp_path / "out"), 4, "not a Parquet file")
+
+
+def undecodable(kind: str) -> Any:
+    """A column of two values: one that has no form in Python, and one that has."""
+    pyarrow = pytest.importorskip("pyarrow")
+    if kind == "invalid UTF-8":
+        ends, letters = np.array([0, 2, 3], dtype=np.int32), b"\xff\xfea"
+        return pyarrow.StringArray.from_buffers(2, pyarrow.py_buffer(ends), pyarrow.py_buffer(letters))
+    types = {
+        "nanoseconds": pyarrow.timestamp("ns"),  # with pandas these have a form
+        "after the year 9999": pyarrow.timestamp("us"),
+        "a zone of its own": pyarrow.timestamp("us", tz="Mars/Olympus"),
+    }
+    return pyarrow.array([2**62 if kind == "after the year 9999" else 1, 1000], types[kind])
+
+
+@pytest.mark.parametrize("kind", ["nanoseconds", "invalid UTF-8", "after the year 9999", "a zone of its own"])
+def test_columns_of_parquet_that_nobody_asked_for_are_not_read(folder: Path, kind: str) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow.parquet import write_table
+
+    table = pyarrow.Table.from_pylist([taught(0), taught(1)]).append_column("acquired", undecodable(kind))
+    write_table(table.append_column("image.size", pyarrow.array([1, 2])), folder / "extra.parquet")
+    data = read_data(folder / "extra.parquet")
+    assert not data.bad
+    assert [row.picture.path.name for row in data.rows] == ["0.png", "1.png"]
+
+
+@pytest.mark.parametrize("column", ["answer", "patient"])
+def test_a_value_of_parquet_that_cannot_be_decoded_makes_its_row_a_bad_one(
+    folder: Path, tmp_path: Path, column: str
+) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow.parquet import write_table
+
+    table = pyarrow.Table.from_pylist([{"image": "0.png", "question": "a", "answer": "b"}] * 2)
+    table = table.select([name for name in table.column_names if name != column])
+    write_table(table.append_column(column, undecodable("invalid UTF-8")), folder / "torn.parquet")
+    data = read_data(folder / "torn.parquet")
+    assert [row.number for row in data.rows] == [2]
+    assert data.bad_lines() == [f"row 1: the column {column} holds a value that cannot be decoded"]
+    outcome = finetune(folder / "torn.parquet", tmp_path / "out", "--max-errors", "0")
+    expect_error(outcome, 4, "1 row cannot be used", f"row 1: the column {column}")
+
+
+def test_parquet_without_any_column_of_a_row_names_its_rows(folder: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow.parquet import write_table
+
+    write_table(pyarrow.table({"picture": ["0.png", "1.png"]}), folder / "other.parquet")
+    assert list(read_data(folder / "other.parquet").bad) == [1, 2]

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dragonfly_cli.batch.parquet import read_rows
+from dragonfly_cli.batch.parquet import UNDECODABLE, read_rows
 from dragonfly_cli.errors import InputError, UsageError
 from dragonfly_cli.option_groups import option_names
 from dragonfly_cli.options import LookOptions, OpenOptions
@@ -179,6 +179,8 @@ def _named(cells: Iterable[tuple[str, Any]], where: str) -> dict[str, str]:
         name = written.strip().lower().replace("-", "_")
         if name in named:
             raise InputError(f"{where}: two columns have the same name", "rename one of them")
+        if value is UNDECODABLE and name in (*_TEXTS, "row_options", *option_names(ROW_GROUPS)):
+            raise InputError(f"{where}: {written} has a value that cannot be decoded", "write it as text or a number")
         named[name] = _as_text(value)
         if name in _TEXTS and named[name] and not isinstance(value, str):
             raise InputError(f"{where}: {name} is no text", "write each image and each question as a row of its own")

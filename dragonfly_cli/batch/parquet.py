@@ -1,7 +1,7 @@
 """Parquet, by pyarrow, which is an extra: manifests are read from it, finished tables written to it."""
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
@@ -11,7 +11,11 @@ from dragonfly_cli.errors import UsageError
 from dragonfly_cli.output.files import write_whole
 from dragonfly_cli.output.table import COLUMNS, unguarded
 
+UNDECODABLE = object()  # stands for a value that Python has no form for, such as text that is not UTF-8
+
 _ROWS_AT_A_TIME = 10_000
+# what pyarrow raises for such values: nanoseconds, a year after 9999, an unknown time zone, a type of a later version
+_HAS_NO_FORM = (ArithmeticError, LookupError, NotImplementedError, ValueError)
 _WHOLE_NUMBERS = frozenset(("error_code", "fields"))
 _NUMBERS = frozenset(("p_yes", "p_no", "seconds"))
 
@@ -22,14 +26,35 @@ def check_parquet() -> None:
         raise UsageError("Parquet needs pyarrow, which is not installed", 'pip install "dragonfly-cli[parquet]"')
 
 
-def read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a Parquet file; raises ValueError where it is none."""
+def read_rows(path: Path, wanted: Collection[str] | None = None) -> Iterator[dict[str, Any]]:
+    """The rows of a Parquet file, of which no columns but those ``wanted`` are read; ``UNDECODABLE`` may be in them.
+
+    Raises ValueError where it is none.
+    """
     check_parquet()
     from pyarrow import parquet
 
     with parquet.ParquetFile(path) as file:
-        for group in file.iter_batches(_ROWS_AT_A_TIME):
-            yield from group.to_pylist()
+        names = None if wanted is None else [name for name in file.schema_arrow.names if name in wanted]
+        for group in file.iter_batches(_ROWS_AT_A_TIME, columns=names):
+            columns = {name: _decoded(column) for name, column in zip(group.schema.names, group.columns, strict=True)}
+            for index in range(group.num_rows):
+                yield {name: values[index] for name, values in columns.items() if wanted is None or name in wanted}
+
+
+def _decoded(column: Any) -> list[Any]:
+    try:
+        values: list[Any] = column.to_pylist()
+    except _HAS_NO_FORM:  # of one of them
+        values = [_value_of(scalar) for scalar in column]
+    return values
+
+
+def _value_of(scalar: Any) -> Any:
+    try:
+        return scalar.as_py()
+    except _HAS_NO_FORM:
+        return UNDECODABLE
 
 
 def write_from_csv(table: Path, output: Path) -> None:

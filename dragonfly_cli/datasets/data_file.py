@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dragonfly_cli.batch.parquet import check_parquet, read_rows
-from dragonfly_cli.datasets.rows import NOT_JSON, BadRowError, Row, as_row
+from dragonfly_cli.datasets.rows import COLUMNS, NOT_JSON, BadRowError, Row, as_row
 from dragonfly_cli.errors import InputError, NoInputError
 
 _NAMED = 5  # bad rows that an error names
@@ -105,6 +105,6 @@ def _parquet_rows(path: Path) -> list[dict[str, Any]]:
     from pyarrow import ArrowException
 
     try:
-        return list(read_rows(path))
+        return list(read_rows(path, COLUMNS))
     except (ArrowException, OSError):
         raise InputError(f"cannot read {path}: it is not a Parquet file", "export it again") from None

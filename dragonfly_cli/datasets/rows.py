@@ -15,11 +15,15 @@ from pathlib import Path
 from typing import Any
 from unicodedata import normalize
 
+from dragonfly_cli.batch.parquet import UNDECODABLE
 from dragonfly_cli.engine.questions import CAPTION_INSTRUCTION
 from dragonfly_cli.geometry import Box
 from dragonfly_cli.output.files import is_text
 
 GROUP_COLUMNS = ("patient", "slide", "group")
+COLUMNS = frozenset(
+    (*GROUP_COLUMNS, "image", "image_url", "frame", "region", "split", "question", "answer", "conversations", "text")
+)
 
 NOT_JSON = object()  # stands for the content of a line that is not JSON
 
@@ -78,6 +82,9 @@ def as_row(number: int, content: Any, folder: Path) -> Row:
         raise BadRowError("it is not JSON")
     if not isinstance(content, dict):
         raise BadRowError("it is not an object with named columns")
+    for name, value in content.items():
+        if value is UNDECODABLE:
+            raise BadRowError(f"the column {name} holds a value that cannot be decoded")
     content = {name: value for name, value in content.items() if value == value}  # NaN: a gap in a table of numbers
     groups = {name: key for name in GROUP_COLUMNS if (key := _group(content.get(name)))}
     return Row(number, _picture(content, folder), _turns(content), groups, _is_held_out(content.get("split")))
