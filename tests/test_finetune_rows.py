@@ -19,9 +19,11 @@ from tuning_data import finetune, make_data, pattern, record_of, taught, write_r
 
 from dragonfly_cli.datasets.data_file import read_data
 from dragonfly_cli.datasets.rows import Turn
+from dragonfly_cli.engine.questions import CAPTION_INSTRUCTION
 from dragonfly_cli.errors import InputError
 from dragonfly_cli.finetuning.hashes import data_hashes
 from dragonfly_cli.finetuning.splits import Split, split_rows
+from dragonfly_cli.geometry import Box
 from dragonfly_cli.readers.dicom.patients import patients_in
 
 
@@ -84,6 +86,16 @@ BAD_ROWS = [
     ({"image": "pipe", "question": "a", "answer": "b"}, "a pipe or a device"),
     ({"image": "/dev/zero", "question": "a", "answer": "b"}, "a pipe or a device"),
     ({"image": "0.png", "question": "a", "answer": "b", "region": "0,0,9,9"}, "a list of four whole numbers"),
+    ({"image": "0.png", "question": "a", "answer": "b", "region": [0, 0, 9.5, 9]}, "a list of four whole numbers"),
+    ({"image": "0.png", "question": "a", "answer": "b", "region": [0, 0, float("inf"), 9]}, "four whole numbers"),
+    ({"image": "0.png", "question": "a", "answer": "", "text": "c", "conversations": []}, "answer is empty"),
+    ({"image": "0.png", "question": "<image>", "answer": "b"}, "question is empty"),
+    ({"image": "0.png", "question": "", "answer": "b", "text": None, "conversations": []}, "column question is empty"),
+    ({"image": "0.png", "conversations": []}, "column conversations is empty"),
+    ({"image": "0.png", "conversations": " "}, "column conversations is empty"),
+    ({"image": "0.png", "text": ""}, "column text is empty"),
+    ({"image": "", "question": "a", "answer": "b"}, "image holds no path"),
+    ({"image": "0.png", "conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": ""}]}, "is empty"),
 ]
 
 
@@ -179,6 +191,41 @@ def test_gaps_in_a_table_of_numbers_are_no_group_and_no_frame(folder: Path) -> N
     assert not data.bad
     assert [row.picture.frame for row in data.rows] == [None, 0]
     assert len(split_rows(data.path, data.rows, 0.1, 0).held_out) == 1
+
+
+ASKED, TOLD = [Turn("a", "b")], [Turn(CAPTION_INSTRUCTION, "c")]
+SAID = [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]
+
+
+@pytest.mark.parametrize(
+    ("row", "turns"),
+    [
+        ({"question": "a", "answer": "b", "conversations": []}, ASKED),
+        ({"question": "a", "answer": "b", "conversations": ""}, ASKED),
+        ({"question": "a", "answer": "b", "text": "", "image_url": "", "frame": "", "region": "", "split": " "}, ASKED),
+        ({"question": "a", "answer": "b", "region": [], "patient": ""}, ASKED),
+        ({"question": "", "answer": "", "text": "c"}, TOLD),
+        ({"question": " ", "answer": None, "text": "c", "conversations": []}, TOLD),
+        ({"question": "", "answer": "", "text": "", "conversations": SAID}, ASKED),
+        ({"conversations": [{**turn, "role": "", "content": ""} for turn in SAID]}, ASKED),
+        ({"conversations": [{"from": "", "value": "", "role": t["from"], "content": t["value"]} for t in SAID]}, ASKED),
+    ],
+)
+def test_an_empty_column_of_a_merged_table_is_as_none(folder: Path, row: dict[str, Any], turns: list[Turn]) -> None:
+    data = read_data(write_rows(folder / "merged.jsonl", [{"image": "0.png", **row}]))
+    assert not data.bad
+    (read,) = data.rows
+    assert list(read.turns) == turns
+    assert (read.picture.frame, read.picture.region, read.is_held_out, read.groups) == (None, None, None, {})
+
+
+def test_whole_numbers_of_a_region_may_have_a_fraction_of_nothing(folder: Path) -> None:
+    regions = [[0.0, 1.0, 10.0, 12.0], {"x": 0.0, "y": 1, "width": 10.0, "height": 12}]
+    rows = [taught(0, region=region) for region in regions]
+    data = read_data(write_rows(folder / "regions.jsonl", rows))
+    assert not data.bad
+    assert [row.picture.region for row in data.rows] == [Box(0, 1, 10, 12)] * 2
+    assert all(isinstance(row.picture.region.width, int) for row in data.rows)
 
 
 def test_a_picture_on_both_sides_is_a_leak(folder: Path, tmp_path: Path) -> None:

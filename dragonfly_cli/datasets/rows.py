@@ -3,7 +3,8 @@
 Three forms are read: ``question`` and ``answer``; ``conversations`` as a list of turns (``from``/``role`` and
 ``value``/``content``); and the reference's own, ``conversations`` as one Llama 3 text, or ``text`` as a caption.
 The picture is ``image`` or ``image_url``, with ``frame`` and ``region`` where it has several frames or only a part of
-it is meant. A row that cannot be used is named by its number; what it says is never repeated, since it may be private.
+it is meant. A column that is empty, as where tables of two forms were merged, is as none. A row that cannot be used is
+named by its number; what it says is never repeated, since it may be private.
 """
 
 import math
@@ -85,9 +86,10 @@ def as_row(number: int, content: Any, folder: Path) -> Row:
     for name, value in content.items():
         if value is UNDECODABLE:
             raise BadRowError(f"the column {name} holds a value that cannot be decoded")
-    content = {name: value for name, value in content.items() if value == value}  # NaN: a gap in a table of numbers
+    gaps = {name: value for name, value in content.items() if _is_gap(value)}
+    content = {name: value for name, value in content.items() if name not in gaps}
     groups = {name: key for name in GROUP_COLUMNS if (key := _group(content.get(name)))}
-    return Row(number, _picture(content, folder), _turns(content), groups, _is_held_out(content.get("split")))
+    return Row(number, _picture(content, folder), _turns(content, gaps), groups, _is_held_out(content.get("split")))
 
 
 def _group(value: Any) -> str:
@@ -127,10 +129,11 @@ def _region(value: Any) -> Box | None:
         return None
     if isinstance(value, dict):
         value = [value.get(name) for name in ("x", "y", "width", "height")]
-    if not isinstance(value, list | tuple) or len(value) != 4 or not all(map(_is_count, value)):
+    numbers = list(map(_as_count, value)) if isinstance(value, list | tuple) else []
+    if len(numbers) != 4 or not all(map(_is_count, numbers)):
         raise BadRowError("region is not a list of four whole numbers: x, y, width, height in pixels")
     try:
-        return Box(*value)
+        return Box(*numbers)
     except ValueError:
         raise BadRowError("region is empty") from None
 
@@ -139,8 +142,13 @@ def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
+def _is_gap(value: Any) -> bool:
+    """Whether it is an empty cell of a table: of text, of numbers (NaN), or of conversations (an empty list)."""
+    return value is None or value != value or value == [] or (isinstance(value, str) and not value.strip())
+
+
 def _is_held_out(split: Any) -> bool | None:
-    if split in (None, ""):
+    if split is None:
         return None
     name = str(split).strip().lower()
     if name not in _TRAIN | _HELD_OUT:
@@ -148,24 +156,33 @@ def _is_held_out(split: Any) -> bool | None:
     return name in _HELD_OUT
 
 
-def _turns(content: dict[str, Any]) -> tuple[Turn, ...]:
+def _turns(content: dict[str, Any], gaps: dict[str, Any]) -> tuple[Turn, ...]:
+    """The conversation in the first form that is filled; ``gaps`` are the empty columns, to tell what is missing."""
     conversations = content.get("conversations")
     if isinstance(conversations, str):
         return _paired(_parsed(conversations))
     if isinstance(conversations, list | tuple):
         return _paired([_said(turn) for turn in conversations])
-    if content.get("question") is not None:
-        return _paired([("user", content["question"]), ("assistant", content.get("answer"))])
-    if content.get("text") is not None:
+    if "question" in content:
+        return _paired([("user", content["question"]), ("assistant", (content | gaps).get("answer"))])
+    if "text" in content:
         return _paired([("user", CAPTION_INSTRUCTION), ("assistant", content["text"])])
+    for name in ("question", "conversations", "text"):
+        if isinstance(gaps.get(name), str | list):
+            raise BadRowError(f"the column {name} is empty")
     raise BadRowError("there is no question, no conversations and no text")
 
 
 def _said(turn: Any) -> tuple[str, Any]:
     if not isinstance(turn, dict):
         raise BadRowError("a turn of the conversation is not an object")
-    said = {name: value for name, value in turn.items() if value is not None}  # a table gives every turn all columns
-    return str(said.get("from", said.get("role"))).lower(), said.get("value", said.get("content"))
+    return str(_either(turn, "from", "role")).lower(), _either(turn, "value", "content")
+
+
+def _either(named: dict[str, Any], *names: str) -> Any:
+    """The first of these that is filled, as a table gives every turn all columns; else an empty one, or None."""
+    values = [named[name] for name in names if named.get(name) is not None]
+    return next((value for value in values if not _is_gap(value)), values[0] if values else None)
 
 
 def _parsed(text: str) -> list[tuple[str, Any]]:
