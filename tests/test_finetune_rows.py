@@ -144,6 +144,49 @@ def test_bad_rows_are_left_out_up_to_a_number(folder: Path, tmp_path: Path) -> N
     assert not refused.exists()
 
 
+@pytest.mark.parametrize("data", ["{real}/rows.jsonl", "rows.jsonl", "../real/rows.jsonl", "{link}/rows.jsonl"])
+@pytest.mark.parametrize(
+    ("image", "shown"),
+    [
+        ("gone.png", "gone.png"),
+        ("../gone.png", "../gone.png"),
+        ("elsewhere/gone.png", "elsewhere/gone.png"),  # a link within the data stays as it is called there
+        ("linked.png", "linked.png"),
+        ("elsewhere/../real/gone.png", "gone.png"),
+        ("{real}/gone.png", "gone.png"),
+        ("{link}/gone.png", "gone.png"),
+        ("{real}/elsewhere/gone.png", "elsewhere/gone.png"),
+        ("{link}/linked.png", "linked.png"),
+        ("{link}/elsewhere/gone.png", "elsewhere/gone.png"),
+        ("{outside}/gone.png", "{outside}/gone.png"),
+    ],
+)
+def test_a_picture_left_out_is_named_without_the_place_of_the_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: str, image: str, shown: str
+) -> None:
+    places = {name: tmp_path / name for name in ("real", "link", "outside")}
+    places["real"].mkdir()
+    places["outside"].mkdir()
+    places["link"].symlink_to(places["real"])
+    (places["real"] / "elsewhere").symlink_to(places["outside"])
+    (places["real"] / "linked.png").symlink_to(places["outside"] / "gone.png")
+    write_rows(places["real"] / "rows.jsonl", [{**taught(0), "image": image.format(**places)}])
+    monkeypatch.chdir(places["real"])
+    read = read_data(Path(data.format(**places)))
+    read.leave_out({1}, f"no such file: {read.rows[0].picture.path}")
+    assert read.bad_lines() == [f"row 1: no such file: {shown.format(**places)}"]
+
+
+def test_a_lost_picture_is_named_alike_wherever_the_command_is_run(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = write_rows(folder / "lost.jsonl", [taught(0), {**taught(1), "image": str(folder / "gone.png")}])
+    monkeypatch.chdir(folder.parent)
+    for data in (rows, rows.relative_to(folder.parent)):
+        outcome = finetune(data, tmp_path / "out", "--max-errors", "0")
+        expect_error(outcome, 4, "row 2: cannot read gone.png")
+
+
 @pytest.mark.parametrize("column", ["patient", "slide", "group"])
 def test_a_leak_between_the_splits_is_refused_without_quoting_it(folder: Path, tmp_path: Path, column: str) -> None:
     rows = [

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,10 +25,18 @@ class Data:
 
     def leave_out(self, numbers: set[int], why: str) -> None:
         """Moves rows to the bad ones; ``why`` is kept without the place of the data on this machine."""
-        if self.path.is_absolute():
-            why = why.replace(f"{self.path.parent}{os.sep}", "")
+        why = self._without_place(why, {row.picture.path for row in self.rows if row.number in numbers})
         self.rows = [row for row in self.rows if row.number not in numbers]
         self.bad |= dict.fromkeys(numbers, why)
+
+    def _without_place(self, why: str, pictures: set[Path]) -> str:
+        """Files are named as seen from the data's folder, however command and row lead there; links in it stay."""
+        home = os.path.realpath(self.path.parent)
+        ways = {folder for picture in pictures for folder in picture.parents if os.path.realpath(folder) == home}
+        places = {home, *map(str, (self.path.parent, *ways))} - {"."}
+        for place in sorted(places, key=len, reverse=True):
+            why = re.sub(rf"(?<![\w/]){re.escape(place + os.sep)}", "", why)  # not as the end of another path
+        return why
 
     def bad_lines(self) -> list[str]:
         return [f"row {number}: {why}" for number, why in sorted(self.bad.items())]
