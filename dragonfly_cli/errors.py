@@ -21,7 +21,7 @@ class DragonflyError(Exception):
         self.message = message
         self.hint = hint
 
-    def __reduce__(self) -> tuple[type, tuple[str, str]]:
+    def __reduce__(self) -> tuple[type, tuple[str, ...]]:
         return type(self), (self.message, self.hint)  # so that an error of a worker process arrives whole
 
 
@@ -45,6 +45,20 @@ class InputError(DragonflyError):
 
 class ChangedError(InputError):
     """An input is no longer the file that was opened: what was read of it before must not be used."""
+
+
+class LostError(InputError):
+    """An input could be read when a long run began, and cannot any more.
+
+    Made of one text, since torch hands over an error of its workers as nothing but a traceback that ends with it.
+    """
+
+    def __init__(self, text: str) -> None:
+        message = text.rpartition(f"{type(self).__name__}: ")[2].strip()
+        super().__init__(message, "make it readable again and run the same command, which goes on")
+
+    def __reduce__(self) -> tuple[type, tuple[str, ...]]:
+        return type(self), (self.message,)
 
 
 class ModelError(DragonflyError):

@@ -6,7 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,13 +19,20 @@ from make_files import write_dicom
 from peft import PeftModel
 from PIL import Image
 from run_dragonfly import Outcome, dragonfly, expect_error
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
+from torch.utils.data import DataLoader
 from tuning_data import QUESTION, TINY, finetune, make_data, pattern, record_of, taught, write_rows
 
-from dragonfly_cli.errors import DeviceError
+from dragonfly_cli.datasets.rows import Picture, Row, Turn
+from dragonfly_cli.engine import checkpoints
+from dragonfly_cli.errors import DeviceError, LostError
 from dragonfly_cli.finetuning.curve import loss_curve
 from dragonfly_cli.finetuning.folder import RunFolder
-from dragonfly_med import DragonflyForCausalLM
+from dragonfly_cli.finetuning.pictures import PictureReader, PictureSamples
+from dragonfly_cli.options import OpenOptions
+from dragonfly_med import DragonflyForCausalLM, DragonflyProcessor
+from dragonfly_med.training import Teaching
+from dragonfly_med.training.sequences import SequenceMaker
 
 
 @pytest.fixture(scope="module")
@@ -213,20 +220,29 @@ def test_qlora_writes_the_weights_that_it_was_trained_on(folder: Path, tmp_path:
 
 
 @contextmanager
-def interrupted_after(checkpoint: Path) -> Iterator[None]:
-    """Presses Ctrl-C, so to speak, in the first step after a checkpoint is complete."""
+def called_after(checkpoint: Path, call: Callable[[], object]) -> Iterator[None]:
+    """Calls in the first step after a checkpoint is complete."""
 
-    def press(module: torch.nn.Module, args: object) -> None:
+    def look(module: torch.nn.Module, args: object) -> None:
         if (checkpoint / "trainer_state.json").exists():
             hook.remove()
-            signal.raise_signal(signal.SIGINT)
+            call()
 
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
-    hook = torch.nn.modules.module.register_module_forward_pre_hook(press)
+    hook = torch.nn.modules.module.register_module_forward_pre_hook(look)
     try:
         yield
     finally:
         hook.remove()
+
+
+@contextmanager
+def interrupted_after(checkpoint: Path) -> Iterator[None]:
+    """Presses Ctrl-C, so to speak, in the first step after a checkpoint is complete."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+    try:
+        with called_after(checkpoint, lambda: signal.raise_signal(signal.SIGINT)):
+            yield
+    finally:
         signal.signal(signal.SIGINT, before)
 
 
@@ -238,8 +254,8 @@ def test_an_interrupted_run_goes_on_and_ends_like_an_undisturbed_one(
     arguments = ("--recipe", "stage1", "--steps", "20", "--lr", "1e-2", "--save-every", "2")
     assert finetune(folder / "rows.jsonl", tmp_path / "whole", *arguments).code == 0
     broken = tmp_path / "broken"
-    checkpoints = broken / "work" / "checkpoints"
-    with interrupted_after(checkpoints / "checkpoint-4"):
+    saved = broken / "work" / "checkpoints"
+    with interrupted_after(saved / "checkpoint-4"):
         stopped = finetune(folder / "rows.jsonl", broken, *arguments)
     assert stopped.code == 130
     assert stopped.stderr.endswith("note: interrupted; the same command goes on\n")
@@ -248,7 +264,7 @@ def test_an_interrupted_run_goes_on_and_ends_like_an_undisturbed_one(
     with monkeypatch.context() as launched:
         launched.setenv("WORLD_SIZE", "2")
         expect_error(finetune(folder / "rows.jsonl", broken, *arguments), 7, "other settings (processes)")
-    for torn in (checkpoints / "checkpoint-4" / "model.safetensors", *broken.glob("work/features/*")):
+    for torn in (saved / "checkpoint-4" / "model.safetensors", *broken.glob("work/features/*")):
         os.truncate(torn, torn.stat().st_size // 2)
     resumed = finetune(folder / "rows.jsonl", broken, *arguments)
     assert resumed.code == 0
@@ -365,6 +381,51 @@ def test_a_loss_that_is_no_number_ends_the_run_and_another_may_begin(folder: Pat
     assert outcome.code == 2 and "error: the loss is no longer a number after step 1" in outcome.stderr
     assert not (tmp_path / "out").exists()
     assert finetune(*arguments, "1e-5").code == 0
+
+
+@pytest.mark.slow
+def test_a_loss_that_the_last_step_has_ruined_is_told(folder: Path, tmp_path: Path) -> None:
+    data = write_rows(folder / "all.jsonl", [taught(number) for number in range(4)])
+    arguments = ("--recipe", "stage1", "--steps", "1", "--hold-out", "0", "--lr", "3e38")
+    outcome = finetune(data, tmp_path / "out", *arguments)
+    expect_error(outcome, 2, "the loss is no longer a number after step 1")
+    assert "another --output" in outcome.stderr
+    assert not (tmp_path / "out" / "config.json").exists()
+
+
+@pytest.mark.slow
+def test_a_run_whose_picture_is_lost_goes_on_once_it_is_back(tmp_path: Path) -> None:
+    data = make_data(tmp_path) / "rows.jsonl"
+    picture, output = tmp_path / "5.png", tmp_path / "out"
+    arguments = ("--recipe", "stage2", "--steps", "10")
+    with called_after(output / "work" / "checkpoints" / "checkpoint-2", lambda: picture.rename(tmp_path / "away")):
+        lost = finetune(data, output, *arguments)
+    expect_error(lost, 4, f"no such file: {picture}")
+    assert "run the same command, which goes on" in lost.stderr
+    (tmp_path / "away").rename(picture)
+    assert finetune(data, output, *arguments).code == 0
+
+
+def test_a_picture_lost_to_another_process_is_told_alike(tmp_path: Path) -> None:
+    processor = DragonflyProcessor.from_pretrained(TINY)
+    row = Row(1, Picture(tmp_path / "gone: 1.png"), (Turn(QUESTION, "Yes"),), {}, None)
+    maker = SequenceMaker(processor, Teaching())
+    samples = PictureSamples(PictureReader(processor, OpenOptions(), None), maker, [row])
+    with pytest.raises(LostError) as lost:
+        list(DataLoader(samples, num_workers=1, collate_fn=maker.batch))
+    assert lost.value.message == f"no such file: {tmp_path / 'gone: 1.png'}"
+
+
+@pytest.mark.slow
+def test_an_exchanged_base_is_not_gone_on_with(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where it is so large that a question would not wait for its hash."""
+    monkeypatch.setattr(checkpoints, "_HASHED_UP_TO_BYTES", 1000)
+    base, data = Path(shutil.copytree(TINY, tmp_path / "base")), folder / "rows.jsonl"
+    assert finetune(data, tmp_path / "out", "--steps", "1", model=base).code == 0
+    weights = load_file(base / "model.safetensors")
+    name = next(name for name in weights if "vision_embed_tokens" in name)
+    save_file(weights | {name: weights[name] + 1}, base / "model.safetensors", metadata={"format": "pt"})
+    expect_error(finetune(data, tmp_path / "out", "--steps", "1", model=base), 7, "other settings (base)")
 
 
 @pytest.mark.slow

@@ -211,6 +211,15 @@ def test_a_killed_run_ends_like_an_undisturbed_one(processor, pixels, tmp_path: 
         assert torch.allclose(value, resumed[name], atol=1e-7), name
 
 
+def test_a_short_run_is_saved_on_its_way(network, processor, pixels, tmp_path: Path) -> None:
+    run = TrainingRun(
+        network, processor, noise_or_snow(network, pixels), [], settings("stage1", 10), tmp_path, [Stop(7)]
+    )
+    with pytest.raises(KeyboardInterrupt):
+        run.train()
+    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-6"
+
+
 def test_a_torn_checkpoint_is_not_gone_on_from(network, processor, pixels, tmp_path: Path) -> None:
     made = tmp_path / "made"
     samples = noise_or_snow(network, pixels)

@@ -37,8 +37,8 @@ class Checkpoint:
     def is_demo(self) -> bool:
         return self.id == DEMO
 
-    def sha256(self) -> str | None:
-        """The hash of the weights; ``None`` when they are unknown and too large to hash at a start.
+    def sha256(self, however_large: bool = False) -> str | None:
+        """The hash of the weights; ``None`` when they are unknown and too large to hash at a start, unless wanted.
 
         Of one file it is the file's own; of several, that of the lines that ``sha256sum`` prints for them.
         Raises ModelError when they cannot be read.
@@ -47,7 +47,9 @@ class Checkpoint:
             return self.known_sha256
         files = sorted(path for path in self.folder.glob("*") if _holds_weights(path.name))
         try:
-            if not files or sum(file.stat().st_size for file in files) > _HASHED_UP_TO_BYTES:
+            if not files:
+                return None
+            if not however_large and sum(file.stat().st_size for file in files) > _HASHED_UP_TO_BYTES:
                 return None
             return _hash_of_all((file.name, sha256_of(file)) for file in files)
         except OSError as error:

@@ -87,7 +87,7 @@ def _record(
     tuning: TuneOptions, opening: OpenOptions, checkpoint: Checkpoint, hashes: dict[str, Any]
 ) -> dict[str, Any]:
     settings = {**asdict(tuning), "opening": asdict(opening), "data": hashes}
-    settings["base"] = {"id": checkpoint.id, "sha256": checkpoint.sha256()}
+    settings["base"] = {"id": checkpoint.id, "sha256": checkpoint.sha256(however_large=True)}
     settings["processes"] = process_count()  # how many share the pictures of a step
     return {
         "schema_version": SCHEMA_VERSION,

@@ -15,7 +15,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from dragonfly_cli.errors import DragonflyError, OutputError
+from dragonfly_cli.errors import DragonflyError, LostError, OutputError
 from dragonfly_cli.output.files import is_part, write_text
 from dragonfly_cli.output.json_text import json_text
 
@@ -138,9 +138,11 @@ class RunFolder:
 
     @contextmanager
     def kept_if_learnt(self) -> Iterator[None]:
-        """Removes the run where one of our errors ends it before anything was learnt."""
+        """Removes the run where one of our errors ends it before anything was learnt, and it cannot go on as it is."""
         try:
             yield
+        except LostError:
+            raise
         except DragonflyError:
             self._discard()
             raise

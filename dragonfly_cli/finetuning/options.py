@@ -95,7 +95,10 @@ class TuneOptions:
     gradient_checkpointing: Annotated[
         bool, typer.Option("--gradient-checkpointing", help="Take less memory and more time.")
     ] = False
-    save_every: Annotated[int, typer.Option("--save-every", min=1, help="Steps between checkpoints.")] = 200
+    save_every: Annotated[
+        int | None,
+        typer.Option("--save-every", min=1, help="Steps between checkpoints: a fifth of them, at most 200."),
+    ] = None
 
     def check(self) -> None:
         """Raises UsageError for values that contradict each other, or that nothing can come of."""

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from dragonfly_cli.datasets.rows import Picture, Row
-from dragonfly_cli.errors import DragonflyError, InputError
+from dragonfly_cli.errors import DragonflyError, InputError, LostError
 from dragonfly_cli.fields import Field, field_view, plan_fields
 from dragonfly_cli.options import LookOptions, OpenOptions
 from dragonfly_cli.readers import Source, open_source
@@ -68,7 +68,10 @@ class PictureReader:
 
 
 class PictureSamples(Sequence[Sample]):
-    """One sample per picture, or several where its conversations do not fit into one; read when asked for."""
+    """One sample per picture, or several where its conversations do not fit into one; read when asked for.
+
+    Raises LostError for a picture that cannot be read any more.
+    """
 
     def __init__(self, reader: PictureReader, maker: SequenceMaker, rows: list[Row]) -> None:
         self._reader = reader
@@ -82,7 +85,10 @@ class PictureSamples(Sequence[Sample]):
         return len(self._packs)
 
     def __getitem__(self, index):
-        return self._reader.sample(*self._packs[index])
+        try:
+            return self._reader.sample(*self._packs[index])
+        except DragonflyError as error:
+            raise LostError(error.message) from error
 
 
 class Blanked(Sequence[Sample]):

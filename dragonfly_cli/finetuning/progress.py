@@ -1,6 +1,7 @@
 """What a user sees of a training: a line now and then, and an error once going on makes no sense."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback
@@ -11,6 +12,14 @@ from dragonfly_cli.output.terminal import say
 _LINES = 20
 
 
+def diverged(step: int, checkpoints: Path) -> UsageError:
+    """The error for it. Checkpoints can only be gone on from with the same settings, and some may be ruined."""
+    elsewhere = " and another --output" if any(checkpoints.glob("checkpoint-*")) else ""
+    return UsageError(
+        f"the loss is no longer a number after step {step}", f"use a smaller --lr, or --precision fp32{elsewhere}"
+    )
+
+
 class Progress(TrainerCallback):
     """About twenty lines on stderr, and one per evaluation; of several processes, the first one speaks."""
 
@@ -18,8 +27,7 @@ class Progress(TrainerCallback):
         logs = logs or {}
         loss = logs.get("loss")
         if not all(math.isfinite(logs.get(name, 0)) for name in ("loss", "eval_loss")):
-            why = f"the loss is no longer a number after step {state.global_step}"
-            raise UsageError(why, "use a smaller --lr, or --precision fp32")
+            raise diverged(state.global_step, Path(args.output_dir))
         if not state.is_world_process_zero:
             return
         step = f"step {state.global_step} of {state.max_steps}"

@@ -4,6 +4,7 @@ Several processes, started by ``accelerate launch`` or ``torchrun``, go through 
 writes and speaks.
 """
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -34,7 +35,7 @@ from dragonfly_cli.finetuning.pictures import (
     encoded,
     unreadable_pictures,
 )
-from dragonfly_cli.finetuning.progress import Progress
+from dragonfly_cli.finetuning.progress import Progress, diverged
 from dragonfly_cli.finetuning.splits import Split
 from dragonfly_cli.options import OpenOptions
 from dragonfly_cli.output.files import write_whole
@@ -83,6 +84,7 @@ def train_rows(
             network, processor, prepared.train, prepared.held_out, _settings(tuning), folder.checkpoints, [Progress()]
         )
         metrics, trained = _trained_and_scored(run, prepared)
+        _refuse_diverged(run, prepared, folder.checkpoints)
         if prepared.split.held_out:
             _tell_first([f"note: {_what_it_learnt(metrics)}"])
     if PartialState().is_main_process:
@@ -111,6 +113,12 @@ def _trained_and_scored(run: TrainingRun, prepared: Prepared) -> tuple[dict[str,
         "after_with_blank_pictures": run.score(prepared.blanked).summary(),
     }
     return metrics, trained
+
+
+def _refuse_diverged(run: TrainingRun, prepared: Prepared, checkpoints: Path) -> None:
+    """Nobody has seen yet what the last step made of the network, where no row is held out."""
+    if not math.isfinite(run.score([prepared.train[0]]).loss):
+        raise diverged(run.trainer.state.global_step, checkpoints)
 
 
 def _what_it_learnt(metrics: dict[str, Any]) -> str:

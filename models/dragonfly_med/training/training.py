@@ -28,6 +28,7 @@ from dragonfly_med.training.samples import Sample
 from dragonfly_med.training.sequences import SequenceMaker, Teaching
 
 _KEPT_CHECKPOINTS = 2
+_SAVED, _SAVED_WITHIN = 5, 200  # how often a run is saved, and after how many steps at most
 _STATE_FILE, _WEIGHTS_FILE = "trainer_state.json", "model.safetensors"
 
 
@@ -52,7 +53,7 @@ class Settings:
     clip: float = 1.0
     mixed_precision: bool = False
     gradient_checkpointing: bool = False
-    save_every: int = 200
+    save_every: int | None = None  # steps; None saves five times, and every 200 steps in a long run
     evaluate_every: int | None = None  # steps; None evaluates five times
     use_cpu: bool = False
     workers: int = 0  # processes that read samples
@@ -112,6 +113,8 @@ class TrainingRun:
             callbacks=list(callbacks),
         )
         self.trainer.scores = lambda: self.score(held_out)
+        if settings.save_every is None:
+            self.trainer.add_callback(_OftenEnough())
         self.trainer.remove_callback(PrinterCallback)  # its stdout belongs to results
 
     def score(self, samples: Sequence[Sample]) -> Scores:
@@ -190,6 +193,13 @@ class _Every(Dataset[Sample]):
         return self._samples[self._numbers[index]]
 
 
+class _OftenEnough(TrainerCallback):
+    """Saves a short run more often: else a kill would take all of it."""
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: Any, **_: Any) -> None:
+        state.save_steps = min(state.save_steps, -(-state.max_steps // _SAVED))
+
+
 class _Trainer(Trainer):
     """With the reference's weight decay, losses weighted by id, and checkpoints of what learns alone."""
 
@@ -243,7 +253,7 @@ def _arguments(settings: Settings, work: Path, evaluates: bool) -> TrainingArgum
         max_grad_norm=settings.clip,
         seed=settings.seed,
         data_seed=settings.seed,
-        save_steps=settings.save_every,
+        save_steps=settings.save_every or _SAVED_WITHIN,
         save_total_limit=_KEPT_CHECKPOINTS,
         eval_strategy="steps" if evaluates else "no",
         eval_steps=settings.evaluate_every or 0.2,  # below 1 it is a share of all steps
