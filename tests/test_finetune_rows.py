@@ -408,6 +408,18 @@ def test_an_id_counts_with_who_gave_it(tmp_path: Path) -> None:
     assert len(divided(tmp_path, "north", "south").held_out) == 1
 
 
+def test_a_column_says_more_than_a_header(tmp_path: Path) -> None:
+    """Data may have the name of a trial for the id of everybody."""
+    for name in ("north", "south"):
+        write_dicom(tmp_path / name, np.full((8, 8), len(name), np.uint8), PatientID="TRIAL-7", InstitutionName=name)
+    rows = [
+        {**taught(0, split=side, patient=name), "image": name} for side, name in (("train", "north"), ("val", "south"))
+    ]
+    data = read_data(write_rows(tmp_path / "rows.jsonl", rows))
+    data_hashes(data)
+    assert len(split_rows(data.path, data.rows, 0.1, 0).held_out) == 1
+
+
 def test_what_cannot_be_read_belongs_to_nobody(studies: Path, tmp_path: Path) -> None:
     film, archive = (studies / "slide.dcm").read_bytes(), (studies / "series.zip").read_bytes()
     damaged = {
