@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from make_files import write_dicom, write_png
 from run_dragonfly import dragonfly, expect_error
 
-from dragonfly_cli.calibration.fitting import calibration_error, fit
+from dragonfly_cli.calibration.fitting import _PULL, Method, _fitted, calibration_error, fit
 from dragonfly_cli.output.table import COLUMNS
 
 QUESTION = "Is there a tumour?"
@@ -66,6 +66,33 @@ def test_what_is_calibrated_stays_nearly_as_it_is() -> None:
 def test_the_error_by_hand() -> None:
     p, true = np.array([0.95, 0.95, 0.15, 1.0]), np.array([1.0, 0.0, 0.0, 1.0])
     assert calibration_error(p, true) == pytest.approx((abs(2.9 - 2) + 0.15) / 4)
+
+
+def test_a_saturated_model_is_fitted_to_the_end() -> None:
+    random = np.random.default_rng(237)
+    p = np.round(1 / (1 + np.exp(-random.normal(8, 0.5, 100))), 6)
+    found = fit(p.tolist(), (random.random(100) < 0.3).tolist())
+    assert (found.slope, found.intercept) == pytest.approx((-0.378, 2.270), abs=0.001)
+
+
+@pytest.mark.parametrize("method", ["temperature", "platt"])
+def test_every_fit_ends_where_the_penalised_loss_is_least(method: Method) -> None:
+    """It is convex, so that is where its slope is nothing."""
+    random = np.random.default_rng(0)
+    for _ in range(500):
+        rows, middle, width = (
+            random.choice([12, 40, 200]),
+            random.choice([-12, -6, 0, 4, 8]),
+            random.choice([0.2, 1, 3]),
+        )
+        p = np.round(1 / (1 + np.exp(-random.normal(middle, width, rows))), 6)
+        true = (random.random(rows) < random.choice([0.1, 0.3, 0.5, 0.9])).astype(float)
+        logit = np.log(np.clip(p, 1e-6, 1 - 1e-6)) - np.log1p(-np.clip(p, 1e-6, 1 - 1e-6))
+        slope, intercept = _fitted(p, true, method)
+        too_much = 1 / (1 + np.exp(-(slope * logit + intercept))) - true
+        assert logit @ too_much + _PULL * (slope - 1) == pytest.approx(0, abs=1e-4)
+        if method == "platt":
+            assert too_much.sum() + _PULL * intercept == pytest.approx(0, abs=1e-4)
 
 
 @given(st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=10, max_size=40))

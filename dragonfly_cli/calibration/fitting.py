@@ -21,6 +21,7 @@ BINS = 10
 
 _CLIP = 1e-6
 _STEPS = 100
+_STEP_TO_END = 1e-9
 # Pulls weakly towards leaving probabilities as they are, so that few or separable rows give a finite answer.
 _PULL = 0.1
 
@@ -96,16 +97,26 @@ def _fitted(p: np.ndarray, true: np.ndarray, method: Method) -> np.ndarray:
     if not numbers:
         return found
     inputs = np.stack([_logit(p), np.ones_like(p)], axis=1)[:, :numbers]  # [rows, numbers]
-    start = found[:numbers].copy()
+    start = here = found[:numbers].copy()
     for _ in range(_STEPS):
-        said = _sigmoid(inputs @ found[:numbers])
-        slope_of_loss = inputs.T @ (said - true) + _PULL * (found[:numbers] - start)
+        said = _sigmoid(inputs @ here)
+        slope_of_loss = inputs.T @ (said - true) + _PULL * (here - start)
         curvature = (inputs * (said * (1 - said))[:, None]).T @ inputs + _PULL * np.eye(numbers)
         step = np.linalg.solve(curvature, slope_of_loss)
-        found[:numbers] -= np.clip(step, -1.0, 1.0)  # a full step may overshoot where the curve is flat
-        if np.abs(step).max() < 1e-9:
+        now = _penalised_loss(inputs, true, here, start)
+        # A whole step may overshoot where the curve is flat; a shorter one keeps its direction, which always descends.
+        while np.abs(step).max() > _STEP_TO_END and _penalised_loss(inputs, true, here - step, start) > now:
+            step /= 2
+        here = here - step
+        if np.abs(step).max() <= _STEP_TO_END:
             break
+    found[:numbers] = here
     return found
+
+
+def _penalised_loss(inputs: np.ndarray, true: np.ndarray, numbers: np.ndarray, start: np.ndarray) -> float:
+    logits = inputs @ numbers
+    return float(np.logaddexp(0, logits).sum() - true @ logits + _PULL / 2 * ((numbers - start) ** 2).sum())
 
 
 def _mapped(p: np.ndarray, numbers: np.ndarray) -> np.ndarray:
