@@ -1,5 +1,6 @@
 """The 4-bit copy of a stored model: made from the full one, listed when it is whole, opened when 4 bit is asked for."""
 
+import csv
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -7,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from make_checkpoints import write_checkpoint
-from make_files import write_svs
+from make_files import write_png, write_svs
 from run_dragonfly import dragonfly, expect_error
 
 import dragonfly_med.quantization
@@ -57,6 +58,25 @@ def test_the_written_copy_is_opened_and_not_the_full_one(origin: Path, models_fo
     model = load_model(checkpoint, "cpu", Quant.four_bit)
     assert model.identity.sha256 == checkpoint.in_4_bit.sha256()
     assert model.network.language_model.model.layers[0].mlp.up_proj.weight.dtype == torch.uint8
+
+
+def test_what_the_4_bit_copy_answered_is_calibrated(origin: Path, models_folder: Path, tmp_path: Path) -> None:
+    """``run.json`` has the hash of the full one, which is the first."""
+    assert dragonfly("model", "convert", origin, "--keep", "both").code == 0
+    answers = tmp_path / "answers.csv"
+    asked = ("-q", "Is it?", "-m", "mine", "--quant", "4bit", "--device", "cpu", "-o", answers)
+    assert dragonfly("batch", write_png(tmp_path / "photo.png"), *asked).code == 0
+    with answers.open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    with answers.open("w", newline="") as file:
+        writer = csv.DictWriter(file, [*row, "truth"])
+        writer.writeheader()
+        writer.writerows(row | {"image": f"{n}.png", "truth": "yes" if n % 2 else "no"} for n in range(12))
+    outcome = dragonfly("calibrate", answers)
+    assert outcome.code == 0, outcome.stderr
+    in_4_bit = find_checkpoint("mine").in_4_bit
+    assert in_4_bit
+    assert f"{in_4_bit.sha256()}-nf4.json" in outcome.stderr
 
 
 def test_the_4_bit_copy_alone(origin: Path, models_folder: Path) -> None:
