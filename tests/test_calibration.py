@@ -148,8 +148,21 @@ def test_a_batch_that_other_weights_answered_is_refused(tmp_path: Path) -> None:
 def test_a_table_goes_by_its_own_run(tmp_path: Path) -> None:
     file = write_review(tmp_path / "answers.csv", *overconfident(40))
     (tmp_path / "run.json").write_text('{"model_sha256": "0123", "output": "others.csv"}')
-    (tmp_path / "answers.run.json").write_text("{}")
-    assert dragonfly("calibrate", file).code == 0
+    (tmp_path / "answers.run.json").write_text('{"output": "answers.csv", "aggregate": "max"}')
+    outcome = dragonfly("calibrate", file, "--json")
+    assert outcome.json[QUESTION]["aggregate"] == "max"
+    assert "not known" not in outcome.stderr
+
+
+def test_a_copy_under_another_name_goes_by_the_only_run_there_is(tmp_path: Path) -> None:
+    file = write_review(tmp_path / "reviewed.csv", *overconfident(40))
+    (tmp_path / "run.json").write_text('{"aggregate": "max", "output": "first.csv"}')
+    alone = dragonfly("calibrate", file, "--json")
+    assert alone.json[QUESTION]["aggregate"] == "max"
+    (tmp_path / "second.run.json").write_text('{"aggregate": "mean", "output": "second.csv"}')
+    of_two = dragonfly("calibrate", file, "--json")
+    assert of_two.json[QUESTION]["aggregate"] is None
+    assert "note: it is not known how the answers in reviewed.csv were made" in of_two.stderr
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from dragonfly_cli.engine.checkpoints import find_checkpoint
 from dragonfly_cli.errors import InputError, ModelError
 from dragonfly_cli.option_values import Aggregate
 from dragonfly_cli.output.json_text import json_text
+from dragonfly_cli.output.terminal import say
 
 
 def calibrate(file: Path) -> tuple[dict[str, Fit], Path]:
@@ -67,9 +68,18 @@ def _model_sha256(review: Review, file: Path, answered: str | None) -> str:
 
 
 def _settings_of_run(file: Path) -> dict[str, Any]:
-    """How the CSV was made, by its own ``run.json`` or the only one, if the CSV still lies beside it."""
-    own, by_name = companions_of(file, is_shard=False), file.with_name(f"{file.stem}.run.json")
+    """How the CSV was made, by its own ``run.json`` or the only one beside it; of several no other is taken for its.
+
+    Where it is not known, that is told: the calibration then holds for every rule.
+    """
+    own = companions_of(file, is_shard=False)
+    runs = [own.run] if own else [*file.parent.glob("run.json"), *file.parent.glob("*.run.json")]
     try:
-        return read_settings(own.run if own else by_name if by_name.exists() else file.with_name("run.json"))
+        (run,) = runs
+        return read_settings(run)
     except (OSError, ValueError):
+        say(
+            f"note: it is not known how the answers in {file.name} were made: their calibration is used for every "
+            "--aggregate (the run.json that names this table, or one alone, would tell)"
+        )
         return {}
