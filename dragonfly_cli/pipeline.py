@@ -245,13 +245,14 @@ def _as_one(model: Model, answers: list[FieldAnswer], request: Request) -> Answe
 def _calibrated(told: Answer, request: Request) -> dict[str, float] | None:
     """A calibration is that of a yes/no question asked by itself, without a template or a conversation before it.
 
-    And of the rule by which several fields became one; what is said of one field is the same by every rule.
+    And of the rule by which several fields became one, which may be another than was asked for; what is said of one
+    field is the same by every rule.
     """
     question = told.question
     fit = request.calibration.get(question.text or "")
     if fit is None or question.kind != "yesno" or question.system or question.earlier or not told.probabilities:
         return None
-    if told.aggregate and fit.aggregate and yes_no_rule(fit.aggregate) != yes_no_rule(request.rule):
+    if told.aggregate and fit.aggregate and yes_no_rule(fit.aggregate) is not told.aggregate:
         return None
     yes = fit.apply(told.probabilities["yes"])
     return {"yes": yes, "no": 1 - yes}

@@ -201,6 +201,9 @@ def test_a_calibration_is_that_of_the_rule_by_which_fields_become_one(tmp_path: 
     assert is_told("--aggregate", "top3-mean")  # which is what auto does
     assert not is_told("--aggregate", "max")
     assert is_told("--aggregate", "max", "--frame", "2")  # one field says the same by every rule
+    assert is_told("--aggregate", "confirmed")  # no frame is looked at twice, so that it is top3-mean again
+    calibrated_by("confirmed")
+    assert not is_told("--aggregate", "confirmed")
     calibrated_by(None)
     assert is_told("--aggregate", "max")  # it is not known that it does not fit
 
