@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from make_files import write_dicom, write_png
 from run_dragonfly import dragonfly, expect_error
 
-from dragonfly_cli.calibration.fitting import _PULL, Method, _fitted, calibration_error, fit
+from dragonfly_cli.calibration.fitting import _PULL, FOLDS, Method, _fitted, _folds, calibration_error, fit
 from dragonfly_cli.output.table import COLUMNS
 
 QUESTION = "Is there a tumour?"
@@ -31,8 +31,9 @@ def write_review(file: Path, p_yes: list[float], truth: list[object], /, **cells
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, [*COLUMNS, "truth"], restval="")
     writer.writeheader()
-    for p, true in zip(p_yes, truth, strict=True):
-        row = {"question": QUESTION, "p_yes": f"{p:.6f}", "model": "demo", "quantization": "none", "status": "ok"}
+    for number, (p, true) in enumerate(zip(p_yes, truth, strict=True)):
+        row = {"image": f"{number}.png", "question": QUESTION, "p_yes": f"{p:.6f}", "status": "ok"}
+        row |= {"model": "demo", "quantization": "none"}
         writer.writerow(row | {"truth": {True: "yes", False: "no"}.get(true, true)} | cells)
     file.write_text(text.getvalue())
     return file
@@ -105,6 +106,32 @@ def test_every_review_gives_a_rising_map_into_probabilities(rows: list[tuple[flo
     assert np.isfinite([found.error_before, found.error_after]).all()
     steps = np.diff(said)
     assert (steps >= 0).all() or (steps <= 0).all()
+
+
+@given(st.lists(st.tuples(st.integers(0, 12), st.booleans()), min_size=1, max_size=60))
+def test_what_is_said_of_one_image_is_never_tested_on_what_was_fitted_to_it(rows: list[tuple[int, bool]]) -> None:
+    images, truth = [f"{image}.png" for image, _ in rows], np.array([true for _, true in rows], float)
+    folds = _folds(truth, images)
+    assert len(set(zip(images, folds, strict=True))) == len(set(images))
+    for kind in (0.0, 1.0):
+        with_it = {image for image, true in zip(images, truth, strict=True) if true == kind}
+        each = [len(set(np.array(images)[folds == fold]) & with_it) for fold in range(FOLDS)]
+        assert max(each) - min(each) <= 1  # so that two images of a kind are never left out together
+
+
+def test_what_helps_with_the_same_images_alone_is_not_fitted() -> None:
+    """Ten images, twenty rows about each with the same P(yes) and the same truth, which do not go together."""
+    p = np.repeat(np.random.default_rng(3).random(10), 20).tolist()
+    truth = (np.repeat(np.arange(10), 20) % 2 == 0).tolist()
+    assert fit(p, truth).method == "platt"
+    assert fit(p, truth, [str(row // 20) for row in range(200)]).method == "none"
+
+
+def test_too_few_images_of_one_truth(tmp_path: Path) -> None:
+    file = write_review(tmp_path / "reviewed.csv", [0.5] * 16, [True, True] + [False] * 14)
+    rows = file.read_text().replace("\n1.png,", "\n0.png,")  # both that are true
+    file.write_text(rows)
+    expect_error(dragonfly("calibrate", file), 4, "reviewed.csv", "images", "1 have a yes")
 
 
 def test_ask_tells_calibrated_probabilities_beside_the_raw_ones(tmp_path: Path) -> None:
@@ -237,6 +264,7 @@ def test_a_damaged_calibration_is_told(tmp_path: Path) -> None:
         ([True, False] * 3, {}, ["only 6 reviewed rows"]),
         (["perhaps"] * 12, {}, ["perhaps is not understood"]),
         ([""] * 12, {}, ["no row has both"]),
+        ([True, False] * 6, {"image": "one.png"}, ["only 1 image"]),
         ([True, False] * 6, {"p_yes": "1.5"}, ["1.5 is not a probability"]),
         ([True, False] * 6, {"p_yes": ""}, ["no row has both"]),
     ],

@@ -31,7 +31,9 @@ def calibrate(file: Path) -> tuple[dict[str, Fit], Path]:
         )
     sha256 = _model_sha256(review, file, run.get("model_sha256"))
     rule = next((each for each in Aggregate if each == run.get("aggregate")), None)
-    fits = {each.question: replace(fit(each.p_yes, each.truth), aggregate=rule) for each in review.questions}
+    fits = {
+        each.question: replace(fit(each.p_yes, each.truth, each.images), aggregate=rule) for each in review.questions
+    }
     return fits, store_calibration(sha256, review.quantization, fits)
 
 

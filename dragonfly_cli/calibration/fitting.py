@@ -30,8 +30,8 @@ _PULL = 0.1
 class Fit:
     """calibrated P(yes) = sigmoid(slope * logit(P(yes)) + intercept); the errors are expected calibration errors.
 
-    ``error_after`` is that of rows which the fit has not seen. ``aggregate`` is the rule by which the probabilities of
-    several fields had become one, None where that is not known.
+    ``error_after`` is that of images which the fit has not seen. ``aggregate`` is the rule by which the probabilities
+    of several fields had become one, None where that is not known.
     """
 
     method: Method
@@ -46,10 +46,10 @@ class Fit:
         return float(_mapped(np.array([p_yes]), np.array([self.slope, self.intercept]))[0])
 
 
-def fit(p_yes: list[float], truth: list[bool]) -> Fit:
-    """At least two rows of each truth are needed."""
+def fit(p_yes: list[float], truth: list[bool], images: list[str] | None = None) -> Fit:
+    """At least two images of each truth are needed; each row is about one of its own where ``images`` are not given."""
     p, true = np.array(p_yes), np.array(truth, float)
-    folds = _folds(true)
+    folds = _folds(true, [str(row) for row in range(len(p))] if images is None else images)
     unseen = {method: _out_of_fold(p, true, folds, method) for method in _NUMBERS}
     method = min(_NUMBERS, key=lambda each: _loss(unseen[each], true))
     slope, intercept = _fitted(p, true, method)
@@ -74,17 +74,21 @@ def calibration_error(p: np.ndarray, true: np.ndarray, times: np.ndarray | None 
     return float(gaps.sum() / times.sum())
 
 
-def _folds(true: np.ndarray) -> np.ndarray:
-    """A fold for every row, each with its share of either truth."""
-    folds = np.empty(len(true), int)
-    for kind in (0.0, 1.0):
-        folds[true == kind] = np.arange(int((true == kind).sum())) % FOLDS
-    return folds
+def _folds(true: np.ndarray, images: list[str]) -> np.ndarray:
+    """A fold for every row, the same for all about one image, whose answers are alike; there may be fewer folds.
+
+    Images are dealt in the order of their share of yes, so that each fold has its part of those with either truth.
+    """
+    _, image, rows = np.unique(images, return_inverse=True, return_counts=True)
+    order = np.argsort(np.bincount(image, true) / rows, kind="stable")
+    fold_of = np.empty(len(rows), int)
+    fold_of[order] = np.arange(len(rows)) % FOLDS
+    return fold_of[image]
 
 
 def _out_of_fold(p: np.ndarray, true: np.ndarray, folds: np.ndarray, method: Method) -> np.ndarray:
     unseen = p.copy()
-    for fold in range(FOLDS):
+    for fold in np.unique(folds):
         here = folds == fold
         unseen[here] = _mapped(p[here], _fitted(p[~here], true[~here], method))
     return unseen

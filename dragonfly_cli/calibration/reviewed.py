@@ -10,18 +10,20 @@ from dragonfly_cli.output.table import delimiter_of, unguarded
 
 TRUTH = "truth"
 FEWEST_ROWS = 10
-FEWEST_OF_EACH = 2
+FEWEST_IMAGES = 5  # one for every fold of the cross-validation
+FEWEST_OF_EACH = 2  # images
 
-_NEEDED = ("question", "p_yes", "model", "quantization", TRUTH)
+_NEEDED = ("image", "question", "p_yes", "model", "quantization", TRUTH)
 _TRUTHS = {"yes": True, "y": True, "true": True, "1": True, "no": False, "n": False, "false": False, "0": False}
 _HINT = f'review a CSV that dragonfly batch has written: add a column "{TRUTH}" with yes or no in it'
 
 
 @dataclass(frozen=True)
 class Reviewed:
-    """One question: P(yes) as the model said it, and what was true, in the order of the file."""
+    """One question: of which image, P(yes) as the model said it, and what was true, in the order of the file."""
 
     question: str
+    images: list[str]
     p_yes: list[float]
     truth: list[bool]
 
@@ -41,7 +43,7 @@ def read_review(file: Path) -> Review:
     So are those that ``eval`` asked with a system prompt.
 
     Raises InputError if nothing is left, a cell is not understood, several models answered, or a question has too few
-    rows or only one truth.
+    rows, images, or images of one truth.
     """
     rows = [row for row in _rows(file) if row[TRUTH].strip() and row["p_yes"].strip() and _is_of_question_alone(row)]
     if not rows:
@@ -52,7 +54,8 @@ def read_review(file: Path) -> Review:
     questions: dict[str, Reviewed] = {}
     for row in rows:
         text = unguarded(row["question"])
-        reviewed = questions.setdefault(text, Reviewed(text, [], []))
+        reviewed = questions.setdefault(text, Reviewed(text, [], [], []))
+        reviewed.images.append(row["image"])
         reviewed.p_yes.append(_probability(file, row["p_yes"]))
         reviewed.truth.append(_truth(file, row[TRUTH]))
     for reviewed in questions.values():
@@ -110,3 +113,20 @@ def _refuse_too_little(file: Path, reviewed: Reviewed) -> None:
             f"{file}: {reviewed.question!r} has only {count} reviewed rows",
             f"review at least {FEWEST_ROWS}, better 100, or take the question out",
         )
+    images = len(set(reviewed.images))
+    if images < FEWEST_IMAGES:
+        raise InputError(
+            f"{file}: the rows of {reviewed.question!r} are about only {images} image{'s' * (images > 1)}",
+            f"review at least {FEWEST_IMAGES} images, better 100, or take the question out",
+        )
+    having = {kind: len(_images_with(reviewed, kind)) for kind in (True, False)}
+    if min(having.values()) < FEWEST_OF_EACH:
+        raise InputError(
+            f"{file}: of the {images} images of {reviewed.question!r} {having[True]} have a yes and "
+            f"{having[False]} a no",
+            f"review images of both kinds, at least {FEWEST_OF_EACH} of each, or take the question out",
+        )
+
+
+def _images_with(reviewed: Reviewed, kind: bool) -> set[str]:
+    return {image for image, true in zip(reviewed.images, reviewed.truth, strict=True) if true is kind}
