@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from make_files import write_dicom
 from make_series import packed, write_ct, write_slice
-from PIL import Image
+from PIL import Image, ImageDraw
 from run_dragonfly import dragonfly, expect_error
 
 from dragonfly_cli.errors import UsageError
@@ -42,6 +42,39 @@ def test_slices_are_asked_one_by_one_within_the_budget(study: Path) -> None:
     assert any("3 of 10 frames" in warning for warning in record["warnings"])
     record = dragonfly("ask", study, "Is there a tumour?", "--slice", "2:9:3", "--json").json
     assert [field["frame"] for field in record["fields"]] == [2, 5, 8]
+
+
+def test_the_evidence_names_the_slices_as_the_options_do(
+    study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[str] = []
+    draw = ImageDraw.ImageDraw.text
+    monkeypatch.setattr(
+        ImageDraw.ImageDraw,
+        "text",
+        lambda self, xy, text, *more, **options: drawn.append(text) or draw(self, xy, text, *more, **options),
+    )
+    files = ("--geojson", tmp_path / "seen.geojson", "--overlay", tmp_path / "seen.png")
+    assert dragonfly("ask", study, "Is there a tumour?", "--budget", "3", *files).code == 0
+    features = [each["properties"] for each in json.loads((tmp_path / "seen.geojson").read_text())["features"]]
+    fields = [each for each in features if each["objectType"] == "annotation"]
+    assert [each["measurements"]["frame"] for each in fields] == [1, 5, 8]
+    names = ["field 0 (frame 1)", "field 1 (frame 5)", "field 2 (frame 8)"]
+    assert [each["name"].partition(":")[0] for each in fields] == names
+    crops = {each["name"].partition(" of ")[2] for each in features if each["objectType"] == "detection"}
+    assert crops == set(names)
+    insets = [text for text in drawn if text.startswith("field ")]
+    assert sorted(text.partition(":")[0] for text in insets) == names
+    best = insets[0].partition(" (")[2].partition(")")[0]
+    assert any(f"; below is {best};" in text for text in drawn)
+
+
+def test_the_evidence_of_one_picture_has_no_frame(tmp_path: Path) -> None:
+    Image.effect_noise((64, 48), 80).convert("RGB").save(tmp_path / "photo.png")
+    seen = tmp_path / "seen.geojson"
+    assert dragonfly("ask", tmp_path / "photo.png", "Is there a tumour?", "--geojson", seen).code == 0
+    whole, *_ = (each["properties"] for each in json.loads(seen.read_text())["features"])
+    assert whole["name"].startswith("whole 0: ") and "frame" not in whole["measurements"]
 
 
 def test_the_first_slice_may_be_the_broken_one(study: Path) -> None:

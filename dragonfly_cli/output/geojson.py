@@ -1,7 +1,8 @@
 """Where the model looked as GeoJSON that QuPath opens: fields as annotations, the crops it zoomed in on as detections.
 
 Coordinates are level-0 pixels, less the corner of the slide's scanned part where QuPath counts from it; the file says
-how much that is. Source: RFC 7946; QuPath's GeoJSON (``objectType``, ``classification``, ``measurements``).
+how much that is. Of an image with several frames, names and measurements say which.
+Source: RFC 7946; QuPath's GeoJSON (``objectType``, ``classification``, ``measurements``).
 """
 
 import json
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from dragonfly_cli.output.notices import NOTICE
-from dragonfly_cli.output.votes import Colour, colour, support, verdict
+from dragonfly_cli.output.votes import Colour, colour, has_frames, name_of, support, verdict
 
 _CROP_COLOUR: Colour = (230, 170, 0)
 _NAMES = uuid.UUID("6d1f1b6e-6d0c-5e0b-9d3c-2f1f6f0a4d10")  # ids are the same each time the same is asked
@@ -49,7 +50,7 @@ def _features(record: dict[str, Any], says_question: bool, offset_xy: tuple[int,
     for field in record["fields"]:
         yield _feature(asked, field["box"], offset_xy, _field_mark(record, field, asked if says_question else None))
         for number, box in enumerate(field["selected"]):
-            crop = _Mark("detection", f"crop {number} of field {field['id']}", "zoomed in on", _CROP_COLOUR, {})
+            crop = _Mark("detection", f"crop {number} of {name_of(record, field)}", "zoomed in on", _CROP_COLOUR, {})
             yield _feature(asked, box, offset_xy, crop)
 
 
@@ -57,9 +58,11 @@ def _field_mark(record: dict[str, Any], field: dict[str, Any], question: str | N
     measurements = {f"p_{option}": value for option, value in (field["probabilities"] or {}).items()}
     if field["mpp"] is not None:
         measurements["mpp"] = field["mpp"]
+    if has_frames(record):
+        measurements["frame"] = field["frame"]
     measurements["support"] = support(record, field)
     label = f"{question}: {field['answer']}" if question else field["answer"]
-    name = f"{field['role']} {field['id']}: {verdict(field)}"
+    name = f"{name_of(record, field)}: {verdict(field)}"
     return _Mark("annotation", _one_line(name), _one_line(label), colour(record, field), measurements)
 
 

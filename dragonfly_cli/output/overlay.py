@@ -18,6 +18,8 @@ from dragonfly_cli.output.votes import (
     YES_COLOUR,
     Colour,
     colour,
+    has_frames,
+    name_of,
     p_of_answer,
     rounded,
     support,
@@ -56,7 +58,7 @@ def _panel(source: Source, record: dict[str, Any], mask: np.ndarray | None) -> I
     title = wrapped(_title(record), _font(26), width - 2 * _MARGIN_PX)
     head = 50 + _TITLE_LINE_PX * len(title)
     panel = Image.new("RGB", (width, height + head + _MARGIN_PX), _PAPER)
-    _write_head(panel, title, record)
+    _write_head(panel, title, record, best[0]["frame"])
     panel.paste(plan, (_MARGIN_PX, head))
     y = head
     for inset in insets:
@@ -71,16 +73,17 @@ def _title(record: dict[str, Any]) -> str:
     return f"{record['question'] or 'Description:'}  {record['answer']}{sure}"
 
 
-def _write_head(panel: Image.Image, title: list[str], record: dict[str, Any]) -> None:
+def _write_head(panel: Image.Image, title: list[str], record: dict[str, Any], frame: int) -> None:
     draw = ImageDraw.Draw(panel)
     rule = f", combined by {record['aggregate']}" if record["aggregate"] else ""
     looked = f"{len(record['fields'])} field{'s' * (len(record['fields']) != 1)} looked at{rule}"
+    shown = f"; below is frame {frame}" if has_frames(record) else ""
     model = f"model {record['model']['id']}, {record['notice']}"
     width = panel.width - 2 * _MARGIN_PX
     for number, line in enumerate(title):
         draw.text((_MARGIN_PX, 16 + _TITLE_LINE_PX * number), line, _INK, _font(26))
     below = 18 + _TITLE_LINE_PX * len(title)
-    draw.text((_MARGIN_PX, below), _shortened(f"{looked}; {model}", _font(16), width), _PALE, _font(16))
+    draw.text((_MARGIN_PX, below), _shortened(f"{looked}{shown}; {model}", _font(16), width), _PALE, _font(16))
 
 
 def _map(source: Source, record: dict[str, Any], mask: np.ndarray | None, best: list[dict[str, Any]]) -> Image.Image:
@@ -139,7 +142,7 @@ def _inset(source: Source, record: dict[str, Any], field: dict[str, Any]) -> Ima
     draw = ImageDraw.Draw(inset)
     draw.rectangle((0, 26, width - 1, height + 25), outline=colour(record, field), width=_LINE_PX)
     mpp = "" if field["mpp"] is None else f", {field['mpp']:.3g} um per pixel"
-    text = f"{field['role']} {field['id']}: {_said(field)}{mpp}"
+    text = f"{name_of(record, field)}: {_said(field)}{mpp}"
     draw.text((0, 2), _shortened(text, _font(16), _BEST_WIDTH_PX), _INK, _font(16))
     return inset
 

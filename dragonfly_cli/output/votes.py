@@ -1,4 +1,4 @@
-"""What each field of a record says for the answer, as a number, in words and as a colour; for terminal and pictures."""
+"""What each field of a record is called and says for the answer: a number, words, a colour; for text and pictures."""
 
 from typing import Any
 
@@ -32,6 +32,20 @@ def colour(record: dict[str, Any], field: dict[str, Any]) -> Colour:
     if value >= 0.5:
         return _mixed(BETWEEN, YES_COLOUR, 2 * value - 1)
     return _mixed(BETWEEN, NO_COLOUR, 1 - 2 * value)
+
+
+def name_of(record: dict[str, Any], field: dict[str, Any]) -> str:
+    """``zoom 3``; of several frames also the one that it lies in, as ``--frame`` counts: ``field 1 (frame 6)``.
+
+    A field's id counts what was looked at, so a slice is not called by it.
+    """
+    role = "field" if field["role"] == "slice" else field["role"]
+    return f"{role} {field['id']}" + (f" (frame {field['frame']})" if has_frames(record) else "")
+
+
+def has_frames(record: dict[str, Any]) -> bool:
+    """Whether the image has several, so that what is told of a field must name its own."""
+    return bool(record["source"]["frames"] > 1)
 
 
 def rounded(probability: float) -> str:
