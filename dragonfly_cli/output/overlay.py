@@ -17,6 +17,7 @@ from dragonfly_cli.output.votes import (
     NO_COLOUR,
     YES_COLOUR,
     Colour,
+    agreement,
     colour,
     has_frames,
     name_of,
@@ -178,11 +179,11 @@ def round_length(wanted: float) -> float:
 
 def _draw_legend(picture: Image.Image, record: dict[str, Any], has_tissue: bool) -> None:
     is_yes_no = _is_yes_no(record)
-    entries = [("says yes", YES_COLOUR)] if is_yes_no else [("says so", AGREES_COLOUR)]
+    entries = [("says yes", YES_COLOUR)] if is_yes_no else [(agreement(record), AGREES_COLOUR)]
     entries += [("undecided", BETWEEN), ("says no", NO_COLOUR)] if is_yes_no else [("says other", BETWEEN)]
     entries += [("tissue", _TISSUE)] if has_tissue else []
     draw, font = ImageDraw.Draw(picture), _font(14)
-    width = 112
+    width = 38 + max(74, *(round(font.getlength(text)) for text, _ in entries))
     x, y = picture.width - width - 10, picture.height - 20 * len(entries) - 20
     draw.rectangle((x, y, x + width, y + 20 * len(entries) + 10), _PAPER)
     for number, (text, rgb) in enumerate(entries):

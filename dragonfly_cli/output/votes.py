@@ -1,5 +1,6 @@
 """What each field of a record is called and says for the answer: a number, words, a colour; for text and pictures."""
 
+from collections import Counter
 from typing import Any
 
 Colour = tuple[int, int, int]
@@ -13,15 +14,32 @@ AGREES_COLOUR: Colour = (0, 130, 120)
 def support(record: dict[str, Any], field: dict[str, Any]) -> float:
     """P(yes) of a yes/no question, else the field's probability of the answer, else 1 where it is the same answer.
 
-    Of a field that was looked at twice it is the lower P(yes).
+    Of a field that was looked at twice it is the lower P(yes). Where no field can have said the answer, the likeliest
+    option is taken in place of "uncertain", and the commonest answer of the fields in place of a synthesised one.
     """
     said = field["probabilities"]
     if said is None:
-        return float(field["answer"] == record["answer"])
+        return float(field["answer"] == _voted(record))
     if "yes" not in said:
-        return said.get(record["answer"], 0.0)
+        return float(said.get(_voted(record), 0.0))
     again = [each["probabilities"]["yes"] for each in record["fields"] if each["second_look_of"] == field["id"]]
     return min([said["yes"], *again])
+
+
+def agreement(record: dict[str, Any]) -> str:
+    """What a field says that agrees, as a legend calls it, where no yes or no was asked for."""
+    if record["abstained"]:
+        return "says likeliest"
+    return "says commonest" if record["aggregate"] == "synthesise" else "says so"
+
+
+def _voted(record: dict[str, Any]) -> str:
+    if record["abstained"]:
+        said: dict[str, float] = record["probabilities"]
+        return max(said, key=lambda option: said[option])
+    if record["aggregate"] == "synthesise":
+        return str(Counter(field["answer"] for field in record["fields"]).most_common(1)[0][0])
+    return str(record["answer"])
 
 
 def colour(record: dict[str, Any], field: dict[str, Any]) -> Colour:

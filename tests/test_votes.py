@@ -1,0 +1,50 @@
+"""What a field is said to contribute where no field can have said the answer itself."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from make_files import write_dicom
+from PIL import ImageDraw
+from run_dragonfly import dragonfly
+
+from dragonfly_cli.output.votes import BETWEEN, colour, support
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    pixels = np.random.default_rng(0).integers(0, 255, (3, 40, 50), np.uint8)
+    return write_dicom(tmp_path / "clip.dcm", pixels)
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Every text that is written into a picture."""
+    texts: list[str] = []
+    draw = ImageDraw.ImageDraw.text
+    monkeypatch.setattr(
+        ImageDraw.ImageDraw,
+        "text",
+        lambda self, xy, text, *more, **options: texts.append(text) or draw(self, xy, text, *more, **options),
+    )
+    return texts
+
+
+def test_fields_of_an_uncertain_choice_are_coloured_by_the_likeliest_option(clip: Path, drawn: list[str]) -> None:
+    files = ("--geojson", clip.with_name("seen.geojson"), "--overlay", clip.with_name("seen.png"))
+    asked = ("--options", "lung,liver,bone", "--abstain", "1", "--json")
+    record = dragonfly("ask", clip, "Which?", *asked, *files).json
+    assert record["answer"] == "uncertain"
+    likeliest = max(record["probabilities"], key=lambda option: record["probabilities"][option])
+    features = [each["properties"] for each in json.loads(clip.with_name("seen.geojson").read_text())["features"]]
+    told = [each["measurements"]["support"] for each in features if each["objectType"] == "annotation"]
+    assert told == [field["probabilities"][likeliest] for field in record["fields"]]
+    assert {"says likeliest", "says other"} <= set(drawn) and "says so" not in drawn
+
+
+def test_fields_of_a_synthesised_answer_are_coloured_by_the_commonest_of_theirs() -> None:
+    fields = [{"answer": answer, "probabilities": None} for answer in ("gland", "stroma", "stroma")]
+    record = {"answer": "Glands in a stroma.", "abstained": False, "aggregate": "synthesise", "fields": fields}
+    assert [support(record, field) for field in fields] == [0.0, 1.0, 1.0]
+    assert [colour(record, field) == BETWEEN for field in fields] == [True, False, False]
