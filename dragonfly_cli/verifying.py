@@ -1,15 +1,18 @@
 """``verify``: asks again what a record says was asked, and compares answers, probabilities, boxes and prompt.
 
+Compared as well are the size and scale of the image, how several fields became one answer, and what fields are called.
+
 The record holds every option that decides the answer. Only where the image is now is taken from this call's command
 line or environment.
 """
 
+import math
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dragonfly_cli.engine.checkpoints import Checkpoint
 from dragonfly_cli.errors import ProblemError
@@ -28,6 +31,18 @@ if TYPE_CHECKING:  # imports torch, which is not needed to tell that a record is
 # digits.
 _TOLERANCE = {"float32": 1e-4}
 _TOLERANCE_16_BIT = 2e-2
+_SAME_NUMBER = 1e-6  # of lengths and scales, relative: they are worked out alike on every machine
+
+_ABOUT_THE_ANSWER = ("prompt", "aggregate", "abstained")
+_ABOUT_THE_IMAGE = ("kind", "width", "height", "frames", "mpp", "mpp_source")
+_ABOUT_A_FIELD = {  # how a difference is told
+    "answer": "answers about fields",
+    "selected": "boxes",
+    "box_um": "boxes in microns",
+    "selected_um": "zoomed-in boxes in microns",
+    "mpp": "scales of fields",
+}
+_IN_EVERY_VERSION = ("answer", "selected")  # of those about a field
 
 
 @dataclass(frozen=True)
@@ -112,26 +127,64 @@ def _compare(record: Record, now: Record) -> Comparison:
     if record.get("option_mass") is not None and now["option_mass"] is not None:
         apart.append(abs(record["option_mass"] - now["option_mass"]))
     difference = max(apart, default=None)
-    tolerance = max(_TOLERANCE.get(each["model"]["dtype"], _TOLERANCE_16_BIT) for each in (record, now))
     return Comparison(
         image=record["image"],
         question=record["question"],
         was=record["answer"],
         now=now["answer"],
         largest_difference=difference,
-        tolerance=tolerance,
+        tolerance=_tolerance(record, now),
         differing=tuple(_differing(record, now)),
     )
 
 
 def _differing(record: Record, now: Record) -> Iterator[str]:
-    """What must be equal and is not; anything that the record does not hold is passed over."""
-    if record.get("prompt", now["prompt"]) != now["prompt"]:
-        yield "prompt"
-    for name, key in (("answers about fields", "answer"), ("boxes", "selected")):
-        was = [field[key] for field in record["fields"] if key in field]
-        if was and was != [field[key] for field in now["fields"]]:
+    """What must be equal and is not; what an older version did not record is passed over."""
+    yield from (name for name in _ABOUT_THE_ANSWER if not _alike(record.get(name, now[name]), now[name]))
+    was, is_now = record["source"], now["source"]
+    yield from (f"image {name}" for name in _ABOUT_THE_IMAGE if not _alike(was.get(name, is_now[name]), is_now[name]))
+    for key, name in _ABOUT_A_FIELD.items():
+        is_recorded = key in _IN_EVERY_VERSION or any(key in field for field in record["fields"])
+        if is_recorded and not _alike(
+            [field.get(key, ...) for field in record["fields"]], [f[key] for f in now["fields"]]
+        ):
             yield name
+    if not all(_can_be_called(field["role"], field, is_now) for field in record["fields"]):
+        yield "roles of fields"
+
+
+def _alike(was: Any, is_now: Any) -> bool:
+    """Whether two parts of records are equal, numbers but for their last digits."""
+    if isinstance(is_now, dict):
+        return isinstance(was, dict) and was.keys() == is_now.keys() and all(_alike(was[k], is_now[k]) for k in is_now)
+    if isinstance(is_now, list):
+        return isinstance(was, list) and len(was) == len(is_now) and all(map(_alike, was, is_now))
+    if isinstance(is_now, float):
+        return type(was) in (int, float) and math.isclose(was, is_now, rel_tol=_SAME_NUMBER)
+    return bool(was == is_now)
+
+
+def _can_be_called(role: str, field: Record, source: Record) -> bool:
+    """Whether a field of ``source`` may have the role, which is not worked out again; see ``fields``."""
+    if role == "region":
+        return True
+    if source["kind"] == "slide":
+        return role == ("overview" if field["id"] == 0 else "zoom")
+    whole = {"x": 0, "y": 0, "width": source["width"], "height": source["height"]}
+    return role == ("slice" if source["frames"] > 1 else "whole") and field["box"] == whole
+
+
+def _tolerance(record: Record, now: Record) -> float:
+    """That of the numbers computed now, and where another kind of device answered, of those it says it computed."""
+    was, is_now = record["model"], now["model"]
+    elsewhere = _kind_of_device(was) != _kind_of_device(is_now)
+    return max(_TOLERANCE.get(each["dtype"], _TOLERANCE_16_BIT) for each in ((was, is_now) if elsewhere else (is_now,)))
+
+
+def _kind_of_device(model: Record) -> str | None:
+    """``cuda`` of ``cuda:1``; None where the record does not say."""
+    device = model.get("device")
+    return None if device is None else str(device).partition(":")[0]
 
 
 def _distance(was: dict[str, float], now: dict[str, float]) -> float:

@@ -147,6 +147,77 @@ def test_drift_of_what_led_to_an_answer_is_told(photo: Path) -> None:
         assert outcome.stdout.startswith("drift ") and word in outcome.stdout
 
 
+FALSE = {  # of a record about a slide of several fields, what is told where it was changed
+    "aggregate": "different aggregate",
+    "abstained": "different abstained",
+    "width": "different image width",
+    "height": "different image height",
+    "frames": "different image frames",
+    "mpp": "different image mpp",
+    "mpp_source": "different image mpp_source",
+    "box_um": "different boxes in microns",
+    "selected_um": "different zoomed-in boxes in microns",
+    "scale": "different scales of fields",
+    "role": "different roles of fields",
+    "no answer": "different answers about fields",
+    "no selected": "different boxes",
+}
+
+
+def test_false_evidence_is_told(tmp_path: Path) -> None:
+    file = record_of(write_svs(tmp_path / "slide.svs"), QUESTION, "--budget", "2")
+    record = json.loads(file.read_text())
+    first, zoom = record["fields"]
+    source = record["source"]
+    microns = [box | {"x": box["x"] + 0.5} for box in zoom["selected_um"]]
+    false = {
+        "aggregate": {"aggregate": "max"},
+        "abstained": {"abstained": True},
+        "width": {"source": source | {"width": source["width"] + 1}},
+        "height": {"source": source | {"height": source["height"] + 1}},
+        "frames": {"source": source | {"frames": 2}},
+        "mpp": {"source": source | {"mpp": [0.25, 0.25]}},
+        "mpp_source": {"source": source | {"mpp_source": "option"}},
+        "box_um": {"fields": [first, zoom | {"box_um": zoom["box_um"] | {"width": 1.0}}]},
+        "selected_um": {"fields": [first, zoom | {"selected_um": microns}]},
+        "scale": {"fields": [first, zoom | {"mpp": zoom["mpp"] * 1.01}]},
+        "role": {"fields": [first, zoom | {"role": "overview"}]},
+        "no answer": {"fields": [without(field, "answer") for field in record["fields"]]},
+        "no selected": {"fields": [first, without(zoom, "selected")]},
+    }
+    records = [record | part for part in false.values()]
+    file.write_text(json.dumps(records))
+    outcome = dragonfly("verify", file)
+    assert outcome.code == 9
+    told = outcome.stdout.splitlines()
+    assert [line[:5] for line in told] == ["drift"] * len(FALSE)
+    assert [word for word, line in zip(FALSE.values(), told, strict=True) if not line.endswith(f"; {word})")] == []
+
+
+def without(content: dict[str, object], *names: str) -> dict[str, object]:
+    return {name: value for name, value in content.items() if name not in names}
+
+
+def test_a_record_of_a_version_that_knew_less_can_be_verified(photo: Path) -> None:
+    file = record_of(photo, QUESTION)
+    record = without(json.loads(file.read_text()), "aggregate", "abstained", "option_mass")
+    record["source"] = without(record["source"], "mpp_source", "mpp")
+    record["fields"] = [without(field, "box_um", "selected_um", "second_look_of") for field in record["fields"]]
+    file.write_text(json.dumps(record))
+    assert dragonfly("verify", file).code == 0
+
+
+def test_a_record_cannot_widen_what_it_is_compared_with(photo: Path) -> None:
+    """Numbers of 16 bits are less exact, but it was this device that answered, in 32."""
+    file = record_of(photo, QUESTION)
+    record = json.loads(file.read_text())
+    yes = record["probabilities"]["yes"] + 0.015
+    moved = {"probabilities": {"yes": yes, "no": 1 - yes}}
+    less_exact = record["model"] | {"dtype": "bfloat16"}
+    assert dragonfly("verify", changed(file, **moved, model=less_exact)).code == 9
+    assert dragonfly("verify", changed(file, **moved, model=less_exact | {"device": "cuda"})).code == 0
+
+
 def test_the_records_of_a_batch_are_asked_again(tmp_path: Path) -> None:
     """Those of a picture, of two series in one folder, and of what failed, which has no answer to compare."""
     study, table, records = tmp_path / "study", tmp_path / "answers.csv", tmp_path / "records.jsonl"
