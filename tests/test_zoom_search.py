@@ -2,12 +2,14 @@
 
 import math
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 from slide_plans import CANVAS_WH, painted, tissue_of
 
 from dragonfly_cli.fields.grid import Grid, spread_cells
 from dragonfly_cli.fields.search import CELLS_PER_FIELD, GLANCES_PER_FIELD, ZoomSearch
+from dragonfly_cli.fields.tissue import Tissue
 from dragonfly_cli.geometry import Box
 
 
@@ -61,6 +63,29 @@ def test_a_small_piece_of_tissue_by_itself_is_not_left_out(left, top, side):
     grid = Grid(tissue, tissue.bounds, (1000, 800))
     piece = Box(left * 10, top * 10, side * 10, side * 10)
     assert any(grid.box(cell).meets(piece) for cell in grid.cells())
+
+
+@given(st.integers(10, 280), st.integers(2, 12), st.integers(700, 880))
+def test_a_thin_part_of_a_large_piece_is_not_left_out(top, height, right):
+    """A strand of less than a fifth of a field, drawn out of a block; a tip that hardly reaches into a field may be."""
+    mask = np.zeros((300, 900), bool)
+    mask[10:290, 10:450] = mask[top : top + height, 450:right] = True
+    tissue = Tissue(mask, (9000, 3000), found=True)
+    grid = Grid(tissue, tissue.bounds, (1000, 800))
+    shown = [grid.box(cell) for cell in grid.cells()]
+    strand = [Box(x * 10, top * 10, 10, height * 10) for x in range(650, right - 20, 5)]
+    assert all(any(box.meets(part) for box in shown) for part in strand)
+
+
+def test_glass_is_no_candidate():
+    """Around a strand drawn out of a block, where its share is not always 0 to the last digit."""
+    mask = np.zeros((819, 1024), bool)
+    mask[50:600, 50:300] = mask[300:302, 300:1000] = True
+    tissue = Tissue(mask, (40_000, 30_000), found=True)
+    grid = Grid(tissue, tissue.bounds, (1344, 896))
+    shown = [grid.box(cell) for cell in grid.cells()]
+    pieces = Box(1953, 1831, 9766, 20_147), Box(11_718, 10_989, 27_345, 74)
+    assert shown and all(any(box.meets(piece) for piece in pieces) for box in shown)
 
 
 @given(st.integers(1, 20), st.integers(1, 20), st.integers(1, 30))

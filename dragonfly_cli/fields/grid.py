@@ -11,7 +11,8 @@ import numpy as np
 
 from dragonfly_cli.geometry import Box
 
-SMALLEST_SHARE = 0.2  # a field with less tissue is glass, unless it is all that shows a small piece
+SMALLEST_SHARE = 0.2  # a field with less tissue is glass, unless it is all that shows a small piece or a thin part
+_NO_SHARE = 1e-6  # what is left of glass when floats are added; the smallest tissue in the largest field is more
 
 Cell = tuple[int, int]  # column and row
 
@@ -77,8 +78,8 @@ class Grid:
             (column, row): self.area.share(self.box((column, row))) for row in range(rows) for column in range(columns)
         }
         enough = {cell for cell, share in every.items() if share >= SMALLEST_SHARE}
-        wanted = enough | self._needed_beside(enough) if enough else set(every)
-        return {cell: share for cell, share in every.items() if share > 0 and cell in wanted}
+        wanted = enough | self._needed_beside(enough) | _needed_far(every) if enough else set(every)
+        return {cell: share for cell, share in every.items() if share > _NO_SHARE and cell in wanted}
 
     def _needed_beside(self, enough: set[Cell]) -> set[Cell]:
         """The cells over pieces so small, or thin, that their middle lies in no cell that has enough."""
@@ -93,6 +94,21 @@ class Grid:
     def _cell_at(self, x: int, y: int) -> Cell:
         corner = self.box((0, 0))
         return (x - corner.x) // corner.width, (y - corner.y) // corner.height
+
+
+def _needed_far(every: dict[Cell, float]) -> set[Cell]:
+    """The cells over thin parts of larger pieces, far from all cells that have enough.
+
+    Beside a cell with far more of the part, one over its edge is glass, as it is beside a cell that has enough.
+    """
+    thin = {cell: share for cell, share in every.items() if _NO_SHARE < share < SMALLEST_SHARE}
+    fullest = {cell: _fullest_around(every, cell) for cell in thin}
+    return {cell for cell, share in thin.items() if fullest[cell] < min(SMALLEST_SHARE, share / SMALLEST_SHARE)}
+
+
+def _fullest_around(shares: dict[Cell, float], cell: Cell) -> float:
+    column, row = cell
+    return max(shares.get((column + dx, row + dy), 0.0) for dx in (-1, 0, 1) for dy in (-1, 0, 1))
 
 
 def _halves(cell: Cell, power: int) -> list[Cell]:
