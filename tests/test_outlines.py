@@ -14,6 +14,7 @@ from run_dragonfly import dragonfly, expect_error
 from slide_plans import CANVAS_WH, GLASS, PINK, plan
 
 from dragonfly_cli.fields import plan_looks
+from dragonfly_cli.fields.grid import Grid
 from dragonfly_cli.fields.outline import Outlined
 from dragonfly_cli.fields.tissue import Tissue
 from dragonfly_cli.geometry import Box
@@ -74,6 +75,19 @@ def test_a_small_outline_beside_a_large_one_is_looked_at(slide, tmp_path):
     zooms = plan(slide, roi=path, budget=40).fields[1:]
     for (left, top), _, (right, bottom), *_ in small:
         assert any(field.box.meets(Box(left, top, right - left, bottom - top)) for field in zooms)
+
+
+@given(st.integers(2001, 3500), st.integers(10, 60), st.booleans())
+def test_a_long_thin_outline_beside_a_large_one_is_looked_at(top, height, on_glass):
+    """Though each field shows less than a fifth of it, and it lies in the same piece of tissue or in none."""
+    thin = shapely.box(1200, top, 5800, top + height)
+    mask = np.ones((400, 700), bool)
+    mask[:, on_glass:] = not on_glass
+    tissue = Tissue(mask, (7000, 4000), found=True)
+    area = Outlined(tissue, shapely.union_all([shapely.box(1000, 500, 6000, 2000), thin]))
+    grid = Grid(area, area.bounds, CANVAS_WH)
+    shown = shapely.union_all([shapely.box(*grid.box(cell).corners) for cell in grid.cells()])
+    assert area.has_tissue != on_glass and thin.intersection(shown).area >= thin.area / 2
 
 
 def test_an_outline_with_little_tissue_is_searched_where_that_is(tmp_path):

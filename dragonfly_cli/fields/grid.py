@@ -25,7 +25,7 @@ class Area(Protocol):
 
     @property
     def pieces(self) -> list[Box]:
-        """Boxes around separate pieces of tissue, each of which is to be looked at."""
+        """Boxes around separate pieces of it, each of which is to be looked at."""
 
     def share(self, box: Box) -> float:
         """How much of ``box`` belongs to it, 0 to 1."""

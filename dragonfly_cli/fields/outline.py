@@ -42,9 +42,12 @@ class Outlined:
 
     @property
     def pieces(self) -> list[Box]:
+        """Boxes around the pieces of tissue that it meets and, where there are several, around each outline."""
+        parts = self._parts.geometries
+        drawn = [bounds_of(part) for part in parts] if len(parts) > 1 else []
         if not self.has_tissue:
-            return []
-        return [piece for piece in self.tissue.pieces if self.outline.intersects(shapely.box(*piece.corners))]
+            return drawn
+        return [*drawn, *(box for box in self.tissue.pieces if self.outline.intersects(shapely.box(*box.corners)))]
 
     def share(self, box: Box) -> float:
         """How much of the box is outlined tissue, or, where that is more, how much of one outline the box shows.
