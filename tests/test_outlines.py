@@ -211,6 +211,28 @@ def test_an_outline_that_is_hardly_tissue_is_told(tmp_path):
         assert [line for line in source.warnings if "outlined" in line] == ([told] if told else [])
 
 
+def test_little_tissue_is_told_where_nothing_is_searched_too(tmp_path):
+    pixels = np.full((1500, 2000, 3), GLASS, np.uint8)
+    pixels[:, :800] = PINK
+    path = write_svs(tmp_path / "a.svs", pixels=pixels)
+    glass, edge, large = ring(1000, 200, 1400, 500), ring(750, 200, 1250, 500), ring(900, 0, 2000, 1500)
+    hardly = "hardly any tissue was found in"
+    for looking, told in (
+        ({"roi": glass}, f"{hardly} what was outlined"),
+        ({"roi": edge}, "only 10% of what was outlined is tissue"),
+        ({"roi": ring(700, 200, 900, 500)}, None),
+        ({"roi": large, "budget": 1}, f"{hardly} what was outlined"),
+        ({"region": ["1000,200,400,300"], "mpp": 0.5}, f"{hardly} the region"),
+        ({"region": ["900,0,1100,1500"], "mpp": 0.5}, f"{hardly} the region, so all of it was searched"),
+    ):
+        if "roi" in looking:
+            looking["roi"] = write_roi(tmp_path / "a.geojson", feature("x", "Polygon", [looking["roi"]]))
+        source = open_source(path)
+        plan_looks(source, LookOptions(**looking), CANVAS_WH)
+        little = [line for line in source.warnings if line.startswith(("hardly", "only"))]
+        assert little == ([told] if told else [])
+
+
 def test_outlines_are_understood_before_a_pixel_is_read(tmp_path):
     path = write_svs(tmp_path / "a.svs", (2000, 1500), downsamples=())
     with tifffile.TiffFile(path) as tiff:

@@ -39,9 +39,13 @@ def plan_slide(source: Source, looking: LookOptions, canvas_wh: tuple[int, int])
     tissue = find_tissue(source)
     area, first = _searched_area(tissue, outline, regions)
     unsearched = LookPlan(first, None, tissue, looking.time_limit)
-    if _fits(area.bounds, field_wh):
-        return unsearched
-    return _with_search(unsearched, source, looking, Grid(area, area.bounds, field_wh), downsample)
+    planned = unsearched
+    if not _fits(area.bounds, field_wh):
+        planned = _with_search(unsearched, source, looking, Grid(area, area.bounds, field_wh), downsample)
+    if isinstance(area, Outlined):
+        named = "what was outlined" if looking.roi else "the region" if len(regions) == 1 else "the regions"
+        _warn_of_little_tissue(source, area, named, planned.search is not None)
+    return planned
 
 
 def _with_search(plan: LookPlan, source: Source, looking: LookOptions, grid: Grid, downsample: Downsample) -> LookPlan:
@@ -55,8 +59,6 @@ def _with_search(plan: LookPlan, source: Source, looking: LookOptions, grid: Gri
             f"--budget {budget}: none of the {len(grid.cells())} fields with tissue was looked at closely"
         )
         return plan
-    if isinstance(grid.area, Outlined):
-        _warn_of_little_tissue(source, grid.area)
     search = ZoomSearch(grid, left, looking.rank)
     even = zoom_fields(source, search.even(), len(plan.fields))
     warn_of_blur(source, grid, downsample)
@@ -102,9 +104,11 @@ def _fits(box: Box, field_wh: tuple[int, int]) -> bool:
     return box.width <= _NEARLY * field_wh[0] and box.height <= _NEARLY * field_wh[1]
 
 
-def _warn_of_little_tissue(source: Source, area: Outlined) -> None:
+def _warn_of_little_tissue(source: Source, area: Outlined, named: str, is_searched: bool) -> None:
+    """Says so where hardly any of the area, which is ``named`` so to the user, is tissue; and what that meant."""
     if not area.has_tissue:
-        source.warnings.append("hardly any tissue was found in what was outlined, so all of it was searched")
+        searched = ", so all of it was searched" if is_searched else ""
+        source.warnings.append(f"hardly any tissue was found in {named}{searched}")
     elif area.tissue_share < SMALLEST_SHARE:
-        share = f"{area.tissue_share:.0%}"
-        source.warnings.append(f"only {share} of what was outlined is tissue, and only that was searched")
+        searched = ", and only that was searched" if is_searched else ""
+        source.warnings.append(f"only {area.tissue_share:.0%} of {named} is tissue{searched}")
