@@ -1,6 +1,6 @@
 """``verify``: asks again what a record says was asked, and compares answers, probabilities, boxes and prompt.
 
-Compared as well are the size and scale of the image, how several fields became one answer, and what fields are called.
+Compared as well are the size and scale of the image, and how several fields became one answer.
 
 The record holds every option that decides the answer. Only where the image is now is taken from this call's command
 line or environment.
@@ -149,8 +149,6 @@ def _differing(record: Record, now: Record) -> Iterator[str]:
             [field.get(key, ...) for field in record["fields"]], [f[key] for f in now["fields"]]
         ):
             yield name
-    if not all(_can_be_called(field["role"], field, is_now) for field in record["fields"]):
-        yield "roles of fields"
 
 
 def _alike(was: Any, is_now: Any) -> bool:
@@ -162,16 +160,6 @@ def _alike(was: Any, is_now: Any) -> bool:
     if isinstance(is_now, float):
         return type(was) in (int, float) and math.isclose(was, is_now, rel_tol=_SAME_NUMBER)
     return bool(was == is_now)
-
-
-def _can_be_called(role: str, field: Record, source: Record) -> bool:
-    """Whether a field of ``source`` may have the role, which is not worked out again; see ``fields``."""
-    if role == "region":
-        return True
-    if source["kind"] == "slide":
-        return role == ("overview" if field["id"] == 0 else "zoom")
-    whole = {"x": 0, "y": 0, "width": source["width"], "height": source["height"]}
-    return role == ("slice" if source["frames"] > 1 else "whole") and field["box"] == whole
 
 
 def _tolerance(record: Record, now: Record) -> float:

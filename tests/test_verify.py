@@ -158,7 +158,6 @@ FALSE = {  # of a record about a slide of several fields, what is told where it 
     "box_um": "different boxes in microns",
     "selected_um": "different zoomed-in boxes in microns",
     "scale": "different scales of fields",
-    "role": "different roles of fields",
     "no answer": "different answers about fields",
     "no selected": "different boxes",
 }
@@ -181,7 +180,6 @@ def test_false_evidence_is_told(tmp_path: Path) -> None:
         "box_um": {"fields": [first, zoom | {"box_um": zoom["box_um"] | {"width": 1.0}}]},
         "selected_um": {"fields": [first, zoom | {"selected_um": microns}]},
         "scale": {"fields": [first, zoom | {"mpp": zoom["mpp"] * 1.01}]},
-        "role": {"fields": [first, zoom | {"role": "overview"}]},
         "no answer": {"fields": [without(field, "answer") for field in record["fields"]]},
         "no selected": {"fields": [first, without(zoom, "selected")]},
     }
