@@ -22,6 +22,7 @@ from demo_training.intervals import Score, Verdict, score
 from demo_training.make_rows import VQA_YES_NO, vqa_exchanges
 from demo_training.question_prior import Prior
 from demo_training.questions import UNSEEN
+from dragonfly_cli.engine.questions import as_question
 
 DIAGNOSIS, DIAGNOSIS_UNSEEN = "What is the diagnosis?", "State the diagnosis."
 CAPTION, CAPTION_UNSEEN = "Provide a brief description of the given image.", "Please give a caption."
@@ -170,8 +171,12 @@ def label_table(examiner: Examiner) -> list[str]:
 
 
 def strange_questions(dataset: str) -> list[str]:
-    """Questions to decline that were never trained on; of VQA-RAD's pictures, findings may be asked for."""
-    return [*UNSEEN.off_topic, *(UNSEEN.unknown if dataset != "vqa_rad" else ())]
+    """Questions to decline that were never trained on; of VQA-RAD's pictures, findings may be asked for.
+
+    The command says yes or no to a question of that form whatever the model would write, and tells ``option_mass``.
+    """
+    asked = [*UNSEEN.off_topic, *(UNSEEN.unknown if dataset != "vqa_rad" else ())]
+    return [question for question in asked if as_question(question).kind != "yesno"]
 
 
 def blanked_copies(files: dict[str, Path], folder: Path) -> dict[str, Path]:
