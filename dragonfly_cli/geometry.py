@@ -38,3 +38,20 @@ class Box:
 
     def as_dict(self) -> dict[str, int]:
         return {"x": self.x, "y": self.y, "width": self.width, "height": self.height}
+
+
+@dataclass(frozen=True)
+class ViewerPixels:
+    """Pixels as another program counts them: from ``origin_xy`` of level 0, ``scale_xy`` of them to one of level 0."""
+
+    origin_xy: tuple[int, int] = (0, 0)
+    scale_xy: tuple[float, float] = (1.0, 1.0)
+
+    @property
+    def is_stretched(self) -> bool:
+        return self.scale_xy != (1, 1)
+
+    def of(self, x: int, y: int) -> tuple[float, float]:
+        """A place of level 0."""
+        (left, top), (across, down) = self.origin_xy, self.scale_xy
+        return (round((x - left) * across, 2), round((y - top) * down, 2)) if self.is_stretched else (x - left, y - top)

@@ -77,6 +77,24 @@ def test_the_evidence_of_one_picture_has_no_frame(tmp_path: Path) -> None:
     assert whole["name"].startswith("whole 0: ") and "frame" not in whole["measurements"]
 
 
+def test_where_it_looked_is_told_in_the_pixels_that_the_file_stores(tmp_path: Path) -> None:
+    """A viewer opens the file's 64 x 64 pixels, which are twice as wide as high; the record tells of square ones."""
+    ramp = np.add.outer(np.arange(64), np.arange(64)).astype(np.uint16)
+    film = write_dicom(tmp_path / "film.dcm", ramp, PixelAspectRatio=[1, 2])
+    seen = tmp_path / "seen.geojson"
+    outcome = dragonfly("ask", film, "Is there a tumour?", "--geojson", seen, "--json")
+    assert "counts pixels as they are stored" in outcome.stderr
+    field = outcome.json["fields"][0]
+    assert (field["box"]["width"], field["box"]["height"]) == (128, 64)
+    told = json.loads(seen.read_text())
+    assert told["dragonfly"]["scale"] == {"x": 0.5, "y": 1.0}
+    rings = [each["geometry"]["coordinates"][0] for each in told["features"]]
+    assert (rings[0][0], rings[0][2]) == ([0, 0], [64, 64])
+    for ring, box in zip(rings[1:], field["selected"], strict=True):
+        right, bottom = box["x"] + box["width"], box["y"] + box["height"]
+        assert (ring[0], ring[2]) == ([box["x"] / 2, box["y"]], [right / 2, bottom])
+
+
 def test_the_first_slice_may_be_the_broken_one(study: Path) -> None:
     dataset = pydicom.dcmread(study / "IM9")
     dataset.PixelData = b""

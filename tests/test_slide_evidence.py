@@ -11,7 +11,7 @@ from PIL import Image, ImageFont
 from run_dragonfly import dragonfly, expect_error
 
 from dragonfly_cli.engine.checkpoints import find_checkpoint
-from dragonfly_cli.geometry import Box
+from dragonfly_cli.geometry import Box, ViewerPixels
 from dragonfly_cli.output.geojson import as_geojson
 from dragonfly_cli.output.overlay import round_length, wrapped
 from dragonfly_cli.readers import pyramid
@@ -89,7 +89,7 @@ def test_geojson_has_the_record_s_boxes_and_votes(asked):
 def test_a_free_answer_of_several_lines_is_a_class_of_one(asked):
     record, *_ = asked
     fields = [field | {"answer": "1. gland\n2. stroma", "probabilities": None} for field in record["fields"]]
-    text = as_geojson([record | {"answer": "stroma", "probabilities": None, "fields": fields}], (0, 0))
+    text = as_geojson([record | {"answer": "stroma", "probabilities": None, "fields": fields}], ViewerPixels())
     first = json.loads(text)["features"][0]["properties"]
     assert first["classification"]["name"] == "1. gland 2. stroma"
     assert first["name"] == "overview 0: 1. gland 2. stroma"
@@ -97,7 +97,7 @@ def test_a_free_answer_of_several_lines_is_a_class_of_one(asked):
 
 def test_the_offset_of_a_slide_s_bounds_is_taken_off_and_said(asked):
     record, collection, _, _ = asked
-    moved = json.loads(as_geojson([record], (100, 40)))
+    moved = json.loads(as_geojson([record], ViewerPixels((100, 40))))
     assert moved["dragonfly"]["offset"] == {"x": 100, "y": 40}
     for plain, shifted in zip(collection["features"], moved["features"], strict=True):
         there = np.array(plain["geometry"]["coordinates"]) - np.array(shifted["geometry"]["coordinates"])

@@ -8,7 +8,7 @@ from dragonfly_cli.errors import UsageError
 from dragonfly_cli.fields.downsample import target_downsample
 from dragonfly_cli.fields.outline import areas_of, bounds_of, read_outline
 from dragonfly_cli.fields.regions import centered_box, region_box
-from dragonfly_cli.geometry import Box
+from dragonfly_cli.geometry import Box, ViewerPixels
 from dragonfly_cli.options import LookOptions
 from dragonfly_cli.readers.source import Source, whole_of
 
@@ -38,15 +38,17 @@ def named_part(source: Source, looking: LookOptions, canvas_wh: tuple[int, int])
     return bounds_of(outline) if outline else whole_of(source)
 
 
-def bounds_origin(source: Source, looking: LookOptions) -> tuple[int, int]:
-    """Where QuPath's coordinates begin on this slide, in level-0 pixels."""
-    bounds = source.details().get("bounds") if looking.bounds_offset else None
-    return (bounds["x"], bounds["y"]) if bounds else (0, 0)
+def viewer_pixels(source: Source, looking: LookOptions) -> ViewerPixels:
+    """How QuPath counts the pixels of this image."""
+    details = source.details()
+    bounds = details.get("bounds") if looking.bounds_offset else None
+    (stored_w, stored_h), (width, height) = details.get("stored_size") or source.size_wh, source.size_wh
+    return ViewerPixels((bounds["x"], bounds["y"]) if bounds else (0, 0), (stored_w / width, stored_h / height))
 
 
 def _drawn_outline(source: Source, looking: LookOptions, file: Path) -> shapely.Geometry:
     """What of the outlines of a file lies on the slide; what is left out is told."""
-    offset_xy = bounds_origin(source, looking)
+    offset_xy = viewer_pixels(source, looking).origin_xy
     drawn, without_area = read_outline(file, looking.roi_class or (), offset_xy)
     on_slide = areas_of(drawn.intersection(shapely.box(0, 0, *source.size_wh)))
     width, height = source.size_wh

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from dragonfly_cli.errors import UsageError
 from dragonfly_cli.fields import LookPlan
+from dragonfly_cli.geometry import ViewerPixels
 from dragonfly_cli.options import EvidenceOptions, LookOptions
 from dragonfly_cli.output.files import check_png, check_writable, write_text, write_whole
 from dragonfly_cli.output.terminal import say
@@ -30,22 +31,24 @@ def write_evidence(
 ) -> None:
     """Writes what was asked for about the answers to one image."""
     if evidence.geojson:
-        text, (x, y) = drawn_geojson(source, looking, records)
-        if (x, y) != (0, 0):
-            say(f"note: {evidence.geojson} counts from ({x}, {y}), as QuPath does on this slide")
+        text, viewer = drawn_geojson(source, looking, records)
+        if viewer.origin_xy != (0, 0):
+            say(f"note: {evidence.geojson} counts from {viewer.origin_xy}, as QuPath does on this slide")
+        if viewer.is_stretched:
+            say(f"note: {evidence.geojson} counts pixels as they are stored, not the square ones that are shown")
         write_text(evidence.geojson, text)
     if evidence.overlay:
         picture = drawn_overlay(source, plan, records)
         write_whole(evidence.overlay, lambda part: picture.save(part, format="PNG"))
 
 
-def drawn_geojson(source: Source, looking: LookOptions, records: list[dict[str, Any]]) -> tuple[str, tuple[int, int]]:
-    """The text, and where its coordinates begin in level-0 pixels."""
-    from dragonfly_cli.fields.named import bounds_origin
+def drawn_geojson(source: Source, looking: LookOptions, records: list[dict[str, Any]]) -> tuple[str, ViewerPixels]:
+    """The text, and the pixels that its coordinates are in."""
+    from dragonfly_cli.fields.named import viewer_pixels
     from dragonfly_cli.output.geojson import as_geojson
 
-    offset_xy = bounds_origin(source, looking)
-    return as_geojson(records, offset_xy), offset_xy
+    viewer = viewer_pixels(source, looking)
+    return as_geojson(records, viewer), viewer
 
 
 def drawn_overlay(source: Source, plan: LookPlan, records: list[dict[str, Any]]) -> "Image":

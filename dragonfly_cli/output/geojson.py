@@ -1,7 +1,8 @@
 """Where the model looked as GeoJSON that QuPath opens: fields as annotations, the crops it zoomed in on as detections.
 
-Coordinates are level-0 pixels, less the corner of the slide's scanned part where QuPath counts from it; the file says
-how much that is. Of an image with several frames, names and measurements say which.
+Coordinates are pixels as QuPath counts them: of level 0, from the corner of the slide's scanned part where it counts
+from there, and as they are stored where those are not square; the file says so. Of an image with several frames, names
+and measurements say which.
 Source: RFC 7946; QuPath's GeoJSON (``objectType``, ``classification``, ``measurements``).
 """
 
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from dragonfly_cli.geometry import ViewerPixels
 from dragonfly_cli.output.notices import NOTICE
 from dragonfly_cli.output.votes import Colour, colour, has_frames, name_of, support, verdict
 
@@ -18,15 +20,16 @@ _CROP_COLOUR: Colour = (230, 170, 0)
 _NAMES = uuid.UUID("6d1f1b6e-6d0c-5e0b-9d3c-2f1f6f0a4d10")  # ids are the same each time the same is asked
 
 
-def as_geojson(records: list[dict[str, Any]], offset_xy: tuple[int, int]) -> str:
-    """The fields of all answers about one image; ``offset_xy`` is taken off every coordinate."""
-    features = [feature for record in records for feature in _features(record, len(records) > 1, offset_xy)]
+def as_geojson(records: list[dict[str, Any]], viewer: ViewerPixels) -> str:
+    """The fields of all answers about one image, in the viewer's pixels."""
+    features = [feature for record in records for feature in _features(record, len(records) > 1, viewer)]
     about = {
         "image": records[0]["image"],
         "questions": [record["question"] for record in records],
         "answers": [record["answer"] for record in records],
         "model": records[0]["model"]["id"],
-        "offset": {"x": offset_xy[0], "y": offset_xy[1]},
+        "offset": dict(zip("xy", viewer.origin_xy, strict=True)),
+        **({"scale": dict(zip("xy", viewer.scale_xy, strict=True))} if viewer.is_stretched else {}),
         "notice": NOTICE,
     }
     return (
@@ -45,13 +48,13 @@ class _Mark:
     measurements: dict[str, float]
 
 
-def _features(record: dict[str, Any], says_question: bool, offset_xy: tuple[int, int]) -> Iterator[dict[str, Any]]:
+def _features(record: dict[str, Any], says_question: bool, viewer: ViewerPixels) -> Iterator[dict[str, Any]]:
     asked = record["question"] or "caption"
     for field in record["fields"]:
-        yield _feature(asked, field["box"], offset_xy, _field_mark(record, field, asked if says_question else None))
+        yield _feature(asked, field["box"], viewer, _field_mark(record, field, asked if says_question else None))
         for number, box in enumerate(field["selected"]):
             crop = _Mark("detection", f"crop {number} of {name_of(record, field)}", "zoomed in on", _CROP_COLOUR, {})
-            yield _feature(asked, box, offset_xy, crop)
+            yield _feature(asked, box, viewer, crop)
 
 
 def _field_mark(record: dict[str, Any], field: dict[str, Any], question: str | None) -> _Mark:
@@ -71,9 +74,9 @@ def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def _feature(asked: str, box: dict[str, int], offset_xy: tuple[int, int], mark: _Mark) -> dict[str, Any]:
-    left, top = box["x"] - offset_xy[0], box["y"] - offset_xy[1]
-    right, bottom = left + box["width"], top + box["height"]
+def _feature(asked: str, box: dict[str, int], viewer: ViewerPixels, mark: _Mark) -> dict[str, Any]:
+    left, top = viewer.of(box["x"], box["y"])
+    right, bottom = viewer.of(box["x"] + box["width"], box["y"] + box["height"])
     ring = [[left, top], [right, top], [right, bottom], [left, bottom], [left, top]]
     return {
         "type": "Feature",
