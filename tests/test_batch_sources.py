@@ -432,6 +432,20 @@ def test_what_lies_unpacked_beside_its_zip_is_asked_about_once(
     assert names(found(tmp_path / "list.csv")) == ["a.zip", "b"]
 
 
+def test_films_of_several_patients_are_no_series(tmp_path: Path) -> None:
+    """Some programs that remove names give all films one series UID, others remove the UIDs."""
+    for folder, uid in (("one-uid", {"SeriesInstanceUID": "1.2"}), ("no-uid", {})):
+        (tmp_path / folder).mkdir()
+        for number in range(4):
+            about = uid | {"PatientID": f"P{number}" if uid else "", "InstanceNumber": number, "Modality": "CR"}
+            write_dicom(tmp_path / folder / f"{number}.dcm", np.full((20, 20), number, np.uint8), **about)
+        assert names(found(tmp_path / folder)) == [f"{number}.dcm" for number in range(4)]
+    for number in range(4):  # slices that lie in space are one series without a UID, too
+        about = {"ImagePositionPatient": [0, 0, number], "ImageOrientationPatient": [1, 0, 0, 0, 1, 0]}
+        write_dicom(tmp_path / "no-uid" / f"{number}.dcm", np.full((20, 20), number, np.uint8), **about)
+    assert names(found(tmp_path / "no-uid")) == ["no-uid"]
+
+
 def write_zip(path: Path, members: dict[str, bytes]) -> None:
     with zipfile.ZipFile(path, "w") as archive:
         for member, content in members.items():

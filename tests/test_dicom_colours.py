@@ -17,6 +17,7 @@ from pydicom.uid import (
 from dragonfly_cli.geometry import Box
 from dragonfly_cli.options import OpenOptions
 from dragonfly_cli.readers import open_source
+from dragonfly_cli.readers.dicom.jpeg import looks_like_ycbcr
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
@@ -65,6 +66,11 @@ def test_colour_jpeg_is_natural_whatever_the_header_says(tmp_path, photometric, 
     assert np.abs(shown(path).astype(int) - expected).mean() < 4
 
 
+def test_colour_jpeg_of_limited_range_by_its_header_is_made_rgb_once(tmp_path):
+    path, expected = colour_jpeg(tmp_path, "YBR_PARTIAL_422")
+    assert np.abs(shown(path).astype(int) - expected).mean() < 6
+
+
 @pytest.mark.parametrize("keep_rgb", [False, True])
 def test_colour_jpeg_without_marks_is_natural_too(tmp_path, keep_rgb):
     path, expected = colour_jpeg(tmp_path, "RGB", keep_rgb=keep_rgb, subsampling=0)
@@ -77,6 +83,18 @@ def test_colour_jpeg_without_marks_is_natural_too(tmp_path, keep_rgb):
     dataset.PixelData = data
     save_dicom(path, dataset, JPEGBaseline8Bit)
     assert np.abs(shown(path).astype(int) - expected).mean() < 4
+
+
+@pytest.mark.parametrize(
+    "mean", [(205, 125, 115), (205, 150, 130), (190, 100, 50), (205, 120, 170), (60, 70, 90), (128, 128, 128)]
+)  # mucosa, skin, fundus, stained tissue, ultrasound, grey
+def test_colours_near_grey_are_not_taken_for_chroma_nor_chroma_for_them(mean):
+    rng = np.random.default_rng(0)
+    light = rng.normal(0, 25, (48, 48, 1)) * (0.6, 1, 0.9) + rng.normal(0, 6, (48, 48, 3))
+    field = np.clip(mean + light, 0, 255).astype(np.uint8)
+    assert not looks_like_ycbcr(field)
+    assert looks_like_ycbcr(np.asarray(Image.fromarray(field).convert("YCbCr")))
+    assert looks_like_ycbcr(np.full((8, 8, 3), (0, 128, 128), np.uint8))  # nothing but black
 
 
 def test_three_windows_make_red_green_and_blue(tmp_path):

@@ -68,6 +68,14 @@ def test_what_is_odd_about_the_frames_of_one_file_is_told(tmp_path: Path) -> Non
     assert several.mpp is None
 
 
+def test_frames_of_different_pixel_shapes_in_one_file_are_told(tmp_path: Path) -> None:
+    axial, coronal = measured(grouped(1), 1), measured(grouped(2), 1)
+    coronal.PixelMeasuresSequence[0].PixelSpacing = [3, 1]
+    source = open_source(frames_at(tmp_path / "a", axial, coronal))
+    assert "differ in shape" in source.warnings[-1] and source.mpp is None
+    assert not any("shape" in each for each in open_source(frames_at(tmp_path / "b", axial, axial)).warnings)
+
+
 def test_the_stack_that_is_looked_at_has_its_own_scale(tmp_path: Path) -> None:
     """It begins at the second frame here; the first one is a scout of another scale and direction."""
     scout = measured(grouped(0), 4)

@@ -44,6 +44,7 @@ def test_any_order_of_files_gives_the_order_of_the_body(order, orientation) -> N
             place=on_disk(Path(f"{name}.dcm")),
             frame=0,
             series="1.2",
+            study=("", ""),
             instance_uid=f"1.2.{name}",
             modality="MR",
             size_wh=(8, 8),

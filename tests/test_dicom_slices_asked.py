@@ -175,8 +175,10 @@ def test_a_batch_has_one_item_for_a_series(study: Path, tmp_path: Path) -> None:
     command = ("batch", study, "-q", "Is there a tumour?", "--budget", "2", "-o", tmp_path / "out.csv")
     assert dragonfly(*command).code == 0
     rows = list(csv.DictReader((tmp_path / "out.csv").open(newline="", encoding="utf-8")))
-    names = [f"{study}#1", f"{study}/alone", f"{study}/photo.png", f"{study}#2"]
+    names = [f"{study}#1", f"{study}/alone", f"{study}/photo.png", f"{study}#3"]
     assert [row["image"] for row in rows] == names
+    numbered = dragonfly("info", study, "--json").json["series"]  # as info and --series count them
+    assert [(each["number"], each["slices"]) for each in numbered] == [(1, 10), (2, 1), (3, 3)]
     assert [row["status"] for row in rows] == ["ok"] * 4
     again = dragonfly(*command)
     assert "4 of 4 images are done" in again.stderr

@@ -238,3 +238,11 @@ def test_pixels_that_are_not_square_have_their_height_from_the_first_spacing(cas
     write_changed(case / "a.dcm", stretch)
     for path in (case, zipped(case)):
         assert open_source(path).mpp == pytest.approx((0.5, 1.0))
+
+
+def test_a_damaged_slide_header_does_not_end_the_run_of_a_folder(tmp_path):
+    slide = write_dicom_slide(tmp_path / "good.dcm", np.zeros((64, 64, 3), np.uint8), "1.2.3", 1)
+    damaged = slide.read_bytes().replace(b"\x20\x00\x0e\x00UI", b"\x20\x00\x0e\x00U\x93")
+    assert damaged != slide.read_bytes()
+    (tmp_path / "bad.dcm").write_bytes(damaged)
+    assert [Path(each.name).name for each in list_inputs(tmp_path)] == ["bad.dcm", "good.dcm"]

@@ -29,7 +29,8 @@ _SERIES_NUMBER = re.compile(r"#\d+$")
 
 @dataclass(frozen=True)
 class Input:
-    """One item of a run. ``name`` is its path, with ``#N`` behind it where a path holds several series.
+    """One item of a run. ``name`` is its path, with ``#N`` behind it where a path holds several series,
+    numbered as `dragonfly info` does.
 
     ``files`` are those found for it, none where it was named alone.
     """
@@ -122,10 +123,13 @@ def _series_uid(file: Path) -> str:
     """What the files of a slide have in common; the file's own name where it cannot be read."""
     import pydicom
 
+    from dragonfly_cli.readers.dicom.failures import READ_ERRORS, quiet_pydicom
+
     try:
-        header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=["SeriesInstanceUID"])
-        return str(header.SeriesInstanceUID)
-    except (pydicom.errors.InvalidDicomError, OSError, AttributeError, ValueError):
+        with quiet_pydicom():
+            header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=["SeriesInstanceUID"])
+            return str(header.SeriesInstanceUID)
+    except READ_ERRORS:
         return file.name
 
 
@@ -179,9 +183,9 @@ def _series_in(folder: Path, files: list[Path]) -> Iterator[Input]:
             slices += slices_of(on_disk(file))
         except InputError:
             continue
-    several = [stack for series in group(slices) if len(stack := _files_of(series)) > 1]
+    several = [(series.number, stack) for series in group(slices) if len(stack := _files_of(series)) > 1]
     taken: set[Path] = set()
-    for number, stack in enumerate(several, 1):
+    for number, stack in several:
         left = tuple(file for file in stack if file not in taken)  # one file's frames may lie in two stacks
         taken.update(left)
         if len(left) > 1:

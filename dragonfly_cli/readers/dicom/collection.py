@@ -166,15 +166,15 @@ def tar_places(path: Path) -> list[Place]:
         return stream.read() if stream else b""
 
     slices.sort(key=lambda member: member.name)
-    return [_member(path, member.name, partial(read, member)) for member in slices]
+    return [_member(path, member.name, partial(read, member), member.offset) for member in slices]
 
 
-def _member(path: Path, name: str, load: Callable[[], bytes]) -> Place:
+def _member(path: Path, name: str, load: Callable[[], bytes], at: int = 0) -> Place:
     def guarded() -> bytes:
         with _archive_errors(path):
             return load()
 
-    return in_memory(f"{path}:{name}", guarded)
+    return in_memory(f"{path}:{name}", guarded, at)
 
 
 def members_within_limits(path: Path, archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:

@@ -170,7 +170,7 @@ class DicomImage:
         if photometric == "PALETTE COLOR":
             return self._palette(stored)
         if stored.ndim == 3:
-            if photometric.startswith("YBR_PARTIAL"):
+            if photometric.startswith("YBR_PARTIAL") and not self.facts.is_compressed:  # codecs give RGB
                 stored = display.partial_ybr_to_rgb(stored)
             return display.colour_to_8_bit(stored, self.facts.bits)
         ways = self._ways(stored, frame)

@@ -6,7 +6,7 @@ taken from their raw bytes. Objects with several frames are read in full up to t
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from typing import Any
 
@@ -30,12 +30,13 @@ Vector = tuple[float, ...]
 class Slice:
     """One frame of one file. Positions and directions are those of the patient's space, in millimetres.
 
-    ``series`` and ``instance_uid`` are for grouping only: they are never shown.
+    ``series``, ``study`` and ``instance_uid`` are for grouping only: they are never shown.
     """
 
     place: Place
     frame: int
     series: str
+    study: tuple[str, str]  # patient and study: some programs that remove names give all series one UID
     instance_uid: str
     modality: str  # as it stands there, in capitals
     size_wh: tuple[int, int]
@@ -76,7 +77,13 @@ def frames_in(header: Dataset, place: Place, frames: int) -> list[Slice]:
     common = _common_facts(header, place)
     if header_of.is_overlay_of_others(_text(header, "SOPClassUID"), common["modality"]):
         return []
-    return [Slice(frame=frame, **common, **_geometry(header, frame)) for frame in range(frames)]
+    slices = [Slice(frame=frame, **common, **_geometry(header, frame)) for frame in range(frames)]
+    return [each if each.series else replace(each, series=_guessed_series(each)) for each in slices]
+
+
+def _guessed_series(each: Slice) -> str:
+    """Without a UID a folder is the best guess at what belongs together, of pictures that lie in space."""
+    return each.place.label if each.position is None else each.place.label.rpartition("/")[0]
 
 
 def header_up_to_pixels(place: Place) -> tuple[Dataset, bool]:
@@ -114,11 +121,10 @@ def _parsed_until_last(file: Any) -> tuple[Dataset, bool]:
 
 def _common_facts(header: Dataset, place: Place) -> dict[str, Any]:
     image_type = {word.strip().upper() for word in _texts(header, "ImageType")}
-    # Without a UID a folder is the best guess at what belongs together.
-    series = _text(header, "SeriesInstanceUID") or place.label.rpartition("/")[0]
     return {
         "place": place,
-        "series": series,
+        "series": _text(header, "SeriesInstanceUID"),
+        "study": (_text(header, "PatientID"), _text(header, "StudyInstanceUID")),
         "instance_uid": _text(header, "SOPInstanceUID"),
         "modality": _text(header, "Modality").strip().upper(),
         "size_wh": (_short(header, "Columns"), _short(header, "Rows")),

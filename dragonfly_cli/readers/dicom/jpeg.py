@@ -41,16 +41,19 @@ def rgb_by_look(stored: Array) -> Array:
 
 
 def looks_like_ycbcr(stored: Array) -> bool:
-    """Whether the second and third component stay near 128, as chroma does, rather than near the first.
+    """Whether the second and third component are like chroma.
 
-    Where both are as near, as of a field full of stained tissue, whether they have little of the detail of the first.
+    They stay near 128 then, or no nearer to the first, and have little of its detail: green and blue may lie near 128,
+    as those of mucosa do, but have as much of it as red.
     """
     values = stored.astype(np.int16)
     first, others = values[..., :1], values[..., 1:]
     from_neutral, from_first = np.abs(others - 128).mean(), np.abs(others - first).mean()
-    if not from_first / CLEARLY <= from_neutral <= from_first * CLEARLY:
-        return bool(from_neutral < from_first)
+    if from_neutral > from_first * CLEARLY:
+        return False
     detail = np.abs(np.diff(values, axis=1)).mean(axis=(0, 1))
+    if not detail.any():
+        return bool(from_neutral < from_first)
     return bool(detail[1:].mean() < LEAST_DETAIL * detail[0])
 
 

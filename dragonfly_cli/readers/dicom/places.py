@@ -14,15 +14,16 @@ class Place:
     label: str
     opener: Callable[[], BinaryIO]
     path: Path | None = None  # None in an archive
+    at: int = 0  # where it begins in an archive that is read from its start to its end
 
 
 def on_disk(path: Path) -> Place:
     return Place(str(path), lambda: path.open("rb"), path)
 
 
-def in_memory(label: str, load: Callable[[], bytes]) -> Place:
+def in_memory(label: str, load: Callable[[], bytes], at: int = 0) -> Place:
     """A file whose bytes are got by ``load`` each time that they are asked for."""
-    return Place(label, lambda: BytesIO(load()))
+    return Place(label, lambda: BytesIO(load()), at=at)
 
 
 def missing(label: str) -> Place:

@@ -1,8 +1,8 @@
 """Slices into series, as they lie in the patient: grouped, told apart, sorted. Pure geometry, no file is touched.
 
-A series here is what can be looked at as one stack: the slices of one SeriesInstanceUID that have size, spacing and
-orientation in common, localizers apart. They are sorted by their position along the normal of their plane, not by
-number. UIDs and descriptions group and are never shown: a series is told by its number and its technical facts.
+A series here is what can be looked at as one stack: the slices of one SeriesInstanceUID of one study that have size,
+spacing and orientation in common, localizers apart. They are sorted by their position along the normal of their plane,
+not by number. UIDs and descriptions group and are never shown: a series is told by its number and its technical facts.
 """
 
 import re
@@ -59,7 +59,8 @@ def group(slices: Iterable[Slice]) -> list[Series]:
     """Every stack among ``slices``, numbered from 1 in the order in which their files come."""
     stacks: dict[Any, list[list[Slice]]] = defaultdict(list)
     for each in slices:
-        key = each.series, each.is_localizer, each.size_wh, each.spacing and tuple(round(mm, 3) for mm in each.spacing)
+        spacing = each.spacing and tuple(round(mm, 3) for mm in each.spacing)
+        key = each.series, each.study, each.is_localizer, each.size_wh, spacing
         same = next((stack for stack in stacks[key] if _is_parallel(stack[0], each)), None)
         if same is None:
             stacks[key].append([each])

@@ -21,6 +21,8 @@ from dragonfly_cli.readers.source import MppSource, SourceKind
 
 SEVERAL_STACKS = "its frames differ in direction or spacing: they are in the order in which they are stored"
 
+SEVERAL_SHAPES = "the pixels of its frames differ in shape: all are shown with the shape of the first frame's"
+
 NO_PLACES = "where its frames lie cannot be read: they are in the order in which they are stored"
 
 
@@ -39,6 +41,8 @@ class DicomSource:
         self.frames = self._image.facts.frames
         stacks = self._stacks() if self.frames > 1 else []
         self.slices = self._in_order(stacks)
+        if len({round(each.first.spacing[0] / each.first.spacing[1], 3) for each in stacks if each.first.spacing}) > 1:
+            self.warnings.append(SEVERAL_SHAPES)
         is_one_scale = len({each.first.spacing for each in stacks}) <= 1
         file_mpp = self._image.mpp if is_one_scale else None
         self.mpp = (options.slide_mpp, options.slide_mpp) if options.slide_mpp else file_mpp

@@ -40,18 +40,15 @@ def read_series(path: Path, places: list[Place] | None = None) -> tuple[list[Ser
     Raises InputError when there is none.
     """
     places = places_in(path) if places is None else places
-    slices: list[Slice] = []
-    broken: list[int] = []
-    other = 0
+    found: dict[int, list[Slice]] = {}
     with quiet_pydicom():
-        for number, place in enumerate(places, 1):
-            try:
-                found = slices_of(place)
-            except InputError:
-                broken.append(number)
-                continue
-            slices += found
-            other += not found
+        # A packed tar is unpacked from its start for each step back.
+        for number, place in sorted(enumerate(places, 1), key=lambda numbered: numbered[1].at):
+            with suppress(InputError):
+                found[number] = slices_of(place)
+    slices = [each for number in sorted(found) for each in found[number]]
+    broken = [number for number in range(1, len(places) + 1) if number not in found]
+    other = sum(not own for own in found.values())
     if not slices:
         held = f"{len(places)} DICOM objects, but no pictures that can be read" if places else "no DICOM files"
         raise InputError(
