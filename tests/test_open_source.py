@@ -8,7 +8,8 @@ import zlib
 
 import numpy as np
 import pytest
-from make_files import SHARED_DATA, write_dicom, write_png, write_svs
+import tifffile
+from make_files import SHARED_DATA, tissue_like, write_dicom, write_png, write_svs
 from PIL import Image
 
 from dragonfly_cli.errors import InputError, NoInputError, UsageError
@@ -141,6 +142,47 @@ def test_a_folder_lists_what_is_or_should_be_an_image(tmp_path):
     assert list_images(wanted[1]) == [wanted[1]]
     with pytest.raises(NoInputError):
         list_images(tmp_path / "gone")
+
+
+@pytest.mark.parametrize("below", [True, False], ids=["in a sub-image", "on the next page"])
+def test_a_thumbnail_on_the_first_page_is_not_shown_for_the_picture(tmp_path, below):
+    pixels = tissue_like((800, 600))
+    with tifffile.TiffWriter(tmp_path / "a.tif") as tiff:
+        tiff.write(pixels[::8, ::8], photometric="rgb", subfiletype=1, subifds=int(below), metadata=None)
+        tiff.write(pixels, photometric="rgb", rowsperstrip=64, metadata=None)
+    source = open_source(tmp_path / "a.tif")
+    assert source.size_wh == (800, 600)
+    assert np.array_equal(source.view(Box(0, 0, 800, 600)).resize((800, 600)), pixels)
+
+
+@pytest.mark.parametrize("unit", ["um", "\u00b5m", "\u03bcm"])
+def test_a_small_ome_picture_in_strips_has_its_scale(tmp_path, unit):
+    about = {"axes": "YXS", "PhysicalSizeX": 0.25, "PhysicalSizeY": 0.25}
+    path = tmp_path / "a.ome.tif"
+    tifffile.imwrite(path, tissue_like((300, 200)), photometric="rgb", metadata=about)
+    with tifffile.TiffFile(path) as tiff:
+        header = tiff.ome_metadata.replace('PhysicalSizeX="', f'PhysicalSizeXUnit="{unit}" PhysicalSizeX="')
+    tifffile.tiffcomment(path, header.encode())
+    source = open_source(path)
+    assert (source.mpp, source.mpp_source, source.size_wh) == ((0.25, 0.25), "file", (300, 200))
+
+
+def test_one_bit_palette_colours_in_tiles_are_shown(tmp_path):
+    bits = np.indices((300, 400)).sum(axis=0) % 64 < 32
+    red_green = [(320, 3, 6, (65535, 0, 0, 65535, 0, 0), True)]
+    tifffile.imwrite(tmp_path / "a.tif", bits, photometric="minisblack", tile=(256, 256), extratags=red_green)
+    with tifffile.TiffFile(tmp_path / "a.tif", mode="r+") as tiff:
+        tiff.pages[0].tags["PhotometricInterpretation"].overwrite(3)
+    seen = np.asarray(open_source(tmp_path / "a.tif").view(Box(0, 0, 400, 300)).resize((400, 300)))
+    assert np.array_equal(seen, np.where(bits[..., None], (0, 255, 0), (255, 0, 0)))
+
+
+def test_the_parts_of_a_hamamatsu_slide_are_not_listed_by_themselves(tmp_path):
+    for name in ("a.jpg", "a(1,0).jpg", "a_map2.jpg", "a_macro.jpg", "own.jpg"):
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    parts = "ImageFile=a.jpg\r\nImageFile(1,0)=a(1,0).jpg\r\nMapFile=a_map2.jpg\r\nMacroImage=a_macro.jpg\r\n"
+    (tmp_path / "a.vms").write_text("[Virtual Microscope Specimen]\r\n" + parts)
+    assert [path.name for path in list_images(tmp_path)] == ["a.vms", "own.jpg"]
 
 
 def test_a_folder_lists_what_links_lead_to_once_and_those_that_lead_nowhere(tmp_path):

@@ -10,7 +10,7 @@ from make_files import save_dicom, swapping_profile
 from PIL import Image
 from pydicom import dcmread
 from pydicom.dataset import Dataset
-from pydicom.uid import generate_uid
+from pydicom.uid import RLELossless, generate_uid
 from run_dragonfly import dragonfly, expect_error
 
 from dragonfly_cli.geometry import Box
@@ -93,6 +93,26 @@ def test_a_dicom_slide_opens_from_a_zip_of_which_nothing_is_unpacked(dicom_slide
     seen = whole(source, (64, 64))
     assert seen[0, 0].tolist() == [200, 0, 0] and seen[63, 63].tolist() == [0, 0, 200]
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_slide_is_never_shown_in_place_of_another_in_its_folder(dicom_slide):
+    """OpenSlide refuses RLE, and wsidicom would take the first slide of all files that it is given."""
+    other = write_dicom_slide(dicom_slide / "other.dcm", np.full((96, 96, 3), 120, np.uint8), "1.2.3.4", 0)
+    dataset = dcmread(other)
+    dataset.compress(RLELossless)
+    dataset.save_as(other)
+    source = open_source(other)
+    assert source.size_wh == (96, 96) and (whole(source, (8, 8)) == 120).all()
+    assert [Path(each.name).name for each in list_inputs(dicom_slide)] == ["level0.dcm", "other.dcm"]
+
+
+def test_a_label_of_a_series_of_its_own_is_no_slide(dicom_slide):
+    label = write_dicom_slide(dicom_slide / "a-label.dcm", np.full((64, 64, 3), 120, np.uint8), "1.2.3.4", 0)
+    dataset = dcmread(label)
+    dataset.ImageType = ["ORIGINAL", "PRIMARY", "LABEL", "NONE"]
+    dataset.save_as(label)
+    expect_error(dragonfly("info", label), 4, "a-label.dcm", "label")
+    assert [Path(each.name).name for each in list_inputs(dicom_slide)] == ["level0.dcm"]
 
 
 def test_a_folder_run_takes_a_dicom_slide_once(dicom_slide):

@@ -267,6 +267,7 @@ def test_an_aperio_slide_in_jpeg_2000_is_read(tmp_path):
             "resolution",
         ),
         ({"tiff.XResolution": "72", "tiff.YResolution": "72", "tiff.ResolutionUnit": "inch"}, None, "none"),
+        ({"tiff.XResolution": "1200", "tiff.YResolution": "1200", "tiff.ResolutionUnit": "inch"}, None, "none"),
         ({"openslide.objective-power": "x"}, None, "none"),
     ],
 )

@@ -20,6 +20,9 @@ from dragonfly_cli.readers.signature import (
     has_image_magic,
 )
 
+_NAMES_ITS_PARTS = {".vms", ".vmu"}
+_PARTS = ("ImageFile", "MapFile", "MacroImage", "OptimisationFile")
+_LONGEST_LIST = 2**20
 _PROMISING_SUFFIXES = SLIDE_SUFFIXES | RASTER_SUFFIXES | DICOM_SUFFIXES
 
 
@@ -28,8 +31,8 @@ def list_images(folder: str | os.PathLike[str]) -> list[Path]:
 
     A file counts by its content, or by a suffix that promises an image: a broken one, a link to nowhere, or a folder
     that may not be looked into is to be reported, not to vanish. A zip counts if it holds DICOM files, or other zips.
-    Hidden files and DICOMDIR are left out. Links to folders elsewhere are followed, to each once. Raises NoInputError
-    when the folder does not exist.
+    Hidden files, DICOMDIR and the parts of a Hamamatsu slide are left out. Links to folders elsewhere are followed, to
+    each once. Raises NoInputError when the folder does not exist.
     """
     folder = Path(folder)
     if not exists(folder):
@@ -37,13 +40,28 @@ def list_images(folder: str | os.PathLike[str]) -> list[Path]:
     if not folder.is_dir():
         return [folder]
     found: list[Path] = []
+    parts: set[Path] = set()
     closed: list[Path] = []
     entered = {folder.resolve()}
     for parent, folders, names in os.walk(folder, onerror=lambda e: closed.append(Path(e.filename)), followlinks=True):
         shown = [name for name in sorted(folders) if not name.startswith(".")]
         folders[:] = [name for name in shown if _is_new(Path(parent, name), folder, entered)]
         found += [Path(parent, name) for name in names if not name.startswith(".")]
-    return sorted([*(path for path in found if not is_endless(path) and _is_listed(path)), *closed])
+        parts |= {Path(parent, part) for name in names for part in _parts_named_in(Path(parent, name))}
+    own = (path for path in found if path not in parts and not is_endless(path) and _is_listed(path))
+    return sorted([*own, *closed])
+
+
+def _parts_named_in(path: Path) -> list[str]:
+    """The names of the pictures of a Hamamatsu slide: its tiles, a map, and the macro image, which is never shown."""
+    if path.suffix.lower() not in _NAMES_ITS_PARTS or is_endless(path):
+        return []
+    try:
+        lines = path.read_bytes()[:_LONGEST_LIST].decode("utf-8", "replace").splitlines()
+    except OSError:
+        return []
+    pairs = (line.partition("=") for line in lines)
+    return [name.strip() for key, _, name in pairs if key.strip().startswith(_PARTS) and name.strip()]
 
 
 def _is_new(folder: Path, root: Path, entered: set[Path]) -> bool:

@@ -23,6 +23,7 @@ from dragonfly_cli.readers.source import Source
 
 if TYPE_CHECKING:  # imports pydicom
     from dragonfly_cli.readers.dicom.series import Series
+    from dragonfly_cli.readers.slide_dicom import SlidePart
 
 _SERIES_NUMBER = re.compile(r"#\d+$")
 
@@ -59,7 +60,10 @@ def list_inputs(source: Path) -> list[Input]:
     images = list_images(source)
     if images == [source]:
         return _of_archive(source) if _may_hold_series(source) or _is_zip(source) else [_single(source)]
-    of_several = [*_series_among(images), *_slides_among(images)]
+    slides = _slides_among(images)
+    labels = {file for files in slides if not _shows_slide(files) for file in files}
+    images = [image for image in images if image not in labels]
+    of_several = [*_series_among(images), *(_as_slide(files) for files in slides if files[0] not in labels)]
     by_first_file: dict[Path, list[Input]] = defaultdict(list)
     for each in of_several:
         by_first_file[each.files[0]].append(each)
@@ -109,28 +113,30 @@ def _is_zip(file: Path) -> bool:
     return file.suffix.lower() == ZIP_SUFFIX
 
 
-def _slides_among(images: list[Path]) -> Iterator[Input]:
-    """Each DICOM slide, by its first file, which opens the others with it."""
+def _slides_among(images: list[Path]) -> list[tuple[Path, ...]]:
+    """The files of each DICOM slide, of which one that cannot be read is one by itself."""
     slides: dict[tuple[Path, str], list[Path]] = defaultdict(list)
     for image in images:
         if is_dicom_slide(head_if_readable(image)):
-            slides[image.parent, _series_uid(image)].append(image)
-    for first, *others in slides.values():
-        yield Input(str(first), partial(open_source, first), (first, *others))
+            part = _slide_part(image)
+            slides[image.parent, part.series if part else image.name].append(image)
+    return [tuple(files) for files in slides.values()]
 
 
-def _series_uid(file: Path) -> str:
-    """What the files of a slide have in common; the file's own name where it cannot be read."""
-    import pydicom
+def _shows_slide(files: tuple[Path, ...]) -> bool:
+    """Whether a file is a level, as a label may be a series of its own; or is one that cannot be read, to be told."""
+    return any(part is None or part.is_level for part in map(_slide_part, files))
 
-    from dragonfly_cli.readers.dicom.failures import READ_ERRORS, quiet_pydicom
 
-    try:
-        with quiet_pydicom():
-            header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=["SeriesInstanceUID"])
-            return str(header.SeriesInstanceUID)
-    except READ_ERRORS:
-        return file.name
+def _slide_part(file: Path) -> "SlidePart | None":
+    from dragonfly_cli.readers.slide_dicom import part_of
+
+    return part_of(partial(file.open, "rb"))
+
+
+def _as_slide(files: tuple[Path, ...]) -> Input:
+    """By its first file, which opens the others with it."""
+    return Input(str(files[0]), partial(open_source, files[0]), files)
 
 
 def _single(image: Path) -> Input:

@@ -6,6 +6,7 @@ A zip is read where it lies: nothing of it is unpacked to disk. Label and overvi
 import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,20 @@ def _count_series(openers: Iterable[Callable[[], Any]]) -> int:
 
 def _series_of_level(opener: Callable[[], Any]) -> str | None:
     """The series of a file with a level of a slide, None of any other; for counting, never shown."""
+    part = part_of(opener)
+    return part.series if part and part.is_level else None
+
+
+@dataclass(frozen=True)
+class SlidePart:
+    """What a file of a DICOM slide is: one of the levels, or else a label, an overview or a thumbnail."""
+
+    series: str  # for comparing, never shown
+    is_level: bool
+
+
+def part_of(opener: Callable[[], Any]) -> SlidePart | None:
+    """None of a file that is damaged, or of another kind."""
     import pydicom
 
     tags = ["SOPClassUID", "ImageType", "SeriesInstanceUID"]
@@ -57,9 +72,10 @@ def _series_of_level(opener: Callable[[], Any]) -> str | None:
         with warnings.catch_warnings(), opener() as file:
             warnings.simplefilter("ignore")
             header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=tags)
-            is_level = header.SOPClassUID == WSI_SOP_CLASS.decode() and "VOLUME" in header.ImageType
-            return str(header.SeriesInstanceUID) if is_level else None
-    except Exception:  # zipfile and pydicom raise what they like of a file that is damaged, or of another kind
+            if header.SOPClassUID != WSI_SOP_CLASS.decode():
+                return None
+            return SlidePart(str(header.SeriesInstanceUID), "VOLUME" in header.ImageType)
+    except Exception:  # zipfile and pydicom raise what they like
         return None
 
 
@@ -133,13 +149,25 @@ class WsidicomPyramid:
 
     def _files(self) -> Iterator[Any]:
         if not zipfile.is_zipfile(self._path):
-            yield from sorted(entry for entry in self._path.parent.iterdir() if entry.is_file())
+            yield from self._files_beside()
             return
         from upath import UPath
 
         with zipfile.ZipFile(self._path) as archive:
             for name in filter(lambda name: _is_of_slide(archive, name), _entries(archive)):
                 yield UPath(f"zip://{name}", fo=str(self._path))
+
+    def _files_beside(self) -> list[Path]:
+        """The files of the named one's series, which another slide in the folder has no part in."""
+        own = part_of(partial(self._path.open, "rb"))
+        files = sorted(entry for entry in self._path.parent.iterdir() if entry.is_file())
+        parts = {file: part for file in files if (part := part_of(partial(file.open, "rb")))}
+        among = [file for file, part in parts.items() if own and part.series == own.series]
+        if own and not any(parts[file].is_level for file in among):
+            raise InputError(
+                f"cannot open {self._path}: it holds a label or an overview, and no slide", "name a file of the slide"
+            )
+        return among
 
 
 def _entries(archive: zipfile.ZipFile) -> list[str]:

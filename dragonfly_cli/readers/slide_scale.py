@@ -8,7 +8,8 @@ from collections.abc import Mapping
 
 from dragonfly_cli.readers.pyramid import Scale
 
-PLAUSIBLE_MPP = (0.02, 50.0)  # a "resolution" outside is a printer's: 72 dpi are 353 microns
+PLAUSIBLE_MPP = (0.02, 50.0)
+LARGEST_RESOLUTION_MPP = 10.0  # above that a "resolution" is a printer's: 72 dpi are 353 microns, 1200 dpi are 21
 _MICRONS_PER_UNIT = {"inch": 25_400.0, "centimeter": 10_000.0}
 # A 40x objective scans at about 0.25 microns per pixel, a 20x at 0.5: the camera's pixel is about 10 microns.
 _MICRONS_TIMES_POWER = 10.0
@@ -17,12 +18,15 @@ GUESSED_FROM_POWER = "microns per pixel are estimated from the objective power; 
 
 def scale_of(properties: Mapping[str, str]) -> Scale:
     """The scale from OpenSlide's property names, both axes or none: mpp, TIFF resolution, objective power."""
-    x, y = (_plausible(properties.get(f"openslide.mpp-{axis}")) for axis in "xy")
+    # of a plain TIFF these are its resolution tags, which OpenSlide has converted
+    is_resolution = properties.get("openslide.vendor") == "generic-tiff"
+    largest = LARGEST_RESOLUTION_MPP if is_resolution else PLAUSIBLE_MPP[1]
+    x, y = (_plausible(properties.get(f"openslide.mpp-{axis}"), largest) for axis in "xy")
     if x and y:
-        # of a plain TIFF these are its resolution tags, which OpenSlide has converted
-        return Scale((x, y), "resolution" if properties.get("openslide.vendor") == "generic-tiff" else "file")
+        return Scale((x, y), "resolution" if is_resolution else "file")
     if microns := _MICRONS_PER_UNIT.get(properties.get("tiff.ResolutionUnit", "").lower()):
-        x, y = (_plausible(_per_pixel(properties.get(f"tiff.{axis}Resolution"), microns)) for axis in "XY")
+        sizes = (_per_pixel(properties.get(f"tiff.{axis}Resolution"), microns) for axis in "XY")
+        x, y = (_plausible(size, LARGEST_RESOLUTION_MPP) for size in sizes)
         if x and y:
             return Scale((x, y), "resolution")
     power = positive_number(properties.get("openslide.objective-power"))
@@ -45,6 +49,6 @@ def _per_pixel(pixels_per_unit: str | None, microns: float) -> float | None:
     return microns / number if number else None
 
 
-def _plausible(mpp: float | str | None) -> float | None:
+def _plausible(mpp: float | str | None, largest: float = PLAUSIBLE_MPP[1]) -> float | None:
     value = positive_number(str(mpp)) if mpp is not None else None
-    return value if value and PLAUSIBLE_MPP[0] <= value <= PLAUSIBLE_MPP[1] else None
+    return value if value and PLAUSIBLE_MPP[0] <= value <= largest else None

@@ -29,13 +29,15 @@ _GENERIC = "generic-tiff"  # OpenSlide's name for a TIFF of no scanner
 _OPENSLIDES_COLOURS = (6, 8)  # TIFF PhotometricInterpretation: YCbCr, CIELab
 _OLD_JPEG = 6  # TIFF Compression
 _UPRIGHT = 1  # TIFF Orientation
-_OME_UNITS = {"nm": 1e-3, "µm": 1.0, "um": 1.0, "mm": 1e3}  # to microns
+_OME_UNITS = {"nm": 1e-3, "\u00b5m": 1.0, "\u03bcm": 1.0, "um": 1.0, "mm": 1e3, "cm": 1e4, "m": 1e6}  # to microns
 
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # it quotes what stands in a broken file
 
 
 def is_known(path: Path, vendor: str | None) -> bool:
     """Whether this reader should show the file: it is of no scanner that OpenSlide knows, and large or a pyramid.
+
+    So is a smaller one whose first page is not its picture, or whose OME header has a scale.
 
     OpenSlide shows the first page of such a file, which may be a label, and takes for its levels all that are marked as
     reduced, whatever they show; it reads no OME header. Of 16 bits it shows the upper 8, and samples of 32 bits and
@@ -48,9 +50,24 @@ def is_known(path: Path, vendor: str | None) -> bool:
             if vendor is not None:
                 return vendor == _GENERIC and not _needs_openslide(levels[0])
             is_pyramid = len(levels) > 1 and levels[0].is_tiled  # pages of a document may be alike, too
-            return is_pyramid or width * height > SMALLEST_PIXELS
+            if is_pyramid or width * height > SMALLEST_PIXELS:
+                return True
+            return _begins_with_thumbnail(tiff, levels[0]) or _has_ome_scale(tiff, levels[0])
     except OPEN_ERRORS:
         return False
+
+
+def _begins_with_thumbnail(tiff: tifffile.TiffFile, base: Any) -> bool:
+    """Whether the first page, which other programs show, is a reduced one, or has a larger one below it."""
+    first = tiff.pages.first
+    is_below = base.offset not in {page.offset for page in tiff.pages}
+    return base.offset != first.offset and (first.is_reduced or is_below)
+
+
+def _has_ome_scale(tiff: tifffile.TiffFile, base: Any) -> bool:
+    """Of a picture of one plane; the planes of another are frames."""
+    is_one = tiff.is_ome and len(largest_series(tiff).pages) == 1 and is_picture(base)
+    return is_one and _ome_scale(tiff.ome_metadata, base) is not None
 
 
 def _needs_openslide(page: Any) -> bool:

@@ -61,7 +61,7 @@ class TiffColours:
     def __call__(self, samples: np.ndarray) -> np.ndarray:
         """[rows, columns, samples] as they are stored to [rows, columns, 3 or 1] uint8."""
         if self._palette is not None:
-            return self._palette[samples[..., 0]]
+            return self._palette[samples[..., 0].astype(np.intp)]
         samples = self._as_8_bits(samples)
         if self._photometric == _CMYK:
             inks = 255 - self.of_colour(samples).astype(np.uint16)
