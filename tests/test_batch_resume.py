@@ -23,6 +23,7 @@ from batch_runs import (
     wait_for,
     write_study,
 )
+from make_files import write_png, write_svs
 from run_dragonfly import dragonfly, expect_error
 
 from dragonfly_cli.batch.run_lock import RunLock
@@ -157,6 +158,42 @@ def test_a_finished_run_is_not_run_again(undisturbed: Undisturbed, table: Path) 
     assert outcome.code == 8  # it is still true that some failed
     assert "6 of 6 images are done" in outcome.stderr
     assert table.read_bytes() == before
+
+
+def test_a_slide_narrower_than_a_field_does_not_spoil_its_table(tmp_path: Path) -> None:
+    """Such a field begins outside the slide, at a negative coordinate."""
+    slide = write_svs(tmp_path / "core.svs", (3000, 300))
+    call = ("batch", slide, "-q", "Is there necrosis?", "--budget", "2", "-o", tmp_path / "answers.csv")
+    assert dragonfly(*call).code == 0
+    assert ",-" in rows_of(tmp_path / "answers.csv")[0]["evidence"]
+    assert "1 of 1 images are done" in dragonfly(*call).stderr
+
+
+def test_a_bad_image_that_was_taken_out_is_no_failure_any_more(tmp_path: Path) -> None:
+    (tmp_path / "films").mkdir()
+    write_png(tmp_path / "films" / "a.png")
+    (tmp_path / "films" / "b.png").write_bytes(b"broken")
+    call = ("batch", tmp_path / "films", *QUESTIONS, "-o", tmp_path / "answers.csv")
+    assert dragonfly(*call).code == 8
+    (tmp_path / "films" / "b.png").unlink()
+    again = dragonfly(*call)
+    assert again.code == 0 and "no longer asked about: 2" in again.stderr
+    assert not (tmp_path / "failed.csv").exists()
+
+
+def test_a_table_behind_a_link_is_written_where_it_lies(tmp_path: Path) -> None:
+    (tmp_path / "films").mkdir()
+    write_png(tmp_path / "films" / "b.png")
+    (tmp_path / "big").mkdir()
+    link = tmp_path / "answers.csv"
+    link.symlink_to("big/real.csv")
+    call = ("batch", tmp_path / "films", *QUESTIONS, "-o", link)
+    assert dragonfly(*call).code == 0
+    write_png(tmp_path / "films" / "a.png")  # its rows belong above the others
+    assert dragonfly(*call).code == 0
+    assert link.is_symlink()
+    images = [Path(row["image"]).name for row in rows_of(tmp_path / "big" / "real.csv")]
+    assert images == ["a.png", "a.png", "b.png", "b.png"]
 
 
 def saved_again(table: bytes, delimiter: str = ",", quoting: int = csv.QUOTE_MINIMAL, end: str = "\n") -> bytes:

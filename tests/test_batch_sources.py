@@ -267,6 +267,20 @@ def test_rows_of_a_manifest_are_answered_as_it_says_and_its_failures_are_the_nex
     assert (row["row_options"], row["error_code"]) == ("frame=7", "2")
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+def test_a_list_of_paths_in_another_encoding_is_refused(study: Path, tmp_path: Path, encoding: str) -> None:
+    """Each letter would be a path of its own, and a slash all of the disk."""
+    call = ("batch", "-", "-q", "Is it?", "-m", TINY, "-o", tmp_path / "answers.csv")
+    expect_error(dragonfly(*call, stdin=f"{study}/000.png\r\n".encode(encoding)), 4, "stdin", "UTF-8")
+    assert not (tmp_path / "answers.csv").exists()
+    assert dragonfly(*call, stdin=f"{study}/000.png\r\n".encode("utf-8-sig")).code == 0
+
+
+def test_a_space_behind_a_comma_is_no_part_of_a_cell(study: Path, tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text(f'image, question\n{study}/000.png, "Is it red, or blue?"\n')
+    assert [question.text for question in found(tmp_path / "list.csv")[0].questions] == ["Is it red, or blue?"]
+
+
 @pytest.mark.parametrize("listed", [True, False])
 def test_what_never_ends_is_not_read(listed: bool, study: Path, tmp_path: Path) -> None:
     os.mkfifo(study / "pipe.png")

@@ -152,6 +152,18 @@ def test_ask_tells_calibrated_probabilities_beside_the_raw_ones(tmp_path: Path) 
     assert ", calibrated 0." in dragonfly("ask", photo, QUESTION).stdout
 
 
+def test_a_batch_is_not_continued_with_another_calibration(tmp_path: Path) -> None:
+    write_png(tmp_path / "a.png")
+    call = ("batch", tmp_path / "a.png", "-q", QUESTION, "-o", tmp_path / "answers.csv")
+    assert dragonfly(*call).code == 0
+    assert (
+        dragonfly("calibrate", write_review(tmp_path / "other.csv", *overconfident(200), question="Is it?")).code == 0
+    )
+    assert dragonfly(*call).code == 0  # that was of another question
+    assert dragonfly("calibrate", write_review(tmp_path / "reviewed.csv", *overconfident(200))).code == 0
+    expect_error(dragonfly(*call), 7, "answers.csv", "other settings", "calibration")
+
+
 def test_a_second_question_is_added_and_other_weights_have_none(tmp_path: Path) -> None:
     for number, question in enumerate((QUESTION, "=Is it red?")):  # a cell that a spreadsheet could run
         guarded = f"'{question}" if question.startswith("=") else question

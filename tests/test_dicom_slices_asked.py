@@ -185,6 +185,20 @@ def test_a_batch_has_one_item_for_a_series(study: Path, tmp_path: Path) -> None:
     assert len(list(csv.DictReader((tmp_path / "out.csv").open(newline="", encoding="utf-8")))) == 4
 
 
+def test_a_number_that_is_now_another_series_is_not_taken_for_done(study: Path, tmp_path: Path) -> None:
+    """A study that is still being sent: one that comes before the others by name moves their numbers."""
+    for number in range(2):
+        write_slice(study / f"z{number}", 10 * number, "8.8")
+    command = ("batch", study, "-q", "Is there a tumour?", "--budget", "1", "-o", tmp_path / "out.csv")
+    assert dragonfly(*command).code == 0
+    write_slice(study / "zz0", 10, "9.9")
+    write_slice(study / "zz1", 20, "9.9")
+    assert "2 of 3 images are done" in dragonfly(*command).stderr  # a later one is only more to do
+    for number in range(2):
+        write_slice(study / f"A{number}", 10 * number, "7.7")
+    expect_error(dragonfly(*command), 7, "out.csv", "other settings", "series")
+
+
 def test_a_batch_of_one_series_is_called_by_its_folder(study: Path, tmp_path: Path) -> None:
     for number in range(10):  # the same pictures of somebody else: a zip of what lies there is left out
         write_slice(tmp_path / "other" / f"IM{number}", 100 - 10 * number, "1.2.4")

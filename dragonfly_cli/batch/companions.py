@@ -17,6 +17,8 @@ from dragonfly_cli.errors import OutputError
 
 PLAIN_NAMES = frozenset(("run.json", "failed.csv"))
 
+SERIES = "series"  # a setting: which file each numbered series begins with
+
 # Settings that may differ when a run is continued.
 _NOT_COMPARED = frozenset(("output", "records", "versions", "finished"))
 
@@ -66,7 +68,14 @@ def read_settings(run_file: Path) -> dict[str, Any]:
 def differing_names(one: Mapping[str, Any], other: Mapping[str, Any], but: Iterable[str] = ()) -> list[str]:
     """The settings that are not the same in both, among those that decide what the rows are."""
     names = [name for name in {**one, **other} if name not in {*_NOT_COMPARED, *but}]
-    return [name for name in names if one.get(name) != other.get(name)]
+    return [name for name in names if not _agree(name, one.get(name), other.get(name))]
+
+
+def _agree(name: str, one: Any, other: Any) -> bool:
+    """Of numbered series those that both know, as more may have come into a folder."""
+    if name == SERIES and one and other:
+        return all(one[series] == other[series] for series in one.keys() & other.keys())
+    return name == SERIES or bool(one == other)
 
 
 def _choices(table: Path, is_shard: bool) -> list[Companions]:

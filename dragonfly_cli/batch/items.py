@@ -5,6 +5,7 @@ files of a folder are images, and which are slices of a series, is decided in ``
 the sources, and of paths within.
 """
 
+import codecs
 import glob
 import hashlib
 import os
@@ -22,7 +23,7 @@ from dragonfly_cli.batch.manifest import ROW_GROUPS, SUFFIXES, ManifestRow, read
 from dragonfly_cli.batch.options import BatchOptions, SelectOptions
 from dragonfly_cli.batch.result import Key, Result, key_of
 from dragonfly_cli.engine.questions import Question
-from dragonfly_cli.errors import NoInputError, UsageError
+from dragonfly_cli.errors import InputError, NoInputError, UsageError
 from dragonfly_cli.fields import arranged, check_looking, spread
 from dragonfly_cli.option_groups import parsed_options
 from dragonfly_cli.option_values import Control
@@ -212,7 +213,9 @@ def _matches(source: Path) -> list[Path]:
 
 def _paths_on_stdin() -> list[Path]:
     """One a line, or with a zero byte after each, as ``find -print0`` writes them."""
-    data = sys.stdin.buffer.read()
+    data = sys.stdin.buffer.read().removeprefix(codecs.BOM_UTF8)
+    if data[1:2] == b"\0" or data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, b"\0")):
+        raise InputError("cannot read the paths on stdin: they are not in UTF-8", "write the list in UTF-8")
     names = data.split(b"\0") if b"\0" in data else data.splitlines()
     return [Path(os.fsdecode(name)) for name in names if name.strip()]
 

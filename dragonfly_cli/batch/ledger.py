@@ -215,14 +215,15 @@ class Ledger:
     def finish(self, numbers: Mapping[Key, int]) -> int:
         """Puts the rows in order, writes ``failed.csv`` (or removes an old one), and Parquet; returns failed rows.
 
-        ``run.json`` says whether all of ``numbers`` are there.
+        Those of images that are no longer asked about do not count. ``run.json`` says whether all of ``numbers`` are
+        there.
         """
         held = self.open()
         for file in self._files:
             file.put_in_order(numbers)
         failed = sorted(
-            (result for result in held.values() if result.failed),
-            key=lambda result: numbers.get(result.key, len(numbers)),
+            (result for result in held.values() if result.failed and result.key in numbers),
+            key=lambda result: numbers[result.key],
         )
         if failed:
             write_text(self._beside.failed, as_csv([result.as_row() for result in failed], header=True))

@@ -131,7 +131,7 @@ def _csv_rows(path: Path) -> Iterator[dict[str, str]]:
     with path.open(encoding="utf-8-sig", newline="") as file:
         header = file.readline()
         file.seek(0)
-        rows = csv.DictReader(file, delimiter=delimiter_of(header), restkey=_BEYOND, strict=True)
+        rows = csv.DictReader(file, delimiter=delimiter_of(header), restkey=_BEYOND, skipinitialspace=True, strict=True)
         with _quotes_told(path, rows):
             _named(((name, "") for name in rows.fieldnames or () if name), f"cannot read the manifest {path}")
             for number, row in enumerate(rows, start=1):

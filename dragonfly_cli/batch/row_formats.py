@@ -17,13 +17,14 @@ from dragonfly_cli.output.table import COLUMNS, answer_row, as_csv, unguarded
 
 _DELIMITERS = {b";": "semicolons", b"\t": "tabs"}
 _SIX_DECIMALS = re.compile(r"\d\.\d{6}|nan")
+_PLACE = r"\d+:-?\d+,-?\d+,\d+,\d+"  # a field larger than its slide begins outside
 _FORMS = {
     **dict.fromkeys(("p_yes", "p_no", "option_mass", "calibrated_yes", "control_distance"), _SIX_DECIMALS),
     "status": re.compile("ok|failed"),
     "seconds": re.compile(r"\d+\.\d{3}"),
     "error_code": re.compile(r"\d+"),
     "fields": re.compile(r"\d+"),
-    "evidence": re.compile(r"\d+:\d+,\d+,\d+,\d+( \d+:\d+,\d+,\d+,\d+)*"),
+    "evidence": re.compile(rf"{_PLACE}( {_PLACE})*"),
 }
 
 

@@ -21,7 +21,14 @@ from dragonfly_cli.batch.ledger import Ledger, Outputs
 from dragonfly_cli.batch.options import BatchOptions, StopOptions
 from dragonfly_cli.batch.progress import Progress
 from dragonfly_cli.batch.result import Key, Result
-from dragonfly_cli.batch.settings import deciding_settings, hash_of, selecting_settings, sharing_settings
+from dragonfly_cli.batch.settings import (
+    calibration_settings,
+    deciding_settings,
+    hash_of,
+    numbering_settings,
+    selecting_settings,
+    sharing_settings,
+)
 from dragonfly_cli.engine.checkpoints import find_checkpoint
 from dragonfly_cli.engine.questions import HARDLY_APART, Question
 from dragonfly_cli.errors import INTERRUPTED_CODE, SOME_FAILED_CODE, StoppedError, UsageError
@@ -60,6 +67,7 @@ def run_batch(
     checkpoint = find_checkpoint(options.answering.model)
     deciding = deciding_settings(questions, options, checkpoint)
     settings = selecting_settings(sources, questions, options) | deciding | sharing_settings(shard, every)
+    settings |= numbering_settings(every) | calibration_settings(every, checkpoint)
     ledger = Ledger(outputs, settings, is_shard=shard.count > 1)
     ledger.refuse_other_run()
     job = Job(checkpoint, _asked(items), options.answering, evidence, hash_of(deciding), options.working.together)

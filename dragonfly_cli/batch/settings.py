@@ -2,17 +2,22 @@
 
 import hashlib
 import json
+import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from dragonfly_cli import __version__
+from dragonfly_cli.batch.companions import SERIES
 from dragonfly_cli.batch.items import Item, Shard, digest
 from dragonfly_cli.batch.options import BatchOptions
+from dragonfly_cli.calibration.store import calibrations_of
 from dragonfly_cli.engine.checkpoints import Checkpoint
 from dragonfly_cli.engine.forms import as_form
 from dragonfly_cli.engine.questions import Question
 from dragonfly_cli.templates import find_template
+
+_NUMBERED = re.compile(r"#\d+$")
 
 
 def selecting_settings(sources: list[Path], questions: list[Question], options: BatchOptions) -> dict[str, Any]:
@@ -39,6 +44,22 @@ def deciding_settings(questions: list[Question], options: BatchOptions, checkpoi
         "model_sha256": checkpoint.sha256(),
         **({"together": options.working.together} if options.working.together > 1 else {}),
     }
+
+
+def numbering_settings(every: list[Item]) -> dict[str, Any]:
+    """The name of the first file of each ``PATH#N``: with more series in the folder a number may be another one's."""
+    first = {item.image: item.input.files[0].name for item in every if item.input.files}
+    numbered = {image: name for image, name in first.items() if _NUMBERED.search(image.removesuffix(name))}
+    return {SERIES: numbered} if numbered else {}
+
+
+def calibration_settings(every: list[Item], checkpoint: Checkpoint) -> dict[str, Any]:
+    """A hash of the calibrations of what is asked, where there are any: rows before and after one do not mix."""
+    asked = {question.text for item in every for question in item.questions}
+    fits = calibrations_of(checkpoint.sha256())
+    used = {place: {text: asdict(fit) for text, fit in own.items() if text in asked} for place, own in fits.items()}
+    used = {place: own for place, own in used.items() if own}
+    return {"calibration_sha256": hash_of(used)} if used else {}
 
 
 def sharing_settings(shard: Shard, every: list[Item]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 from dragonfly_cli.calibration.fitting import Fit
 from dragonfly_cli.errors import InputError, OutputError
 from dragonfly_cli.option_values import Aggregate
-from dragonfly_cli.output.files import write_text
+from dragonfly_cli.output.files import expanded, write_text
 from dragonfly_cli.output.json_text import json_text
 
 VARIABLE = "DRAGONFLY_CALIBRATIONS"
@@ -22,7 +22,7 @@ SCHEMA_VERSION = 1
 
 def calibrations_folder() -> Path:
     if chosen := os.environ.get(VARIABLE):
-        return Path(chosen).expanduser()
+        return expanded(chosen)
     from platformdirs import user_data_path
 
     return user_data_path("dragonfly", appauthor=False) / "calibrations"
@@ -43,6 +43,13 @@ def read_calibration(sha256: str | None, quantization: str) -> dict[str, Fit]:
         return {}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise InputError(f"cannot read the calibration {file}", "delete it, and calibrate again") from None
+
+
+def calibrations_of(sha256: str | None) -> dict[str, dict[str, Fit]]:
+    """The fits of a model by the bits that answered; raises as ``read_calibration``."""
+    files = sorted(calibrations_folder().glob(f"{sha256}-*.json")) if sha256 else []
+    bits = (file.stem.removeprefix(f"{sha256}-") for file in files)
+    return {each: read_calibration(sha256, each) for each in bits}
 
 
 def store_calibration(sha256: str, quantization: str, fits: dict[str, Fit]) -> Path:

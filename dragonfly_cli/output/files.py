@@ -20,6 +20,14 @@ _HINT = "choose another file, in a folder that exists and that you may write to"
 STDOUT = Path("-")
 
 
+def expanded(path: str) -> Path:
+    """With the home folder in place of ``~`` or ``~user``; raises UsageError if there is no such user."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise UsageError(f"{path}: there is no such home folder", "write the whole path") from None
+
+
 def check_writable(path: Path) -> None:
     """Raises OutputError or UsageError if ``path`` cannot be written; called before any work is done."""
     if path == STDOUT:
@@ -60,12 +68,15 @@ def _are_same(one: Path, other: Path) -> bool:
 def write_whole(path: Path, write: Callable[[Path], None]) -> None:
     """Lets ``write`` fill a file beside ``path`` and moves it there in one step; on any failure nothing stays.
 
+    Where ``path`` is a link, what it leads to is replaced.
+
     What a process that was killed meanwhile has left is removed by the next one that writes to ``path``.
     """
     check_writable(path)
     try:
-        remove_left(path.parent, [path.name])
-        write_beside(path, write)
+        real = Path(os.path.realpath(path))
+        remove_left(real.parent, [real.name])
+        write_beside(real, write)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or 'the disk refused'}", _HINT) from error
 

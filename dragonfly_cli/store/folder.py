@@ -5,14 +5,15 @@ Layout: ``<models>/<name>/manifest.json``, ``full/`` and ``nf4/``. Work in progr
 """
 
 import hashlib
+import json
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from dragonfly_cli.errors import ModelError, OutputError, UsageError
-from dragonfly_cli.output.files import flush_folder, move_whole
+from dragonfly_cli.errors import ModelError, OutputError
+from dragonfly_cli.output.files import expanded, flush_folder, move_whole
 
 VARIABLE = "DRAGONFLY_MODELS"
 
@@ -32,14 +33,6 @@ def models_folder() -> Path:
     from platformdirs import user_data_path
 
     return user_data_path("dragonfly", appauthor=False) / "models"
-
-
-def expanded(path: str) -> Path:
-    """With the home folder in place of ``~`` or ``~user``; raises UsageError if there is no such user."""
-    try:
-        return Path(path).expanduser()
-    except RuntimeError:
-        raise UsageError(f"{path}: there is no such home folder", "write the whole path") from None
 
 
 def model_folder(model_id: str) -> Path:
@@ -66,9 +59,18 @@ def model_folders() -> list[Path]:
 
 def parts_of_model(folder: Path) -> list[Path]:
     """What belongs to a model in a folder, which may hold other things too or none of a model."""
-    if not any((folder / mark).exists() for mark in _MARKS):
+    if not any((folder / mark).exists() for mark in _MARKS) or _is_other_manifest(folder / "manifest.json"):
         return []
     return [part for pattern in _OURS for part in folder.glob(pattern)]
+
+
+def _is_other_manifest(file: Path) -> bool:
+    """Whether it is another program's, as many have one; a damaged one may be ours."""
+    try:
+        content = json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return not (isinstance(content, dict) and "manifest_version" in content)
 
 
 @contextmanager

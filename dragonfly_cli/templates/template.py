@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dragonfly_cli.errors import InputError, NoInputError, UsageError
+from dragonfly_cli.output.files import expanded
 
 VARIABLE = "DRAGONFLY_TEMPLATES"
 
@@ -51,7 +52,7 @@ def find_template(name: str) -> Template:
 def own_file() -> Path:
     """Where the user's templates are, if there are any."""
     if chosen := os.environ.get(VARIABLE):
-        return Path(chosen).expanduser()
+        return expanded(chosen)
     from platformdirs import user_config_path
 
     return user_config_path("dragonfly", appauthor=False) / "templates.toml"
