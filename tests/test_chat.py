@@ -54,7 +54,7 @@ def test_later_turns_hold_the_conversation(photo: Path) -> None:
 
 
 def test_another_part_of_the_image_is_looked_at(photo: Path) -> None:
-    records = saved(photo, QUESTION, "/region 10%,10%,50%,100", QUESTION, "/zoom 2", QUESTION, "/zoom 0.01", QUESTION)
+    records = saved(photo, QUESTION, "/region 10%,10%,50%,100", QUESTION, "/zoom 2", QUESTION, "/zoom 1e-309", QUESTION)
     whole, part, closer, far = (record["fields"][0] for record in records)
     assert (part["role"], part["box"]) == ("region", {"x": 40, "y": 30, "width": 200, "height": 100})
     assert closer["box"] == {"x": 90, "y": 55, "width": 100, "height": 50}
@@ -108,6 +108,9 @@ WRONG = {
     "/region": "/region: X,Y,W,H is missing",
     "/save answers.json": "nothing has been answered",
     "/save /nonexistent/answers.json": "/nonexistent",
+    "/save ~nobody-at-all.json": "no such home folder",
+    "/save " + "a" * 300: "no name of a file",
+    "/save a\0b": "no name of a file",
     "why " * 3000: "too long",
 }
 

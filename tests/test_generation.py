@@ -43,6 +43,25 @@ def test_a_character_of_several_tokens_is_shown_once_it_is_whole(
     assert not any("\ufffd" in piece for piece in pieces)
 
 
+@pytest.mark.parametrize("kept", [0, 1])
+def test_a_pass_that_was_stopped_within_a_layer_leaves_nothing_behind(
+    loaded: tuple[DragonflyForCausalLM, DragonflyProcessor], kept: int
+) -> None:
+    """Keys are kept before values are, and the first layers before the last."""
+    model, processor = loaded
+    pixels = processor.pixels(Image.open(GOLDEN / "images" / "tiny_50x37.png"))
+    reading = Reading(model, processor.image_block(), pixels)
+    prompts = [processor.text_ids(processor.prompt(text)) for text in ("What is this?", "Where?")]
+    expected = list(decode(reading, prompts[1], Sampling(6)))
+    if not kept:
+        reading.forget()
+    list(decode(reading, prompts[0], Sampling(3)))
+    first, second, *_ = reading._cache.layers
+    first.keys = torch.cat([first.keys, first.keys[..., -1:, :]], dim=-2)
+    second.keys, second.values = second.keys[..., :-1, :], second.values[..., :-1, :]
+    assert list(decode(reading, prompts[1], Sampling(6))) == expected
+
+
 def test_sampling_follows_its_seed(loaded: tuple[DragonflyForCausalLM, DragonflyProcessor]) -> None:
     model, processor = loaded
     prompt = processor.text_ids(processor.prompt("What is this?"))

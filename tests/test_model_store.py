@@ -217,7 +217,10 @@ def test_what_is_no_model_is_neither_listed_nor_removed(tmp_path: Path, models_f
     film.write_text("?")
     (models_folder / "empty").mkdir()
     assert dragonfly("model", "list").stdout.count("\n") == 1
-    for name in ("study", "empty"):
+    (models_folder / "page" / "full").mkdir(parents=True)
+    (models_folder / "page" / "manifest.json").write_text('{"name": "my page"}')
+    assert dragonfly("model", "list").code == 0
+    for name in ("study", "empty", "page"):
         expect_error(dragonfly("model", "rm", name), 5, name, "not on this machine")
     assert film.is_file()
     assert dragonfly("model", "convert", write_checkpoint(tmp_path / "mine")).code == 0
@@ -430,6 +433,8 @@ def _changed_config(**changes: object) -> Callable[[Path], None]:
         (_with_index(b"[" * 10**5), ["mine", "index.json is damaged"]),
         (_with_index(b"\xff\xfe{"), ["mine", "index.json is damaged"]),
         (_with_index(b'{"weight_map": {"x": "../../x.bin"}}'), ["mine", "../../x.bin is missing"]),
+        (_changed_config(quantization_config={"load_in_4bit": True}), ["config.json", "quantized"]),
+        (lambda origin: (origin / "adapter_config.json").write_text("{}"), ["mine", "adapter"]),
         (_changed_config(image_encoder="/usr"), ["mine", "unknown vision encoder '/usr'"]),
         (_changed_config(text_config={"num_hidden_layers": 10**9}), ["mine", "1000000000 layers"]),
         (lambda origin: (origin / "config.json").write_text("[" * 10**5), ["config.json is damaged"]),

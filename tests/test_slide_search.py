@@ -59,6 +59,18 @@ def test_worths_are_of_each_box_and_do_not_depend_on_the_others(model, source):
     assert contrast(overview[None], overview)[0] == pytest.approx(0, abs=1e-5)
 
 
+def test_the_glance_is_seen_by_a_model_that_keeps_no_cache(model, source):
+    """As a configuration says that gradient checkpointing left behind."""
+    seen = glance(model, source, BOXES)
+    kept = p_yes(model, seen, YES_NO)
+    config = model.network.language_model.config
+    before, config.use_cache = config.use_cache, False
+    try:
+        assert p_yes(model, seen, YES_NO) == pytest.approx(kept, abs=1e-5)
+    finally:
+        config.use_cache = before
+
+
 def test_odd_is_what_has_a_few_parts_unlike_the_rest_though_they_lie_across_four_boxes():
     seen = torch.randn(44, 49, 8, generator=torch.Generator().manual_seed(0))
     seen[40:, 0] = 4.0 + 0.1 * seen[40:, 0]  # one part of each; their means differ by less than those of the others do

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dragonfly_cli.errors import UsageError
+from dragonfly_cli.errors import OutputError, UsageError
 from dragonfly_cli.fields.regions import region_box
+from dragonfly_cli.output.files import expanded
 
 if TYPE_CHECKING:  # imports torch
     from dragonfly_cli.chat.session import Session
@@ -78,7 +78,10 @@ def _reset(session: "Session", rest: str) -> str:
 
 
 def _save(session: "Session", rest: str) -> str:
-    session.save(Path(rest).expanduser())
+    try:
+        session.save(expanded(rest))
+    except (OSError, ValueError):  # it is too long, say
+        raise OutputError(f"cannot write {rest}: this is no name of a file", "give another name") from None
     count = len(session.records)
     return f"saved in {rest}: {count} answer{'s' * (count > 1)}"
 

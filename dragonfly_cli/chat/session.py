@@ -64,7 +64,7 @@ class Session:
         """At the middle of what is looked at, ``factor`` times closer; below 1 from farther away."""
         old = self.field.box
         sides = zip(old.size_wh, self.source.size_wh, strict=True)
-        width, height = (max(min(SMALLEST_SIDE_PX, whole), min(round(side / factor), whole)) for side, whole in sides)
+        width, height = (max(min(SMALLEST_SIDE_PX, whole), round(min(side / factor, whole))) for side, whole in sides)
         x = _kept_inside(old.x + (old.width - width) // 2, width, self.source.size_wh[0])
         y = _kept_inside(old.y + (old.height - height) // 2, height, self.source.size_wh[1])
         self.look_at_box(Box(x, y, width, height))

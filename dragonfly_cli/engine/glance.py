@@ -88,7 +88,11 @@ def _p_yes(model: Model, seen: torch.Tensor, question: Question) -> list[float]:
     crop = torch.arange(seen.shape[1] + 1, device=model.device)
     behind = len(processor.image_block()) + torch.arange(len(text), device=model.device)
     positions = torch.cat([crop, behind])[None]
-    logits = network.language_model(inputs_embeds=embeds, position_ids=positions, logits_to_keep=1).logits[:, -1]
+    # without a mask, positions that leave some out would be taken for several texts where no cache is kept
+    everything = torch.ones(embeds.shape[:2], dtype=torch.long, device=model.device)
+    logits = network.language_model(
+        inputs_embeds=embeds, attention_mask=everything, position_ids=positions, logits_to_keep=1
+    ).logits[:, -1]
     said = torch.softmax(logits.double(), dim=-1)
     yes, no = (said[:, model.option_ids[option]].sum(dim=-1) for option in ("yes", "no"))
     return (yes / (yes + no)).tolist()

@@ -85,6 +85,11 @@ def folder_source(folder: Path) -> CheckpointFiles:
     present = {path.name: path for path in folder.iterdir() if path.is_file()}
     if "config.json" not in present:
         raise ModelError(f"{folder}: there is no config.json, so this is not a checkpoint", "give another folder")
+    if "adapter_config.json" in present:
+        raise ModelError(
+            f"{folder}: it holds an adapter beside the weights, which would be lost",
+            "merge the adapter into the weights first, or take it out of the folder",
+        )
     try:
         weights = choose_weights(present, lambda name: present[name].read_bytes())
     except ModelError as error:
@@ -189,9 +194,14 @@ class _Network:
 def _network_of(folder: Path) -> _Network:
     """What config.json describes, built without memory for its weights."""
     from dragonfly_med import CheckpointError, DragonflyProcessor
-    from dragonfly_med.loading import naming
+    from dragonfly_med.loading import is_quantized, naming
     from dragonfly_med.quantization import empty_network, read_config
 
+    if is_quantized(folder):
+        raise ModelError(
+            "its config.json says that the weights are quantized, and a quantized checkpoint cannot be converted",
+            "get the full one; of weights that are full again, take quantization_config out of config.json",
+        )
     try:
         config = read_config(folder)
         DragonflyProcessor.from_pretrained(folder)  # a tokenizer that is not the network's is told now

@@ -76,10 +76,11 @@ def high_canvas_wh(folder: Path) -> tuple[int, int]:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         shape = config.get("vision_config") or encoder_shape(config["image_encoder"], folder)
         side, patch = (int(shape.get(name, default)) for name, default in _CLIP_DEFAULTS.items())
+        architecture = config.get("architecture") or architecture_of(side, patch)
     except FileNotFoundError:
         raise CheckpointError("there is no config.json in it") from None
     except CheckpointError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError):
         raise CheckpointError("its config.json cannot be read") from None
-    return plan_views(LANDSCAPE_WH, side, config.get("architecture") or architecture_of(side, patch)).canvas_sizes[-1]
+    return plan_views(LANDSCAPE_WH, side, architecture).canvas_sizes[-1]

@@ -161,10 +161,13 @@ class Reading:
         return output.logits[0]
 
     def _forget_beyond(self, length: int) -> None:
-        """Layer by layer, because a pass that was interrupted leaves the first ones longer than the others."""
+        """A pass that was interrupted leaves the first layers longer than the others, or keys longer than values."""
         self._ids, self._next = self._ids[:length], None
+        if not length:
+            self._cache = DynamicCache(config=self.model.config.text_config)
+            return
         for layer in self._cache.layers:
-            layer.crop(min(0, length - layer.get_seq_length()))
+            layer.keys, layer.values = layer.keys[..., :length, :], layer.values[..., :length, :]
 
 
 @torch.inference_mode()
