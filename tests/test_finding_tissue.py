@@ -49,6 +49,21 @@ def test_a_slide_full_of_tissue_is_not_split():
     assert tissue_of(pixels).mask.mean() > 0.99
 
 
+@pytest.mark.parametrize("glass", [GLASS, (240, 236, 224)], ids=["clear", "yellow"])
+def test_pale_tissue_beside_strongly_stained_tissue_is_tissue_too(glass):
+    """What one piece is stained like says nothing of another; glass and soft edges are none."""
+    rng = np.random.default_rng(0)
+    pixels = np.full((300, 400, 3), glass, float)
+    pixels[50:250, 30:180] = (120, 50, 140)
+    pixels[50:250, 180:184] = (210, 180, 215)  # thin
+    pixels[50:250, 230:380] = np.array(glass) - (20, 32, 14)
+    pixels += rng.normal(0, 2, (300, 400, 1))
+    tissue = tissue_of(as_jpeg(pixels.clip(0, 255).astype(np.uint8)))
+    assert tissue.share(Box(2350, 550, 1400, 1900)) > 0.95
+    assert tissue.share(Box(1900, 0, 350, 3000)) < 0.02
+    assert tissue.share(Box(0, 0, 4000, 450)) == 0
+
+
 @pytest.mark.parametrize("ink", [(20, 140, 60), (30, 90, 200), (15, 15, 15)])
 def test_ink_is_left_out_and_reported(ink):
     pixels = painted((100, 50, 300, 250))

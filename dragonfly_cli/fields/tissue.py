@@ -1,5 +1,7 @@
 """Where a slide has tissue: a mask on a thumbnail, from Otsu's thresholds on saturation and brightness.
 
+Beside strongly stained tissue these call pale tissue glass; it is looked for in what they leave.
+
 Small objects are dropped and small holes filled, by area in square microns. Ink of a pen is left out and reported, and
 so is what was not scanned. On a ground that is not white (``background``), a dim one is first brought to white, and on
 a dark one tissue is what differs from it.
@@ -23,6 +25,7 @@ THUMBNAIL_SIDE_PX = 1024
 # is not split into dark and pale tissue, nor one that is all glass into two kinds of noise.
 SATURATION_RANGE = (14, 40)
 LUMA_RANGE = (150, 215)
+FAINT_COLOUR, FAINT_SHADE = 8, 20  # more colour, and less light, than most of what is not stained
 SMALLEST_OBJECT_UM2 = 20_000.0  # a disc of 160 microns
 LARGEST_FILLED_HOLE_UM2 = 60_000.0
 GREY_SLIDE = (
@@ -131,8 +134,10 @@ def tissue_in(pixels: np.ndarray, ground: Ground, pixel_um2: float | None, size_
     """The tissue in a picture, [rows, columns, 3] uint8, of a frame of ``size_wh`` level-0 pixels."""
     seen = _on_white(pixels, ground)
     scanned = ~ground.unscanned
+    smallest = SMALLEST_OBJECT_UM2 / pixel_um2 if pixel_um2 else _SMALLEST_OBJECT_SHARE * scanned.size
     stained = (_differs(pixels, ground) if ground.is_dark else _stands_out(seen, scanned)) & scanned
-    smallest = SMALLEST_OBJECT_UM2 / pixel_um2 if pixel_um2 else _SMALLEST_OBJECT_SHARE * stained.size
+    if not ground.is_dark:
+        stained |= _faint(seen, scanned & ~stained, stained, 2 * math.sqrt(smallest / math.pi))
     # what ink looks like on a dark ground is not known
     ink = np.zeros_like(stained) if ground.is_dark else _pen_marks(seen, stained, smallest)
     mask = _cleaned(stained & ~ink, smallest) & ~ink & scanned
@@ -179,6 +184,24 @@ def _stands_out(pixels: np.ndarray, scanned: np.ndarray) -> np.ndarray:
     saturation, luma = _saturation(pixels), np.asarray(Image.fromarray(pixels).convert("L"))
     coloured = saturation > np.clip(otsu(saturation[scanned]), *SATURATION_RANGE)
     return (coloured & (luma < 250)) | (luma < np.clip(otsu(luma[scanned]), *LUMA_RANGE))
+
+
+def _faint(pixels: np.ndarray, rest: np.ndarray, stained: np.ndarray, radius_px: float) -> np.ndarray:
+    """What of the ``rest`` is tissue too, though so pale that beside strong stain one threshold calls it glass.
+
+    Discs of that radius must fit into it, so that edges and threads of what is stained stay what they are.
+    """
+    if not rest.any():
+        return rest
+    saturation, luma = _saturation(pixels), np.asarray(Image.fromarray(pixels).convert("L"))
+    colour = np.clip(max(otsu(saturation[rest]), np.median(saturation[rest]) + FAINT_COLOUR), *SATURATION_RANGE)
+    shade = np.clip(min(otsu(luma[rest]), np.median(luma[rest]) - FAINT_SHADE), *LUMA_RANGE)
+    faint = rest & (((saturation > colour) & (luma < 250)) | (luma < shade))
+    faint = ndimage.binary_closing(faint | stained) & rest
+    middles = ndimage.distance_transform_edt(np.pad(faint, 1))[1:-1, 1:-1] > radius_px
+    if not middles.any():
+        return middles
+    return faint & (ndimage.distance_transform_edt(~middles) <= radius_px + 1)
 
 
 def _differs(pixels: np.ndarray, ground: Ground) -> np.ndarray:
