@@ -196,6 +196,13 @@ def test_a_table_behind_a_link_is_written_where_it_lies(tmp_path: Path) -> None:
     assert images == ["a.png", "a.png", "b.png", "b.png"]
 
 
+def test_a_link_to_where_nothing_can_be_written_is_refused_at_once(tmp_path: Path) -> None:
+    write_png(tmp_path / "a.png")
+    (tmp_path / "answers.csv").symlink_to("gone/real.csv")
+    call = ("batch", tmp_path / "a.png", *QUESTIONS, "-o", tmp_path / "answers.csv")
+    expect_error(dragonfly(*call), 7, "answers.csv", "there is no folder", "gone")
+
+
 def saved_again(table: bytes, delimiter: str = ",", quoting: int = csv.QUOTE_MINIMAL, end: str = "\n") -> bytes:
     text = io.StringIO(newline="")
     rows = csv.reader(io.StringIO(table.decode(), newline=""))

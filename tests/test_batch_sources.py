@@ -276,9 +276,17 @@ def test_a_list_of_paths_in_another_encoding_is_refused(study: Path, tmp_path: P
     assert dragonfly(*call, stdin=f"{study}/000.png\r\n".encode("utf-8-sig")).code == 0
 
 
-def test_a_space_behind_a_comma_is_no_part_of_a_cell(study: Path, tmp_path: Path) -> None:
-    (tmp_path / "list.csv").write_text(f'image, question\n{study}/000.png, "Is it red, or blue?"\n')
-    assert [question.text for question in found(tmp_path / "list.csv")[0].questions] == ["Is it red, or blue?"]
+def test_zero_bytes_between_the_paths_of_find_are_no_other_encoding(study: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(study)
+    call = ("batch", "-", "-q", "Is it?", "-m", TINY, "-o", tmp_path / "answers.csv")
+    assert dragonfly(*call, "--dry-run", stdin=b".\x00./000.png\x00").code == 0
+
+
+def test_a_space_before_a_quote_is_told(study: Path, tmp_path: Path) -> None:
+    """The quotes would be part of the question, which would be none for yes or no."""
+    (tmp_path / "list.csv").write_text(f'image, question\n{study}/000.png, "Is it red?"\n')
+    call = ("batch", tmp_path / "list.csv", "-m", TINY, "-o", tmp_path / "answers.csv")
+    expect_error(dragonfly(*call), 4, "row 1", "a quote follows a space")
 
 
 @pytest.mark.parametrize("listed", [True, False])
@@ -454,6 +462,11 @@ def test_films_of_several_patients_are_no_series(tmp_path: Path) -> None:
             about = uid | {"PatientID": f"P{number}" if uid else "", "InstanceNumber": number, "Modality": "CR"}
             write_dicom(tmp_path / folder / f"{number}.dcm", np.full((20, 20), number, np.uint8), **about)
         assert names(found(tmp_path / folder)) == [f"{number}.dcm" for number in range(4)]
+    for number, patient in enumerate(("", "P1", " P1 ", "P1")):  # what is not said contradicts nothing
+        about = {"SeriesInstanceUID": "1.2", "PatientID": patient, "StudyInstanceUID": f"1.2.{number}"}
+        about |= {"ImagePositionPatient": [0, 0, number], "ImageOrientationPatient": [1, 0, 0, 0, 1, 0]}
+        write_dicom(tmp_path / "one-uid" / f"{number}.dcm", np.full((20, 20), number, np.uint8), **about)
+    assert names(found(tmp_path / "one-uid")) == ["one-uid"]
     for number in range(4):  # slices that lie in space are one series without a UID, too
         about = {"ImagePositionPatient": [0, 0, number], "ImageOrientationPatient": [1, 0, 0, 0, 1, 0]}
         write_dicom(tmp_path / "no-uid" / f"{number}.dcm", np.full((20, 20), number, np.uint8), **about)

@@ -97,6 +97,15 @@ def test_colours_near_grey_are_not_taken_for_chroma_nor_chroma_for_them(mean):
     assert looks_like_ycbcr(np.full((8, 8, 3), (0, 128, 128), np.uint8))  # nothing but black
 
 
+@pytest.mark.parametrize("glow", [(0, 200, 0), (200, 0, 200), (30, 60, 220), (220, 0, 0)])
+def test_glow_on_black_in_ycbcr_is_known(glow):
+    y, x = np.mgrid[:64, :64]
+    light = np.exp(-(((x % 21 - 10) ** 2 + (y % 21 - 10) ** 2) / 12))[..., None]
+    field = (light * glow + np.random.default_rng(0).normal(3, 1, (64, 64, 3))).clip(0, 255).astype(np.uint8)
+    assert looks_like_ycbcr(np.asarray(Image.fromarray(field).convert("YCbCr")))
+    assert not looks_like_ycbcr(field)
+
+
 def test_three_windows_make_red_green_and_blue(tmp_path):
     """Air is in red alone, soft tissue in red and green, bone in all three."""
     hounsfield = np.array([[-1400, -500, 40, 1400]], np.int16)

@@ -155,6 +155,23 @@ def test_a_thumbnail_on_the_first_page_is_not_shown_for_the_picture(tmp_path, be
     assert np.array_equal(source.view(Box(0, 0, 800, 600)).resize((800, 600)), pixels)
 
 
+def test_a_picture_with_something_larger_below_it_is_shown_itself(tmp_path):
+    pixels = tissue_like((400, 300))
+    with tifffile.TiffWriter(tmp_path / "a.tif") as tiff:
+        tiff.write(pixels, photometric="rgb", subifds=1, metadata=None)
+        tiff.write(np.zeros((600, 800), np.uint8), metadata=None)  # a mask
+    source = open_source(tmp_path / "a.tif")
+    assert (source.kind, source.size_wh) == ("raster", (400, 300))
+
+
+def test_a_small_ome_file_of_several_pictures_has_them_as_frames(tmp_path):
+    with tifffile.TiffWriter(tmp_path / "a.ome.tif", ome=True) as tiff:
+        for seed in (1, 2):
+            about = {"axes": "YXS", "PhysicalSizeX": 0.25, "PhysicalSizeY": 0.25}
+            tiff.write(tissue_like((300, 200), seed), photometric="rgb", metadata=about)
+    assert open_source(tmp_path / "a.ome.tif").frames == 2
+
+
 @pytest.mark.parametrize("unit", ["um", "\u00b5m", "\u03bcm"])
 def test_a_small_ome_picture_in_strips_has_its_scale(tmp_path, unit):
     about = {"axes": "YXS", "PhysicalSizeX": 0.25, "PhysicalSizeY": 0.25}

@@ -113,6 +113,10 @@ def test_a_label_of_a_series_of_its_own_is_no_slide(dicom_slide):
     dataset.save_as(label)
     expect_error(dragonfly("info", label), 4, "a-label.dcm", "label")
     assert [Path(each.name).name for each in list_inputs(dicom_slide)] == ["level0.dcm"]
+    assert open_source(dicom_slide).size_wh == (256, 256)  # though the label comes first
+    del dataset.ImageType  # what does not say what it is stays
+    dataset.save_as(label)
+    assert len(list_inputs(dicom_slide)) == 2
 
 
 def test_a_folder_run_takes_a_dicom_slide_once(dicom_slide):

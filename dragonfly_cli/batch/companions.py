@@ -73,9 +73,9 @@ def differing_names(one: Mapping[str, Any], other: Mapping[str, Any], but: Itera
 
 def _agree(name: str, one: Any, other: Any) -> bool:
     """Of numbered series those that both know, as more may have come into a folder."""
-    if name == SERIES and one and other:
-        return all(one[series] == other[series] for series in one.keys() & other.keys())
-    return name == SERIES or bool(one == other)
+    if name != SERIES or one is None or other is None:
+        return bool(one == other)
+    return all(one[series] == other[series] for series in one.keys() & other.keys())
 
 
 def _choices(table: Path, is_shard: bool) -> list[Companions]:

@@ -214,10 +214,12 @@ def _matches(source: Path) -> list[Path]:
 def _paths_on_stdin() -> list[Path]:
     """One a line, or with a zero byte after each, as ``find -print0`` writes them."""
     data = sys.stdin.buffer.read().removeprefix(codecs.BOM_UTF8)
-    if data[1:2] == b"\0" or data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, b"\0")):
-        raise InputError("cannot read the paths on stdin: they are not in UTF-8", "write the list in UTF-8")
     names = data.split(b"\0") if b"\0" in data else data.splitlines()
-    return [Path(os.fsdecode(name)) for name in names if name.strip()]
+    paths = [Path(os.fsdecode(name)) for name in names if name.strip()]
+    are_letters = b"\0" in data and all(len(name) < 2 for name in names) and not all(map(exists, paths))
+    if are_letters or data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, b"\0")):
+        raise InputError("cannot read the paths on stdin: they are not in UTF-8", "write the list in UTF-8")
+    return paths
 
 
 def _of_rows(rows: Iterable[ManifestRow], like: Item, form: FormOptions) -> Iterator[Item]:

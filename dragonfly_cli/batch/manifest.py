@@ -131,13 +131,15 @@ def _csv_rows(path: Path) -> Iterator[dict[str, str]]:
     with path.open(encoding="utf-8-sig", newline="") as file:
         header = file.readline()
         file.seek(0)
-        rows = csv.DictReader(file, delimiter=delimiter_of(header), restkey=_BEYOND, skipinitialspace=True, strict=True)
+        rows = csv.DictReader(file, delimiter=delimiter_of(header), restkey=_BEYOND, strict=True)
         with _quotes_told(path, rows):
             _named(((name, "") for name in rows.fieldnames or () if name), f"cannot read the manifest {path}")
             for number, row in enumerate(rows, start=1):
                 where = _where(path, number)
                 if any(row.pop(_BEYOND, ())):  # a comma in a question, say, of which half would be asked
                     raise InputError(f"{where}: it has more cells than the header", "put commas in quotes")
+                if any(cell and cell.lstrip(" ").startswith('"') and cell[0] == " " for cell in row.values()):
+                    raise InputError(f"{where}: a quote follows a space", "put no space between a comma and a quote")
                 cells = ((name, unguarded(cell)) for name, cell in row.items() if name and cell is not None)
                 yield _named(cells, where)
 

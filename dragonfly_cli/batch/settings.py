@@ -50,7 +50,7 @@ def numbering_settings(every: list[Item]) -> dict[str, Any]:
     """The name of the first file of each ``PATH#N``: with more series in the folder a number may be another one's."""
     first = {item.image: item.input.files[0].name for item in every if item.input.files}
     numbered = {image: name for image, name in first.items() if _NUMBERED.search(image.removesuffix(name))}
-    return {SERIES: numbered} if numbered else {}
+    return {SERIES: numbered}
 
 
 def calibration_settings(every: list[Item], checkpoint: Checkpoint) -> dict[str, Any]:

@@ -34,11 +34,13 @@ def check_writable(path: Path) -> None:
         raise UsageError("- is stdout, and this can only be written to a file", "give the name of a file")
     if path.is_dir():
         raise OutputError(f"cannot write {path}: it is a folder", "give the name of a file")
-    if not path.parent.is_dir():
-        raise OutputError(f"cannot write {path}: there is no folder {path.parent}", _HINT)
+    real = Path(os.path.realpath(path))  # a link stays, and what it leads to is replaced
+    if not path.parent.is_dir() or not real.parent.is_dir():
+        raise OutputError(f"cannot write {path}: there is no folder {real.parent}", _HINT)
     if path.exists() and not path.is_file():  # to be replaced by a file, or never to take what is written
         raise OutputError(f"cannot write {path}: it is a pipe or a device", "give the name of a file")
-    if not os.access(path if path.exists() else path.parent, os.W_OK):
+    is_closed = path.is_symlink() and not os.access(real.parent, os.W_OK)
+    if is_closed or not os.access(path if path.exists() else path.parent, os.W_OK):
         raise OutputError(f"cannot write {path}: permission denied", _HINT)
 
 

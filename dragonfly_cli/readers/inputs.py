@@ -124,8 +124,8 @@ def _slides_among(images: list[Path]) -> list[tuple[Path, ...]]:
 
 
 def _shows_slide(files: tuple[Path, ...]) -> bool:
-    """Whether a file is a level, as a label may be a series of its own; or is one that cannot be read, to be told."""
-    return any(part is None or part.is_level for part in map(_slide_part, files))
+    """Not if all are labels or overviews, which may be a series of their own; what cannot be read is to be told."""
+    return not all(part and part.is_label for part in map(_slide_part, files))
 
 
 def _slide_part(file: Path) -> "SlidePart | None":

@@ -7,6 +7,7 @@ at.
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 
@@ -81,13 +82,22 @@ def _is_folder(path: Path) -> bool:
 
 
 def _slide_in(folder: Path) -> Path | None:
-    """The first file of a DICOM slide that lies in ``folder``; OpenSlide finds the others by itself."""
+    """The first file of a DICOM slide that lies in ``folder``, of one that is no label if there is one.
+
+    OpenSlide finds the others by itself.
+    """
     try:
         files = sorted(entry for entry in folder.iterdir() if entry.is_file() and not entry.name.startswith("."))
     except OSError as error:
         why = (error.strerror or "the disk refused").lower()
         raise InputError(f"cannot read {folder}: {why}", "check the permissions of the folder") from None
-    return next((file for file in files if is_dicom_slide(head_if_readable(file))), None)
+    slides = [file for file in files if is_dicom_slide(head_if_readable(file))]
+    return next((file for file in slides if not _is_label(file)), slides[0] if slides else None)
+
+
+def _is_label(file: Path) -> bool:
+    part = import_module("dragonfly_cli.readers.slide_dicom").part_of(partial(file.open, "rb"))
+    return bool(part and part.is_label)
 
 
 def _is_slide(path: Path, head: bytes) -> bool:

@@ -55,12 +55,16 @@ def _series_of_level(opener: Callable[[], Any]) -> str | None:
     return part.series if part and part.is_level else None
 
 
+_NO_LEVELS = {"LABEL", "OVERVIEW", "THUMBNAIL"}  # third value of ImageType, PS3.3 C.8.12.4.1.1
+
+
 @dataclass(frozen=True)
 class SlidePart:
-    """What a file of a DICOM slide is: one of the levels, or else a label, an overview or a thumbnail."""
+    """What a file of a DICOM slide is: one of the levels, or a label, an overview or a thumbnail, or says nothing."""
 
     series: str  # for comparing, never shown
     is_level: bool
+    is_label: bool
 
 
 def part_of(opener: Callable[[], Any]) -> SlidePart | None:
@@ -74,7 +78,8 @@ def part_of(opener: Callable[[], Any]) -> SlidePart | None:
             header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=tags)
             if header.SOPClassUID != WSI_SOP_CLASS.decode():
                 return None
-            return SlidePart(str(header.SeriesInstanceUID), "VOLUME" in header.ImageType)
+            kinds = set(header.get("ImageType") or ())
+            return SlidePart(str(header.SeriesInstanceUID), "VOLUME" in kinds, bool(kinds & _NO_LEVELS))
     except Exception:  # zipfile and pydicom raise what they like
         return None
 
@@ -163,7 +168,7 @@ class WsidicomPyramid:
         files = sorted(entry for entry in self._path.parent.iterdir() if entry.is_file())
         parts = {file: part for file in files if (part := part_of(partial(file.open, "rb")))}
         among = [file for file, part in parts.items() if own and part.series == own.series]
-        if own and not any(parts[file].is_level for file in among):
+        if own and all(parts[file].is_label for file in among):
             raise InputError(
                 f"cannot open {self._path}: it holds a label or an overview, and no slide", "name a file of the slide"
             )

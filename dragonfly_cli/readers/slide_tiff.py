@@ -58,16 +58,16 @@ def is_known(path: Path, vendor: str | None) -> bool:
 
 
 def _begins_with_thumbnail(tiff: tifffile.TiffFile, base: Any) -> bool:
-    """Whether the first page, which other programs show, is a reduced one, or has a larger one below it."""
+    """Whether the first page, which other programs show, is marked as a reduced copy, and the picture can be shown."""
     first = tiff.pages.first
-    is_below = base.offset not in {page.offset for page in tiff.pages}
-    return base.offset != first.offset and (first.is_reduced or is_below)
+    return base.offset != first.offset and bool(first.is_reduced) and is_picture(base)
 
 
 def _has_ome_scale(tiff: tifffile.TiffFile, base: Any) -> bool:
-    """Of a picture of one plane; the planes of another are frames."""
-    is_one = tiff.is_ome and len(largest_series(tiff).pages) == 1 and is_picture(base)
-    return is_one and _ome_scale(tiff.ome_metadata, base) is not None
+    """Of the only picture of a file, upright and of one plane; others are frames."""
+    is_one = tiff.is_ome and len(tiff.series) == 1 and len(tiff.series[0].pages) == 1
+    is_shown_alike = is_one and is_picture(base) and _orientation(base) == _UPRIGHT
+    return is_shown_alike and _ome_scale(tiff.ome_metadata, base) is not None
 
 
 def _needs_openslide(page: Any) -> bool:

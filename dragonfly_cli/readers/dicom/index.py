@@ -30,13 +30,14 @@ Vector = tuple[float, ...]
 class Slice:
     """One frame of one file. Positions and directions are those of the patient's space, in millimetres.
 
-    ``series``, ``study`` and ``instance_uid`` are for grouping only: they are never shown.
+    ``series``, ``patient``, ``study`` and ``instance_uid`` are for grouping only: they are never shown.
     """
 
     place: Place
     frame: int
     series: str
-    study: tuple[str, str]  # patient and study: some programs that remove names give all series one UID
+    patient: str
+    study: str
     instance_uid: str
     modality: str  # as it stands there, in capitals
     size_wh: tuple[int, int]
@@ -78,12 +79,12 @@ def frames_in(header: Dataset, place: Place, frames: int) -> list[Slice]:
     if header_of.is_overlay_of_others(_text(header, "SOPClassUID"), common["modality"]):
         return []
     slices = [Slice(frame=frame, **common, **_geometry(header, frame)) for frame in range(frames)]
-    return [each if each.series else replace(each, series=_guessed_series(each)) for each in slices]
-
-
-def _guessed_series(each: Slice) -> str:
-    """Without a UID a folder is the best guess at what belongs together, of pictures that lie in space."""
-    return each.place.label if each.position is None else each.place.label.rpartition("/")[0]
+    if common["series"]:
+        return slices
+    # Without a UID a folder is the best guess at what belongs together, of pictures that lie in space.
+    lie_in_space = any(each.position or each.orientation for each in slices)
+    guess = place.label.rpartition("/")[0] if lie_in_space else place.label
+    return [replace(each, series=guess) for each in slices]
 
 
 def header_up_to_pixels(place: Place) -> tuple[Dataset, bool]:
@@ -124,7 +125,8 @@ def _common_facts(header: Dataset, place: Place) -> dict[str, Any]:
     return {
         "place": place,
         "series": _text(header, "SeriesInstanceUID"),
-        "study": (_text(header, "PatientID"), _text(header, "StudyInstanceUID")),
+        "patient": _text(header, "PatientID").strip(),
+        "study": _text(header, "StudyInstanceUID").strip(),
         "instance_uid": _text(header, "SOPInstanceUID"),
         "modality": _text(header, "Modality").strip().upper(),
         "size_wh": (_short(header, "Columns"), _short(header, "Rows")),

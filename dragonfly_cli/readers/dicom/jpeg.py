@@ -20,6 +20,7 @@ JPEG_2000_SIZE = b"\xff\x4f\xff\x51"
 JPEG_2000_CODING = b"\xff\x52\x00"
 START_OF_FRAME = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}  # Huffman and arithmetic tables are no frames
 CLEARLY = 2  # times nearer: of less, fields of tissue would be taken for the other
+DARK = 4  # times darker is luma than chroma, of which no colour is 0
 LEAST_DETAIL = 0.6  # green and blue have about as much as red, chroma a third of what luma has, or less
 RGB_NAMES = ((82, 71, 66), (114, 103, 98))  # "RGB" and "rgb" as component numbers
 
@@ -51,8 +52,9 @@ def looks_like_ycbcr(stored: Array) -> bool:
     from_neutral, from_first = np.abs(others - 128).mean(), np.abs(others - first).mean()
     if from_neutral > from_first * CLEARLY:
         return False
-    detail = np.abs(np.diff(values, axis=1)).mean(axis=(0, 1))
-    if not detail.any():
+    across, down = (np.abs(np.diff(values, axis=axis)).sum(axis=(0, 1)) for axis in (1, 0))
+    detail = across + down
+    if first.mean() * DARK < others.mean() or not detail.any():  # saturated colours on black have much chroma
         return bool(from_neutral < from_first)
     return bool(detail[1:].mean() < LEAST_DETAIL * detail[0])
 

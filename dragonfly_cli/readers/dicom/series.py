@@ -1,8 +1,9 @@
 """Slices into series, as they lie in the patient: grouped, told apart, sorted. Pure geometry, no file is touched.
 
-A series here is what can be looked at as one stack: the slices of one SeriesInstanceUID of one study that have size,
-spacing and orientation in common, localizers apart. They are sorted by their position along the normal of their plane,
-not by number. UIDs and descriptions group and are never shown: a series is told by its number and its technical facts.
+A series here is what can be looked at as one stack: the slices of one SeriesInstanceUID of one patient that have
+size, spacing and orientation in common, localizers apart. They are sorted by their position along the normal of their
+plane, not by number. UIDs and descriptions group and are never shown: a series is told by its number and its technical
+facts.
 """
 
 import re
@@ -60,8 +61,8 @@ def group(slices: Iterable[Slice]) -> list[Series]:
     stacks: dict[Any, list[list[Slice]]] = defaultdict(list)
     for each in slices:
         spacing = each.spacing and tuple(round(mm, 3) for mm in each.spacing)
-        key = each.series, each.study, each.is_localizer, each.size_wh, spacing
-        same = next((stack for stack in stacks[key] if _is_parallel(stack[0], each)), None)
+        key = each.series, each.is_localizer, each.size_wh, spacing
+        same = next((stack for stack in stacks[key] if _belong_together(stack[0], each)), None)
         if same is None:
             stacks[key].append([each])
         else:  # far from the origin a small turn would move a slice past its neighbours
@@ -155,6 +156,20 @@ def plane_of(orientation: Vector | None) -> str | None:
     axis = normal.index(max(normal))
     length = sum(part * part for part in normal) ** 0.5
     return PLANES[axis] if length and normal[axis] >= MOSTLY * length else "oblique"
+
+
+def _belong_together(a: Slice, b: Slice) -> bool:
+    """Whether they lie in parallel in one patient; what a file does not say contradicts nothing.
+
+    Some programs that remove names give all films one series UID, others every file a study of its own.
+    """
+    are_films = a.position is None and b.position is None
+    are_of_one = _may_be_same(a.patient, b.patient) and (not are_films or _may_be_same(a.study, b.study))
+    return are_of_one and _is_parallel(a, b)
+
+
+def _may_be_same(one: str, other: str) -> bool:
+    return not one or not other or one == other
 
 
 def _is_parallel(a: Slice, b: Slice) -> bool:
