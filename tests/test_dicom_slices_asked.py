@@ -95,6 +95,22 @@ def test_where_it_looked_is_told_in_the_pixels_that_the_file_stores(tmp_path: Pa
         assert (ring[0], ring[2]) == ([box["x"] / 2, box["y"]], [right / 2, bottom])
 
 
+@pytest.mark.parametrize(("options", "frames"), [(("--budget", "8"), "1, 3, 6, 8"), (("--slice", "0:9"), "1, 3, 5, 7")])
+def test_a_montage_shows_slices_of_all_of_the_volume(study: Path, options: tuple[str, str], frames: str) -> None:
+    """Whatever the budget is: what does not fit is left out between the slices, and not behind them."""
+    outcome = dragonfly("ask", study, "Is there a tumour?", "--montage", "2x2", *options)
+    assert f"of frames {frames} of 10" in outcome.stderr
+    assert "4 of " in outcome.stderr and "a --montage of more tiles" in outcome.stderr
+
+
+def test_of_a_montage_places_are_told_in_the_montage(study: Path, tmp_path: Path) -> None:
+    seen = tmp_path / "seen.geojson"
+    outcome = dragonfly("ask", study, "Is there a tumour?", "--montage", "2x2", "--geojson", seen, "--json")
+    told = json.loads(seen.read_text())
+    assert "scale" not in told["dragonfly"] and "as they are stored" not in outcome.stderr
+    assert told["features"][0]["geometry"]["coordinates"][0][2] == [96, 64]
+
+
 def test_the_first_slice_may_be_the_broken_one(study: Path) -> None:
     dataset = pydicom.dcmread(study / "IM9")
     dataset.PixelData = b""

@@ -1,5 +1,6 @@
 """Where of a slide is looked: its overview, fields at the scale that was asked for, and regions."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,20 @@ def test_a_slide_that_fits_one_field_is_one_field(tmp_path):
     assert [(field.role, field.box) for field in plan(path).fields] == [("overview", Box(0, 0, 600, 400))]
 
 
+@pytest.mark.parametrize("size_wh", [(700, 3000), (4000, 470)])
+def test_of_a_slide_hardly_wider_than_a_field_no_place_is_looked_at_twice(tmp_path, size_wh):
+    """Two fields side by side would both be moved onto it, and show nearly the same."""
+    pixels = np.full((size_wh[1], size_wh[0], 3), (200, 110, 160), np.uint8)
+    planned = plan(write_svs(tmp_path / "a.svs", pixels=pixels), budget=20)
+    _, *zooms = planned.fields
+    along = 1 if size_wh[0] < size_wh[1] else 0
+    starts = sorted((field.box.x, field.box.y)[along] for field in zooms)
+    side = zooms[0].box.size_wh[along]
+    assert len(zooms) == -(-max(size_wh) // side)
+    assert min(after - before for before, after in pairwise(starts)) > side / 2
+    assert all(field.box.size_wh[1 - along] >= min(size_wh) for field in zooms)
+
+
 def test_without_a_scale_fields_are_pixels_of_level_0(tmp_path):
     path = write_svs(tmp_path / "a.svs", (2000, 1500), mpp=None)
     assert plan(path).fields[1].box.size_wh == CANVAS_WH
@@ -76,6 +91,14 @@ def test_the_only_frame_of_a_slide_is_looked_at_as_the_slide_is(slide):
 def test_a_centre_is_the_middle_of_its_field(slide):
     assert plan(slide, center="2000,1500").fields[0].box == Box(1664, 1276, 672, 448)
     assert plan(slide, center="50%,50%", fov="500um").fields[0].box == Box(1500, 1000, 1000, 1000)
+
+
+@pytest.mark.parametrize("place", ["100,100", "101,101", "100.5,100"])
+@pytest.mark.parametrize("side", [1, 2, 3])
+def test_a_field_of_view_has_the_size_that_was_asked_for(tmp_path, place, side):
+    write_png(tmp_path / "a.png", (640, 480))
+    (field,) = plan(tmp_path / "a.png", center=place, fov=str(side)).fields
+    assert field.box.size_wh == (side, side)
 
 
 def test_a_region_with_a_scale_is_searched(slide):

@@ -173,6 +173,6 @@ def test_info_has_a_line_for_every_fact_whatever_the_name_of_the_file(tmp_path: 
 def test_info_speaks_as_a_user_does(tmp_path: Path) -> None:
     for number in range(2):
         pixels = np.full((20, 20), number, np.uint16)
-        write_dicom(tmp_path / f"{number}.dcm", pixels, InstanceNumber=number)
+        write_dicom(tmp_path / f"{number}.dcm", pixels, InstanceNumber=number, SeriesInstanceUID="1.2.3")
     assert dragonfly("info", tmp_path, "--json").json["series"][0]["localizer"] is False
     assert dragonfly("info", tmp_path).stdout.count("localizer no\n") == 1

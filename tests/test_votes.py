@@ -48,3 +48,22 @@ def test_fields_of_a_synthesised_answer_are_coloured_by_the_commonest_of_theirs(
     record = {"answer": "Glands in a stroma.", "abstained": False, "aggregate": "synthesise", "fields": fields}
     assert [support(record, field) for field in fields] == [0.0, 1.0, 1.0]
     assert [colour(record, field) == BETWEEN for field in fields] == [True, False, False]
+
+
+def test_yes_among_other_options_is_an_option_like_them(clip: Path) -> None:
+    """Of a field that says maybe it is no answer "no", which is what P(yes) below a half means otherwise."""
+    record = dragonfly("ask", clip, "Is there a tumour?", "--options", "yes,no,maybe", "--json").json
+    for field, option in zip(record["fields"], ("maybe", "yes", "no"), strict=True):
+        field["probabilities"] = dict.fromkeys(("yes", "no", "maybe"), 0.1) | {option: 0.8}
+        field["answer"] = option
+    record["answer"] = "maybe"
+    assert [support(record, field) for field in record["fields"]] == [0.8, 0.1, 0.1]
+    agrees, *others = (colour(record, field) for field in record["fields"])
+    assert agrees[1] > agrees[0] and others[0] == others[1]
+
+
+def test_the_picture_says_what_an_uncertain_answer_lies_between(clip: Path, drawn: list[str]) -> None:
+    overlay = clip.with_name("seen.png")
+    assert dragonfly("ask", clip, "Is there a tumour?", "--abstain", "1", "--overlay", overlay).code == 0
+    title = next(text for text in drawn if text.startswith("Is there a tumour?"))
+    assert "uncertain" in title and "yes " in title and "no " in title and "p = " not in title

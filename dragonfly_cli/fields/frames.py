@@ -47,18 +47,22 @@ def pick(order: Sequence[int], wanted: str, name: str) -> list[int]:
     return list(chosen)
 
 
-def frames_to_look_at(source: Source, looking: LookOptions, most: int = FRAMES_LOOKED_AT) -> list[int]:
-    """The frames that were named, all of them; or else ``most`` or the budget of them, spread evenly."""
+def frames_to_look_at(source: Source, looking: LookOptions, tiles: int | None = None) -> list[int]:
+    """The frames that were named, all of them, or else as many as the budget has; of either no more than ``tiles``.
+
+    Those that are left are spread evenly.
+    """
     if looking.frame is not None:
         check_frame(source, looking.frame)
         return [looking.frame]
     order = spatial_order(source)
     chosen = list(order) if looking.slices is None else pick(order, looking.slices, str(source.path))
-    limit = looking.budget or (len(chosen) if looking.slices else most)
-    shown = [chosen[number] for number in spread(len(chosen), limit)]
+    limit = looking.budget or (len(chosen) if looking.slices else tiles or FRAMES_LOOKED_AT)
+    shown = [chosen[number] for number in spread(len(chosen), min(limit, tiles or limit))]
     if len(shown) < len(chosen):
+        more = "a --montage of more tiles" if len(shown) == tiles else "--budget"
         source.warnings.append(
-            f"{len(shown)} of {len(chosen)} frames were looked at; --budget looks at more, --slice or --frame at others"
+            f"{len(shown)} of {len(chosen)} frames were looked at; {more} looks at more, --slice or --frame at others"
         )
     return shown
 

@@ -48,7 +48,7 @@ class Montage:
         self.format = source.format
         self.mpp_source: MppSource = source.mpp_source
         self.warnings = source.warnings
-        self._source, self._frames, self._grid = source, frames[: grid[0] * grid[1]], grid
+        self._source, self._frames, self._grid = source, frames, grid
         width, height = source.size_wh
         shrink = min(1.0, math.sqrt(MAX_PIXELS / (width * height * grid[0] * grid[1])))
         self._tile_wh = max(1, int(width * shrink)), max(1, int(height * shrink))
@@ -72,7 +72,7 @@ class Montage:
         return self._picture.crop(box.corners)
 
     def details(self) -> dict[str, Any]:
-        return self._source.details()
+        return {name: fact for name, fact in self._source.details().items() if name != "stored_size"}
 
     def close(self) -> None:
         self._source.close()

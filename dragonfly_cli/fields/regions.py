@@ -4,6 +4,7 @@ What is written is understood (``parse_*``, before any file is opened) apart fro
 Every number has a unit of its own, px where none is written, so that none can be taken for another.
 """
 
+import math
 import re
 from dataclasses import dataclass
 
@@ -63,7 +64,7 @@ def centered_box(source: Source, center: str, fov: str | None, default_wh: tuple
 def on_image(source: Source, edges_xywh: tuple[float, float, float, float], what: str) -> Box:
     """The part of a rectangle that lies on the image, in whole pixels; a cut is told, nothing left is an error."""
     x, y, width, height = edges_xywh
-    left, top, right, bottom = round(x), round(y), round(x + width), round(y + height)
+    left, top, right, bottom = (math.floor(edge + 0.5) for edge in (x, y, x + width, y + height))
     image_w, image_h = source.size_wh
     cut = max(left, 0), max(top, 0), min(right, image_w), min(bottom, image_h)
     if cut[0] >= cut[2] or cut[1] >= cut[3]:

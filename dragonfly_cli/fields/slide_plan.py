@@ -4,6 +4,7 @@ A slide that fits into one field is one field. Regions without a scale are field
 outlines, they are what is searched.
 """
 
+import math
 from dataclasses import replace
 
 import shapely
@@ -41,11 +42,19 @@ def plan_slide(source: Source, looking: LookOptions, canvas_wh: tuple[int, int])
     unsearched = LookPlan(first, None, tissue, looking.time_limit)
     planned = unsearched
     if not _fits(area.bounds, field_wh):
-        planned = _with_search(unsearched, source, looking, Grid(area, area.bounds, field_wh), downsample)
+        cell_wh = field_wh if has_scale else _spanning(area.bounds, field_wh)
+        planned = _with_search(unsearched, source, looking, Grid(area, area.bounds, cell_wh), downsample)
     if isinstance(area, Outlined):
         named = "what was outlined" if looking.roi else "the region" if len(regions) == 1 else "the regions"
         _warn_of_little_tissue(source, area, named, planned.search is not None)
     return planned
+
+
+def _spanning(bounds: Box, field_wh: tuple[int, int]) -> tuple[int, int]:
+    """A field a little larger where one nearly spans the area: of two side by side, most would be seen twice."""
+    spans = zip(bounds.size_wh, field_wh, strict=True)
+    nearly = max([1.0, *(length / side for length, side in spans if side < length <= _NEARLY * side)])
+    return math.ceil(field_wh[0] * nearly), math.ceil(field_wh[1] * nearly)
 
 
 def _with_search(plan: LookPlan, source: Source, looking: LookOptions, grid: Grid, downsample: Downsample) -> LookPlan:

@@ -21,9 +21,10 @@ from dragonfly_cli.output.votes import (
     colour,
     has_frames,
     name_of,
-    p_of_answer,
     rounded,
+    says_yes_or_no,
     support,
+    sureness,
     verdict,
 )
 from dragonfly_cli.readers.source import Source, whole_of
@@ -69,8 +70,7 @@ def _panel(source: Source, record: dict[str, Any], mask: np.ndarray | None) -> I
 
 
 def _title(record: dict[str, Any]) -> str:
-    said = record["probabilities"]
-    sure = f"  ({p_of_answer(said)})" if said else ""
+    sure = f"  ({sureness(record)})" if record["probabilities"] else ""
     return f"{record['question'] or 'Description:'}  {record['answer']}{sure}"
 
 
@@ -121,7 +121,7 @@ def _tag(draw: ImageDraw.ImageDraw, record: dict[str, Any], field: dict[str, Any
     font = _font(16)
     left, top, right, bottom = (round(edge * scale) for edge in Box(**field["box"]).corners)
     texts = [str(field["id"])]
-    if _is_yes_no(field):
+    if says_yes_or_no(field):
         texts.insert(0, f"{field['id']}: {rounded(field['probabilities']['yes'])}")
     room = right - left - 2 * _LINE_PX if bottom - top > 2 * _TAG_PX else 0
     fitting = [text for text in texts if font.getlength(text) + 8 <= room] or texts[-1:] * always
@@ -149,12 +149,7 @@ def _inset(source: Source, record: dict[str, Any], field: dict[str, Any]) -> Ima
 
 
 def _said(field: dict[str, Any]) -> str:
-    return f"P(yes) {rounded(field['probabilities']['yes'])}" if _is_yes_no(field) else verdict(field)
-
-
-def _is_yes_no(said: dict[str, Any]) -> bool:
-    """Whether a field, or the record, has probabilities of yes and no."""
-    return "yes" in (said["probabilities"] or {})
+    return f"P(yes) {rounded(field['probabilities']['yes'])}" if says_yes_or_no(field) else verdict(field)
 
 
 def _draw_scale_bar(picture: Image.Image, source: Source, scale: float) -> None:
@@ -178,9 +173,9 @@ def round_length(wanted: float) -> float:
 
 
 def _draw_legend(picture: Image.Image, record: dict[str, Any], has_tissue: bool) -> None:
-    is_yes_no = _is_yes_no(record)
-    entries = [("says yes", YES_COLOUR)] if is_yes_no else [(agreement(record), AGREES_COLOUR)]
-    entries += [("undecided", BETWEEN), ("says no", NO_COLOUR)] if is_yes_no else [("says other", BETWEEN)]
+    has_yes_no = says_yes_or_no(record)
+    entries = [("says yes", YES_COLOUR)] if has_yes_no else [(agreement(record), AGREES_COLOUR)]
+    entries += [("undecided", BETWEEN), ("says no", NO_COLOUR)] if has_yes_no else [("says other", BETWEEN)]
     entries += [("tissue", _TISSUE)] if has_tissue else []
     draw, font = ImageDraw.Draw(picture), _font(14)
     width = 38 + max(74, *(round(font.getlength(text)) for text, _ in entries))

@@ -10,7 +10,7 @@ from dragonfly_cli.output.control_characters import harmless
 from dragonfly_cli.output.files import storable
 from dragonfly_cli.output.notices import DEMO_WARNING, NOTICE
 from dragonfly_cli.output.streams import tell, write_result
-from dragonfly_cli.output.votes import p_of_answer, rounded, verdict
+from dragonfly_cli.output.votes import rounded, sureness, verdict
 
 if TYPE_CHECKING:  # the store, which checkpoints are found in, speaks through this module
     from dragonfly_cli.engine.checkpoints import Checkpoint
@@ -46,12 +46,10 @@ def certainty(record: dict[str, Any]) -> str:
     probabilities = record["probabilities"]
     if not probabilities:
         return ""
-    likely = sorted(probabilities.items(), key=lambda item: -item[1])[:2]
-    between = ", ".join(f"{option} {rounded(p)}" for option, p in likely)
-    sure = between if record["abstained"] else p_of_answer(probabilities)
+    likeliest = max(probabilities, key=lambda option: probabilities[option])
     calibrated = record["calibrated"]
-    corrected = f", calibrated {rounded(calibrated[likely[0][0]])}" if calibrated else ""
-    return f" ({sure}{corrected}{_poor_fit(record)})"
+    corrected = f", calibrated {rounded(calibrated[likeliest])}" if calibrated else ""
+    return f" ({sureness(record)}{corrected}{_poor_fit(record)})"
 
 
 def _poor_fit(record: dict[str, Any]) -> str:

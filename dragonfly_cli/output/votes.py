@@ -20,10 +20,15 @@ def support(record: dict[str, Any], field: dict[str, Any]) -> float:
     said = field["probabilities"]
     if said is None:
         return float(field["answer"] == _voted(record))
-    if "yes" not in said:
+    if not says_yes_or_no(field):
         return float(said.get(_voted(record), 0.0))
     again = [each["probabilities"]["yes"] for each in record["fields"] if each["second_look_of"] == field["id"]]
     return min([said["yes"], *again])
+
+
+def says_yes_or_no(said: dict[str, Any]) -> bool:
+    """Whether a field, or the record, has probabilities of yes and no, and of nothing else."""
+    return (said["probabilities"] or {}).keys() == {"yes", "no"}
 
 
 def agreement(record: dict[str, Any]) -> str:
@@ -45,7 +50,7 @@ def _voted(record: dict[str, Any]) -> str:
 def colour(record: dict[str, Any], field: dict[str, Any]) -> Colour:
     """Red for yes, blue for no, grey where they are even; for other questions green as the field agrees."""
     value = support(record, field)
-    if field["probabilities"] is None or "yes" not in field["probabilities"]:
+    if not says_yes_or_no(field):
         return _mixed(BETWEEN, AGREES_COLOUR, value)
     if value >= 0.5:
         return _mixed(BETWEEN, YES_COLOUR, 2 * value - 1)
@@ -77,6 +82,15 @@ def p_of_answer(said: dict[str, Any]) -> str:
     """``p = 0.97`` of the likeliest answer, given the probabilities of all."""
     text = rounded(max(said.values()))
     return f"p {text}" if text[0] in "<>" else f"p = {text}"
+
+
+def sureness(record: dict[str, Any]) -> str:
+    """``p = 0.97`` of the answer, or ``no 0.52, yes 0.48``, what it lies between where that is uncertain."""
+    said: dict[str, float] = record["probabilities"]
+    if not record["abstained"]:
+        return p_of_answer(said)
+    likely = sorted(said.items(), key=lambda item: -item[1])[:2]
+    return ", ".join(f"{option} {rounded(p)}" for option, p in likely)
 
 
 def verdict(field: dict[str, Any]) -> str:
