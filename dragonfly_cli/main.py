@@ -197,7 +197,7 @@ def verify(
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Ask the questions of a record again. Exit code 9 if answers, probabilities, boxes or prompt differ."""
+    """Ask the questions of a record again. Exit code 9 if answers, probabilities, boxes, scales or prompt differ."""
     from dragonfly_cli.output.terminal import show
     from dragonfly_cli.recorded import read_records
     from dragonfly_cli.verifying import as_line, as_report, compare_all, refuse_drift

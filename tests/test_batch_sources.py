@@ -282,6 +282,14 @@ def test_zero_bytes_between_the_paths_of_find_are_no_other_encoding(study: Path,
     assert dragonfly(*call, "--dry-run", stdin=b".\x00./000.png\x00").code == 0
 
 
+def test_a_folder_without_an_image_among_others_is_told(study: Path, tmp_path: Path) -> None:
+    (tmp_path / "lost").mkdir()
+    (tmp_path / "lost" / "notes.txt").write_text("nothing here")
+    call = ("batch", study / "000.png", tmp_path / "lost", *QUESTIONS, "-o", tmp_path / "answers.csv")
+    outcome = dragonfly(*call)
+    assert outcome.code == 0 and f"warning: no image below {tmp_path / 'lost'}\n" in outcome.stderr
+
+
 def test_a_space_before_a_quote_is_told(study: Path, tmp_path: Path) -> None:
     """The quotes would be part of the question, which would be none for yes or no."""
     (tmp_path / "list.csv").write_text(f'image, question\n{study}/000.png, "Is it red?"\n')

@@ -219,3 +219,13 @@ def test_old_files_without_meta_information_or_photometric_interpretation(tmp_pa
 def test_what_is_no_picture_is_named(tmp_path, uid, name):
     path = write_dicom(tmp_path / "a.dcm", RAMP, SOPClassUID=uid, **({} if "Dose" in name else {"PixelData": None}))
     expect_error(dragonfly("ask", path, "Is it?"), 4, "a.dcm", name)
+
+
+def test_a_file_that_ends_before_its_pixels_is_not_told_to_be_of_another_kind(tmp_path):
+    film = write_dicom(tmp_path / "a.dcm", RAMP, SOPClassUID="1.2.840.10008.5.1.4.1.1.2")
+    dataset = pydicom.dcmread(film)
+    del dataset.PixelData
+    dataset.save_as(film)
+    with pytest.raises(InputError, match="ends before its pixels") as told:
+        open_source(film)
+    assert "copy" in told.value.hint

@@ -79,6 +79,7 @@ def test_a_dicom_slide_opens_from_its_folder_and_from_any_of_its_files(dicom_sli
         source = open_source(path)
         assert (source.kind, source.size_wh, source.mpp) == ("slide", (256, 256), (0.5, 0.5))
         assert len(source.details()["levels"]) == 2
+        assert source.details()["quickhash"] is None  # it would be a hash of the series UID, and of nothing else
         assert whole(source, (64, 64))[0, 0].tolist() == [200, 0, 0]
         source.close()
 

@@ -187,7 +187,10 @@ def _all_items(sources: list[Path], like: Item, form: FormOptions) -> Iterator[I
         elif source.suffix.lower() in SUFFIXES and source.is_file():
             yield from _of_rows(read_manifest(source), like, form)
         else:
-            yield from _items_below(source, like)
+            items = list(_items_below(source, like))
+            if not items and len(sources) > 1:
+                say(f"warning: no image below {source}")
+            yield from items
 
 
 def _without_copies(items: list[Item]) -> list[Item]:

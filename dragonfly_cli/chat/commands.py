@@ -89,7 +89,9 @@ def _save(session: "Session", rest: str) -> str:
 def _help(session: "Session", rest: str) -> str:
     width = max(len(command.usage) for command in COMMANDS.values())
     lines = [f"{command.usage:<{width}}  {command.does}" for command in COMMANDS.values()]
-    return "\n".join([*lines, "Ctrl-C stops an answer. What you type is remembered until you leave, and in no file."])
+    return "\n".join(
+        [*lines, "Ctrl-C stops an answer. What you type is remembered until you leave, and in no file but by /save."]
+    )
 
 
 def _quit(session: "Session", rest: str) -> str:

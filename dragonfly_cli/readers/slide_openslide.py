@@ -70,10 +70,11 @@ class OpenSlidePyramid:
 
     def details(self) -> dict[str, Any]:
         properties = self._handle.properties
+        of_content = self.format != "dicom"  # there it is a hash of the series UID alone, by which a patient is found
         return {
             "objective_power": positive_number(properties.get(openslide.PROPERTY_NAME_OBJECTIVE_POWER)),
             "bounds": self._bounds(),
-            "quickhash": properties.get(openslide.PROPERTY_NAME_QUICKHASH1),
+            "quickhash": properties.get(openslide.PROPERTY_NAME_QUICKHASH1) if of_content else None,
         }
 
     def close(self) -> None:

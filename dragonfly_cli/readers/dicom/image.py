@@ -241,6 +241,8 @@ def _check_is_picture(header: Dataset, label: str) -> None:
         told = told_modality(modality)
         unknown = f"a DICOM object of an unknown kind{f', modality {told}' if told else ''}"
         kind = header_of.known_name(sop_class) or unknown
+        if keyword is None and kind.endswith("Image Storage"):
+            raise InputError(f"cannot read {label}: it ends before its pixels, or has lost them", COPY_HINT)
         raise InputError(
             f"cannot show {label}: it holds no picture (it is: {kind})", "give the image that it refers to"
         )

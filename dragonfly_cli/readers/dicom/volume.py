@@ -50,10 +50,12 @@ def read_series(path: Path, places: list[Place] | None = None) -> tuple[list[Ser
     broken = [number for number in range(1, len(places) + 1) if number not in found]
     other = sum(not own for own in found.values())
     if not slices:
-        held = f"{len(places)} DICOM objects, but no pictures that can be read" if places else "no DICOM files"
-        raise InputError(
-            f"cannot open {path} as one image: it holds {held}", "use `dragonfly batch` for other pictures"
-        )
+        what = f"cannot open {path} as one image"
+        if places and len(broken) == len(places):
+            hint = "copy the whole disc, folder or archive again"
+            raise InputError(f"{what}: none of the DICOM files that it names or holds can be read", hint)
+        held = "DICOM objects, but no pictures" if places else "no DICOM files"
+        raise InputError(f"{what}: it holds {held}", "use `dragonfly batch` for other pictures")
     notes = [_left_out(broken, len(places))] if broken else []
     return group(slices), notes + ([f"{other} of {len(places)} files hold no picture"] if other else [])
 
