@@ -59,7 +59,8 @@ def model_folders() -> list[Path]:
 
 def parts_of_model(folder: Path) -> list[Path]:
     """What belongs to a model in a folder, which may hold other things too or none of a model."""
-    if not any((folder / mark).exists() for mark in _MARKS) or _is_other_manifest(folder / "manifest.json"):
+    marks = [mark for mark in _MARKS if (folder / mark).exists()]
+    if not marks or (marks == ["manifest.json"] and _is_other_manifest(folder / "manifest.json")):
         return []
     return [part for pattern in _OURS for part in folder.glob(pattern)]
 
