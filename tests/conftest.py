@@ -94,3 +94,18 @@ def network(request: pytest.FixtureRequest, networks: dict[str, Any]) -> Any:
 @pytest.fixture(scope="module")
 def v1(networks: dict[str, Any]) -> Any:
     return networks["v1"]
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Every text that is written into a picture."""
+    from PIL import ImageDraw
+
+    texts: list[str] = []
+    draw = ImageDraw.ImageDraw.text
+    monkeypatch.setattr(
+        ImageDraw.ImageDraw,
+        "text",
+        lambda self, xy, text, *more, **options: texts.append(text) or draw(self, xy, text, *more, **options),
+    )
+    return texts

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from make_files import write_dicom
 from make_series import packed, write_ct, write_slice
-from PIL import Image, ImageDraw
+from PIL import Image
 from run_dragonfly import dragonfly, expect_error
 
 from dragonfly_cli.errors import UsageError
@@ -44,16 +44,7 @@ def test_slices_are_asked_one_by_one_within_the_budget(study: Path) -> None:
     assert [field["frame"] for field in record["fields"]] == [2, 5, 8]
 
 
-def test_the_evidence_names_the_slices_as_the_options_do(
-    study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    drawn: list[str] = []
-    draw = ImageDraw.ImageDraw.text
-    monkeypatch.setattr(
-        ImageDraw.ImageDraw,
-        "text",
-        lambda self, xy, text, *more, **options: drawn.append(text) or draw(self, xy, text, *more, **options),
-    )
+def test_the_evidence_names_the_slices_as_the_options_do(study: Path, tmp_path: Path, drawn: list[str]) -> None:
     files = ("--geojson", tmp_path / "seen.geojson", "--overlay", tmp_path / "seen.png")
     assert dragonfly("ask", study, "Is there a tumour?", "--budget", "3", *files).code == 0
     features = [each["properties"] for each in json.loads((tmp_path / "seen.geojson").read_text())["features"]]

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from make_files import write_dicom
-from PIL import ImageDraw
 from run_dragonfly import dragonfly
 
 from dragonfly_cli.output.votes import BETWEEN, colour, support
@@ -16,19 +15,6 @@ from dragonfly_cli.output.votes import BETWEEN, colour, support
 def clip(tmp_path: Path) -> Path:
     pixels = np.random.default_rng(0).integers(0, 255, (3, 40, 50), np.uint8)
     return write_dicom(tmp_path / "clip.dcm", pixels)
-
-
-@pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Every text that is written into a picture."""
-    texts: list[str] = []
-    draw = ImageDraw.ImageDraw.text
-    monkeypatch.setattr(
-        ImageDraw.ImageDraw,
-        "text",
-        lambda self, xy, text, *more, **options: texts.append(text) or draw(self, xy, text, *more, **options),
-    )
-    return texts
 
 
 def test_fields_of_an_uncertain_choice_are_coloured_by_the_likeliest_option(clip: Path, drawn: list[str]) -> None:

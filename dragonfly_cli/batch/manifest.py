@@ -32,6 +32,7 @@ _TEXTS = ("image", "question")
 _OPTIONS_OF_EVAL = ("system", "type")  # what a row of its data decides; of a system prompt there is but the hash
 _WITHOUT_FRACTION = re.compile(r"(-?\d+)\.0+")
 _HALF_A_LETTER = re.compile("[\ud800-\udc7f\udd00-\udfff]")  # the others stand for bytes that are not UTF-8
+_SPACE_BEFORE_QUOTE = re.compile(r' +"')  # by which the quotes become part of the cell
 _ESCAPED_BYTE = re.compile(r"\\udc([89a-f][0-9a-f])")
 
 
@@ -138,7 +139,7 @@ def _csv_rows(path: Path) -> Iterator[dict[str, str]]:
                 where = _where(path, number)
                 if any(row.pop(_BEYOND, ())):  # a comma in a question, say, of which half would be asked
                     raise InputError(f"{where}: it has more cells than the header", "put commas in quotes")
-                if any(cell and cell.lstrip(" ").startswith('"') and cell[0] == " " for cell in row.values()):
+                if any(_SPACE_BEFORE_QUOTE.match(cell) for cell in row.values() if cell):
                     raise InputError(f"{where}: a quote follows a space", "put no space between a comma and a quote")
                 cells = ((name, unguarded(cell)) for name, cell in row.items() if name and cell is not None)
                 yield _named(cells, where)

@@ -67,7 +67,7 @@ def run_batch(
     checkpoint = find_checkpoint(options.answering.model)
     deciding = deciding_settings(questions, options, checkpoint)
     settings = selecting_settings(sources, questions, options) | deciding | sharing_settings(shard, every)
-    settings |= numbering_settings(every) | calibration_settings(every, checkpoint)
+    settings |= numbering_settings(every) | calibration_settings(every, deciding["model_sha256"])
     ledger = Ledger(outputs, settings, is_shard=shard.count > 1)
     ledger.refuse_other_run()
     job = Job(checkpoint, _asked(items), options.answering, evidence, hash_of(deciding), options.working.together)

@@ -53,10 +53,10 @@ def numbering_settings(every: list[Item]) -> dict[str, Any]:
     return {SERIES: numbered}
 
 
-def calibration_settings(every: list[Item], checkpoint: Checkpoint) -> dict[str, Any]:
+def calibration_settings(every: list[Item], model_sha256: str | None) -> dict[str, Any]:
     """A hash of the calibrations of what is asked, where there are any: rows before and after one do not mix."""
     asked = {question.text for item in every for question in item.questions}
-    fits = calibrations_of(checkpoint.sha256())
+    fits = calibrations_of(model_sha256)
     used = {place: {text: asdict(fit) for text, fit in own.items() if text in asked} for place, own in fits.items()}
     used = {place: own for place, own in used.items() if own}
     return {"calibration_sha256": hash_of(used)} if used else {}

@@ -57,7 +57,8 @@ def _parts_named_in(path: Path) -> list[str]:
     if path.suffix.lower() not in _NAMES_ITS_PARTS or is_endless(path):
         return []
     try:
-        lines = path.read_bytes()[:_LONGEST_LIST].decode("utf-8", "replace").splitlines()
+        with path.open("rb") as file:
+            lines = file.read(_LONGEST_LIST).decode("utf-8", "replace").splitlines()
     except OSError:
         return []
     pairs = (line.partition("=") for line in lines)

@@ -25,13 +25,13 @@ if TYPE_CHECKING:  # imports pydicom
     from dragonfly_cli.readers.dicom.series import Series
     from dragonfly_cli.readers.slide_dicom import SlidePart
 
+_SlideParts = dict[Path, "SlidePart | None"]  # the files of a DICOM slide, None for one that cannot be read
 _SERIES_NUMBER = re.compile(r"#\d+$")
 
 
 @dataclass(frozen=True)
 class Input:
-    """One item of a run. ``name`` is its path, with ``#N`` behind it where a path holds several series,
-    numbered as `dragonfly info` does.
+    """One item of a run. ``name`` is its path, and behind it ``#N`` for the N-th series that ``info`` finds there.
 
     ``files`` are those found for it, none where it was named alone.
     """
@@ -61,9 +61,9 @@ def list_inputs(source: Path) -> list[Input]:
     if images == [source]:
         return _of_archive(source) if _may_hold_series(source) or _is_zip(source) else [_single(source)]
     slides = _slides_among(images)
-    labels = {file for files in slides if not _shows_slide(files) for file in files}
+    labels = {file for parts in slides if _are_labels(parts) for file in parts}
     images = [image for image in images if image not in labels]
-    of_several = [*_series_among(images), *(_as_slide(files) for files in slides if files[0] not in labels)]
+    of_several = [*_series_among(images), *(_as_slide(tuple(parts)) for parts in slides if labels.isdisjoint(parts))]
     by_first_file: dict[Path, list[Input]] = defaultdict(list)
     for each in of_several:
         by_first_file[each.files[0]].append(each)
@@ -113,25 +113,21 @@ def _is_zip(file: Path) -> bool:
     return file.suffix.lower() == ZIP_SUFFIX
 
 
-def _slides_among(images: list[Path]) -> list[tuple[Path, ...]]:
-    """The files of each DICOM slide, of which one that cannot be read is one by itself."""
-    slides: dict[tuple[Path, str], list[Path]] = defaultdict(list)
+def _slides_among(images: list[Path]) -> list[_SlideParts]:
+    """Each DICOM slide; a file that cannot be read is one by itself."""
+    slides: dict[tuple[Path, str], _SlideParts] = defaultdict(dict)
     for image in images:
         if is_dicom_slide(head_if_readable(image)):
-            part = _slide_part(image)
-            slides[image.parent, part.series if part else image.name].append(image)
-    return [tuple(files) for files in slides.values()]
+            from dragonfly_cli.readers.slide_dicom import part_of
+
+            part = part_of(partial(image.open, "rb"))
+            slides[image.parent, part.series if part else image.name][image] = part
+    return list(slides.values())
 
 
-def _shows_slide(files: tuple[Path, ...]) -> bool:
-    """Not if all are labels or overviews, which may be a series of their own; what cannot be read is to be told."""
-    return not all(part and part.is_label for part in map(_slide_part, files))
-
-
-def _slide_part(file: Path) -> "SlidePart | None":
-    from dragonfly_cli.readers.slide_dicom import part_of
-
-    return part_of(partial(file.open, "rb"))
+def _are_labels(parts: _SlideParts) -> bool:
+    """Whether all are labels or overviews, which may be a series of their own; what cannot be read is to be told."""
+    return all(part and part.is_label for part in parts.values())
 
 
 def _as_slide(files: tuple[Path, ...]) -> Input:
