@@ -34,6 +34,7 @@ _TOLERANCE_16_BIT = 2e-2
 _SAME_NUMBER = 1e-6  # of lengths and scales, relative: they are worked out alike on every machine
 
 _ABOUT_THE_ANSWER = ("prompt", "aggregate", "abstained")
+_HASHES = ("sha256", "quickhash")
 _ABOUT_THE_IMAGE = ("kind", "width", "height", "frames", "mpp", "mpp_source")
 _ABOUT_A_FIELD = {  # how a difference is told
     "answer": "answers about fields",
@@ -50,13 +51,14 @@ class Comparison:
     """One answer of a record and the same question's answer now.
 
     ``largest_difference`` is that of any option's probability, of the answer or a field's, or of what all options hold
-    together; None for a free answer. ``differing`` names what else is not the same.
+    together; None for a free answer. ``differing`` names what else is not the same. ``now`` is None where the image is
+    another one and was not asked about.
     """
 
     image: str
     question: str | None
     was: str
-    now: str
+    now: str | None
     largest_difference: float | None
     tolerance: float
     differing: tuple[str, ...] = ()
@@ -72,7 +74,7 @@ def compare_all(records: list[Record], image: Path | None) -> Iterator[Compariso
 
     Raises:
         ModelError: the model is not here, or is another one.
-        ProblemError: the image is not the one that was asked about.
+        ProblemError: the record looked at what is not part of the image.
     """
     asked = [as_asked(record) for record in records]  # what is wrong is reported before any image is opened
 
@@ -85,7 +87,9 @@ def compare_all(records: list[Record], image: Path | None) -> Iterator[Compariso
     for record, each in zip(records, asked, strict=True):
         opening, looking = each.opening, each.looking
         with closing(arranged(_opened(image or each.image, opening), looking)) as source:
-            _refuse_another_image(record, source_record(source), source.path)
+            if changed := _changed_hash(record["source"], source_record(source)):
+                yield _not_asked(record, f"image {changed}")
+                continue
             _refuse_other_fields(each.fields, source)
             from dragonfly_cli.pipeline import answer_source, as_request
 
@@ -100,13 +104,17 @@ def _opened(image: Path, opening: OpenOptions) -> Source:
     return open_source(image, opening) if exists(image) else named_input(image).open(opening)
 
 
-def _refuse_another_image(record: Record, now: Record, path: Path) -> None:
-    for name in ("sha256", "quickhash"):
-        if record["source"].get(name) != now.get(name):
-            raise ProblemError(
-                f"{path} has changed since it was asked about: its {name} is not the same",
-                "verify with the same file; --image says where it is now",
-            )
+def _changed_hash(was: Record, is_now: Record) -> str | None:
+    """The name of the hash by which an image is another one; None of the same image.
+
+    An older version may have recorded one of the two where there are both now.
+    """
+    known = [name for name in _HASHES if was.get(name) and is_now.get(name)]
+    return next((name for name in known or _HASHES if was.get(name) != is_now.get(name)), None)
+
+
+def _not_asked(record: Record, differing: str) -> Comparison:
+    return Comparison(record["image"], record["question"], record["answer"], None, None, 0.0, (differing,))
 
 
 def _refuse_other_fields(fields: list[Field], source: Source) -> None:
@@ -182,7 +190,8 @@ def _distance(was: dict[str, float], now: dict[str, float]) -> float:
 def as_line(compared: Comparison) -> str:
     """``same  QUESTION: ANSWER``, or ``drift`` with both answers."""
     asked = compared.question or "caption"
-    told = compared.was if compared.was == compared.now else f"was {compared.was}, is {compared.now}"
+    is_now = "not asked again" if compared.now is None else f"is {compared.now}"
+    told = compared.was if compared.was == compared.now else f"was {compared.was}, {is_now}"
     difference = compared.largest_difference
     notes = [] if difference is None else [f"probabilities at most {difference:.1e} apart"]
     notes += [f"different {name}" for name in compared.differing]
@@ -196,7 +205,14 @@ def as_report(compared: list[Comparison]) -> str:
 
 
 def refuse_drift(compared: list[Comparison], file: Path) -> None:
-    """Raises ProblemError if any answer is another now."""
+    """Raises ProblemError if any answer is another now, or any image."""
+    changed = sorted({each.image for each in compared if each.now is None})
+    if changed:
+        all_of_them = f"{changed[0]} and {len(changed) - 1} more have" if len(changed) > 1 else f"{changed[0]} has"
+        raise ProblemError(
+            f"{file}: {all_of_them} changed since the answer",
+            "verify with the same files; --image says where an image is now",
+        )
     drifted = sum(not each.same for each in compared)
     if drifted:
         raise ProblemError(

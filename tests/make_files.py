@@ -13,6 +13,7 @@ from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"  # real images beside the checkout, where there are any
 GOLDEN = Path(__file__).parent / "golden"  # numbers and small checkpoints of the reference
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+WHOLE_SLIDE = "1.2.840.10008.5.1.4.1.1.77.1.6"
 TILE_PX = 256
 
 
@@ -131,6 +132,39 @@ def save_dicom(path: Path, dataset: Dataset, syntax: str = ExplicitVRLittleEndia
     dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
     dataset.save_as(path, enforce_file_format=True)
     return path
+
+
+def write_dicom_slide(path: Path, pixels: np.ndarray, series: str, instance: int) -> Path:
+    """One level of one frame; all levels of a slide have ``series`` in common."""
+    data = Dataset()
+    data.SOPClassUID, data.SOPInstanceUID = WHOLE_SLIDE, generate_uid(entropy_srcs=[series, str(instance)])
+    data.SeriesInstanceUID, data.StudyInstanceUID, data.FrameOfReferenceUID = series, series + ".1", series + ".2"
+    data.Modality, data.PatientName, data.PatientID = "SM", "Nobody^Secret", "ID-4711-SECRET"
+    data.ContainerIdentifier, data.SpecimenDescriptionSequence = "1", []
+    data.ImageType = ["ORIGINAL", "PRIMARY", "VOLUME", "NONE"]
+    data.Rows, data.Columns = pixels.shape[:2]
+    data.TotalPixelMatrixRows, data.TotalPixelMatrixColumns = pixels.shape[:2]
+    data.NumberOfFrames, data.SamplesPerPixel, data.PlanarConfiguration = 1, 3, 0
+    data.PhotometricInterpretation, data.DimensionOrganizationType = "RGB", "TILED_FULL"
+    data.BitsAllocated = data.BitsStored = 8
+    data.HighBit, data.PixelRepresentation = 7, 0
+    data.ImagedVolumeWidth, data.ImagedVolumeHeight, data.ImagedVolumeDepth = 0.128, 0.128, 0.001
+    data.TotalPixelMatrixFocalPlanes = data.NumberOfOpticalPaths = 1
+    data.ExtendedDepthOfField, data.FocusMethod, data.SpecimenLabelInImage = "NO", "AUTO", "NO"
+    spacing = Dataset()
+    spacing.PixelSpacing, spacing.SliceThickness = [0.128 / pixels.shape[0], 0.128 / pixels.shape[1]], 0.001
+    shared = Dataset()
+    shared.PixelMeasuresSequence = [spacing]
+    data.SharedFunctionalGroupsSequence = [shared]
+    optical = Dataset()
+    optical.OpticalPathIdentifier = "0"
+    data.OpticalPathSequence = [optical]
+    data.ImageOrientationSlide = [0, -1, 0, -1, 0, 0]
+    origin = Dataset()
+    origin.XOffsetInSlideCoordinateSystem = origin.YOffsetInSlideCoordinateSystem = 0
+    data.TotalPixelMatrixOriginSequence = [origin]
+    data.PixelData = pixels.tobytes()
+    return save_dicom(path, data)
 
 
 def swapping_profile() -> bytes:

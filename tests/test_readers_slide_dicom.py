@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from make_files import save_dicom, swapping_profile
+from make_files import swapping_profile, write_dicom_slide
 from PIL import Image
 from pydicom import dcmread
 from pydicom.dataset import Dataset
-from pydicom.uid import RLELossless, generate_uid
+from pydicom.uid import RLELossless
 from run_dragonfly import dragonfly, expect_error
 
 from dragonfly_cli.geometry import Box
@@ -18,46 +18,12 @@ from dragonfly_cli.options import OpenOptions
 from dragonfly_cli.readers import open_source
 from dragonfly_cli.readers.inputs import list_inputs, zipped_copies
 
-WSI = "1.2.840.10008.5.1.4.1.1.77.1.6"
 SERIES = "1.2.826.0.1.3680043.8.498.1"
 CORNERS = (200, 10, 10), (10, 200, 10), (10, 10, 200), (230, 230, 230)
 
 
 def whole(source, size):
     return np.asarray(source.view(Box(0, 0, *source.size_wh)).resize(size)).astype(int)
-
-
-def write_dicom_slide(path, pixels, series, instance):
-    """One level of one frame; all levels of a slide have ``series`` in common."""
-    data = Dataset()
-    data.SOPClassUID, data.SOPInstanceUID = WSI, generate_uid(entropy_srcs=[series, str(instance)])
-    data.SeriesInstanceUID, data.StudyInstanceUID, data.FrameOfReferenceUID = series, series + ".1", series + ".2"
-    data.Modality, data.PatientName, data.PatientID = "SM", "Nobody^Secret", "ID-4711-SECRET"
-    data.ContainerIdentifier, data.SpecimenDescriptionSequence = "1", []
-    data.ImageType = ["ORIGINAL", "PRIMARY", "VOLUME", "NONE"]
-    data.Rows, data.Columns = pixels.shape[:2]
-    data.TotalPixelMatrixRows, data.TotalPixelMatrixColumns = pixels.shape[:2]
-    data.NumberOfFrames, data.SamplesPerPixel, data.PlanarConfiguration = 1, 3, 0
-    data.PhotometricInterpretation, data.DimensionOrganizationType = "RGB", "TILED_FULL"
-    data.BitsAllocated = data.BitsStored = 8
-    data.HighBit, data.PixelRepresentation = 7, 0
-    data.ImagedVolumeWidth, data.ImagedVolumeHeight, data.ImagedVolumeDepth = 0.128, 0.128, 0.001
-    data.TotalPixelMatrixFocalPlanes = data.NumberOfOpticalPaths = 1
-    data.ExtendedDepthOfField, data.FocusMethod, data.SpecimenLabelInImage = "NO", "AUTO", "NO"
-    spacing = Dataset()
-    spacing.PixelSpacing, spacing.SliceThickness = [0.128 / pixels.shape[0], 0.128 / pixels.shape[1]], 0.001
-    shared = Dataset()
-    shared.PixelMeasuresSequence = [spacing]
-    data.SharedFunctionalGroupsSequence = [shared]
-    optical = Dataset()
-    optical.OpticalPathIdentifier = "0"
-    data.OpticalPathSequence = [optical]
-    data.ImageOrientationSlide = [0, -1, 0, -1, 0, 0]
-    origin = Dataset()
-    origin.XOffsetInSlideCoordinateSystem = origin.YOffsetInSlideCoordinateSystem = 0
-    data.TotalPixelMatrixOriginSequence = [origin]
-    data.PixelData = pixels.tobytes()
-    return save_dicom(path, data)
 
 
 @pytest.fixture

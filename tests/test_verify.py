@@ -7,7 +7,7 @@ import numpy as np
 import PIL
 import pytest
 from batch_runs import TINY
-from make_files import write_dicom, write_svs
+from make_files import write_dicom, write_dicom_slide, write_svs
 from PIL import Image
 from run_dragonfly import dragonfly, expect_error
 
@@ -242,8 +242,27 @@ def test_a_record_names_the_versions_of_what_read_the_picture(photo: Path) -> No
 
 def test_another_image_is_told_before_it_is_asked_about(photo: Path) -> None:
     file = record_of(photo, QUESTION)
+    answer = json.loads(file.read_text())["answer"]
     Image.new("RGB", (200, 150)).save(photo)
-    expect_error(dragonfly("verify", file), 9, "photo.png", "has changed", "sha256")
+    outcome = dragonfly("verify", file)
+    assert (outcome.code, outcome.stdout) == (
+        9,
+        f"drift {QUESTION}: was {answer}, not asked again (different image sha256)\n",
+    )
+    assert "photo.png has changed" in outcome.stderr
+    (compared,) = dragonfly("verify", file, "--json").json
+    assert not compared["same"] and compared["now"] is None and compared["differing"] == ["image sha256"]
+
+
+def test_all_levels_of_a_dicom_slide_are_part_of_its_hash(tmp_path: Path) -> None:
+    for number, side in enumerate((256, 64)):
+        pixels = np.full((side, side, 3), 90, np.uint8)
+        write_dicom_slide(tmp_path / f"level{number}.dcm", pixels, "1.2.3", number)
+    file = record_of(tmp_path / "level0.dcm", QUESTION)
+    assert dragonfly("verify", file).code == 0
+    write_dicom_slide(tmp_path / "level1.dcm", np.full((64, 64, 3), 200, np.uint8), "1.2.3", 2)
+    outcome = dragonfly("verify", file)
+    assert outcome.code == 9 and "different image quickhash" in outcome.stdout
 
 
 def test_another_model_is_told(photo: Path) -> None:

@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dragonfly_cli import __version__
@@ -36,11 +37,19 @@ _PACKAGES = ("torch", "transformers", "pillow", "pydicom", "imagecodecs", "opens
 
 def source_record(source: Source) -> dict[str, Any]:
     """What an input is, but not whose it is."""
+    return _shape(source) | (_slide_hashes(source) if source.kind == "slide" else _hashes(files_of(source)))
+
+
+def _slide_hashes(source: Source) -> dict[str, str | None]:
+    """Of the named file, which may be one of many: a ``quickhash`` of the whole slide stands beside its ``sha256``."""
     files = files_of(source)
-    hashes = fingerprint(files[0]) if len(files) == 1 else fingerprint_of_many(files)
-    if hashes["sha256"] is None:
-        hashes["quickhash"] = source.details().get("quickhash") or hashes["quickhash"]  # OpenSlide's, if it has one
-    return _shape(source) | hashes
+    of_whole = source.details().get("quickhash") or (_hashes(files)["quickhash"] if len(files) > 1 else None)
+    hashes = fingerprint(source.path)
+    return hashes | {"quickhash": of_whole or hashes["quickhash"]}
+
+
+def _hashes(files: list[Path]) -> dict[str, str | None]:
+    return fingerprint(files[0]) if len(files) == 1 else fingerprint_of_many(files)
 
 
 def source_info(source: Source) -> dict[str, Any]:

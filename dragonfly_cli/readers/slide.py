@@ -10,6 +10,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from dragonfly_cli.readers.pyramid import (
     plan_strips,
     plan_tiles,
 )
-from dragonfly_cli.readers.slide_opening import open_pyramid
+from dragonfly_cli.readers.slide_opening import files_of_slide, open_pyramid
 from dragonfly_cli.readers.slide_scale import GUESSED_FROM_POWER
 from dragonfly_cli.readers.source import SourceKind
 
@@ -113,6 +114,11 @@ class SlideSource:
             self.warnings.append("the slide does not give its microns per pixel: sizes are in pixels only")
         if scale.source == "objective":
             self.warnings.append(GUESSED_FROM_POWER)
+
+    @cached_property
+    def files(self) -> list[Path]:
+        """The files that the slide consists of, as far as they are known."""
+        return files_of_slide(self.path)
 
     def view(self, box: Box, frame: int = 0) -> SlideView:
         """The part ``box`` of the slide, white outside it. Pixels are read by ``resize``."""

@@ -84,6 +84,14 @@ def part_of(opener: Callable[[], Any]) -> SlidePart | None:
         return None
 
 
+def parts_beside(path: Path) -> dict[Path, SlidePart]:
+    """The files of the named one's series, sorted, which another slide in the folder has no part in."""
+    own = part_of(partial(path.open, "rb"))
+    files = sorted(entry for entry in path.parent.iterdir() if entry.is_file())
+    parts = {file: part for file in files if (part := part_of(partial(file.open, "rb")))}
+    return {file: part for file, part in parts.items() if own and part.series == own.series}
+
+
 class WsidicomPyramid:
     """See ``Pyramid``; ``path`` is a file of the slide, whose neighbours belong to it, or a zip. Raises InputError."""
 
@@ -163,16 +171,12 @@ class WsidicomPyramid:
                 yield UPath(f"zip://{name}", fo=str(self._path))
 
     def _files_beside(self) -> list[Path]:
-        """The files of the named one's series, which another slide in the folder has no part in."""
-        own = part_of(partial(self._path.open, "rb"))
-        files = sorted(entry for entry in self._path.parent.iterdir() if entry.is_file())
-        parts = {file: part for file in files if (part := part_of(partial(file.open, "rb")))}
-        among = [file for file, part in parts.items() if own and part.series == own.series]
-        if own and all(parts[file].is_label for file in among):
+        parts = parts_beside(self._path)
+        if parts and all(part.is_label for part in parts.values()):
             raise InputError(
                 f"cannot open {self._path}: it holds a label or an overview, and no slide", "name a file of the slide"
             )
-        return among
+        return list(parts)
 
 
 def _entries(archive: zipfile.ZipFile) -> list[str]:

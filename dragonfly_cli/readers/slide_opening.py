@@ -40,6 +40,15 @@ def open_pyramid(path: Path) -> Pyramid:
     return WsidicomPyramid(path)
 
 
+def files_of_slide(path: Path) -> list[Path]:
+    """Those that show the slide where it is DICOM, which has a file for each level; else the named one."""
+    if not _is_dicom(path):
+        return [path]
+    from dragonfly_cli.readers.slide_dicom import parts_beside
+
+    return [file for file, part in parts_beside(path).items() if not part.is_label] or [path]
+
+
 def _refuse_pipes(folder: Path) -> None:
     """Raises InputError for a folder in which OpenSlide would wait for ever, as it reads whatever lies there."""
     if folder.is_dir() and any(is_endless(each) for each in folder.iterdir()):
