@@ -12,6 +12,7 @@ from batch_runs import QUESTIONS, TINY, items_named, may_not_write_everywhere, r
 from hypothesis import given
 from hypothesis import strategies as st
 from make_files import write_dicom, write_png, write_svs
+from make_series import write_ct
 from run_dragonfly import dragonfly, expect_error
 
 from dragonfly_cli.batch.items import Item, Shard, find_items, read_shard, select, shard_of
@@ -320,6 +321,16 @@ def test_a_file_named_from_here_and_from_the_root_is_asked_about_once(
     (item,) = found(Path("list.csv"), study / "000.png")
     assert item.image == "study/000.png"
     assert [question.text for question in item.questions] == ["Is it?"]
+
+
+def test_a_series_of_a_folder_that_a_manifest_names_too_is_asked_about_once(tmp_path: Path) -> None:
+    case = write_ct(tmp_path / "case")
+    manifest = tmp_path / "rows.csv"
+    manifest.write_text(f'image,question\n"{case}",Is it?\n"{case}",Is it bone?\n')
+    for sources in ([case, manifest], [manifest, case]):
+        (item,) = found(*sources)
+        assert item.image == str(case)
+        assert {question.text for question in item.questions} == {"Is it?", "Is it bone?"}
 
 
 def test_an_image_behind_a_link_is_asked_about_once(study: Path, tmp_path: Path) -> None:

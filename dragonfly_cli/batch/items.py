@@ -116,11 +116,12 @@ def items_of_rows(rows: Iterable[ManifestRow], options: BatchOptions) -> list[It
 
 
 def joined(items: Iterable[Item]) -> list[Item]:
-    """Each place once, with all that is asked about it."""
+    """Each once, by where it lies and by its name, with all that is asked about it."""
     asked: dict[tuple[str, str], dict[str | None, Question]] = {}
     first: dict[tuple[str, str], Item] = {}
+    named: dict[tuple[str, str], tuple[str, str]] = {}
     for item in items:
-        place = item.input.place, item.row_options
+        place = named.setdefault(item.place, (item.input.place, item.row_options))
         first.setdefault(place, item)
         asked.setdefault(place, {}).update({question.text: question for question in item.questions})
     return [item.asking(asked[place].values()) for place, item in first.items()]
