@@ -292,7 +292,7 @@ def test_an_image_that_cannot_be_read(tmp_path: Path) -> None:
     for command in (["ask", tmp_path / "slide.svs", QUESTION], ["caption", tmp_path / "slide.svs"]):
         expect_error(dragonfly(*command), 4, "slide.svs")
     expect_error(dragonfly("ask", tmp_path / "gone.svs", QUESTION), 3, "gone.svs")
-    expect_error(dragonfly("ask", tmp_path, QUESTION), 4, "holds no DICOM files")
+    expect_error(dragonfly("ask", tmp_path, QUESTION), 4, "holds no DICOM series")
 
 
 def test_control_characters_reach_no_terminal(tmp_path: Path) -> None:

@@ -206,7 +206,7 @@ def test_a_dicomdir_may_not_name_files_elsewhere(study: Path) -> None:
 
 def test_a_folder_without_dicom_is_refused(tmp_path: Path) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
-    expect_error(dragonfly("ask", tmp_path, "Is it?"), 4, "no DICOM files")
+    expect_error(dragonfly("ask", tmp_path, "Is it?"), 4, "no DICOM series")
 
 
 def test_a_broken_archive_member_is_one_bad_file(study: Path) -> None:
