@@ -150,8 +150,7 @@ def _fields(record: Record) -> list[Field]:
 def _checkpoint(record: Record) -> Checkpoint:
     name, sha256 = record["model"]["id"], record["model"]["sha256"]
     checkpoint = find_checkpoint(name)
-    copies = [copy for copy in (checkpoint, checkpoint.in_4_bit) if copy]
-    known = {copy.sha256() for copy in copies}
+    known = {copy.sha256() for copy in checkpoint.copies}
     if sha256 and None not in known and sha256 not in known:
         raise ModelError(
             f"model {name}: its weights are not those that answered",

@@ -1,6 +1,7 @@
 """Scores of answers that are known: the metrics against plain definitions of them, and the real command."""
 
 import json
+import shutil
 from itertools import combinations, product
 from math import isnan
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from make_files import write_png
+from make_files import write_dicom, write_png
 from run_dragonfly import Outcome, dragonfly, expect_error
 from tuning_data import TINY, taught, write_rows
 
@@ -61,6 +62,8 @@ def estimated(metric: Metric, *scored: Scored) -> Estimate:
         ("cafe\u0301-au-lait", "Caf\u00e9\u2011au\u2011lait", True),
         ("Crohn\u2019s disease", "Crohn's disease", True),
         ("5 mm\u00b2", "5 mm2", True),
+        ("10\u2075", "105", False),
+        ("10\u2075", "10^5", True),
         ("GROSS", "gro\u00df", True),
         ("\u80ba\u764c\u3002", "\u80ba\u764c", True),  # lung cancer
         ("\u80ba\u764c", "\u80ba", False),
@@ -392,6 +395,35 @@ def test_rows_that_share_a_patient_or_a_picture_are_one_group(study: Path) -> No
     ]
     outcome = evaluate(write_rows(study / "rows.jsonl", rows), "--json")
     assert block_of(outcome, QUESTION)["groups"] == 2
+
+
+def test_files_that_name_one_patient_are_one_group_and_copies_of_a_picture_one(study: Path) -> None:
+    shutil.copy(study / "1.png", study / "copy.png")
+    for number in range(3):  # all by the same patient
+        write_dicom(study / f"{number}.dcm", np.full((40, 50), 40 * number, np.uint8), StudyInstanceUID="1.2.3")
+    names = ["0.dcm", "1.dcm", "2.dcm", "0.png", "1.png", "copy.png"]
+    rows = [{"image": name, "question": QUESTION, "answer": "Yes"} for name in names]
+    outcome = evaluate(write_rows(study / "rows.jsonl", rows), "--json")
+    assert block_of(outcome, QUESTION)["groups"] == 3
+
+
+def test_kept_answers_are_scored_after_a_calibration(study: Path) -> None:
+    data = write_rows(study / "rows.jsonl", rows_about(study))
+    assert evaluate(data, "-o", study / "kept.csv").code == 0
+    lines = (study / "kept.csv").read_text().splitlines()
+    asked = [line for line in lines[1:] if QUESTION in line]
+    reviewed = [
+        f"{line.replace('.png', f'-{copy}.png')},{'yes' if copy % 2 else 'no'}" for copy in range(8) for line in asked
+    ]
+    (study / "reviewed.csv").write_text("\n".join([f"{lines[0]},truth", *reviewed]))
+    assert dragonfly("calibrate", study / "reviewed.csv").code == 0
+    again = evaluate(data, "-o", study / "kept.csv", "--metric", "accuracy")
+    assert again.code == 0 and "6 of 6 images are done" in again.stderr
+
+
+def test_an_error_that_chance_makes_larger_has_no_interval() -> None:
+    found = estimated(Metric.calibration_error, *[decided(0.7, i % 3 > 0, group=i) for i in range(30)])
+    assert found.value is not None and found.low is found.high is None
 
 
 def test_a_metric_is_of_questions_that_have_it(study: Path) -> None:

@@ -17,7 +17,9 @@ from dragonfly_cli.errors import OutputError
 
 PLAIN_NAMES = frozenset(("run.json", "failed.csv"))
 
-SERIES = "series"  # a setting: which file each numbered series begins with
+# Settings:
+SERIES = "series"  # which file each numbered series begins with
+CALIBRATION = "calibration_sha256"  # by which fits probabilities are corrected
 
 # Settings that may differ when a run is continued.
 _NOT_COMPARED = frozenset(("output", "records", "versions", "finished"))

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from dragonfly_cli.batch.companions import (
+    CALIBRATION,
     PLAIN_NAMES,
     Companions,
     choose_companions,
@@ -166,16 +167,17 @@ class Ledger:
             raise OutputError(f"cannot continue {records}: {why}", "choose another --records")
 
     def _refuse_other_table(self, earlier: dict[str, Any] | None) -> None:
+        hint = "repeat the first run's options, or choose another --output"
         if earlier is None:
             run_file = first_choice(self.path, is_shard=self._is_shard).run.name
             why = f"there is no readable {run_file} beside it, so it is not known how it was made"
         elif names := differing_names(earlier, self._settings):
             why = f"it was made with other settings ({', '.join(names)})"
+            if names == [CALIBRATION]:
+                hint = "answers were calibrated anew since, which no option takes back: choose another --output"
         else:
             return
-        raise OutputError(
-            f"cannot continue {self.path}: {why}", "repeat the first run's options, or choose another --output"
-        )
+        raise OutputError(f"cannot continue {self.path}: {why}", hint)
 
     def _earlier(self) -> dict[str, Any] | None:
         """The settings of the run that the table holds, if they are known."""

@@ -42,11 +42,13 @@ def run_batch(
     options: BatchOptions,
     found: list[Item] | None = None,
     is_kept: bool = True,
+    is_calibrated: bool = True,
 ) -> int:
     """Answers every question about every image below ``sources``; returns the exit code.
 
     Continues the run that the output holds, if it was made with the same settings. Items that the caller
-    has ``found`` stand for those of the sources; a table that is not to be kept is not named.
+    has ``found`` stand for those of the sources; a table that is not to be kept is not named. Where nobody reads the
+    calibrated probabilities, rows before and after a calibration may stand in one table.
 
     Raises:
         UsageError: options contradict each other, or a question does not fit the model.
@@ -67,7 +69,9 @@ def run_batch(
     checkpoint = find_checkpoint(options.answering.model)
     deciding = deciding_settings(questions, options, checkpoint)
     settings = selecting_settings(sources, questions, options) | deciding | sharing_settings(shard, every)
-    settings |= numbering_settings(every) | calibration_settings(every, deciding["model_sha256"])
+    settings |= numbering_settings(every)
+    if is_calibrated:
+        settings |= calibration_settings(every, checkpoint)
     ledger = Ledger(outputs, settings, is_shard=shard.count > 1)
     ledger.refuse_other_run()
     job = Job(checkpoint, _asked(items), options.answering, evidence, hash_of(deciding), options.working.together)

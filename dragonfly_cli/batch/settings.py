@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dragonfly_cli import __version__
-from dragonfly_cli.batch.companions import SERIES
+from dragonfly_cli.batch.companions import CALIBRATION, SERIES
 from dragonfly_cli.batch.items import Item, Shard, digest
 from dragonfly_cli.batch.options import BatchOptions
 from dragonfly_cli.calibration.store import calibrations_of
@@ -53,13 +53,18 @@ def numbering_settings(every: list[Item]) -> dict[str, Any]:
     return {SERIES: numbered}
 
 
-def calibration_settings(every: list[Item], model_sha256: str | None) -> dict[str, Any]:
+def calibration_settings(every: list[Item], checkpoint: Checkpoint) -> dict[str, Any]:
     """A hash of the calibrations of what is asked, where there are any: rows before and after one do not mix."""
     asked = {question.text for item in every for question in item.questions}
-    fits = calibrations_of(model_sha256)
-    used = {place: {text: asdict(fit) for text, fit in own.items() if text in asked} for place, own in fits.items()}
-    used = {place: own for place, own in used.items() if own}
-    return {"calibration_sha256": hash_of(used)} if used else {}
+    fits = [calibrations_of(copy.sha256()) for copy in checkpoint.copies]
+    used = [
+        (bits, text, asdict(fit))
+        for of_copy in fits
+        for bits, of_bits in of_copy.items()
+        for text, fit in of_bits.items()
+        if text in asked
+    ]
+    return {CALIBRATION: hash_of(used)} if used else {}
 
 
 def sharing_settings(shard: Shard, every: list[Item]) -> dict[str, Any]:
@@ -70,5 +75,5 @@ def sharing_settings(shard: Shard, every: list[Item]) -> dict[str, Any]:
     return {"shard": str(shard), "images": len(every), "images_sha256": digest(keys)}
 
 
-def hash_of(settings: dict[str, Any]) -> str:
+def hash_of(settings: Any) -> str:
     return hashlib.sha256(json.dumps(settings, default=str, sort_keys=True).encode()).hexdigest()

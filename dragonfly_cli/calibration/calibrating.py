@@ -1,5 +1,6 @@
 """``calibrate``: reads reviewed answers, fits each question, stores the fits with the hash of the model's weights."""
 
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ def calibrate(file: Path) -> tuple[dict[str, Fit], Path]:
     """
     review = read_review(file)
     run = _settings_of_run(file)
-    if run.get("form", {}).get("system") or any(system for *_, system in run.get("forms", ())):
+    if _had_system_text(run):
         raise InputError(
             f"{file}: its questions were asked with a template, which says something to the model before them",
             "a calibration is for questions asked as they are; review a batch without --template",
@@ -34,6 +35,12 @@ def calibrate(file: Path) -> tuple[dict[str, Fit], Path]:
     fits = {
         each.question: replace(fit(each.p_yes, each.truth, each.images), aggregate=rule) for each in review.questions
     }
+    for question, found in fits.items():
+        if found.slope == 0:
+            say(
+                f"warning: {question}: where P(yes) was higher, yes was no more often true, so that every answer is "
+                "now given the same probability; see that the column truth says what the question asks"
+            )
     return fits, store_calibration(sha256, review.quantization, fits)
 
 
@@ -50,10 +57,18 @@ def as_report(fits: dict[str, Fit]) -> str:
     return json_text({question: asdict(each) for question, each in fits.items()})
 
 
+def _had_system_text(run: dict[str, Any]) -> bool:
+    try:
+        form, forms = run.get("form", {}), run.get("forms", [])
+        return bool(form.get("system") or any(system for *_, system in forms))
+    except (AttributeError, TypeError, ValueError):
+        return False  # another program's run.json
+
+
 def _model_sha256(review: Review, file: Path, answered: str | None) -> str:
     checkpoint = find_checkpoint(review.model)
     # Of a model with two copies run.json has the hash of the first, whichever answered.
-    known = {copy.sha256() for copy in (checkpoint, checkpoint.in_4_bit) if copy}
+    known = {copy.sha256() for copy in checkpoint.copies}
     if review.quantization != "none" and checkpoint.in_4_bit:
         checkpoint = checkpoint.in_4_bit
     sha256 = checkpoint.sha256()
@@ -76,12 +91,13 @@ def _settings_of_run(file: Path) -> dict[str, Any]:
     """
     own = companions_of(file, is_shard=False)
     runs = [own.run] if own else [*file.parent.glob("run.json"), *file.parent.glob("*.run.json")]
-    try:
+    settings: dict[str, Any] = {}
+    with suppress(OSError, ValueError):
         (run,) = runs
-        return read_settings(run)
-    except (OSError, ValueError):
+        settings = read_settings(run)
+    if "aggregate" not in settings:
         say(
             f"note: it is not known how the answers in {file.name} were made: their calibration is used for every "
             "--aggregate (the run.json that names this table, or one alone, would tell)"
         )
-        return {}
+    return settings

@@ -2,7 +2,8 @@
 
 Either temperature scaling, one number (Guo et al., "On Calibration of Modern Neural Networks", 2017), or Platt's
 sigmoid, two numbers (Platt, "Probabilistic Outputs for Support Vector Machines", 1999), on the logit of P(yes). Which
-one, or none, is decided by cross-validation, and so is the error that is reported.
+one, or none, is decided by cross-validation, and so is the error that is reported. A higher P(yes) never becomes a
+lower one.
 """
 
 from dataclasses import dataclass
@@ -95,17 +96,24 @@ def _out_of_fold(p: np.ndarray, true: np.ndarray, folds: np.ndarray, method: Met
 
 
 def _fitted(p: np.ndarray, true: np.ndarray, method: Method) -> np.ndarray:
-    """(slope, intercept) of the largest penalised likelihood, by Newton's method."""
+    """(slope, intercept) of the largest penalised likelihood among maps that do not fall: none turns answers round."""
     numbers = _NUMBERS[method]
     found = np.array([1.0, 0.0])
-    if not numbers:
-        return found
-    inputs = np.stack([_logit(p), np.ones_like(p)], axis=1)[:, :numbers]  # [rows, numbers]
-    start = here = found[:numbers].copy()
-    for _ in range(_STEPS):
+    inputs = np.stack([_logit(p), np.ones_like(p)], axis=1)  # [rows, numbers]
+    found[:numbers] = _minimum(inputs[:, :numbers], true, found[:numbers])
+    if found[0] < 0:  # the loss is convex, so the best of those that do not fall is level
+        found[:numbers] = 0.0
+        found[1:numbers] = _minimum(inputs[:, 1:numbers], true, found[1:numbers])
+    return found
+
+
+def _minimum(inputs: np.ndarray, true: np.ndarray, start: np.ndarray) -> np.ndarray:
+    """Where the penalised loss is least, by Newton's method; ``inputs`` is [rows, numbers]."""
+    here = start.copy()
+    for _ in range(_STEPS if len(start) else 0):
         said = _sigmoid(inputs @ here)
         slope_of_loss = inputs.T @ (said - true) + _PULL * (here - start)
-        curvature = (inputs * (said * (1 - said))[:, None]).T @ inputs + _PULL * np.eye(numbers)
+        curvature = (inputs * (said * (1 - said))[:, None]).T @ inputs + _PULL * np.eye(len(start))
         step = np.linalg.solve(curvature, slope_of_loss)
         now = _penalised_loss(inputs, true, here, start)
         # A whole step may overshoot where the curve is flat; a shorter one keeps its direction, which always descends.
@@ -114,8 +122,7 @@ def _fitted(p: np.ndarray, true: np.ndarray, method: Method) -> np.ndarray:
         here = here - step
         if np.abs(step).max() <= _STEP_TO_END:
             break
-    found[:numbers] = here
-    return found
+    return here
 
 
 def _penalised_loss(inputs: np.ndarray, true: np.ndarray, numbers: np.ndarray, start: np.ndarray) -> float:

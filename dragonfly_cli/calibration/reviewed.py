@@ -15,6 +15,7 @@ FEWEST_OF_EACH = 2  # images
 
 _NEEDED = ("image", "question", "p_yes", "model", "quantization", TRUTH)
 _TRUTHS = {"yes": True, "y": True, "true": True, "1": True, "no": False, "n": False, "false": False, "0": False}
+_QUANTIZATIONS = ("none", "nf4")  # of models, as a table has them
 _HINT = f'review a CSV that dragonfly batch has written: add a column "{TRUTH}" with yes or no in it'
 
 
@@ -51,6 +52,11 @@ def read_review(file: Path) -> Review:
     models = {(row["model"], row["quantization"]) for row in rows}
     if len(models) > 1:
         raise InputError(f"{file}: its rows were answered by several models", "calibrate each model with its own rows")
+    (model,) = models
+    if model[1] not in _QUANTIZATIONS:
+        raise InputError(
+            f"{file}: {model[1]!r} is no quantization", "leave the column quantization as dragonfly batch wrote it"
+        )
     questions: dict[str, Reviewed] = {}
     for row in rows:
         text = unguarded(row["question"])
@@ -60,7 +66,6 @@ def read_review(file: Path) -> Review:
         reviewed.truth.append(_truth(file, row[TRUTH]))
     for reviewed in questions.values():
         _refuse_too_little(file, reviewed)
-    (model,) = models
     return Review(*model, list(questions.values()))
 
 

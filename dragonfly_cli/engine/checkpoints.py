@@ -37,6 +37,11 @@ class Checkpoint:
     def is_demo(self) -> bool:
         return self.id == DEMO
 
+    @property
+    def copies(self) -> list["Checkpoint"]:
+        """Itself, and the copy in 4 bits that may answer in its place."""
+        return [self, self.in_4_bit] if self.in_4_bit else [self]
+
     def sha256(self, however_large: bool = False) -> str | None:
         """The hash of the weights; ``None`` when they are unknown and too large to hash at a start, unless wanted.
 

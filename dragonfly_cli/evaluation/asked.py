@@ -10,6 +10,7 @@ from dragonfly_cli.batch.manifest import ManifestRow
 from dragonfly_cli.batch.options import BatchOptions
 from dragonfly_cli.batch.result import Key
 from dragonfly_cli.datasets.groups import connected
+from dragonfly_cli.datasets.identity import identified
 from dragonfly_cli.datasets.rows import Row, Turn
 from dragonfly_cli.engine.questions import YES_NO, Question
 from dragonfly_cli.evaluation.metrics import Kind, Scored, as_compared
@@ -51,7 +52,8 @@ class Asked:
 
 def asked_of(rows: list[Row], data_file: Path, batch: BatchOptions) -> list[Asked]:
     """Every turn of every row, by itself; raises UsageError for a frame or region that the options contradict."""
-    groups = {row.number: group for group, some in enumerate(connected(rows)) for row in some}
+    told_apart, _ = identified(rows)  # what cannot be read is told when it is asked about
+    groups = {row.number: group for group, some in enumerate(connected(told_apart)) for row in some}
     turns = [(row, turn) for row in rows for turn in row.turns]
     items = items_of_rows((_as_manifest(row, turn, data_file) for row, turn in turns), batch)
     return [

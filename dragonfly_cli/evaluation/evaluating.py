@@ -49,7 +49,7 @@ def evaluate(data_file: Path, options: EvalOptions) -> tuple[int, Report | None]
         asked = asked_of(_rows_of(scoring.part, data), data_file, batch)
         _check(asked, data_file, scoring.metric or [])
         items = items_of(asked)
-        code = run_batch([data_file], [], batch, items, is_kept=scoring.answers is not None)
+        code = run_batch([data_file], [], batch, items, is_kept=scoring.answers is not None, is_calibrated=False)
         if code not in _SCORED_CODES:
             how = "the same command goes on" if scoring.answers else "--output FILE keeps the answers, to go on with"
             say(f"note: nothing was scored; {how}")

@@ -17,6 +17,8 @@ DRAWS = 1000
 _MIDDLE = (2.5, 97.5)
 _SEED = 0
 _NARROWEST = 1e-9  # less is rounding
+# Every draw adds chance to the gaps it sums, so that its middle 95 % often lie above the value itself, and above 0.
+_WITHOUT_INTERVAL = {Metric.calibration_error}
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class Estimate:
     """A metric, None where the answers have none: sensitivity, for one, needs a question whose reference is yes.
 
     ``low`` and ``high`` are the interval; None where all draws agree, as with one group or with answers that are all
-    right, since nothing can be told from that.
+    right, since nothing can be told from that, and for calibration_error.
     """
 
     value: float | None
@@ -40,7 +42,8 @@ def estimates(columns: Columns, groups: Sequence[int], metrics: Sequence[Metric]
     known = [metric for metric in metrics if not np.isnan(values[metric])]
     drawn = np.array([[value(metric, columns, times) for metric in known] for times in _draws(groups)])
     for place, metric in enumerate(known):
-        found[metric] = Estimate(values[metric], *_interval(drawn[:, place]))
+        interval = (None, None) if metric in _WITHOUT_INTERVAL else _interval(drawn[:, place])
+        found[metric] = Estimate(values[metric], *interval)
     return found
 
 

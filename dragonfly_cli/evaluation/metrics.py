@@ -40,6 +40,7 @@ Kind = Literal["yesno", "options", "open"]
 FEWEST_OF_ONE_QUESTION = 10  # answers; a figure of fewer says little
 
 _WORD = re.compile(r"\d+(?:[.,]\d+)+|\w+")
+_POWER = re.compile("(?<=[0-9])(?=[\u00b2\u00b3\u00b9\u2070-\u207b])")  # 10 to the 5th is not 105
 _ALIKE = str.maketrans(
     dict.fromkeys("\u2018\u2019\u201a\u201b\u2032", "'")
     | dict.fromkeys("\u201c\u201d\u201e\u201f\u2033\u00ab\u00bb", '"')
@@ -122,7 +123,8 @@ def value(metric: Metric, columns: Columns, times: np.ndarray) -> float:
 
 
 def _folded(text: str) -> str:
-    return unicodedata.normalize("NFKC", text.translate(_ALIKE)).casefold()
+    powers = _POWER.sub("^", text.translate(_ALIKE))
+    return unicodedata.normalize("NFKC", powers).casefold()
 
 
 def _is_commonest(questions: list[str], references: list[str]) -> np.ndarray:

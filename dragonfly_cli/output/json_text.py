@@ -3,6 +3,9 @@
 import json
 from typing import Any
 
+from dragonfly_cli.output.control_characters import escaped
+
 
 def json_text(content: Any) -> str:
-    return json.dumps(content, ensure_ascii=False, indent=2) + "\n"
+    """Harmless on a terminal, and read again as it was: what could steer one is escaped."""
+    return escaped(json.dumps(content, ensure_ascii=False, indent=2)) + "\n"

@@ -111,7 +111,7 @@ def _question_settings(question: "Question") -> dict[str, Any]:
 def as_json(records: list[dict[str, Any]]) -> str:
     """One object for one answer, an array for several."""
     content = records[0] if len(records) == 1 else records
-    return escaped(json_text(content))
+    return json_text(content)
 
 
 def as_json_lines(records: Iterable[dict[str, Any]]) -> str:

@@ -46,10 +46,17 @@ def certainty(record: dict[str, Any]) -> str:
     probabilities = record["probabilities"]
     if not probabilities:
         return ""
-    likeliest = max(probabilities, key=lambda option: probabilities[option])
+    return f" ({sureness(record)}{_corrected(record)}{_poor_fit(record)})"
+
+
+def _corrected(record: dict[str, Any]) -> str:
+    """The calibrated probability of the answer, or of yes where that is uncertain; nothing where there is none."""
     calibrated = record["calibrated"]
-    corrected = f", calibrated {rounded(calibrated[likeliest])}" if calibrated else ""
-    return f" ({sureness(record)}{corrected}{_poor_fit(record)})"
+    if not calibrated:
+        return ""
+    if record["abstained"]:
+        return f", calibrated yes {rounded(calibrated['yes'])}"
+    return f", calibrated {rounded(calibrated[record['answer'].lower()])}"
 
 
 def _poor_fit(record: dict[str, Any]) -> str:

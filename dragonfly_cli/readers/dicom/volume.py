@@ -55,7 +55,9 @@ def read_series(path: Path, places: list[Place] | None = None) -> tuple[list[Ser
             hint = "copy the whole disc, folder or archive again"
             raise InputError(f"{what}: none of the DICOM files that it names or holds can be read", hint)
         held = "DICOM objects, but no pictures" if places else "no DICOM series"
-        raise InputError(f"{what}: it holds {held}", "give one of its images, or ask about all of them with `dragonfly batch`")
+        raise InputError(
+            f"{what}: it holds {held}", "give one of its images, or ask about all of them with `dragonfly batch`"
+        )
     notes = [_left_out(broken, len(places))] if broken else []
     return group(slices), notes + ([f"{other} of {len(places)} files hold no picture"] if other else [])
 
