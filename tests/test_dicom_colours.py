@@ -186,3 +186,20 @@ def test_limited_range_colour_fills_the_range(tmp_path):
     dataset.PixelData = pixels.tobytes()
     save_dicom(path, dataset)
     assert shown(path)[0].tolist() == [[0, 0, 0], [255, 255, 255]]
+
+
+@pytest.mark.parametrize("space", ["RGB", "YCbCr"])
+def test_colours_called_halved_that_are_stored_in_full(tmp_path, space):
+    """As tools leave them that decompress a JPEG and keep what it was called."""
+    grey = np.random.default_rng(0).integers(0, 200, (30, 40, 1))
+    picture = np.concatenate([grey + 40, grey + 10, grey], axis=-1).astype(np.uint8)
+    stored = np.asarray(Image.fromarray(picture).convert(space))
+    path = write_dicom(tmp_path / "a", np.stack([stored, stored[::-1]]), photometric="RGB")
+    dataset = pydicom.dcmread(path)
+    dataset.PhotometricInterpretation = "YBR_FULL_422"
+    save_dicom(path, dataset)
+    source = open_source(path)
+    assert any("stored in full" in warning for warning in source.warnings)
+    for frame, expected in enumerate((picture, picture[::-1])):
+        seen = np.asarray(source.view(Box(0, 0, 40, 30), frame)).astype(int)
+        assert np.abs(seen - expected).max() <= 3

@@ -375,6 +375,16 @@ def test_a_high_bit_that_is_a_mistake_is_not_believed(tmp_path):
     assert np.array_equal(shown(path), expected)
 
 
+def test_dark_frames_in_the_upper_bits_are_as_dark_as_they_are(tmp_path):
+    """They have nothing above their lower bits either."""
+    values = np.stack([SMOOTH_12 // 256, SMOOTH_12])
+    path = write_dicom(tmp_path / "a", values * 16, bits_stored=12, window=(2048, 4096), HighBit=15)
+    source = open_source(path)
+    height, width = SMOOTH_12.shape
+    dark, bright = (np.asarray(source.view(Box(0, 0, width, height), frame)) for frame in (0, 1))
+    assert dark.max() <= 1 < bright.max()
+
+
 def test_a_decoder_that_fails_says_nothing(tmp_path, caplog, capfd):
     """Neither by logging, which quotes what it was given, nor from C to the process's stderr."""
     path = encoded(tmp_path / "a.dcm", SMOOTH_8, b"\xff\x4f\xff\x51" + bytes(60), JPEG2000Lossless)

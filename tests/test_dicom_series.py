@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from make_files import save_dicom, write_dicom
 from make_series import AXIAL, SAGITTAL, heights, write_ct, write_slice
+from pydicom.dataelem import RawDataElement
 from pydicom.uid import DeflatedExplicitVRLittleEndian, MRSpectroscopyStorage, RTDoseStorage, SegmentationStorage
 
 from dragonfly_cli.errors import UsageError
@@ -120,6 +121,50 @@ def test_slices_of_one_instance_uid_are_no_copies(study: Path) -> None:
     assert (heights(source), source.warnings) == (list(range(10, 101, 10)), [])
 
 
+def test_films_of_one_instance_uid_are_no_copies(tmp_path: Path) -> None:
+    """They have neither a position nor always a number; only the same bytes are a copy."""
+    for number in range(3):
+        elements = {"SOPInstanceUID": "1.2", "SeriesInstanceUID": "1.3", "Modality": "DX"}
+        write_dicom(tmp_path / f"{number}.dcm", np.full((20, 20), 80 * number, np.uint8), **elements)
+    shutil.copy(tmp_path / "2.dcm", tmp_path / "copy.dcm")
+    source = open_source(tmp_path)
+    assert source.frames == 3
+    assert any(warning.startswith("1 file was left out: a copy") for warning in source.warnings)
+
+
+def test_slices_at_one_place_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    """But for rounding they are; one kind of several can be asked about."""
+    noise = np.random.default_rng(0).normal(0, 1e-5, 12)
+    for number in range(12):
+        place = {"ImagePositionPatient": [0, 0, 10.0 * (number // 6) + noise[number]], "InstanceNumber": number}
+        write_slice(tmp_path / "study" / f"{number}", 8 * number, **place)
+    source = open_source(tmp_path / "study")
+    assert heights(source) == list(range(0, 96, 8))
+    assert any("--slice 0::6 takes the first of each place" in warning for warning in source.warnings)
+
+
+def test_spacing_that_is_rounded_otherwise_is_one_spacing(tmp_path: Path) -> None:
+    for number in range(6):
+        write_slice(tmp_path / "study" / f"{number}", 10 * number, PixelSpacing=[(0.7035, 0.70349)[number % 2]] * 2)
+    assert open_source(tmp_path / "study").frames == 6
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value for VR")
+@pytest.mark.parametrize(
+    "odd", [{"InstanceNumber": b"7777A "}, {"ImagePositionPatient": b"0\\0\\5,12345 "}, {"PixelSpacing": b"0,5\\0,5 "}]
+)
+def test_a_number_that_is_none_costs_no_picture(tmp_path: Path, odd: dict[str, bytes]) -> None:
+    for number in range(3):
+        path = write_slice(tmp_path / "study" / f"{number}", 10 * number, InstanceNumber=number)
+        dataset = pydicom.dcmread(path)
+        for keyword, value in odd.items():
+            element = dataset[keyword]
+            dataset[keyword] = RawDataElement(element.tag, element.VR, len(value), value, 0, False, True)
+        save_dicom(path, dataset)
+    assert open_source(tmp_path / "study").frames == 3
+    assert open_source(tmp_path / "study" / "0").frames == 1
+
+
 def test_a_deflated_series_is_no_smaller_than_it_was(study: Path) -> None:
     """A header cannot be read from the first part of a deflated file alone."""
     noise = np.random.default_rng(0).integers(0, 2**15, (300, 300), np.uint16)
@@ -174,14 +219,18 @@ def brightness(source) -> list[float]:
     return [round(float(np.asarray(source.view(box, frame)).mean())) for frame in range(source.frames)]
 
 
-def test_an_empty_slice_is_not_as_bright_as_the_uptake_beside_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("unplaced", [(), (2,), (0, 1, 2, 3)])
+def test_an_empty_slice_is_not_as_bright_as_the_uptake_beside_it(tmp_path: Path, unplaced: tuple[int, ...]) -> None:
     """Every slice fills its 16 bits by a slope of its own; stretched each by itself they would all look alike."""
     for height, most in enumerate((10, 20, 20000, 10)):
-        write_uptake(tmp_path / "study" / f"{height}", height, most)
+        nowhere = {"ImagePositionPatient": []} if height in unplaced else {}
+        write_uptake(tmp_path / "study" / f"{height}", height, most, **nowhere)
     source = open_source(tmp_path / "study")
     faint, faint_too, strong, _ = brightness(source)
     assert strong > 100 and max(faint, faint_too) == 0
-    assert source.details()["window"]["origin"] == "percentile" and "no window" in source.warnings[0]
+    assert source.details()["window"]["origin"] == "percentile" and any(
+        "no window" in warning for warning in source.warnings
+    )
     assert brightness(open_source(tmp_path / "study" / "0"))[0] > 100  # by itself it is all that is known
 
 

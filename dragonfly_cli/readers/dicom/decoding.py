@@ -119,6 +119,8 @@ class FrameReader:
         if facts.keyword == "PixelData" and facts.allocated % 8:
             return self._unpacked(frame)
         how: dict[str, Any] = {"index": frame, "correct_unused_bits": False}
+        if facts.is_whole_422:
+            return jpeg.rgb_by_look(pixel_array(header_of.completed(header, "RGB"), **how))
         if facts.offset is None or not header_of.is_complete(header, facts.assumed_photometric):
             stored = pixel_array(header_of.completed(header, facts.assumed_photometric), **how)
         else:
@@ -154,12 +156,14 @@ class FrameReader:
 def _without_unused_bits(stored: Array, facts: PixelFacts) -> Array:
     """The values of words that are wider than what is stored in them; shifts fill up with the sign.
 
-    Where no word has anything above its lower ``bits``, a high bit above those in the header is a mistake.
+    A high bit above those in the header is a mistake where no word has anything above its lower ``bits``, and some word
+    has something in those below the value; of a dark frame only the former holds.
     """
     above = 8 * stored.itemsize - facts.bits
     if above <= 0:
         return stored
     low = stored << above >> above
-    if not facts.spare_low_bits or np.array_equal(low, stored):
+    is_below = facts.spare_low_bits and (stored & (2**facts.spare_low_bits - 1)).any()
+    if not facts.spare_low_bits or (is_below and np.array_equal(low, stored)):
         return low
     return stored << max(0, above - facts.spare_low_bits) >> above

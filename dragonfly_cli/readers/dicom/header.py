@@ -164,7 +164,10 @@ def frame_element(header: Dataset, frame: int, group: str, keyword: str) -> Any:
 
 def spacing_of(header: Dataset, frame: int, keyword: str = "PixelSpacing") -> tuple[float, float] | None:
     """Millimetres between rows and between columns."""
-    numbers = _numbers(frame_element(header, frame, "PixelMeasuresSequence", keyword))
+    try:
+        numbers = _numbers(frame_element(header, frame, "PixelMeasuresSequence", keyword))
+    except ValueError:  # pydicom's, of what is no number
+        return None
     if len(numbers) != 2 or not all(0 < number < math.inf for number in numbers):
         return None
     return numbers[0], numbers[1]

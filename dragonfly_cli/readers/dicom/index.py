@@ -153,12 +153,18 @@ def _geometry(header: Dataset, frame: int) -> dict[str, Any]:
 
 
 def _group(header: Dataset, frame: int, group: str, keyword: str) -> Vector:
-    return _finite(map(float, header_of.frame_element(header, frame, group, keyword) or ()))
+    try:
+        return _finite(header_of.frame_element(header, frame, group, keyword) or ())
+    except ValueError:  # pydicom's, of what is no number
+        return ()
 
 
-def _finite(numbers: Iterable[float]) -> Vector:
-    """The numbers, none of them where one says nothing, for by such a one nothing can be sorted."""
-    known = tuple(numbers)
+def _finite(values: Iterable[Any]) -> Vector:
+    """The numbers, none of them where one says nothing or is none, for by such a one nothing can be sorted."""
+    try:
+        known = tuple(map(float, values))
+    except ValueError:
+        return ()
     return known if all(map(math.isfinite, known)) else ()
 
 
@@ -178,7 +184,7 @@ def _text(header: Dataset, keyword: str) -> str:
 
 
 def _numbers(header: Dataset, keyword: str) -> Vector:
-    return _finite(float(text) for text in _texts(header, keyword) if text.strip())
+    return _finite(text for text in _texts(header, keyword) if text.strip())
 
 
 def _whole(header: Dataset, keyword: str) -> int | None:

@@ -19,6 +19,7 @@ TWO_DIRECTIONS = (
     "the file says in one place that its lowest values are white and in another that they are black (Photometric "
     "Interpretation, Presentation LUT Shape): they are shown white"
 )
+WHOLE_422 = "its colours are called YBR_FULL_422 and are stored in full: they are taken for what they look like"
 _CONTRADICTIONS = (("MONOCHROME1", "IDENTITY"), ("MONOCHROME2", "INVERSE"))  # PS3.3 C.7.6.3, C.8.11.3
 _OVERLAY_GROUPS, _OVERLAY_ROWS = range(0x6000, 0x6020, 2), 0x0010  # PS3.3 C.9.2
 
@@ -37,6 +38,8 @@ def notes_of(header: Dataset, facts: PixelFacts) -> Iterator[str]:
         yield NO_PHOTOMETRIC
     if (facts.photometric, header_of.code_of(header, "PresentationLUTShape")) in _CONTRADICTIONS:
         yield TWO_DIRECTIONS
+    if facts.is_whole_422:
+        yield WHOLE_422
     yield from _of_frames(header, facts)
 
 

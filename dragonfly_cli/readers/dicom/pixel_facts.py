@@ -1,7 +1,7 @@
 """The shape of a data set's pixels as its header declares it, checked before any memory is taken for them."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydicom.dataset import Dataset
@@ -35,6 +35,7 @@ class PixelFacts:
     bits: int
     spare_low_bits: int  # of older files, which may keep their value in the upper bits of a word
     photometric: str  # "" in old files, which may leave it out
+    is_whole_422: bool  # called YBR_FULL_422, and uncompressed with all three samples of every pixel
     syntax: UID
     length: int  # bytes of the element; 2**32 - 1 when undefined
     offset: int | None
@@ -62,7 +63,8 @@ class PixelFacts:
     @property
     def frame_bits(self) -> int:
         """Bits of one uncompressed frame."""
-        samples = 2 if self.photometric == "YBR_FULL_422" and self.samples == 3 else self.samples
+        is_halved = self.photometric == "YBR_FULL_422" and self.samples == 3 and not self.is_whole_422
+        samples = 2 if is_halved else self.samples
         return self.rows * self.columns * samples * self.allocated
 
 
@@ -87,10 +89,14 @@ def pixel_facts(header: Dataset, label: str) -> PixelFacts:
         bits=bits,
         spare_low_bits=max(0, high_bit + 1 - bits) if keyword == "PixelData" else 0,
         photometric=photometric(str(header.get("PhotometricInterpretation") or "")),
+        is_whole_422=False,
         syntax=header_of.syntax_of(header),
         length=length,
         offset=element.value_tell if is_raw and header_of.has_place(header) else None,
     )
+    if not facts.is_compressed and facts.photometric == "YBR_FULL_422":
+        in_full = replace(facts, is_whole_422=True)
+        facts = in_full if in_full.room == facts.frames else facts
     _check_facts(facts, label)
     return facts
 

@@ -1,5 +1,6 @@
 """Where the bytes of one DICOM file lie: on disk, or in memory when it came out of an archive."""
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
@@ -15,6 +16,12 @@ class Place:
     opener: Callable[[], BinaryIO]
     path: Path | None = None  # None in an archive
     at: int = 0  # where it begins in an archive that is read from its start to its end
+
+
+def content_of(place: Place) -> bytes:
+    """A hash of all bytes of a file."""
+    with place.opener() as file:
+        return hashlib.sha256(file.read()).digest()
 
 
 def on_disk(path: Path) -> Place:

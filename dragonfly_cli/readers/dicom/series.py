@@ -1,4 +1,5 @@
-"""Slices into series, as they lie in the patient: grouped, told apart, sorted. Pure geometry, no file is touched.
+"""Slices into series, as they lie in the patient: grouped, told apart, sorted. Geometry alone: no file is opened but
+to find out whether two that say the same of themselves are copies.
 
 A series here is what can be looked at as one stack: the slices of one SeriesInstanceUID of one patient that have
 size, spacing and orientation in common, localizers apart. They are sorted by their position along the normal of their
@@ -6,20 +7,25 @@ plane, not by number. UIDs and descriptions group and are never shown: a series 
 facts.
 """
 
+import math
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import groupby, pairwise
+from operator import itemgetter
 from statistics import median
 from typing import Any
 
 from dragonfly_cli.errors import UsageError
 from dragonfly_cli.readers.dicom.index import Slice, Vector
+from dragonfly_cli.readers.dicom.places import content_of
 from dragonfly_cli.readers.dicom.terms import told_modality
 
 SAME_DIRECTION = 0.02  # direction cosines within about a degree
 SAME_POSITION_MM = 0.01
+ROUNDING_MM = 0.001  # of the finest sections a step is larger
+SAME_SPACING = 1e-3  # of the spacing
 GAP = 1.5  # a step this many times the usual one has a slice missing
 PLANES = ("sagittal", "coronal", "axial")  # by the axis of the patient that the normal follows: x, y, z
 MOSTLY = 0.9  # of the normal's length along that axis; less is oblique
@@ -60,8 +66,7 @@ def group(slices: Iterable[Slice]) -> list[Series]:
     """Every stack among ``slices``, numbered from 1 in the order in which their files come."""
     stacks: dict[Any, list[list[Slice]]] = defaultdict(list)
     for each in slices:
-        spacing = each.spacing and tuple(round(mm, 3) for mm in each.spacing)
-        key = each.series, each.is_localizer, each.size_wh, spacing
+        key = each.series, each.is_localizer, each.size_wh
         same = next((stack for stack in stacks[key] if _belong_together(stack[0], each)), None)
         if same is None:
             stacks[key].append([each])
@@ -107,7 +112,7 @@ def _listed(series: Sequence[Series], most: int = 12) -> str:
 def _sorted_series(number: int, stack: list[Slice]) -> Series:
     """Copies of a slice taken out, the rest in order."""
     notes = []
-    kept = list({_identity(each): each for each in stack}.values())
+    kept = _without_copies(stack)
     taken = set(map(id, kept))
     copies = tuple(each for each in stack if id(each) not in taken)
     if copies:
@@ -115,15 +120,43 @@ def _sorted_series(number: int, stack: list[Slice]) -> Series:
     positions = [each.along_normal for each in kept]
     if len(kept) > 1 and any(position is None for position in positions):
         if any(position is not None for position in positions) or not _is_one_file(kept):
-            notes.append("positions are missing: the slices are in the order of their instance numbers")
+            notes.append(
+                "positions are missing: the slices are in the order of their instance numbers, or of their names"
+            )
         return Series(number, tuple(sorted(kept, key=_by_number)), tuple(notes), copies)
-    ordered = sorted(kept, key=lambda each: (each.along_normal or 0.0, *_by_number(each)))
+    ordered = _by_place(kept)
     return Series(number, tuple(ordered), tuple(notes + _oddities(ordered)), copies)
 
 
-def _identity(each: Slice) -> object:
-    """What a slice has in common with its copies alone; some anonymisers give all slices one instance UID."""
-    return (each.instance_uid, each.frame, each.position, each.number) if each.instance_uid else id(each)
+def _without_copies(stack: list[Slice]) -> list[Slice]:
+    """One of each that are the same, by what they say or, where that is too little, by the bytes of their files.
+
+    Some anonymisers give all slices one instance UID, and films have neither position nor always a number.
+    """
+    alike: dict[object, list[Slice]] = defaultdict(list)
+    for each in stack:
+        named = each.instance_uid, each.frame, each.position, each.number
+        alike[named if each.instance_uid else id(each)].append(each)
+    kept: list[Slice] = []
+    for some in alike.values():
+        is_placed = some[0].position is not None and some[0].number is not None
+        if len(some) == 1 or is_placed:
+            kept.append(some[-1])
+        else:
+            kept += {content_of(each.place): each for each in some}.values()
+    return kept
+
+
+def _by_place(slices: list[Slice]) -> list[Slice]:
+    """Along the normal; those that lie at one place, but for rounding, by their numbers."""
+    places: list[list[Slice]] = []
+    begins = -math.inf
+    for position, each in sorted(((each.along_normal or 0.0, each) for each in slices), key=itemgetter(0)):
+        if position - begins > ROUNDING_MM:
+            places.append([])
+            begins = position
+        places[-1].append(each)
+    return [each for place in places for each in sorted(place, key=_by_number)]
 
 
 def _oddities(ordered: list[Slice]) -> list[str]:
@@ -132,8 +165,15 @@ def _oddities(ordered: list[Slice]) -> list[str]:
     shared = sum(step <= SAME_POSITION_MM for step in steps)
     moved = [step for step in steps if step > SAME_POSITION_MM]
     gaps = sum(step > GAP * median(moved) for step in moved) if len(moved) > 2 else 0
-    notes = [f"{shared} of {len(ordered)} slices lie where another slice lies"] if shared else []
+    notes = [f"{shared} of {len(ordered)} slices lie where another slice lies{_one_of_each(ordered)}"] if shared else []
     return notes + ([f"the distance between slices is not even: {gaps} gap{'s' * (gaps > 1)}"] if gaps else [])
+
+
+def _one_of_each(ordered: list[Slice]) -> str:
+    """How to look at one picture of every place, where each has as many."""
+    positions = [each.along_normal or 0.0 for each in ordered]
+    counts = [len(list(place)) for _, place in groupby(positions, lambda z: round(z / SAME_POSITION_MM))]
+    return f"; --slice 0::{counts[0]} takes the first of each place, 1::{counts[0]} the next" * (len(set(counts)) == 1)
 
 
 def step_of(slices: Sequence[Slice]) -> float | None:
@@ -165,11 +205,18 @@ def _belong_together(a: Slice, b: Slice) -> bool:
     """
     are_films = a.position is None and b.position is None
     are_of_one = _may_be_same(a.patient, b.patient) and (not are_films or _may_be_same(a.study, b.study))
-    return are_of_one and _is_parallel(a, b)
+    return are_of_one and _is_as_large(a, b) and _is_parallel(a, b)
 
 
 def _may_be_same(one: str, other: str) -> bool:
     return not one or not other or one == other
+
+
+def _is_as_large(a: Slice, b: Slice) -> bool:
+    """Whether the pixels of two slices have one size, but for rounding."""
+    if a.spacing is None or b.spacing is None:
+        return a.spacing is b.spacing
+    return all(math.isclose(x, y, rel_tol=SAME_SPACING) for x, y in zip(a.spacing, b.spacing, strict=True))
 
 
 def _is_parallel(a: Slice, b: Slice) -> bool:

@@ -29,6 +29,7 @@ from dragonfly_cli.readers.raster import crop
 from dragonfly_cli.readers.source import UNREAD, MppSource, SourceKind
 
 MOST_LISTED = 12
+SECTIONS = frozenset(("CT", "MR", "PT", "NM"))  # pictures of these are of one body, also where they do not say where
 OWN_WINDOWS = (
     "its slices have different windows, and their brightness cannot be compared; --window WIDTH,LEVEL is for all"
 )
@@ -83,8 +84,10 @@ class VolumeSource:
         self.frames = len(self.series.slices)
         self.warnings = [*choice_notes, *notes, *self.series.notes]
         self._images: dict[str, DicomImage] = {}
-        is_body = self.frames > 1 and all(each.along_normal is not None for each in self.series.slices)
-        self._fallback = cache(partial(shared_window, self._values, self.frames)) if is_body else None
+        is_body = self.series.first.modality in SECTIONS or any(each.position for each in self.series.slices)
+        self._fallback = (
+            cache(partial(shared_window, self._values, self.frames)) if self.frames > 1 and is_body else None
+        )
         self._shown: tuple[int, Image.Image] | None = None
         self._first_window: Window | None = None
         self._last: DicomImage = self._first_readable()
