@@ -50,6 +50,19 @@ def test_overconfidence_is_taken_back() -> None:
     assert found.error_after < found.error_before / 3
 
 
+def test_the_error_that_is_reported_is_of_images_that_were_not_fitted() -> None:
+    """Of chance alone nothing can be learnt, however well so few rows are fitted."""
+    random = np.random.default_rng(5)
+    truth = [True, False] * 6
+    told, own = [], []
+    for _ in range(40):
+        p = random.random(12).tolist()
+        found = fit(p, truth)
+        told.append(found.error_after)
+        own.append(calibration_error(np.array([found.apply(each) for each in p]), np.array(truth, float)))
+    assert np.mean(told) > 1.5 * np.mean(own)
+
+
 def test_a_shifted_model_needs_platt() -> None:
     random = np.random.default_rng(1)
     logits = random.normal(0, 1.5, 2000)
@@ -162,6 +175,8 @@ def test_ask_tells_calibrated_probabilities_beside_the_raw_ones(tmp_path: Path) 
     assert sum(after["calibrated"].values()) == pytest.approx(1)
     assert other["calibrated"] is None
     assert ", calibrated 0." in dragonfly("ask", photo, QUESTION).stdout
+    behind_a_template = dragonfly("ask", photo, QUESTION, "-t", "histology", "--json").json
+    assert behind_a_template["calibrated"] is None  # it is another prompt
 
 
 def test_a_batch_is_not_continued_with_another_calibration(tmp_path: Path) -> None:
