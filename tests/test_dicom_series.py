@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from make_files import save_dicom, write_dicom
-from make_series import AXIAL, SAGITTAL, heights, write_ct, write_slice
+from make_series import AXIAL, CT, SAGITTAL, heights, write_ct, write_slice
 from pydicom.dataelem import RawDataElement
 from pydicom.uid import DeflatedExplicitVRLittleEndian, MRSpectroscopyStorage, RTDoseStorage, SegmentationStorage
+from run_dragonfly import dragonfly, expect_error
 
 from dragonfly_cli.errors import UsageError
 from dragonfly_cli.geometry import Box
@@ -239,6 +240,23 @@ def test_frames_without_a_window_share_one(tmp_path: Path) -> None:
     noise[1] *= 500
     faint, strong, _ = brightness(open_source(write_dicom(tmp_path / "a", noise)))
     assert faint == 0 and strong > 100
+
+
+@pytest.mark.parametrize(
+    ("window", "odd"), [("2", {}), ("bone", {"RescaleType": "US"}), ("101,50.5", {"photometric": "RGB"})]
+)
+def test_a_slice_that_a_window_cannot_be_applied_to_is_left_out(tmp_path: Path, window: str, odd: dict) -> None:
+    for height in range(4):
+        about = {"WindowCenter": [50.5, 20.5], "WindowWidth": [101, 41]} if height != 2 else odd
+        write_slice(tmp_path / "study" / f"{height}", height, **about)
+    if window == "101,50.5":
+        place = {"ImageOrientationPatient": AXIAL, "ImagePositionPatient": [0, 0, 2], "SeriesInstanceUID": "1.2.3"}
+        colour = np.zeros((32, 48, 3), np.uint8)
+        write_dicom(tmp_path / "study" / "2", colour, **CT | place | odd)
+    outcome = dragonfly("ask", tmp_path / "study", "Is there a tumour?", "--window", window, "--json")
+    assert [field["frame"] for field in outcome.json["fields"]] == [0, 1, 3]
+    assert "1 of 4 frames could not be read and were left out: 2" in outcome.json["warnings"]
+    expect_error(dragonfly("ask", tmp_path / "study", "Is it?", "--window", window, "--frame", "2"), 4, "--window")
 
 
 def test_windows_that_hide_how_slices_differ_are_told(tmp_path: Path) -> None:

@@ -56,7 +56,8 @@ class DicomImage:
 
     ``example`` is the frame whose scale and plane are taken for those of all, ``fallback`` gives the window for frames
     without one; left out, it is measured over the frames of this data set.
-    Raises InputError when the data set cannot be read, holds no picture, or declares what cannot be.
+    Raises InputError when the data set cannot be read, holds no picture, or declares what cannot be, and UsageError
+    where ``choice`` does not fit it.
     """
 
     def __init__(
@@ -83,7 +84,7 @@ class DicomImage:
         self._fallback = fallback
 
     def frame(self, frame: int) -> Image.Image:
-        """A frame as it is shown: 8-bit RGB, square pixels. Raises InputError, UsageError for the window."""
+        """A frame as it is shown: 8-bit RGB, square pixels. Raises InputError."""
         if not 0 <= frame < self.facts.frames:
             raise InputError(f"{self.label} has no frame {frame}", f"it has {self.facts.frames}, counted from 0")
         stored = self._frames.read(frame)

@@ -25,6 +25,7 @@ from dragonfly_cli.readers.dicom.image import DicomImage
 from dragonfly_cli.readers.dicom.index import Slice, slices_of
 from dragonfly_cli.readers.dicom.places import Place
 from dragonfly_cli.readers.dicom.series import Series, choose, group
+from dragonfly_cli.readers.dicom.windows import told_as_unreadable
 from dragonfly_cli.readers.raster import crop
 from dragonfly_cli.readers.source import UNREAD, MppSource, SourceKind
 
@@ -112,7 +113,8 @@ class VolumeSource:
             raise InputError(f"{self.path} has no slice {frame}", f"it has {self.frames}, counted from 0")
         if self._shown is None or self._shown[0] != frame:
             shown = self.series.slices[frame]
-            self._last = self._image(shown)
+            with told_as_unreadable():
+                self._last = self._image(shown)
             image = self._last.frame(shown.frame)
             self._compare_window(self._last.used)
             self._shown = frame, image if image.size == self.size_wh else image.resize(self.size_wh)

@@ -3,12 +3,14 @@
 What nobody says has to be measured on pixel values, which is left to ``image``.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from pydicom.dataset import Dataset
 
-from dragonfly_cli.errors import UsageError
+from dragonfly_cli.errors import InputError, UsageError
 from dragonfly_cli.readers.dicom import header as header_of
 from dragonfly_cli.readers.dicom.choices import CT_DEFAULT, Window, WindowChoice
 from dragonfly_cli.readers.dicom.display import Rescale, Voi
@@ -25,7 +27,7 @@ class Windows:
     label: str
 
     def check(self) -> None:
-        """Raises UsageError where the choice does not fit the picture."""
+        """Raises UsageError where the choice does not fit the picture, as its first frame is."""
         choice = self.choice
         if choice is None:
             return
@@ -40,10 +42,16 @@ class Windows:
             self._numbered(choice.number, 0)
 
     def chosen(self, frame: int) -> list[Voi]:
-        """One, three for red, green and blue, or none where nothing was chosen. Raises UsageError."""
+        """One, three for red, green and blue, or none where nothing was chosen.
+
+        Raises InputError where the choice, which fits the first frame, does not fit this one.
+        """
         if self.choice is None:
             return []
-        return [self._numbered(self.choice.number, frame)] if self.choice.number else list(self.choice.windows)
+        if not self.choice.number:
+            return list(self.choice.windows)
+        with told_as_unreadable():
+            return [self._numbered(self.choice.number, frame)]
 
     def own(self, frame: int) -> Voi | None:
         """What the file gives, a table before a window."""
@@ -77,6 +85,15 @@ class Windows:
             return None
         reach = modality.slope * top
         return Window(reach / 2 + modality.intercept, abs(reach), "LINEAR_EXACT", "stored")
+
+
+@contextmanager
+def told_as_unreadable() -> Iterator[None]:
+    """One odd frame or slice among those that a choice fits is no wrong choice, but cannot be shown: an InputError."""
+    try:
+        yield
+    except UsageError as error:
+        raise InputError(error.message, error.hint) from None
 
 
 def is_own(voi: Voi) -> bool:
