@@ -63,7 +63,14 @@ def test_window_edges_are_exact(tmp_path):
     assert (values.reshape(-1) == np.rint(np.arange(4096) * 255 / 4095)).all()
 
 
-@pytest.mark.parametrize("width", [1, 0.5, 0, -5])
+@pytest.mark.parametrize("center", [0.5, 1])
+def test_a_window_of_width_1_is_a_threshold(tmp_path, center):
+    """PS3.3 C.11.2.1.2: black up to half below its centre, white above; masks have it."""
+    path = write_dicom(tmp_path / "a", np.array([[0, 1, 1, 0]], np.uint8), window=(center, 1))
+    assert gray(path)[0].tolist() == [0, 255, 255, 0] and open_source(path).warnings == []
+
+
+@pytest.mark.parametrize("width", [0.5, 0, -5])
 def test_a_window_without_width_is_no_window(tmp_path, width):
     path = write_dicom(tmp_path / "a", RAMP, bits_stored=12, window=(100, width))
     assert 0 < gray(path)[32, 0] < 255
@@ -73,11 +80,15 @@ def test_a_window_without_width_is_no_window(tmp_path, width):
 
 
 @pytest.mark.parametrize(
-    ("modality", "origin", "told"),
-    [("CT", "default", "the window in the file cannot be used"), ("MR", "percentile", "no window that can be used")],
+    ("modality", "dtype", "origin", "told"),
+    [
+        ("CT", np.uint16, "default", "the window in the file cannot be used: 400 wide around 40"),
+        ("CR", np.uint8, "stored", "the window in the file cannot be used: the values are shown as they are stored"),
+        ("MR", np.uint16, "percentile", "no window that can be used"),
+    ],
 )
-def test_a_window_that_is_no_number_is_passed_over_and_told(tmp_path, modality, origin, told):
-    path = write_dicom(tmp_path / "a", RAMP, **CT_ELEMENTS | {"Modality": modality}, window=(511, 1024))
+def test_a_window_that_is_no_number_is_passed_over_and_told(tmp_path, modality, dtype, origin, told):
+    path = write_dicom(tmp_path / "a", RAMP.astype(dtype), **CT_ELEMENTS | {"Modality": modality}, window=(511, 1024))
     path.write_bytes(path.read_bytes().replace(b"511.0 ", b"51l,0 "))
     source = open_source(path)
     source.view(Box(0, 0, 64, 64))

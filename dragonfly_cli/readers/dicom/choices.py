@@ -25,9 +25,9 @@ class Window:
 
     @property
     def is_usable(self) -> bool:
-        """PS3.3 C.11.2.1.2 wants a LINEAR width of at least 1, and 1 is a threshold that leaves no greys."""
-        smallest = 1 if self.function == "LINEAR" else 0
-        return math.isfinite(self.center) and smallest < self.width < math.inf
+        """PS3.3 C.11.2.1.2 and C.11.2.1.3: a LINEAR width is at least 1, which is a threshold, others are above 0."""
+        is_wide_enough = self.width >= 1 if self.function == "LINEAR" else self.width > 0
+        return math.isfinite(self.center) and is_wide_enough and self.width < math.inf
 
 
 CT_DEFAULT = Window(40, 400, origin="default")  # soft tissue

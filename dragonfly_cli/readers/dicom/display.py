@@ -107,6 +107,8 @@ def apply_window(values: Array, window: Window) -> Array:
         return 1 / (1 + np.exp(exponent))
     if window.function == "LINEAR":
         center, width = center - 0.5, width - 1
+    if width == 0:
+        return np.where(values > center, 1.0, 0.0)
     return np.clip((values - center) / width + 0.5, 0, 1)
 
 

@@ -34,7 +34,13 @@ from dragonfly_cli.readers.dicom.windows import Windows, described, is_own, orig
 SQUARE_WITHIN = 0.005  # rounding in a header is no reason to resample
 LARGEST_PIXEL_SHAPE = 20.0  # a pixel longer than this is a mistake in the header
 ONE_GREY = "all pixels of a frame lie outside the window, so it is shown in one grey; try --window WIDTH,LEVEL"
-ODD_WINDOW = f"the window in the file cannot be used: {CT_DEFAULT.width:g} wide around {CT_DEFAULT.center:g} is shown"
+ODD_WINDOW = {  # by the origin of the window that is shown in its place
+    origin: f"the window in the file cannot be used: {shown}"
+    for origin, shown in (
+        ("default", f"{CT_DEFAULT.width:g} wide around {CT_DEFAULT.center:g} is shown"),
+        ("stored", "the values are shown as they are stored"),
+    )
+}
 FLAT_BELOW = 16  # of 255
 FLAT = (
     f"the file gives no window, and its values as they are stored differ by less than {FLAT_BELOW} of 255; "
@@ -210,8 +216,8 @@ class DicomImage:
         if own := self._windows.own(frame):
             return own
         if usual := self._windows.usual(frame):
-            if usual is CT_DEFAULT and header_of.names_window(self.header, frame):
-                self._warn(ODD_WINDOW)
+            if header_of.names_window(self.header, frame):
+                self._warn(ODD_WINDOW[usual.origin])
             return usual
         self._warn(NO_WINDOW)
         shared = self._fallback and self._fallback()
