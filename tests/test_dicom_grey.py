@@ -341,6 +341,28 @@ def test_windows_of_the_file_are_chosen_by_number(tmp_path):
         open_source(path, OpenOptions(window="3"))
 
 
+@pytest.mark.parametrize(
+    ("window", "slope"), [("0.003,0.0015", 1e-6), ("1,0.5", 1 / 3000), ("1.5,0.75", 1 / 2000), ("15,7.5", 1 / 200)]
+)
+def test_a_narrow_window_ends_where_it_says(tmp_path, window, slope):
+    """Diffusion in mm2/s, probabilities, ratios and uptake: a half unit to either side would be most of the range."""
+    pixels = np.array([[0, 1500, 3000, 4000]], np.uint16)
+    source = open_source(write_dicom(tmp_path / "a", pixels, RescaleSlope=slope), OpenOptions(window=window))
+    assert np.asarray(source.view(Box(0, 0, 4, 1)))[0, :, 0].tolist() == [0, 128, 255, 255]
+
+
+@pytest.mark.parametrize("window", ["nan,3", "4,nan", "1e400,3", "4,inf"])
+def test_a_window_is_made_of_numbers(window):
+    with pytest.raises(UsageError, match="must both be numbers"):
+        OpenOptions(window=window)
+
+
+@pytest.mark.parametrize("window", ["0,3", "-5,3"])
+def test_a_window_has_a_width(window):
+    with pytest.raises(UsageError, match="the width must be above 0"):
+        OpenOptions(window=window)
+
+
 def test_a_chosen_window_stands_above_a_table_of_the_file(tmp_path):
     pixels = np.array([[0, 50, 100]], np.uint8)
     path = write_dicom(tmp_path / "a", pixels, VOILUTSequence=table([255, 255, 255]))

@@ -12,6 +12,7 @@ from dragonfly_cli.errors import UsageError
 Function = Literal["LINEAR", "LINEAR_EXACT", "SIGMOID"]
 Origin = Literal["file", "default", "stored", "percentile", "option"]
 WINDOW_HINT = "lung, brain, bone, soft, liver, mediastinum, stroke, rgb3, WIDTH,LEVEL such as 1500,-600, or a number"
+EXACT_BELOW = 16  # LINEAR moves the edges by half a unit and a whole one, too much where values are 0 to 1, say
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,9 @@ def parse_window(text: str) -> WindowChoice:
         width, level = (float(part) for part in name.split(","))
     except ValueError:
         raise UsageError(f"--window {text!r} is not a window", WINDOW_HINT) from None
-    window = Window(level, width, origin="option")
-    if not window.is_usable:
-        raise UsageError(f"--window {text!r}: the width must be above 1", WINDOW_HINT)
-    return WindowChoice(name, (window,))
+    if not (math.isfinite(width) and math.isfinite(level)):
+        raise UsageError(f"--window {text!r}: WIDTH and LEVEL must both be numbers", WINDOW_HINT)
+    if width <= 0:
+        raise UsageError(f"--window {text!r}: the width must be above 0", WINDOW_HINT)
+    function: Function = "LINEAR_EXACT" if width < EXACT_BELOW else "LINEAR"
+    return WindowChoice(name, (Window(level, width, function, "option"),))
