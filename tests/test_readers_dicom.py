@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 import pydicom
 import pytest
-from dicom_display import RAMP, gray, item
+from dicom_display import RAMP, gray, item, shown
 from make_files import save_dicom, write_dicom
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
@@ -14,6 +14,8 @@ from pydicom.sequence import Sequence
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    RLELossless,
 )
 from run_dragonfly import dragonfly, expect_error
 
@@ -138,6 +140,22 @@ def test_deflated_and_big_endian_files(tmp_path, syntax):
     dataset.file_meta.TransferSyntaxUID = syntax
     dataset = pydicom.Dataset(dataset)
     assert (gray(save_dicom(tmp_path / "b", dataset, syntax)) == expected).all()
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, RLELossless])
+@pytest.mark.parametrize("photometric", ["MONOCHROME2", "RGB"])
+@pytest.mark.parametrize("left_out", [("PlanarConfiguration",), ("BitsStored",), ("PixelRepresentation", "HighBit")])
+def test_what_is_left_out_of_pixels_is_taken_as_usual(tmp_path, left_out, photometric, syntax):
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
+    path = write_dicom(tmp_path / "a", pixels if photometric == "RGB" else pixels[..., 0], photometric=photometric)
+    expected = shown(path)
+    dataset = pydicom.dcmread(path)
+    if syntax == RLELossless:
+        dataset.compress(RLELossless)
+    for keyword in left_out:
+        dataset.pop(keyword, None)
+    dataset.save_as(path)
+    assert np.array_equal(shown(path), expected)
 
 
 def test_segmentations_and_reports_are_named_and_refused(tmp_path):

@@ -101,7 +101,7 @@ def syntax_of(header: Dataset) -> UID:
 
 def is_complete(header: Dataset, photometric: str) -> bool:
     """Whether pydicom can decode the file as it is."""
-    return has_syntax(header) and header.get("PhotometricInterpretation") == photometric
+    return has_syntax(header) and header.get("PhotometricInterpretation") == photometric and not _left_out(header)
 
 
 def completed(header: Dataset, photometric: str) -> Dataset:
@@ -111,7 +111,22 @@ def completed(header: Dataset, photometric: str) -> Dataset:
         header.file_meta.TransferSyntaxUID = syntax_of(header)
     header.PhotometricInterpretation = photometric
     header.SamplesPerPixel = header.get("SamplesPerPixel", 1)
+    header.update(_left_out(header))
     return header
+
+
+def _left_out(header: Dataset) -> Dataset:
+    """What pixels of integers must have said of them and is left out, as other viewers take it."""
+    missing = Dataset()
+    if "PixelData" not in header:
+        return missing
+    usual = {"PixelRepresentation": 0, "BitsStored": int(header.get("BitsAllocated") or 0)}
+    if int(header.get("SamplesPerPixel") or 1) > 1:
+        usual["PlanarConfiguration"] = 0
+    for keyword, value in usual.items():
+        if header.get(keyword) in (None, ""):
+            setattr(missing, keyword, value)
+    return missing
 
 
 def known_name(uid: object) -> str | None:
@@ -139,6 +154,7 @@ def code_of(header: Dataset, keyword: str) -> str:
 def pixel_elements(header: Dataset) -> Dataset:
     """A data set of the elements that describe pixels (group 0028), with the transfer syntax."""
     some = header.group_dataset(0x0028)
+    some.update(_left_out(header))
     some.file_meta = FileMetaDataset()
     some.file_meta.TransferSyntaxUID = syntax_of(header)
     return some
