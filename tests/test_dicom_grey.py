@@ -229,9 +229,18 @@ def test_8_bits_that_show_next_to_nothing_are_told(tmp_path):
     """Labels, or counts, that nothing says to be such."""
     path = write_dicom(tmp_path / "a", np.arange(12, dtype=np.uint8).reshape(3, 4))
     outcome = dragonfly("view", path, "--what", "display", "-o", tmp_path / "a.png")
-    assert outcome.code == 0 and "differ by less than 16 of 255; try --window" in outcome.stderr
+    assert outcome.code == 0 and "differ by no more than 16 of 255; try --window" in outcome.stderr
     empty = write_dicom(tmp_path / "b", np.zeros((3, 4), np.uint8))
     assert "differ" not in dragonfly("view", empty, "-o", tmp_path / "b.png").stderr
+
+
+def test_a_voi_table_that_shows_next_to_nothing_is_told(tmp_path):
+    """Of 12 bits, where its descriptor speaks of 16."""
+    pixels = np.arange(4096, dtype=np.uint16).reshape(64, 64)
+    path = write_dicom(tmp_path / "a", pixels, bits_stored=12, VOILUTSequence=table(range(4096), bits=16))
+    assert gray(path).max() == 16
+    outcome = dragonfly("view", path, "--what", "display", "-o", tmp_path / "a.png")
+    assert outcome.code == 0 and "differ by no more than 16 of 255; try --window" in outcome.stderr
 
 
 def test_padding_does_not_enter_the_percentiles(tmp_path):
@@ -304,6 +313,15 @@ def test_padding_never_dazzles(tmp_path):
     assert (values[:20] == 0).all() and values[20:].max() == 255 and values[20:].min() == 0
     path = write_dicom(tmp_path / "b", pixels, photometric="MONOCHROME1", PixelPaddingValue=65530)
     assert (gray(path)[10:20] == 0).all() and (gray(path)[:10] == 0).all()  # the second because it is the brightest
+
+
+def test_padding_is_black_in_a_window_of_the_user(tmp_path):
+    """However bright it would be in it; in a window of the file it looks as the file says."""
+    pixels = np.array([[0, 50, 100, 4000]], np.uint16)
+    path = write_dicom(tmp_path / "a", pixels, PixelPaddingValue=4000, window=(50.5, 101))
+    source = open_source(path, OpenOptions(window="101,50.5"))
+    assert np.asarray(source.view(Box(0, 0, 4, 1)))[0, :, 0].tolist() == [0, 128, 255, 0]
+    assert gray(path)[0].tolist() == [0, 128, 255, 255]
 
 
 def test_padding_of_signed_pixels_may_be_written_unsigned(tmp_path):

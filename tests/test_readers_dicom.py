@@ -21,6 +21,7 @@ from run_dragonfly import dragonfly, expect_error
 
 from dragonfly_cli.errors import InputError
 from dragonfly_cli.geometry import Box
+from dragonfly_cli.options import OpenOptions
 from dragonfly_cli.readers import open_source
 
 
@@ -110,6 +111,33 @@ def test_functional_groups_give_each_frame_its_own_window_and_rescale(tmp_path):
     assert flat[0][201] == 255 and flat[1][1799] == 0 and flat[1][2001] == 255
     with pytest.raises(InputError, match="no frame 2"):
         source.view(Box(0, 0, 64, 64), 2)
+
+
+def test_a_window_by_number_is_that_of_each_frame(tmp_path):
+    windows = [{"WindowCenter": [9, center], "WindowWidth": [9, 200]} for center in (1000, 3000)]
+    frames = [item(FrameVOILUTSequence=Sequence([item(**each)])) for each in windows]
+    frames.append(item(FrameVOILUTSequence=Sequence([item(WindowCenter=9, WindowWidth=9)])))
+    path = write_dicom(tmp_path / "a", np.stack([RAMP] * 3), PerFrameFunctionalGroupsSequence=Sequence(frames))
+    source = open_source(path, OpenOptions(window="2"))
+    whites = [int((np.asarray(source.view(Box(0, 0, 64, 64), frame))[..., 0] == 255).sum()) for frame in (0, 1)]
+    assert np.abs(np.subtract(whites, [4096 - 1100, 4096 - 3100])).max() <= 1
+    with pytest.raises(InputError, match="has 1 window"):
+        source.view(Box(0, 0, 64, 64), 2)
+
+
+def test_a_window_over_all_frames_knows_the_rescale_of_each(tmp_path):
+    """The same stored values stand for 100 times as much in the second frame."""
+    rescales = [item(RescaleSlope=slope, RescaleIntercept=0) for slope in (1, 100)]
+    frames = [item(PixelValueTransformationSequence=Sequence([each])) for each in rescales]
+    groups = {"PerFrameFunctionalGroupsSequence": Sequence(frames)}
+    path = write_dicom(tmp_path / "a", np.stack([RAMP, RAMP]), bits_stored=12, **groups)
+    assert gray(path, 0).max() <= 3 and gray(path, 1).max() == 255 and 120 < gray(path, 1)[32, 0] < 136
+
+
+@pytest.mark.parametrize("keyword", ["ImagerPixelSpacing", "NominalScannedPixelSpacing"])
+def test_pixels_of_films_have_a_shape_and_no_certain_scale(tmp_path, keyword):
+    source = open_source(write_dicom(tmp_path / "a", RAMP, window=(2048, 4096), **{keyword: [0.8, 0.4]}))
+    assert (source.size_wh, source.mpp) == ((64, 128), None) and "not square" in source.warnings[0]
 
 
 def test_pixels_that_are_not_square_are_shown_square(tmp_path):

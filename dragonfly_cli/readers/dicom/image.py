@@ -41,11 +41,9 @@ ODD_WINDOW = {  # by the origin of the window that is shown in its place
         ("stored", "the values are shown as they are stored"),
     )
 }
-FLAT_BELOW = 16  # of 255
-FLAT = (
-    f"the file gives no window, and its values as they are stored differ by less than {FLAT_BELOW} of 255; "
-    "try --window WIDTH,LEVEL"
-)
+FLAT_WITHIN = 16  # of 255, as of 12 bits in a table for 16
+FLAT = f"the values as they are shown differ by no more than {FLAT_WITHIN} of 255; try --window WIDTH,LEVEL"
+MEANT_FOR_ALL = ("stored", "voi lut")  # a slice with little in it is often flat in the window of its series
 NO_WINDOW = "the file gives no window that can be used: the middle 99 % of the pixel values are shown"
 
 
@@ -185,7 +183,7 @@ class DicomImage:
         shown = ways[0].levels(stored) if len(ways) == 1 else np.stack([way.levels(stored) for way in ways], axis=-1)
         if shown.min() == shown.max() and stored.min() != stored.max():
             self._warn(ONE_GREY)
-        elif origin_of(self.used) == "stored" and 0 < np.ptp(shown) < FLAT_BELOW:
+        elif origin_of(self.used) in MEANT_FOR_ALL and 0 < np.ptp(shown) <= FLAT_WITHIN:
             self._warn(FLAT)
         return shown
 
