@@ -216,16 +216,20 @@ def test_an_undecodable_transfer_syntax_names_its_remedy(tmp_path, syntax, hint)
 
 def test_no_patient_value_leaves_the_reader(tmp_path, caplog, capfd):
     """Nor by way of pydicom, whose warnings, log lines and exceptions quote elements that it finds odd."""
-    good = write_dicom(tmp_path / "a", RAMP, BurnedInAnnotation="YES", PixelSpacing=[0.511, 0.511])
-    damaged = tmp_path / "b"
-    damaged.write_bytes(good.read_bytes().replace(b"0.511\\", b"Abe! \\"))
+    odd = {"PixelSpacing": [0.511, 0.511], "RescaleSlope": "0.733", "RescaleIntercept": "0"}
+    good = write_dicom(tmp_path / "a", RAMP, BurnedInAnnotation="YES", **odd)
+    strange, damaged = tmp_path / "b", tmp_path / "c"
+    strange.write_bytes(good.read_bytes().replace(b"0.511\\", b"Abe! \\"))
+    damaged.write_bytes(good.read_bytes().replace(b"0.733", b"Abe! "))
     with warnings.catch_warnings(record=True) as heard, caplog.at_level(logging.DEBUG):
         warnings.simplefilter("always")
-        source = open_source(good)
-        source.view(Box(0, 0, 64, 64))
+        sources = [open_source(good), open_source(strange)]
+        for source in sources:
+            source.view(Box(0, 0, 64, 64))
         with pytest.raises(InputError) as caught:
-            open_source(damaged)
-    told = repr(source.details()) + repr(source.warnings) + caplog.text + "".join(capfd.readouterr())
+            open_source(damaged).view(Box(0, 0, 64, 64))
+    told = "".join(repr(source.details()) + repr(source.warnings) for source in sources)
+    told += caplog.text + "".join(capfd.readouterr())
     told += caught.value.message + caught.value.hint
     assert not heard and "burned into" in source.warnings[0]
     assert not [word for word in ("Nobody", "4711", "SECRET", "Abe!") if word in told]
