@@ -112,7 +112,7 @@ def measure(
             said[field.box] = answer(model, look_at(model, source, field), question, Sampling())
         return replace(said[field.box], field=field)
 
-    every = zoom_fields(source, [search.grid.box(cell) for cell in search.grid.cells()], 1)
+    every = zoom_fields(source, search.grid, [search.grid.box(cell) for cell in search.grid.cells()], 1)
     crops_each = ask(overview).plan.crop_count
     all_crops = crops_each * (1 + len(every))
 

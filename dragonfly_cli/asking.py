@@ -25,7 +25,8 @@ from dragonfly_cli.output.evidence import check_evidence, write_evidence
 from dragonfly_cli.output.files import STDOUT, check_unread, is_text, storable, write_text
 from dragonfly_cli.output.notices import DEMO_WARNING
 from dragonfly_cli.output.streams import write_result
-from dragonfly_cli.output.terminal import certainty, say, say_notices, say_warnings, show, where_it_looked
+from dragonfly_cli.output.terminal import say, say_notices, say_warnings, show, where_it_looked
+from dragonfly_cli.output.votes import certainty
 from dragonfly_cli.readers import Source, exists, open_source
 from dragonfly_cli.readers.source import files_of
 from dragonfly_cli.templates import find_template
@@ -44,6 +45,16 @@ def gather_questions(asked: list[str], file: Path | None, wanted: FormOptions = 
         where = f" in {file}" if file else f": template {wanted.template} has none" if wanted.template else ""
         raise UsageError(f"there is no question{where}", 'give one: -q "Is there necrosis?"')
     return questions
+
+
+def refuse_bare_words(questions: list[str]) -> None:
+    """Raises UsageError for a question without quotes, each word of which would be answered as one."""
+    are_words = not any(" " in question.strip() for question in questions)
+    if len(questions) > 1 and are_words and not all(question.endswith(("?", "\uff1f")) for question in questions):
+        raise UsageError(
+            "the question is given as several words, each of which would be a question",
+            f'put it in quotes: dragonfly ask IMAGE "{" ".join(questions)}"',
+        )
 
 
 def questions_about_each(asked: list[str], file: Path | None, wanted: FormOptions) -> list[Question]:
@@ -110,6 +121,8 @@ def ask_image(
             write_evidence(evidence, looking, source, plan, _print_text(answers, printing.verbose))
             return
         records = list(_answers(source, plan, checkpoint, questions, answering, settings))
+        if printing.verbose:
+            _say_where(records)
         text = _formatted(records, printing.format)
         write_evidence(evidence, looking, source, plan, records)
     if output:
@@ -170,9 +183,14 @@ def _print_text(records: Iterator[dict[str, Any]], verbose: bool) -> list[dict[s
         printed.append(record)
         show(certainty(record) + "\n")
         if verbose:
-            for line in where_it_looked(record):
-                say(line)
+            _say_where([record])
     return printed
+
+
+def _say_where(records: list[dict[str, Any]]) -> None:
+    for record in records:
+        for line in where_it_looked(record):
+            say(line)
 
 
 def _formatted(records: list[dict[str, Any]], output_format: Format) -> str:

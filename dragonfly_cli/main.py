@@ -101,8 +101,9 @@ def ask(
 
     Example: dragonfly ask slide.svs "Is there necrosis?"
     """
-    from dragonfly_cli.asking import ask_image, gather_questions
+    from dragonfly_cli.asking import ask_image, gather_questions, refuse_bare_words
 
+    refuse_bare_words(question or [])
     questions = gather_questions([*(question or []), *(more or [])], questions_file, form)
     ask_image(image, questions, opening, looking, answering, printing, evidence)
 

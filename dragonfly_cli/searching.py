@@ -130,7 +130,7 @@ class Chooser:
         why, search = reasons(self.model, rank, question), self.search_for(question)
         with memory_errors(str(self.model.device)):
             boxes = search.best(self._impressions(question, why)) if why else search.even()
-        return [*self.first, *zoom_fields(self.source, boxes, len(self.first))]
+        return [*self.first, *zoom_fields(self.source, search.grid, boxes, len(self.first))]
 
     def second_looks(self, question: Question, seen: list[FieldAnswer]) -> list[Field]:
         """At the fields that said yes most strongly, where yes is to be confirmed."""

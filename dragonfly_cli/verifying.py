@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dragonfly_cli.engine.checkpoints import Checkpoint
-from dragonfly_cli.errors import ProblemError
+from dragonfly_cli.errors import NoInputError, ProblemError
 from dragonfly_cli.fields import Field, arranged
 from dragonfly_cli.options import AnswerOptions, OpenOptions
 from dragonfly_cli.output.json_text import json_text
@@ -73,6 +73,7 @@ def compare_all(records: list[Record], image: Path | None) -> Iterator[Compariso
     """Asks every question again; ``image`` is where the image lies now, if it was moved.
 
     Raises:
+        NoInputError: the only image is not there.
         ModelError: the model is not here, or is another one.
         ProblemError: the record looked at what is not part of the image.
     """
@@ -86,7 +87,14 @@ def compare_all(records: list[Record], image: Path | None) -> Iterator[Compariso
 
     for record, each in zip(records, asked, strict=True):
         opening, looking = each.opening, each.looking
-        with closing(arranged(_opened(image or each.image, opening), looking)) as source:
+        try:
+            opened = _opened(image or each.image, opening)
+        except NoInputError:
+            if len({other.image for other in asked}) == 1:
+                raise
+            yield _not_asked(record, "image: it is not there")
+            continue
+        with closing(arranged(opened, looking)) as source:
             if changed := _changed_hash(record["source"], source_record(source)):
                 yield _not_asked(record, f"image {changed}")
                 continue
@@ -210,8 +218,8 @@ def refuse_drift(compared: list[Comparison], file: Path) -> None:
     if changed:
         all_of_them = f"{changed[0]} and {len(changed) - 1} more have" if len(changed) > 1 else f"{changed[0]} has"
         raise ProblemError(
-            f"{file}: {all_of_them} changed since the answer",
-            "verify with the same files; --image says where an image is now",
+            f"{file}: {all_of_them} changed since the answer, or is not there",
+            "verify with the same files, in the folder where they were asked about; --image says where one is now",
         )
     drifted = sum(not each.same for each in compared)
     if drifted:

@@ -158,6 +158,12 @@ def test_verbose_says_where_it_looked(slide: Path) -> None:
     assert "zoomed in on: " in outcome.stderr
 
 
+@pytest.mark.parametrize("how", ["--json", "-fcsv", "-o"])
+def test_verbose_says_where_it_looked_beside_a_file_or_records(photo: Path, tmp_path: Path, how: str) -> None:
+    outcome = dragonfly("ask", photo, QUESTION, "-v", how, *([tmp_path / "out.txt"] if how == "-o" else []))
+    assert "looked at: whole, frame 0" in outcome.stderr
+
+
 def test_verbose_says_what_was_said_of_each_of_several_fields(slide: Path) -> None:
     call = ("ask", slide, QUESTION, "--region", "0,0,300,200", "--region", "400,300,300,200")
     told = [line for line in dragonfly(*call, "-v").stderr.splitlines() if line.startswith("looked at: ")]
@@ -198,6 +204,12 @@ def test_a_warning_about_each_answer_is_told_of_each(photo: Path) -> None:
 def test_a_file_without_questions_is_named(photo: Path, tmp_path: Path) -> None:
     (tmp_path / "empty.txt").write_text("\n  \n")
     expect_error(dragonfly("ask", photo, "--questions", tmp_path / "empty.txt"), 2, "no question in", "empty.txt")
+
+
+def test_a_question_without_quotes_is_told(photo: Path) -> None:
+    expect_error(dragonfly("ask", photo, "Is", "there", "necrosis?"), 2, "several words")
+    assert '"Is there necrosis?"' in dragonfly("ask", photo, "Is", "there", "necrosis?").stderr
+    assert len(dragonfly("ask", photo, "Necrosis?", "Tumour?", "--json").json) == 2
 
 
 def test_a_question_before_the_image_is_told(photo: Path) -> None:

@@ -16,7 +16,7 @@ from run_dragonfly import dragonfly, expect_error
 
 from dragonfly_cli.calibration.fitting import _PULL, FOLDS, Method, _fitted, _folds, calibration_error, fit
 from dragonfly_cli.output.table import COLUMNS
-from dragonfly_cli.output.terminal import certainty
+from dragonfly_cli.output.votes import certainty
 
 QUESTION = "Is there a tumour?"
 

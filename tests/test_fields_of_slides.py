@@ -107,6 +107,16 @@ def test_a_region_with_a_scale_is_searched(slide):
     assert all(field.box.meets(first.box) for field in zooms)
 
 
+def test_a_region_that_is_shown_in_much_less_detail_is_told(tmp_path):
+    path = write_svs(tmp_path / "large.svs", (8000, 6000), downsamples=(4,))
+    for regions, words in (
+        (["0,0,8000,6000"], "the region is looked at as a whole, with 13 times less detail"),
+        (["0,0,1000,800"], ""),
+    ):
+        warnings = dragonfly("ask", path, "Is it?", "--region", *regions, "--json").json["warnings"]
+        assert any(words in warning for warning in warnings) if words else not any("detail" in w for w in warnings)
+
+
 def test_no_region_is_left_out_for_the_budget_and_what_is_left_out_is_told(slide):
     source = open_source(slide)
     regions = ["500,500,2000,1500", "2000,1000,1500,900", "100,100,900,900"]

@@ -63,6 +63,19 @@ def test_an_outline_is_searched_and_its_hole_is_not(slide, roi):
     )
 
 
+@pytest.mark.parametrize("outlined", [(900, 700, 1030, 2300), (900, 700, 3000, 1000), (900, 700, 2400, 2200)])
+def test_no_field_reaches_beyond_what_was_outlined(slide, tmp_path, outlined):
+    """What lies beside it, a lesion say, would answer for it."""
+    path = tmp_path / "narrow.geojson"
+    path.write_text(json.dumps(feature("Tumor", "Polygon", [ring(*outlined)])))
+    fields = plan(slide, roi=path, budget=40).fields
+    left, top, right, bottom = outlined
+    assert len(fields) > 2
+    for field in fields:
+        box = field.box.corners
+        assert left <= box[0] and top <= box[1] and box[2] <= right and box[3] <= bottom
+
+
 def test_an_outline_of_one_field_is_one_field(slide, roi):
     assert [field.box for field in plan(slide, roi=roi, roi_class=["Stroma"]).fields] == [Box(1000, 1000, 500, 200)]
 

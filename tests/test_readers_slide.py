@@ -11,7 +11,7 @@ import pytest
 import tifffile
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from make_files import SHARED_DATA, write_svs
+from make_files import SHARED_DATA, write_dicom, write_svs
 from PIL import Image
 from run_dragonfly import dragonfly
 
@@ -349,3 +349,15 @@ def test_a_real_slide_of_one_level():
     assert (source.size_wh, source.mpp) == ((2220, 2967), (0.499, 0.499))
     overview = np.asarray(source.view(Box(0, 0, *source.size_wh)).resize((224, 224)))
     assert 180 < overview.mean() < 230
+
+
+def test_a_scale_that_is_stated_against_the_file_s_own_is_told(tmp_path):
+    path = write_svs(tmp_path / "slide.svs", (600, 400), downsamples=())
+    film = write_dicom(tmp_path / "film.dcm", np.zeros((20, 20), np.uint8), PixelSpacing=[0.2, 0.2])
+    for image, own in ((path, "0.5"), (film, "200")):
+        source = open_source(image, OpenOptions(slide_mpp=0.25))
+        assert source.mpp == (0.25, 0.25)
+        assert any(f"the file says {own} microns per pixel" in warning for warning in source.warnings)
+        source.close()
+    same = open_source(path, OpenOptions(slide_mpp=0.499))
+    assert not any("--slide-mpp" in warning for warning in same.warnings)

@@ -254,6 +254,20 @@ def test_another_image_is_told_before_it_is_asked_about(photo: Path) -> None:
     assert not compared["same"] and compared["now"] is None and compared["differing"] == ["image sha256"]
 
 
+def test_of_several_images_one_that_is_gone_does_not_keep_the_others_from_being_asked(tmp_path: Path) -> None:
+    (tmp_path / "study").mkdir()
+    for name in ("a.png", "b.png"):
+        Image.effect_noise((60, 50), 80).convert("RGB").save(tmp_path / "study" / name)
+    records = tmp_path / "records.jsonl"
+    asked = ("-q", QUESTION, "-m", TINY, "-o", tmp_path / "t.csv", "--records", records)
+    assert dragonfly("batch", tmp_path / "study", *asked).code == 0
+    (tmp_path / "study" / "a.png").unlink()
+    outcome = dragonfly("verify", records)
+    assert outcome.code == 9 and "a.png" in outcome.stderr
+    gone, there = outcome.stdout.splitlines()
+    assert gone.startswith("drift ") and "not there" in gone and there.startswith("same ")
+
+
 def test_all_levels_of_a_dicom_slide_are_part_of_its_hash(tmp_path: Path) -> None:
     for number, side in enumerate((256, 64)):
         pixels = np.full((side, side, 3), 90, np.uint8)

@@ -19,7 +19,8 @@ from dragonfly_cli.option_values import Aggregate, Rank
 from dragonfly_cli.options import AnswerOptions, LookOptions, OpenOptions
 from dragonfly_cli.output.files import is_text
 from dragonfly_cli.output.notices import DEMO_WARNING
-from dragonfly_cli.output.terminal import certainty, say, say_notices, say_warnings, show
+from dragonfly_cli.output.terminal import say, say_notices, say_warnings, show
+from dragonfly_cli.output.votes import certainty
 from dragonfly_cli.readers import Source, open_source
 from dragonfly_cli.readers.source import spatial_order
 

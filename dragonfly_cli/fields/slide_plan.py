@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import shapely
 
-from dragonfly_cli.fields.downsample import Downsample, target_downsample
+from dragonfly_cli.fields.downsample import TARGET_MPP, Downsample, target_downsample
 from dragonfly_cli.fields.field import Field, LookPlan
 from dragonfly_cli.fields.grid import SMALLEST_SHARE, Area, Grid
 from dragonfly_cli.fields.named import named_boxes, named_outline
@@ -22,6 +22,7 @@ from dragonfly_cli.options import LookOptions
 from dragonfly_cli.readers.source import Source, whole_of
 
 _FIELDS_LOOKED_AT = 8  # the overview among them; some seconds on a CPU with the built-in model
+_MUCH = 4.0  # times a field's size
 _NEARLY = 1.25  # a slide or outline this much larger than a field is shown as one, at a little less detail
 
 
@@ -32,6 +33,7 @@ def plan_slide(source: Source, looking: LookOptions, canvas_wh: tuple[int, int])
     regions = named_boxes(source, looking, field_wh)
     has_scale = looking.mpp is not None or looking.level is not None
     if regions and not has_scale and not looking.roi:
+        _warn_of_large_regions(source, regions, field_wh)
         return LookPlan(_region_fields(regions), time_limit=looking.time_limit)
     whole = whole_of(source)
     if not regions and not looking.roi and _fits(whole, field_wh):
@@ -43,6 +45,8 @@ def plan_slide(source: Source, looking: LookOptions, canvas_wh: tuple[int, int])
     planned = unsearched
     if not _fits(area.bounds, field_wh):
         cell_wh = field_wh if has_scale else _spanning(area.bounds, field_wh)
+        if isinstance(area, Outlined) and not has_scale:
+            cell_wh = min(cell_wh[0], area.bounds.width), min(cell_wh[1], area.bounds.height)
         planned = _with_search(unsearched, source, looking, Grid(area, area.bounds, cell_wh), downsample)
     if isinstance(area, Outlined):
         named = "what was outlined" if looking.roi else "the region" if len(regions) == 1 else "the regions"
@@ -69,14 +73,17 @@ def _with_search(plan: LookPlan, source: Source, looking: LookOptions, grid: Gri
         )
         return plan
     search = ZoomSearch(grid, left, looking.rank)
-    even = zoom_fields(source, search.even(), len(plan.fields))
+    even = zoom_fields(source, grid, search.even(), len(plan.fields))
     warn_of_blur(source, grid, downsample)
     return replace(plan, fields=[*plan.fields, *even], search=search)
 
 
-def zoom_fields(source: Source, boxes: list[Box], first_id: int) -> list[Field]:
-    """Cells of a grid as fields; one that reaches beyond the slide is moved onto it, as far as it fits."""
-    return [Field(first_id + number, "zoom", 0, _moved_onto(source, box)) for number, box in enumerate(boxes)]
+def zoom_fields(source: Source, grid: Grid, boxes: list[Box], first_id: int) -> list[Field]:
+    """Cells of a grid as fields; one that reaches beyond the slide, or beyond what was outlined, is moved into it."""
+    whole = whole_of(source)
+    if isinstance(grid.area, Outlined):
+        boxes = [_moved_into(grid.bounds, box) for box in boxes]
+    return [Field(first_id + number, "zoom", 0, _moved_into(whole, box)) for number, box in enumerate(boxes)]
 
 
 def second_looks(source: Source, fields: list[Field], first_id: int) -> list[Field]:
@@ -85,14 +92,17 @@ def second_looks(source: Source, fields: list[Field], first_id: int) -> list[Fie
     for number, field in enumerate(fields):
         x, y, (width, height) = field.box.x, field.box.y, field.box.size_wh
         wider = Box(x - width // 8, y - height // 8, width + width // 4, height + height // 4)
-        looks.append(Field(first_id + number, field.role, field.frame, _moved_onto(source, wider), field.id))
+        looks.append(Field(first_id + number, field.role, field.frame, _moved_into(whole_of(source), wider), field.id))
     return looks
 
 
-def _moved_onto(source: Source, box: Box) -> Box:
+def _moved_into(bounds: Box, box: Box) -> Box:
+    """As far as it fits; where it does not fit at all it stays."""
     x, y = (
-        max(0, min(start, whole - length)) if length <= whole else start
-        for start, length, whole in zip((box.x, box.y), box.size_wh, source.size_wh, strict=True)
+        max(start, min(at, start + room - length)) if length <= room else at
+        for at, length, start, room in zip(
+            (box.x, box.y), box.size_wh, (bounds.x, bounds.y), bounds.size_wh, strict=True
+        )
     )
     return Box(x, y, box.width, box.height)
 
@@ -107,6 +117,17 @@ def _searched_area(tissue: Tissue, outline: shapely.Geometry | None, regions: li
 
 def _region_fields(boxes: list[Box]) -> list[Field]:
     return [Field(number, "region", 0, box) for number, box in enumerate(boxes)]
+
+
+def _warn_of_large_regions(source: Source, regions: list[Box], field_wh: tuple[int, int]) -> None:
+    """Says so where a region is shown in much less detail than fields are."""
+    times = max(max(box.width / field_wh[0], box.height / field_wh[1]) for box in regions)
+    if times > _MUCH:
+        which = "the region" if len(regions) == 1 else "the largest region"
+        source.warnings.append(
+            f"{which} is looked at as a whole, with {times:.0f} times less detail than a field has; "
+            f"{'--level 0' if source.mpp is None else f'--mpp {TARGET_MPP:g}'} searches it field by field"
+        )
 
 
 def _fits(box: Box, field_wh: tuple[int, int]) -> bool:

@@ -18,13 +18,14 @@ from dragonfly_cli.output.votes import (
     YES_COLOUR,
     Colour,
     agreement,
+    certainty,
     colour,
     has_frames,
     name_of,
     rounded,
     says_yes_or_no,
     support,
-    sureness,
+    told_mpp,
     verdict,
 )
 from dragonfly_cli.readers.source import Source, whole_of
@@ -70,8 +71,7 @@ def _panel(source: Source, record: dict[str, Any], mask: np.ndarray | None) -> I
 
 
 def _title(record: dict[str, Any]) -> str:
-    sure = f"  ({sureness(record)})" if record["probabilities"] else ""
-    return f"{record['question'] or 'Description:'}  {record['answer']}{sure}"
+    return f"{record['question'] or 'Description:'}  {record['answer']} {certainty(record)}".rstrip()
 
 
 def _write_head(panel: Image.Image, title: list[str], record: dict[str, Any], frame: int) -> None:
@@ -142,7 +142,7 @@ def _inset(source: Source, record: dict[str, Any], field: dict[str, Any]) -> Ima
     inset.paste(picture, (0, 26))
     draw = ImageDraw.Draw(inset)
     draw.rectangle((0, 26, width - 1, height + 25), outline=colour(record, field), width=_LINE_PX)
-    mpp = "" if field["mpp"] is None else f", {field['mpp']:.3g} um per pixel"
+    mpp = "" if field["mpp"] is None else f", {told_mpp(field['mpp'])} um per pixel"
     text = f"{name_of(record, field)}: {_said(field)}{mpp}"
     draw.text((0, 2), _shortened(text, _font(16), _BEST_WIDTH_PX), _INK, _font(16))
     return inset

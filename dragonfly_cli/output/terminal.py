@@ -5,12 +5,12 @@ Text may come from a model or a file name, so control characters are made harmle
 
 from typing import TYPE_CHECKING, Any
 
-from dragonfly_cli.engine.questions import DOUBTFUL_OPTION_MASS, doubts_about
+from dragonfly_cli.engine.questions import doubts_about
 from dragonfly_cli.output.control_characters import harmless
 from dragonfly_cli.output.files import storable
 from dragonfly_cli.output.notices import DEMO_WARNING, NOTICE
 from dragonfly_cli.output.streams import tell, write_result
-from dragonfly_cli.output.votes import rounded, sureness, verdict
+from dragonfly_cli.output.votes import told_mpp, verdict
 
 if TYPE_CHECKING:  # the store, which checkpoints are found in, speaks through this module
     from dragonfly_cli.engine.checkpoints import Checkpoint
@@ -41,32 +41,6 @@ def show(piece: str) -> None:
     write_result(storable(harmless(piece)))
 
 
-def certainty(record: dict[str, Any]) -> str:
-    """`` (p = 0.93)`` after a chosen answer, what it lies between after ``uncertain``, nothing after a free answer."""
-    probabilities = record["probabilities"]
-    if not probabilities:
-        return ""
-    return f" ({sureness(record)}{_corrected(record)}{_poor_fit(record)})"
-
-
-def _corrected(record: dict[str, Any]) -> str:
-    """The calibrated probability of the answer, or of yes where that is uncertain; nothing where there is none."""
-    calibrated = record["calibrated"]
-    if not calibrated:
-        return ""
-    if record["abstained"]:
-        return f", calibrated yes {rounded(calibrated['yes'])}"
-    return f", calibrated {rounded(calibrated[record['answer'].lower()])}"
-
-
-def _poor_fit(record: dict[str, Any]) -> str:
-    mass = record["option_mass"]
-    if mass >= DOUBTFUL_OPTION_MASS:
-        return ""
-    what = "yes and no" if record["settings"]["type"] == "yesno" else "the options"
-    return f", but {what} hold only {mass:.0%} of the probability"
-
-
 def where_it_looked(record: dict[str, Any]) -> list[str]:
     """A line per field: its box, its scale, of several its own answer, and the boxes zoomed in on; level-0 pixels."""
     lines = []
@@ -87,7 +61,7 @@ def where_it_looked(record: dict[str, Any]) -> list[str]:
 def _scale(mpp: float | None) -> str:
     if mpp is None:
         return ""
-    return f" at {mpp:.0f} microns per pixel" if mpp >= 100 else f" at {mpp:.3g} microns per pixel"
+    return f" at {told_mpp(mpp)} microns per pixel"
 
 
 def info_text(facts: dict[str, Any]) -> str:

@@ -3,6 +3,8 @@
 from collections import Counter
 from typing import Any
 
+from dragonfly_cli.engine.questions import DOUBTFUL_OPTION_MASS
+
 Colour = tuple[int, int, int]
 
 YES_COLOUR: Colour = (200, 30, 45)
@@ -91,6 +93,37 @@ def sureness(record: dict[str, Any]) -> str:
         return p_of_answer(said)
     likely = sorted(said.items(), key=lambda item: -item[1])[:2]
     return ", ".join(f"{option} {rounded(p)}" for option, p in likely)
+
+
+def certainty(record: dict[str, Any]) -> str:
+    """`` (p = 0.93)`` after a chosen answer, what it lies between after ``uncertain``, nothing after a free answer."""
+    probabilities = record["probabilities"]
+    if not probabilities:
+        return ""
+    return f" ({sureness(record)}{_corrected(record)}{_poor_fit(record)})"
+
+
+def _corrected(record: dict[str, Any]) -> str:
+    """The calibrated probability of the answer, or of yes where that is uncertain; nothing where there is none."""
+    calibrated = record["calibrated"]
+    if not calibrated:
+        return ""
+    if record["abstained"]:
+        return f", calibrated yes {rounded(calibrated['yes'])}"
+    return f", calibrated {rounded(calibrated[record['answer'].lower()])}"
+
+
+def _poor_fit(record: dict[str, Any]) -> str:
+    mass = record["option_mass"]
+    if mass >= DOUBTFUL_OPTION_MASS:
+        return ""
+    what = "yes and no" if record["settings"]["type"] == "yesno" else "the options"
+    return f", but {what} hold only {mass:.0%} of the probability"
+
+
+def told_mpp(mpp: float) -> str:
+    """Three digits, or a whole number."""
+    return f"{mpp:.0f}" if mpp >= 100 else f"{mpp:.3g}"
 
 
 def verdict(field: dict[str, Any]) -> str:

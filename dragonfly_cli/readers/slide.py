@@ -23,7 +23,6 @@ from dragonfly_cli.readers.colour import ToSrgb
 from dragonfly_cli.readers.pyramid import (
     WHITE,
     ReadPlan,
-    Scale,
     TileError,
     are_wide,
     plan_blocks,
@@ -34,7 +33,7 @@ from dragonfly_cli.readers.pyramid import (
 )
 from dragonfly_cli.readers.slide_opening import files_of_slide, open_pyramid
 from dragonfly_cli.readers.slide_scale import GUESSED_FROM_POWER
-from dragonfly_cli.readers.source import SourceKind
+from dragonfly_cli.readers.source import SourceKind, stated_scale
 
 READ_THREADS = min(4, os.cpu_count() or 1)  # OpenSlide and Pillow let other threads run while they decode
 OVERVIEW_SHARE = 0.25  # of the slide: who looks at so much of it at once will do so again
@@ -107,12 +106,12 @@ class SlideSource:
         self.downsamples: tuple[float, ...] = self._pyramid.downsamples
         self.to_srgb = ToSrgb(self._pyramid.icc_profile, self._pyramid.mode)
         self.warnings += self.to_srgb.warnings
-        given = options.slide_mpp
-        scale = Scale((given, given), "option") if given else self._pyramid.scale
-        self.mpp, self.mpp_source = scale.mpp, scale.source
-        if scale.source == "none":
+        own = self._pyramid.scale
+        self.mpp, self.mpp_source, warnings = stated_scale(options.slide_mpp, own.mpp, own.source)
+        self.warnings += warnings
+        if self.mpp_source == "none":
             self.warnings.append("the slide does not give its microns per pixel: sizes are in pixels only")
-        if scale.source == "objective":
+        if self.mpp_source == "objective":
             self.warnings.append(GUESSED_FROM_POWER)
 
     @cached_property

@@ -14,6 +14,7 @@ from dragonfly_cli.geometry import Box
 
 SourceKind = Literal["slide", "dicom", "raster"]
 UNREAD = "could not be read and were left out"  # these words stand in every warning of what is missing
+_SAME_SCALE = 0.05  # two scanners' statements of one scale are nearer
 MppSource = Literal["file", "resolution", "objective", "option", "none"]
 
 
@@ -50,6 +51,17 @@ class Source(Protocol):
         """Technical facts for ``dragonfly info`` (levels, window, codec): an allow-list, no patient data."""
 
     def close(self) -> None: ...
+
+
+def stated_scale(
+    stated: float | None, own: tuple[float, float] | None, source: MppSource
+) -> tuple[tuple[float, float] | None, MppSource, list[str]]:
+    """The microns per pixel that a user has ``stated``, or else the file's ``own``; whose they are; what to warn of."""
+    if stated is None:
+        return own, source, []
+    differs = own is not None and source != "objective" and max(abs(stated / each - 1) for each in own) > _SAME_SCALE
+    warning = f"--slide-mpp {stated:g} is taken, though the file says {max(own or (0,)):.4g} microns per pixel"
+    return (stated, stated), "option", [warning] * differs
 
 
 def whole_of(source: Source) -> Box:

@@ -17,7 +17,7 @@ from dragonfly_cli.readers.dicom.image import DicomImage
 from dragonfly_cli.readers.dicom.places import on_disk
 from dragonfly_cli.readers.dicom.series import Series
 from dragonfly_cli.readers.raster import crop
-from dragonfly_cli.readers.source import MppSource, SourceKind
+from dragonfly_cli.readers.source import MppSource, SourceKind, stated_scale
 
 SEVERAL_STACKS = "its frames differ in direction or spacing: they are in the order in which they are stored"
 
@@ -45,8 +45,9 @@ class DicomSource:
             self.warnings.append(SEVERAL_SHAPES)
         is_one_scale = len({each.first.spacing for each in stacks}) <= 1
         file_mpp = self._image.mpp if is_one_scale else None
-        self.mpp = (options.slide_mpp, options.slide_mpp) if options.slide_mpp else file_mpp
-        self.mpp_source: MppSource = "option" if options.slide_mpp else "file" if self.mpp else "none"
+        own: MppSource = "file" if file_mpp else "none"
+        self.mpp, self.mpp_source, warnings = stated_scale(options.slide_mpp, file_mpp, own)
+        self.warnings += warnings
 
     def view(self, box: Box, frame: int = 0) -> Image.Image:
         """The part ``box`` of ``frame`` as an 8-bit RGB image. Raises InputError if it cannot be decoded."""

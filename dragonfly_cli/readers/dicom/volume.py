@@ -27,7 +27,7 @@ from dragonfly_cli.readers.dicom.places import Place
 from dragonfly_cli.readers.dicom.series import Series, choose, group
 from dragonfly_cli.readers.dicom.windows import told_as_unreadable
 from dragonfly_cli.readers.raster import crop
-from dragonfly_cli.readers.source import UNREAD, MppSource, SourceKind
+from dragonfly_cli.readers.source import UNREAD, MppSource, SourceKind, stated_scale
 
 MOST_LISTED = 12
 SECTIONS = frozenset(("CT", "MR", "PT", "NM"))  # pictures of these are of one body, also where they do not say where
@@ -93,8 +93,9 @@ class VolumeSource:
         self._first_window: Window | None = None
         self._last: DicomImage = self._first_readable()
         self.size_wh = self._last.shape.shown_wh
-        self.mpp = (options.slide_mpp, options.slide_mpp) if options.slide_mpp else self._last.mpp
-        self.mpp_source: MppSource = "option" if options.slide_mpp else "file" if self.mpp else "none"
+        own: MppSource = "file" if self._last.mpp else "none"
+        self.mpp, self.mpp_source, warnings = stated_scale(options.slide_mpp, self._last.mpp, own)
+        self.warnings += warnings
 
     @property
     def slices(self) -> Sequence[int]:
