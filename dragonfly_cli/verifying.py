@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dragonfly_cli.engine.checkpoints import Checkpoint
-from dragonfly_cli.errors import NoInputError, ProblemError
+from dragonfly_cli.errors import InputError, NoInputError, ProblemError
 from dragonfly_cli.fields import Field, arranged
 from dragonfly_cli.options import AnswerOptions, OpenOptions
 from dragonfly_cli.output.json_text import json_text
@@ -93,6 +93,9 @@ def compare_all(records: list[Record], image: Path | None) -> Iterator[Compariso
             if len({other.image for other in asked}) == 1:
                 raise
             yield _not_asked(record, "image: it is not there")
+            continue
+        except InputError as error:
+            yield _not_asked(record, f"image: {error.message}")
             continue
         with closing(arranged(opened, looking)) as source:
             if changed := _changed_hash(record["source"], source_record(source)):

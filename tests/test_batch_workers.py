@@ -273,12 +273,16 @@ def test_every_item_is_done_once_or_given_up(
     has: dict[int, list[Group]] = {worker: [] for worker in range(workers)}
     done: list[Item] = []
     given_up: list[Item] = []
+    beginning: set[int] = set()  # workers that were lost, and are not ready again
     while True:
-        for worker, group in handout.deal(has):
+        for worker, group in handout.deal(set(has) - beginning):
             has[worker].append(group)
-        if not handout.outstanding:
+        if not handout.outstanding and not handout.waits_for_a_worker:
             break
         assert max(map(len, has.values())) <= depth
+        if beginning and (not handout.outstanding or data.draw(st.booleans())):
+            beginning.remove(data.draw(st.sampled_from(sorted(beginning))))
+            continue
         worker = data.draw(st.sampled_from([each for each, mine in has.items() if mine]))
         first = has[worker].pop(0)
         if poison.isdisjoint(item.image for item in first.items):
@@ -287,6 +291,7 @@ def test_every_item_is_done_once_or_given_up(
         else:
             given_up += handout.lost(worker)
             has[worker] = []
+            beginning.add(worker)
     assert not handout.waits_for_a_worker
     assert Counter(item.image for item in done + given_up) == Counter(item.image for item in items)
     assert {item.image for item in given_up} == poison  # those who were only beside one are not given up

@@ -1,7 +1,10 @@
 """No command but ``model pull`` opens a connection: here every attempt to do so is an error."""
 
 import json
+import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -112,6 +115,22 @@ def test_every_command_of_the_store_but_pull(tmp_path: Path, no_sockets: list[st
     for call in ("list", "show mine", "verify", f"export mine -o {packed}", "rm mine", f"import {packed}"):
         assert dragonfly("model", *call.split()).code == 0
     assert no_sockets == []
+
+
+def test_no_code_is_fetched_for_4_bit_weights(tmp_path: Path) -> None:
+    """bitsandbytes does so on some processors, where a package of that name is installed."""
+    pytest.importorskip("bitsandbytes")
+    (tmp_path / "kernels.py").write_text("def get_kernel(*_, **__):\n    print('fetched')\n    raise OSError\n")
+    program = "from dragonfly_med.quantization import quietly_import_bitsandbytes as load; load(); import kernels"
+    paths = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
+    ran = subprocess.run(
+        [sys.executable, "-c", program],
+        env=os.environ | {"PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "fetched" not in ran.stdout
 
 
 def test_a_model_that_is_not_here_is_not_looked_for_elsewhere(study: Path, no_sockets: list[str]) -> None:

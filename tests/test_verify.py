@@ -256,16 +256,18 @@ def test_another_image_is_told_before_it_is_asked_about(photo: Path) -> None:
 
 def test_of_several_images_one_that_is_gone_does_not_keep_the_others_from_being_asked(tmp_path: Path) -> None:
     (tmp_path / "study").mkdir()
-    for name in ("a.png", "b.png"):
+    for name in ("a.png", "b.png", "c.png"):
         Image.effect_noise((60, 50), 80).convert("RGB").save(tmp_path / "study" / name)
     records = tmp_path / "records.jsonl"
     asked = ("-q", QUESTION, "-m", TINY, "-o", tmp_path / "t.csv", "--records", records)
     assert dragonfly("batch", tmp_path / "study", *asked).code == 0
     (tmp_path / "study" / "a.png").unlink()
+    (tmp_path / "study" / "c.png").write_text("oops")
     outcome = dragonfly("verify", records)
     assert outcome.code == 9 and "a.png" in outcome.stderr
-    gone, there = outcome.stdout.splitlines()
+    gone, there, damaged = outcome.stdout.splitlines()
     assert gone.startswith("drift ") and "not there" in gone and there.startswith("same ")
+    assert damaged.startswith("drift ") and "not an image" in damaged
 
 
 def test_all_levels_of_a_dicom_slide_are_part_of_its_hash(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ class Handout:
     """``depth`` groups at most are with one worker, so that it can read ahead."""
 
     def __init__(self, groups: Iterable[Group], depth: int) -> None:
-        self._new: Iterator[Group] = iter(groups)
+        self._new = deque(groups)
         self._depth = depth
         self._suspects: deque[Group] = deque()
         self._losses: dict[Place, int] = {}
@@ -41,10 +41,10 @@ class Handout:
             return None
         if self._suspects and has:
             return None  # until it has nothing else, so that a suspect is alone with it
-        group = self._suspects.popleft() if self._suspects else next(self._new, None)
-        if group is not None:
-            has.append(group)
-        return group
+        if not (waiting := self._suspects or self._new):
+            return None
+        has.append(waiting.popleft())
+        return has[-1]
 
     def done(self, worker: Hashable, place: Place) -> None:
         self._with[worker] = [group for group in self._with[worker] if group.place != place]
@@ -75,5 +75,5 @@ class Handout:
 
     @property
     def waits_for_a_worker(self) -> bool:
-        """Whether groups that were with a lost worker wait to be handed out."""
-        return bool(self._suspects) and not self._stopped
+        """Whether there are groups to be handed out, which all workers may be too newly begun to take."""
+        return bool(self._suspects or self._new) and not self._stopped

@@ -22,7 +22,7 @@ class Progress:
         self._done = self.failed = 0
         self._started = monotonic()
         self._ended = threading.Event()
-        self._bar: Any = _bar() if sys.stderr.isatty() else None
+        self._bar: Any = _bar() if sys.stderr and sys.stderr.isatty() else None
 
     def __enter__(self) -> Self:
         if self._bar:

@@ -15,6 +15,9 @@ import logging
 import os
 import re
 import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -216,12 +219,25 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def quietly_import_bitsandbytes() -> Any:
-    """bitsandbytes, without its remarks on a CPU, which a user can do nothing about.
+    """bitsandbytes, without its remarks on a CPU, which a user can do nothing about, and without its download.
 
+    Where a package ``kernels`` is installed, it would fetch native code from the hub while it is imported.
     Raises ImportError where it is not installed.
     """
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     logging.getLogger("bitsandbytes.cextension").setLevel(logging.ERROR)
-    import bitsandbytes
-
+    with _not_importable("kernels"):
+        import bitsandbytes
     return bitsandbytes
+
+
+@contextmanager
+def _not_importable(package: str) -> Iterator[None]:
+    held = sys.modules.get(package)
+    sys.modules[package] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        sys.modules.pop(package)
+        if held is not None:
+            sys.modules[package] = held

@@ -5,12 +5,14 @@ stage1 and stage2 are the reference's two stages (togethercomputer/Dragonfly), w
 follow Dettmers et al., "QLoRA" (arXiv:2305.14314): adapters on every linear layer of the language model.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from dragonfly_med.modeling import DragonflyForCausalLM
+from dragonfly_med.quantization import quietly_import_bitsandbytes
 
 _ADAPTED = r"language_model\.model\.layers\.\d+\.(self_attn\.[qkvo]|mlp\.(gate|up|down))_proj"
 
@@ -72,6 +74,8 @@ def add_adapters(network: DragonflyForCausalLM, adapters: Adapters) -> Any:
 
     Raises ImportError where peft is not installed.
     """
+    with suppress(ImportError):
+        quietly_import_bitsandbytes()  # before peft, which imports it where it is installed
     from peft import LoraConfig, get_peft_model
 
     settings = LoraConfig(
