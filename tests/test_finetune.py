@@ -16,6 +16,7 @@ import pytest
 import torch
 from batch_runs import files_limited_to, may_not_write_everywhere
 from make_files import write_dicom
+from make_series import write_ct
 from peft import PeftModel
 from PIL import Image
 from run_dragonfly import Outcome, dragonfly, expect_error
@@ -481,3 +482,14 @@ def test_two_processes_learn_what_one_does(folder: Path, tmp_path: Path) -> None
         assert torch.allclose(weight, two[name], atol=1e-5), name
     scores = [record_of(tmp_path / name)["metrics"]["after"] for name in ("one", "two")]
     assert scores[0] == pytest.approx(scores[1], abs=1e-4)
+
+
+def test_no_uid_of_a_series_is_written_down(folder: Path, tmp_path: Path) -> None:
+    write_ct(folder / "case")
+    data = write_rows(folder / "case.jsonl", [{**taught(0), "image": "case", "frame": number} for number in (1, 2)])
+    arguments = ("--recipe", "stage1", "--steps", "1", "--hold-out", "0", "--series", "1.2.3")
+    for _ in range(2):  # the second call finds it finished
+        outcome = finetune(data, tmp_path / "out", *arguments)
+        assert outcome.code == 0, outcome.stderr
+    assert "was finished by an earlier run" in outcome.stderr
+    assert '"1.2.3"' not in (tmp_path / "out" / "training.json").read_text()

@@ -1,5 +1,6 @@
 """``finetune``: what can be checked without the network is checked first; then it is trained and written."""
 
+import hashlib
 import json
 import logging
 import shlex
@@ -86,7 +87,7 @@ def _check_packages(recipe: RecipeName) -> None:
 def _record(
     tuning: TuneOptions, opening: OpenOptions, checkpoint: Checkpoint, hashes: dict[str, Any]
 ) -> dict[str, Any]:
-    settings = {**asdict(tuning), "opening": asdict(opening), "data": hashes}
+    settings = {**asdict(tuning), "opening": _without_uid(opening), "data": hashes}
     settings["base"] = {"id": checkpoint.id, "sha256": checkpoint.sha256(however_large=True)}
     settings["processes"] = process_count()  # how many share the pictures of a step
     return {
@@ -96,6 +97,13 @@ def _record(
         "versions": {"dragonfly-cli": __version__, **{name: _version(name) for name in _RECORDED_PACKAGES}},
         "notice": NOTICE,
     }
+
+
+def _without_uid(opening: OpenOptions) -> dict[str, Any]:
+    """The options, with a hash in place of a series UID, by which a patient is found."""
+    series = opening.series
+    is_uid = series is not None and "." in series
+    return asdict(opening) | ({"series": hashlib.sha256(str(series).encode()).hexdigest()} if is_uid else {})
 
 
 def _version(package: str) -> str | None:
