@@ -73,6 +73,16 @@ def test_a_slide_is_never_shown_in_place_of_another_in_its_folder(dicom_slide):
     assert [Path(each.name).name for each in list_inputs(dicom_slide)] == ["level0.dcm", "other.dcm"]
 
 
+def test_the_files_of_a_slide_are_those_of_its_series_alone(dicom_slide):
+    """Also where the name of another series begins with that of its own, or stands behind much else."""
+    write_dicom_slide(dicom_slide / "other.dcm", quarters(), SERIES + "1", 0)
+    late = dcmread(dicom_slide / "level1.dcm")
+    late.DerivationDescription = "x" * 9000
+    late.save_as(dicom_slide / "level1.dcm")
+    source = open_source(dicom_slide / "level0.dcm")
+    assert [file.name for file in source.files] == ["level0.dcm", "level1.dcm"]
+
+
 def test_a_label_of_a_series_of_its_own_is_no_slide(dicom_slide):
     label = write_dicom_slide(dicom_slide / "a-label.dcm", np.full((64, 64, 3), 120, np.uint8), "1.2.3.4", 0)
     dataset = dcmread(label)

@@ -1,5 +1,6 @@
 """What data consists of, for the record of a run: hashes of the data file and of all its pictures."""
 
+from pathlib import Path
 from typing import Any
 
 from dragonfly_cli.datasets.data_file import Data
@@ -12,7 +13,7 @@ def data_hashes(data: Data) -> dict[str, Any]:
     Rows whose picture cannot be opened, or has nothing in it, are moved to the bad ones.
     """
     rows, unreadable = identified(data.rows)
-    numbers: dict[Any, set[int]] = {}
+    numbers: dict[Path, set[int]] = {}
     for row in rows:
         numbers.setdefault(row.picture.path, set()).add(row.number)
     data.rows = rows

@@ -18,6 +18,7 @@ from dragonfly_cli.errors import InputError
 from dragonfly_cli.geometry import Box
 from dragonfly_cli.readers.dicom.collection import ARCHIVE_ERRORS
 from dragonfly_cli.readers.dicom.signature import HEAD_BYTES, WSI_SOP_CLASS, is_dicom, sop_class
+from dragonfly_cli.readers.head import head_if_readable
 from dragonfly_cli.readers.pyramid import WHITE, Scale, TileError, downsamples_of, one_of
 from dragonfly_cli.readers.slide_tiles import intersection
 
@@ -55,6 +56,7 @@ def _series_of_level(opener: Callable[[], Any]) -> str | None:
     return part.series if part and part.is_level else None
 
 
+_SERIES_TAG = b"\x20\0\x0e\0"  # (0020,000E), as nearly all files write it
 _NO_LEVELS = {"LABEL", "OVERVIEW", "THUMBNAIL"}  # third value of ImageType, PS3.3 C.8.12.4.1.1
 
 
@@ -87,9 +89,17 @@ def part_of(opener: Callable[[], Any]) -> SlidePart | None:
 def parts_beside(path: Path) -> dict[Path, SlidePart]:
     """The files of the named one's series, sorted, which another slide in the folder has no part in."""
     own = part_of(partial(path.open, "rb"))
-    files = sorted(entry for entry in path.parent.iterdir() if entry.is_file())
+    if own is None:
+        return {}
+    files = sorted(entry for entry in path.parent.iterdir() if entry.is_file() and _may_be_of(own.series, entry))
     parts = {file: part for file in files if (part := part_of(partial(file.open, "rb")))}
-    return {file: part for file, part in parts.items() if own and part.series == own.series}
+    return {file: part for file, part in parts.items() if part.series == own.series}
+
+
+def _may_be_of(series: str, path: Path) -> bool:
+    """False where the first bytes name another series: a folder may hold hundreds of slides, and parsing is slow."""
+    head = head_if_readable(path)
+    return series.encode() in head or _SERIES_TAG not in head
 
 
 class WsidicomPyramid:
