@@ -8,7 +8,7 @@ import pydicom
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from make_files import save_dicom, write_dicom
+from make_files import save_dicom, write_dicom, write_png, write_svs
 from make_series import AXIAL, CT, SAGITTAL, heights, write_ct, write_slice
 from pydicom.dataelem import RawDataElement
 from pydicom.uid import DeflatedExplicitVRLittleEndian, MRSpectroscopyStorage, RTDoseStorage, SegmentationStorage
@@ -73,6 +73,21 @@ def test_the_series_with_most_slices_is_taken_and_the_others_are_named(study: Pa
     assert "--series chooses another" in source.warnings[0] and "12 slices" in source.warnings[0]
     assert "localizer" in source.warnings[0] and "Secret" not in source.warnings[0]
     assert [each["localizer"] for each in source.details()["series"]].count(True) == 1
+
+
+def test_images_of_another_kind_in_the_folder_are_told(study: Path) -> None:
+    write_svs(study / "slide.svs", (512, 512))
+    write_png(study / "photo.png")
+    (study / "report.txt").write_text("no image")
+    out = dragonfly("ask", study, "Is this a CT?")
+    assert "2 images of another kind in the folder were not looked at" in out.stderr and "dragonfly batch" in out.stderr
+
+
+def test_a_series_as_a_table_names_it_is_asked_about_by_its_number(study: Path) -> None:
+    write_slice(study / "other", 70, "7.7")
+    out = dragonfly("ask", f"{study}#2", "Is this a CT?")
+    expect_error(out, 3, f"no such file: {study}#2")
+    assert f"it is a series of {study}: give that and --series 2" in out.stderr
 
 
 def test_a_series_is_chosen_by_number_or_uid(study: Path) -> None:

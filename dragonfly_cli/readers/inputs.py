@@ -4,7 +4,6 @@ Every image file below a source becomes part of exactly one input. Non-goals: op
 """
 
 import os
-import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -17,7 +16,7 @@ from dragonfly_cli.options import OpenOptions
 from dragonfly_cli.readers.dicom.signature import instance_uid, is_dicom
 from dragonfly_cli.readers.head import as_written, exists, head_if_readable
 from dragonfly_cli.readers.image_files import list_images
-from dragonfly_cli.readers.opening import holds_series, open_source
+from dragonfly_cli.readers.opening import holds_series, open_source, series_named
 from dragonfly_cli.readers.signature import ZIP_SUFFIX, is_dicom_slide
 from dragonfly_cli.readers.source import Source
 
@@ -26,7 +25,6 @@ if TYPE_CHECKING:  # imports pydicom
     from dragonfly_cli.readers.slide_dicom import SlidePart
 
 _SlideParts = dict[Path, "SlidePart | None"]  # the files of a DICOM slide, None for one that cannot be read
-_SERIES_NUMBER = re.compile(r"#\d+$")
 
 
 @dataclass(frozen=True)
@@ -86,8 +84,9 @@ def _may_hold_series(path: Path) -> bool:
 
 def named_input(path: Path) -> Input:
     """The input that a table calls by this name: a file, a folder of slices, or ``PATH#N``, a path's N-th series."""
-    holder = path if exists(path) else Path(_SERIES_NUMBER.sub("", str(path)))
-    if exists(holder) and (holder.is_dir() or holder != path):
+    numbered = series_named(path)
+    holder = numbered[0] if numbered else path
+    if exists(holder) and (holder.is_dir() or numbered):
         return next((each for each in list_inputs(holder) if each.name == str(path)), lone_input(path))
     return lone_input(path)
 

@@ -5,17 +5,19 @@ at.
 """
 
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from pathlib import Path
 
-from dragonfly_cli.errors import InputError, UsageError
+from dragonfly_cli.errors import InputError, NoInputError, UsageError
 from dragonfly_cli.options import OpenOptions
 from dragonfly_cli.readers.dicom.signature import DICOMDIR_SOP_CLASS, is_dicom, sop_class
 from dragonfly_cli.readers.foreign import disguised, refusal
 from dragonfly_cli.readers.head import exists, head_if_readable, read_head
+from dragonfly_cli.readers.image_files import list_images
 from dragonfly_cli.readers.signature import (
     DICOM_SUFFIXES,
     SLIDE_SUFFIXES,
@@ -29,6 +31,7 @@ from dragonfly_cli.readers.source import Source
 
 _AS_THE_FILE_SAYS = OpenOptions()
 _DICOM = "dragonfly_cli.readers.dicom"
+_NUMBERED = re.compile(r"(.+)#(\d+)", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,9 @@ def open_source(path: str | os.PathLike[str], options: OpenOptions = _AS_THE_FIL
     Raises NoInputError when nothing is there, InputError when it cannot be read, UsageError for the options.
     """
     named = Path(path)
+    if numbered := series_named(named):
+        holder, number = numbered
+        raise NoInputError(f"no such file: {named}", f"it is a series of {holder}: give that and --series {number}")
     place = (_slide_in(named) if _is_folder(named) else None) or named
     head = b"" if _is_folder(place) else read_head(place)
     if kind := disguised(place, head):
@@ -56,7 +62,15 @@ def open_source(path: str | os.PathLike[str], options: OpenOptions = _AS_THE_FIL
     source: Source = getattr(import_module(reader.module), reader.opener)(place, options)
     if source.kind == "slide" and (place != named or head.startswith(ZIP_MAGIC)):
         _warn_of_other_slides(source, named)
+    if _is_folder(named):
+        _warn_of_other_images(source, named)
     return source
+
+
+def series_named(path: Path) -> tuple[Path, int] | None:
+    """Folder or archive and number of ``PATH#N``, as a batch calls the N-th of the series that ``info`` lists."""
+    match = None if exists(path) else _NUMBERED.fullmatch(str(path))
+    return (Path(match[1]), int(match[2])) if match and exists(Path(match[1])) else None
 
 
 def holds_series(path: Path) -> bool:
@@ -75,6 +89,24 @@ def _warn_of_other_slides(source: Source, place: Path) -> None:
     slides = import_module("dragonfly_cli.readers.slide_dicom").count_slides(place)
     if slides > 1:
         source.warnings.append(f"only one of {slides} DICOM slides in it is shown; give a file of another to see that")
+
+
+def _warn_of_other_images(source: Source, folder: Path) -> None:
+    """Of those that are of another kind than what is shown, where a folder was given."""
+
+    def is_other(image: Path) -> bool:
+        head = head_if_readable(image)
+        if source.kind == "slide":
+            return not is_dicom_slide(head)
+        return is_dicom_slide(head) or not _is_dicom_file(image, head)
+
+    others = sum(map(is_other, list_images(folder)))
+    if others:
+        images = "one image" if others == 1 else f"{others} images"
+        source.warnings.append(
+            f"{images} of another kind in the folder {'was' if others == 1 else 'were'} not looked at: "
+            "give the file, or ask about everything there with `dragonfly batch`"
+        )
 
 
 def _is_folder(path: Path) -> bool:
