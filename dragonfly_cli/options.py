@@ -48,7 +48,10 @@ AttentionOption = Annotated[
 ]
 PictureOption = Annotated[Picture, typer.Option("--what", help="What to draw.")]
 OutputOption = Annotated[Path | None, typer.Option("--output", "-o", help="Write to this file; - is stdout.")]
-FormatOption = Annotated[Format, typer.Option("--format", "-f", help="The format of the answers.")]
+FormatOption = Annotated[
+    Format | None,
+    typer.Option("--format", "-f", help="The format of the answers. Default: by the suffix of -o, or text."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 QuestionOption = Annotated[
     list[str] | None, typer.Option("--question", "-q", click_type=LINES, help="A question; may be repeated.")
@@ -301,13 +304,17 @@ class PrintOptions:
     """How answers are printed."""
 
     output: OutputOption = None
-    output_format: FormatOption = Format.text
+    output_format: FormatOption = None
     json: JsonOption = False
     verbose: VerboseOption = False
 
     @property
     def format(self) -> Format:
-        return Format.json if self.json else self.output_format
+        """What was asked for, or what the output's name promises."""
+        if self.json:
+            return Format.json
+        suffix = self.output.suffix.lower().removeprefix(".") if self.output else ""
+        return self.output_format or (Format(suffix) if suffix in set(Format) else Format.text)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from run_dragonfly import dragonfly, expect_error
 
 from dragonfly_cli.engine.checkpoints import find_checkpoint
 from dragonfly_cli.engine.choices import yes_no_token_ids
+from dragonfly_cli.store.built_in import demo_folder
 from dragonfly_med import DragonflyForCausalLM, DragonflyProcessor
 
 QUESTION = "Is there a tumour?"
@@ -142,6 +143,19 @@ def test_output_is_written_whole(photo: Path, tmp_path: Path) -> None:
     assert outcome.stdout == ""
     assert json.loads((tmp_path / "answer.json").read_text())["question"] == QUESTION
     assert sorted(path.name for path in tmp_path.iterdir()) == ["answer.json", "photo.png"]
+
+
+@pytest.mark.parametrize(("name", "begins"), [("a.csv", "image,"), ("a.jsonl", '{"schema_version"'), ("a.JSON", "{")])
+def test_the_suffix_of_the_output_is_its_format(photo: Path, tmp_path: Path, name: str, begins: str) -> None:
+    dragonfly("ask", photo, QUESTION, "-o", tmp_path / name)
+    assert (tmp_path / name).read_text(encoding="utf-8").startswith(begins)
+    dragonfly("ask", photo, QUESTION, "-f", "text", "-o", tmp_path / name)
+    assert (tmp_path / name).read_text(encoding="utf-8").startswith(("Yes", "No"))
+
+
+def test_the_built_in_model_given_by_its_folder_is_told_to_be_that(photo: Path) -> None:
+    outcome = dragonfly("ask", photo, QUESTION, "--model", demo_folder(), "--json")
+    assert outcome.json["model"]["id"] == "demo" and "demonstration model" in outcome.stderr
 
 
 def test_caption_describes(photo: Path) -> None:

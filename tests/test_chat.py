@@ -209,7 +209,7 @@ def test_of_a_slide_it_is_told_that_a_conversation_does_not_search_it(tmp_path: 
 def test_of_several_frames_it_is_told_that_one_is_looked_at(tmp_path: Path) -> None:
     clip = write_dicom(tmp_path / "clip.dcm", np.random.default_rng(0).integers(0, 255, (5, 60, 80), np.uint8))
     told = chat(clip).stderr
-    assert "looking at: slice, frame 2 of 5" in told
+    assert "looking at: slice, frame 2 of 0 to 4" in told
     assert "one frame at a time, which /frame changes; ask looks at several" in told
 
 

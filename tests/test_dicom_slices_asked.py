@@ -174,6 +174,10 @@ def test_slices_are_counted_as_python_counts(count: int, first: int, last: int, 
     assert parse_slices(str(first)) == first
 
 
+def test_slices_that_end_before_they_begin_are_not_said_to_be_beyond_the_last(study: Path) -> None:
+    expect_error(dragonfly("ask", study, "Is it?", "--slice", "5:2"), 2, "--slice 5:2: it ends before it begins")
+
+
 def test_a_batch_has_one_item_for_a_series(study: Path, tmp_path: Path) -> None:
     for number in range(3):
         write_slice(study / f"z{number}", 10 * number, "8.8")

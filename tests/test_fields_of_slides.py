@@ -23,6 +23,13 @@ def slide(tmp_path_factory) -> Path:
     return write_svs(tmp_path_factory.mktemp("slides") / "slide.svs", (4000, 3000))
 
 
+@pytest.mark.parametrize(("mpp", "is_told"), [(2.0, True), (1.0, False)])
+def test_a_slide_without_the_detail_that_is_looked_for_says_so(tmp_path: Path, mpp: float, is_told: bool) -> None:
+    source = open_source(write_svs(tmp_path / "a.svs", (1000, 800), mpp=mpp))
+    plan_looks(source)
+    assert any("2 microns per pixel at its finest" in warning for warning in source.warnings) is is_told
+
+
 def test_a_slide_is_an_overview_of_its_tissue_and_zoomed_in_fields(slide):
     planned = plan(slide)
     overview, *zooms = planned.fields

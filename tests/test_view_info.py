@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tifffile
 from make_files import write_dicom, write_png, write_svs
+from make_series import write_ct
 from PIL import Image
 from run_dragonfly import dragonfly, expect_error
 
@@ -66,6 +67,16 @@ def test_fields_of_several_frames_are_drawn_on_each(tmp_path: Path) -> None:
     tops = [number * (30 + 10 * GAP) for number in range(3)]
     assert [tuple(sheet[top, 0]) for top in tops] == [(0, 120, 255)] * 3
     assert len({int(sheet[top + 15, 20, 0]) for top in tops}) == 3
+
+
+def test_display_of_a_series_is_its_middle_or_the_named_slice(tmp_path: Path) -> None:
+    study = write_ct(tmp_path / "study")
+    outcome = dragonfly("view", study, "--what", "display", "-o", tmp_path / "middle.png")
+    assert "warning: one of 10 frames, that in the middle, is drawn" in outcome.stderr
+    assert "looked at" not in outcome.stderr
+    named = dragonfly("view", study, "--what", "display", "--slice", "5", "-o", tmp_path / "fifth.png")
+    assert "warning" not in named.stderr
+    assert (tmp_path / "middle.png").read_bytes() == (tmp_path / "fifth.png").read_bytes()
 
 
 def test_display_of_a_slide_is_all_of_it_or_the_region(tmp_path: Path) -> None:

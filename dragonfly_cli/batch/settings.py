@@ -7,7 +7,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from dragonfly_cli import __version__
 from dragonfly_cli.batch.companions import CALIBRATION, SERIES
 from dragonfly_cli.batch.items import Item, Shard, digest
 from dragonfly_cli.batch.options import BatchOptions
@@ -15,6 +14,7 @@ from dragonfly_cli.calibration.store import calibrations_of
 from dragonfly_cli.engine.checkpoints import Checkpoint
 from dragonfly_cli.engine.forms import as_form
 from dragonfly_cli.engine.questions import Question
+from dragonfly_cli.output.record import versions_used
 from dragonfly_cli.templates import find_template
 
 _NUMBERED = re.compile(r"#\d+$")
@@ -27,7 +27,7 @@ def selecting_settings(sources: list[Path], questions: list[Question], options: 
         "questions": [question.text for question in questions],
         **asdict(options.selecting),
         "evidence": options.files.evidence,
-        "versions": {"dragonfly-cli": __version__},
+        "versions": versions_used(),
     }
 
 

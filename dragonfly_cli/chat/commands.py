@@ -40,7 +40,7 @@ def run_command(session: "Session", line: str) -> str:
 def where(session: "Session") -> str:
     """What is looked at, in words."""
     field, box = session.field, session.field.box
-    frame = f", frame {field.frame} of {session.source.frames}" if session.source.frames > 1 else ""
+    frame = f", frame {field.frame} of 0 to {session.source.frames - 1}" if session.source.frames > 1 else ""
     return f"looking at: {field.role}{frame}, {box.width} x {box.height} px from ({box.x}, {box.y})"
 
 

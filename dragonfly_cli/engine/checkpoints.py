@@ -109,7 +109,9 @@ def _stored_id(model: str) -> str | None:
 
 
 def _in_folder(model: str, folder: Path) -> Checkpoint:
-    """A checkpoint, or a model as the store keeps it, whose folder ``model pull`` prints."""
+    """A checkpoint, or a model as the store keeps it, whose folder ``model pull`` prints; the built-in one is that."""
+    if folder.samefile(demo_folder()):
+        return Checkpoint(DEMO, folder)
     if (folder / "config.json").is_file():
         return Checkpoint(model, folder)
     if stored := _stored_in(folder, model):

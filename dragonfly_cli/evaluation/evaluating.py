@@ -12,7 +12,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from dragonfly_cli import __version__
 from dragonfly_cli.asking import question_maker
 from dragonfly_cli.batch.ledger import Outputs
 from dragonfly_cli.batch.options import BatchOptions, FileOptions, SelectOptions, StopOptions
@@ -27,6 +26,7 @@ from dragonfly_cli.evaluation.asked import Asked, asked_of, items_of, scored_of
 from dragonfly_cli.evaluation.metrics import metrics_of
 from dragonfly_cli.evaluation.options import EvalOptions, Metric, Part
 from dragonfly_cli.evaluation.report import KIND_NAMES, Report, blocks_of
+from dragonfly_cli.output.record import versions_used
 from dragonfly_cli.output.terminal import say
 from dragonfly_cli.readers.fingerprint import fingerprint
 
@@ -84,7 +84,7 @@ def _about(data: Data, options: EvalOptions) -> dict[str, Any]:
         "split": options.scoring.part,
         "model": {"id": checkpoint.id, "sha256": checkpoint.sha256()},
         "settings": {name: str(value) if isinstance(value, Path) else value for name, value in settings.items()},
-        "versions": {"dragonfly-cli": __version__},
+        "versions": versions_used(),
     }
 
 

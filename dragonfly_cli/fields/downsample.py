@@ -7,6 +7,7 @@ from dragonfly_cli.options import LookOptions
 from dragonfly_cli.readers.source import Source
 
 TARGET_MPP = 0.5  # a 20x objective, at which most histology models were trained
+_COARSE = 3.0  # times the target: less than a 10x objective shows, for which some slides are made
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,11 @@ def target_downsample(source: Source, looking: LookOptions) -> Downsample:
     wanted = looking.mpp or TARGET_MPP
     if looking.mpp is not None and looking.mpp < max(source.mpp) * 0.99:
         source.warnings.append(f"--mpp {looking.mpp:g}: the slide has no finer level than {max(source.mpp):.3g}")
+    elif looking.mpp is None and max(source.mpp) > _COARSE * TARGET_MPP:
+        source.warnings.append(
+            f"the slide has {max(source.mpp):.3g} microns per pixel at its finest: "
+            f"too few for what is seen at {TARGET_MPP:g}, such as single cells"
+        )
     return _undistorted(source, max(1.0, wanted / max(source.mpp)))
 
 

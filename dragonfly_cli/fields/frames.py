@@ -42,6 +42,8 @@ def pick(order: Sequence[int], wanted: str, name: str) -> list[int]:
     """The frames that ``--slice`` names, of ``order``, which is spatial. Raises UsageError where there is none."""
     which = parse_slices(wanted)
     chosen = order[which] if isinstance(which, slice) else order[which : which + 1]
+    if not chosen and isinstance(which, slice) and which.start is not None and which.start < len(order):
+        raise UsageError(f"--slice {wanted}: it ends before it begins", SLICE_HINT)
     if not chosen:
         raise UsageError(f"--slice {wanted}: {name} has {len(order)}", f"slices count from 0 to {len(order) - 1}")
     return list(chosen)

@@ -4,6 +4,8 @@ A photograph or a radiograph is one field, itself; of several frames a few are l
 to ``slide_plan``.
 """
 
+from dataclasses import replace
+
 from dragonfly_cli.errors import UsageError
 from dragonfly_cli.fields.field import Field, LookPlan, Role
 from dragonfly_cli.fields.frames import check_frame, frames_to_look_at
@@ -75,9 +77,16 @@ def _plan_frames(source: Source, looking: LookOptions, canvas_wh: tuple[int, int
 def displayed_field(source: Source, looking: LookOptions, canvas_wh: tuple[int, int]) -> Field:
     """What is shown as it is: the first frame or part that was named, or all of it. No pixel is read.
 
+    Of several frames it is the one in the middle where none is named.
+
     Raises what ``plan_looks`` does.
     """
     if source.kind != "slide":
+        if source.frames > 1 and looking.frame is None and looking.slices is None:
+            looking = replace(looking, slices=str(source.frames // 2))
+            source.warnings.append(
+                f"one of {source.frames} frames, that in the middle, is drawn; --slice or --frame draws another"
+            )
         return plan_looks(source, looking, canvas_wh).fields[0]
     from dragonfly_cli.fields.named import named_part
 

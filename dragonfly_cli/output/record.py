@@ -90,7 +90,7 @@ def answer_record(
         "prompt": answered.prompt,
         "seed": settings["seed"],
         "settings": settings | _series_setting(source, settings) | _question_settings(question),
-        "versions": _versions(*["bitsandbytes"] * (model.quantization != "none")),
+        "versions": versions_used(*["bitsandbytes"] * (model.quantization != "none")),
         "timing": {name: round(seconds, 4) for name, seconds in asdict(answered.timing).items()},
         "warnings": [*demo, *source.warnings, *answered.warnings, *untaught],
         "notice": NOTICE,
@@ -160,8 +160,10 @@ def _in_microns(source: Source, box: Box) -> dict[str, float] | None:
 
 
 @cache
-def _versions(*more: str) -> dict[str, str]:
-    """Looked up once: reading a package's metadata takes as long as a small network's answer."""
+def versions_used(*more: str) -> dict[str, str]:
+    """Of the program, of the packages that every answer depends on, and of ``more``.
+
+    Looked up once: reading a package's metadata takes as long as a small network's answer."""
     found = {"dragonfly-cli": __version__}
     for name in (*_PACKAGES, *more):
         with suppress(PackageNotFoundError):
