@@ -66,19 +66,21 @@ def test_what_is_not_meant_to_be_looked_at_is_told(tmp_path):
     assert outcome.code == 0 and "for processing, not for display" in outcome.stderr
 
 
-@pytest.mark.parametrize("kind", ["overlay", "mask"])
-def test_what_a_viewer_would_add_or_take_away_is_told(tmp_path, kind):
+@pytest.mark.parametrize(("kind", "words"), [("overlay", "has overlays"), ("mask", "mask frame"), ("flow", "colours")])
+def test_what_a_viewer_would_add_or_take_away_is_told(tmp_path, kind, words):
     path = write_dicom(tmp_path / "a", RAMP, window=(2048, 4096))
     assert open_source(path).warnings == []
     dataset = pydicom.dcmread(path)
     if kind == "mask":
         dataset.RecommendedViewingMode = "SUB"
+    elif kind == "flow":
+        dataset.add_new("RedPaletteColorLookupTableDescriptor", "US", [16, 4080, 16])
     else:
         dataset.add_new(0x60020010, "US", 64)
         dataset.add_new(0x60023000, "OW", bytes(512))
     dataset.save_as(path)
     (told,) = open_source(path).warnings
-    assert ("has overlays" if kind == "overlay" else "mask frame") in told
+    assert words in told
 
 
 @pytest.mark.parametrize(("declared", "taken"), [(None, 1), (2, 2), (3, 3)])

@@ -13,6 +13,9 @@ from dragonfly_cli.readers.dicom.pixel_facts import PixelFacts
 BURNED_IN = "the file says that text is burned into its pixels: it may name the patient"
 FOR_PROCESSING = "the file is meant for processing, not for display: bright and dark may be swapped in it"
 OVERLAYS = "the file has overlays, such as marks and text, which are not shown"
+PARTLY_COLOURED = (
+    "the file has colours for some of its values, such as flow (a supplemental palette): they are shown grey"
+)
 MASKED = "the file is meant to be shown less its mask frame (subtraction angiography): it is shown without that"
 NO_PHOTOMETRIC = "the file does not say whether its lowest values are black or white: they are shown black"
 TWO_DIRECTIONS = (
@@ -32,6 +35,8 @@ def notes_of(header: Dataset, facts: PixelFacts) -> Iterator[str]:
         yield FOR_PROCESSING
     if any((group << 16 | _OVERLAY_ROWS) in header for group in _OVERLAY_GROUPS):
         yield OVERLAYS
+    if facts.is_gray and "RedPaletteColorLookupTableDescriptor" in header:  # PS3.3 C.7.6.19
+        yield PARTLY_COLOURED
     if header_of.code_of(header, "RecommendedViewingMode") == "SUB":
         yield MASKED
     if not facts.photometric and facts.is_gray:
