@@ -204,6 +204,21 @@ def test_the_record_of_the_base_is_not_that_of_the_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_the_scores_after_training_are_of_the_weights_that_are_written(folder: Path, tmp_path: Path) -> None:
+    """What learns is held in 32 bits, and written in the 16 of the checkpoint that it began with."""
+    base, output, again = Path(shutil.copytree(TINY, tmp_path / "base")), tmp_path / "out", tmp_path / "again"
+    weights = {name: weight.bfloat16() for name, weight in load_file(base / "model.safetensors").items()}
+    save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps(config | {"torch_dtype": "bfloat16"}))
+    arguments = ("--recipe", "language", "--steps", "2", "--lr", "1e-3")
+    assert finetune(folder / "rows.jsonl", output, *arguments, model=base).code == 0
+    assert finetune(folder / "rows.jsonl", again, "--recipe", "stage1", "--steps", "1", model=output).code == 0
+    scored, opened = record_of(output)["metrics"]["after"], record_of(again)["metrics"]["before"]
+    assert scored["loss"] == pytest.approx(opened["loss"], abs=1e-4)
+
+
+@pytest.mark.slow
 def test_qlora_writes_the_weights_that_it_was_trained_on(folder: Path, tmp_path: Path) -> None:
     """What ``ask`` computes from the merged weights is what the adapters beside dequantized weights were scored as."""
     output = tmp_path / "out"

@@ -43,7 +43,7 @@ from dragonfly_cli.output.terminal import say
 from dragonfly_med import ControlTokenError, DragonflyForCausalLM, DragonflyProcessor, PromptTooLongError
 from dragonfly_med.training import Settings, Teaching, Trained, TrainingRun
 from dragonfly_med.training.recipes import RECIPES, Adapters
-from dragonfly_med.training.saving import write_trained
+from dragonfly_med.training.saving import round_as_written, write_trained
 from dragonfly_med.training.sequences import SequenceMaker
 
 _ADAPTER, _CURVE = "adapter", "loss.png"
@@ -83,7 +83,7 @@ def train_rows(
         run = TrainingRun(
             network, processor, prepared.train, prepared.held_out, _settings(tuning), folder.checkpoints, [Progress()]
         )
-        metrics, trained = _trained_and_scored(run, prepared)
+        metrics, trained = _trained_and_scored(run, prepared, checkpoint.folder)
         _refuse_diverged(run, prepared, folder.checkpoints)
         if prepared.split.held_out:
             _tell_first([f"note: {_what_it_learnt(metrics)}"])
@@ -104,9 +104,10 @@ def _oddities(data: Data, prepared: Prepared, tuning: TuneOptions) -> Iterator[s
         yield "no row is held out, so nothing will tell how well it answers"
 
 
-def _trained_and_scored(run: TrainingRun, prepared: Prepared) -> tuple[dict[str, Any], Trained]:
+def _trained_and_scored(run: TrainingRun, prepared: Prepared, base: Path) -> tuple[dict[str, Any], Trained]:
     before = run.score(prepared.held_out).summary()
     trained = run.train()
+    round_as_written(base, trained.network)
     metrics = {
         "before": before,
         "after": run.score(prepared.held_out).summary(),

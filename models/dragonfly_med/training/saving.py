@@ -42,7 +42,7 @@ def write_trained(base: Path, network: nn.Module, out: Path, four_bit: bool = Fa
     writer = ShardWriter(out)
     for name, weight in _base_weights(base, four_bit):
         if name in learned:
-            weight = learned[name].to(weight.dtype)
+            weight = learned[name].to("cpu", weight.dtype)
         elif name in added:
             weight = (weight.float() + added[name].float()).to(weight.dtype)
         writer.add({name: weight})
@@ -50,10 +50,17 @@ def write_trained(base: Path, network: nn.Module, out: Path, four_bit: bool = Fa
     write_companions(base, config, out, {"quantization_config": None}, but=_CARDS)
 
 
+def round_as_written(base: Path, network: nn.Module) -> None:
+    """Gives what learnt the values that ``write_trained`` will write of it, so that these are what is scored."""
+    stored = dict(stored_tensors(base))
+    for name, parameter in _learned(network):
+        parameter.copy_(parameter.to(stored[name].dtype))
+
+
 def _learned(network: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
     for name, parameter in network.named_parameters():
         if parameter.requires_grad and "lora_" not in name:
-            yield name, parameter.detach().cpu()
+            yield name, parameter.detach()
 
 
 def _added(network: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
