@@ -420,6 +420,19 @@ def test_a_column_says_more_than_a_header(tmp_path: Path) -> None:
     assert len(split_rows(data.path, data.rows, 0.1, 0).held_out) == 1
 
 
+def test_headers_count_where_one_of_two_rows_has_no_column(tmp_path: Path) -> None:
+    for number, patient in enumerate(("7", "7", "8")):
+        write_dicom(tmp_path / f"{number}.dcm", np.full((8, 8), number, np.uint8), PatientID=patient)
+    rows = [
+        {**taught(0, split="train", patient="A"), "image": "0.dcm"},
+        {**taught(0, split="val"), "image": "1.dcm"},
+        {**taught(0, split="val"), "image": "2.dcm"},
+    ]
+    outcome = finetune(write_rows(tmp_path / "rows.jsonl", rows), tmp_path / "out")
+    expect_error(outcome, 4, "1 held-out rows show the same patient or study", "first row 2 with row 1")
+    assert "say so in a column patient of every row" in outcome.stderr
+
+
 def test_what_cannot_be_read_belongs_to_nobody(studies: Path, tmp_path: Path) -> None:
     film, archive = (studies / "slide.dcm").read_bytes(), (studies / "series.zip").read_bytes()
     damaged = {

@@ -12,13 +12,12 @@ SHARED_COLUMNS = (*GROUP_COLUMNS, "image", IN_DICOM)
 def shared_keys(row: Row, column: str) -> Collection[str]:
     """What rows have in common, at least one of it, that belong together by one of ``SHARED_COLUMNS``.
 
-    Headers count where no column says who the patient is: a data set may have one made-up id in all of its files. None
-    of it may be shown.
+    None of it may be shown.
     """
     if column == "image":
         return (row.picture_hash or str(row.picture.path.resolve()),)
     if column == IN_DICOM:
-        return () if "patient" in row.groups else row.patients
+        return row.patients
     return (row.groups[column],) if column in row.groups else ()
 
 

@@ -31,7 +31,15 @@ def identified(rows: list[Row]) -> tuple[list[Row], dict[Path, InputError]]:
         else row
         for row in rows
     ]
-    return told, unreadable
+    return _without_headers_that_columns_overrule(told), unreadable
+
+
+def _without_headers_that_columns_overrule(rows: list[Row]) -> list[Row]:
+    """Headers count but between two rows whose columns tell the patient: a data set may have one made-up id in all of
+    its files.
+    """
+    counting = frozenset[str]().union(*(row.patients for row in rows if "patient" not in row.groups))
+    return [replace(row, patients=row.patients & counting) for row in rows]
 
 
 def hash_of_file(path: Path) -> str:

@@ -65,7 +65,7 @@ class Row:
     """``number`` counts from 1, as lines do. ``groups`` holds the row's patient, slide and group, where it has them.
 
     ``picture_hash`` tells a picture also under another name, once its file was read; ``patients`` are hashes of whom it
-    shows, and of the study, where a DICOM file says that. They may be reversed, and are for comparing only.
+    shows, and of the study, where a DICOM file says that and it counts. They may be reversed, and are for comparing.
     """
 
     number: int

@@ -70,8 +70,8 @@ def _leak(path: Path, column: str, count: int, first: str) -> InputError:
         return InputError(
             f"{path}: column image leaks: {count} held-out rows show the same patient or study as training rows, "
             f"by their DICOM headers, {first}",
-            "put all rows of one patient on the same side of column split; if they are different ones, add a column "
-            "patient that says so",
+            "put all rows of one patient on the same side of column split; if they are different ones, say so in a "
+            "column patient of every row",
         )
     return InputError(
         f"{path}: column {column} leaks: {count} held-out rows share theirs with training rows, {first}",
