@@ -279,6 +279,17 @@ def test_a_picture_on_both_sides_is_a_leak(folder: Path, tmp_path: Path) -> None
     expect_error(finetune(write_rows(folder / "twice.jsonl", rows), tmp_path / "out"), 4, "column image", "row 2")
 
 
+def test_large_scans_that_begin_and_end_alike_are_two_pictures(tmp_path: Path) -> None:
+    for shade in (0, 90):
+        pixels = np.full((5000, 4600, 3), 255, np.uint8)
+        pixels[2000:3000] = shade
+        Image.fromarray(pixels).save(tmp_path / f"{shade}.tif")
+    (tmp_path / "copy.tif").hardlink_to(tmp_path / "0.tif")
+    assert len(divided(tmp_path, "0.tif", "90.tif").held_out) == 1
+    with pytest.raises(InputError, match="column image leaks"):
+        divided(tmp_path, "0.tif", "copy.tif")
+
+
 def test_files_and_folders_without_content_are_bad_rows_and_no_leak(folder: Path, tmp_path: Path) -> None:
     for name in ("empty", "hollow", "hollow/deeper"):
         (folder / name).mkdir()

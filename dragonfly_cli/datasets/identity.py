@@ -7,7 +7,7 @@ from pathlib import Path
 from dragonfly_cli.datasets.rows import Row
 from dragonfly_cli.errors import InputError
 from dragonfly_cli.readers import exists
-from dragonfly_cli.readers.fingerprint import files_below, fingerprint
+from dragonfly_cli.readers.fingerprint import files_below, fingerprint, spread_hash
 
 _OF_NOTHING = hashlib.sha256().hexdigest()
 
@@ -44,8 +44,7 @@ def _without_headers_that_columns_overrule(rows: list[Row]) -> list[Row]:
 
 def hash_of_file(path: Path) -> str:
     """Raises InputError."""
-    hashes = fingerprint(path)
-    return hashes["sha256"] or hashes["quickhash"] or ""
+    return fingerprint(path)["sha256"] or spread_hash(path)
 
 
 def hash_of_all(hashes: list[str]) -> str:
