@@ -11,7 +11,7 @@ from unicodedata import normalize
 import numpy as np
 import pytest
 from batch_runs import may_not_write_everywhere
-from make_files import write_dicom
+from make_files import GOLDEN, write_dicom, write_svs
 from make_series import packed, write_ct, write_slice
 from PIL import Image
 from run_dragonfly import expect_error
@@ -56,6 +56,29 @@ def test_every_form_of_row_is_read(folder: Path, tmp_path: Path) -> None:
     secret = ["ID-4711-SECRET", *patients_in(folder / "film.dcm")]
     assert len(secret) == 3
     assert not any(each.encode() in written for each in secret)
+
+
+PART = [300, 300, 400, 300]
+
+
+@pytest.mark.slow
+def test_of_a_slide_a_region_or_the_overview_is_learnt_from(tmp_path: Path) -> None:
+    """What is looked at, and so what is warned of, depends on the region and on how large a field the model sees."""
+    pixels = np.full((1600, 2400, 3), 245, np.uint8)
+    pixels[200:1400, 200:2200] = (200, 110, 160)  # tissue without any detail
+    write_svs(tmp_path / "slide.svs", pixels=pixels)
+    part, whole = ({"image": "slide.svs", "question": "a", "answer": "b", **more} for more in ({"region": PART}, {}))
+    arguments = ("--recipe", "stage1", "--steps", "1", "--hold-out", "0")
+    for name, rows, model, warns in (
+        ("part", [part], GOLDEN / "v1", False),
+        ("both", [part, whole], GOLDEN / "v1", True),
+        ("wide", [whole], GOLDEN / "v2", False),
+    ):
+        data = write_rows(tmp_path / "rows.jsonl", rows)
+        outcome = finetune(data, tmp_path / name, *arguments, model=model / "checkpoint")
+        assert outcome.code == 0, outcome.stderr
+        assert ("warning: 1 picture: of a slide only the overview is learnt from" in outcome.stderr) == warns
+        assert ("out of focus" in outcome.stderr) == warns
 
 
 BAD_ROWS = [

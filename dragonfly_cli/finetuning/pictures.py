@@ -14,10 +14,12 @@ import torch
 
 from dragonfly_cli.datasets.rows import Picture, Row
 from dragonfly_cli.errors import DragonflyError, InputError, LostError
-from dragonfly_cli.fields import Field, field_view, plan_fields
+from dragonfly_cli.fields import Field, field_view, plan_looks
+from dragonfly_cli.fields.frames import check_frame
 from dragonfly_cli.options import LookOptions, OpenOptions
 from dragonfly_cli.readers import Source, open_source
 from dragonfly_med import DragonflyForCausalLM, DragonflyProcessor
+from dragonfly_med.encoders import LANDSCAPE_WH
 from dragonfly_med.training import Conversation, Exchange, Sample
 from dragonfly_med.training.sequences import SequenceMaker
 
@@ -27,6 +29,7 @@ class PictureReader:
 
     def __init__(self, processor: DragonflyProcessor, opening: OpenOptions, cache: Path | None) -> None:
         self._processor = processor
+        self._canvas_wh = processor.plan(LANDSCAPE_WH).canvas_sizes[-1]
         self._opening = opening
         self._cache = cache
         self.warnings: Counter[str] = Counter()
@@ -37,7 +40,8 @@ class PictureReader:
 
     def _read(self, picture: Picture) -> tuple[torch.Tensor, set[str]]:
         with closing(open_source(picture.path, self._opening)) as source:
-            return self._processor.pixels(field_view(source, _field(source, picture))), set(source.warnings)
+            field = _field(source, picture, self._canvas_wh)
+            return self._processor.pixels(field_view(source, field)), set(source.warnings)
 
     def sample(self, picture: Picture, conversations: Sequence[Conversation]) -> Sample:
         if self._cache is None:
@@ -144,13 +148,16 @@ def encoded(network: DragonflyForCausalLM, pixels: torch.Tensor) -> torch.Tensor
     return network.image_features(pixels[None].to(device))[0].half().cpu()
 
 
-def _field(source: Source, picture: Picture) -> Field:
+def _field(source: Source, picture: Picture, canvas_wh: tuple[int, int]) -> Field:
     if picture.frame is None and source.frames > 1:
         raise InputError(f"{source.path} has {source.frames} frames, and a column frame does not say which", "add it")
-    field = plan_fields(source, LookOptions(frame=picture.frame))[0]
     if picture.region is None:
-        return field
+        plan = plan_looks(source, LookOptions(frame=picture.frame), canvas_wh)
+        if plan.search:
+            source.warnings.append("of a slide only the overview is learnt from, unless a column region names a part")
+        return plan.fields[0]
+    check_frame(source, picture.frame or 0)
     right, bottom = picture.region.corners[2:]
     if min(picture.region.x, picture.region.y) < 0 or right > source.size_wh[0] or bottom > source.size_wh[1]:
         raise InputError(f"{source.path}: the region reaches outside of the picture", "correct the column region")
-    return Field(0, "region", field.frame, picture.region)
+    return Field(0, "region", picture.frame or 0, picture.region)
