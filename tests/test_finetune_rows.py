@@ -196,7 +196,7 @@ def test_a_picture_left_out_is_named_without_the_place_of_the_data(
     write_rows(places["real"] / "rows.jsonl", [{**taught(0), "image": image.format(**places)}])
     monkeypatch.chdir(places["real"])
     read = read_data(Path(data.format(**places)))
-    read.leave_out({1}, f"no such file: {read.rows[0].picture.path}")
+    read.leave_out({1: f"no such file: {read.rows[0].picture.path}"})
     assert read.bad_lines() == [f"row 1: no such file: {shown.format(**places)}"]
 
 

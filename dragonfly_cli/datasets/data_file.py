@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,20 +23,20 @@ class Data:
     rows: list[Row]
     bad: dict[int, str] = field(default_factory=dict)
 
-    def leave_out(self, numbers: set[int], why: str) -> None:
-        """Moves rows to the bad ones; ``why`` is kept without the place of the data on this machine."""
-        why = self._without_place(why, {row.picture.path for row in self.rows if row.number in numbers})
-        self.rows = [row for row in self.rows if row.number not in numbers]
-        self.bad |= dict.fromkeys(numbers, why)
+    def leave_out(self, reasons: Mapping[int, str]) -> None:
+        """Moves rows to the bad ones; the reasons are kept without the place of the data on this machine."""
+        place = self._place({row.picture.path for row in self.rows if row.number in reasons})
+        self.rows = [row for row in self.rows if row.number not in reasons]
+        self.bad |= {number: place.sub("", why) for number, why in reasons.items()}
 
-    def _without_place(self, why: str, pictures: set[Path]) -> str:
+    def _place(self, pictures: set[Path]) -> re.Pattern[str]:
         """Files are named as seen from the data's folder, however command and row lead there; links in it stay."""
         home = os.path.realpath(self.path.parent)
-        ways = {folder for picture in pictures for folder in picture.parents if os.path.realpath(folder) == home}
+        folders = {folder for picture in pictures for folder in picture.parents}
+        ways = (folder for folder in folders if os.path.realpath(folder) == home)
         places = {home, *map(str, (self.path.parent, *ways))} - {"."}
-        for place in sorted(places, key=len, reverse=True):
-            why = re.sub(rf"(?<![\w/]){re.escape(place + os.sep)}", "", why)  # not as the end of another path
-        return why
+        longest_first = sorted((re.escape(place + os.sep) for place in places), key=len, reverse=True)
+        return re.compile(rf"(?<![\w/])(?:{'|'.join(longest_first)})")  # not as the end of another path
 
     def bad_lines(self) -> list[str]:
         return [f"row {number}: {why}" for number, why in sorted(self.bad.items())]

@@ -1,6 +1,5 @@
 """What data consists of, for the record of a run: hashes of the data file and of all its pictures."""
 
-from pathlib import Path
 from typing import Any
 
 from dragonfly_cli.datasets.data_file import Data
@@ -13,12 +12,8 @@ def data_hashes(data: Data) -> dict[str, Any]:
     Rows whose picture cannot be opened, or has nothing in it, are moved to the bad ones.
     """
     rows, unreadable = identified(data.rows)
-    numbers: dict[Path, set[int]] = {}
-    for row in rows:
-        numbers.setdefault(row.picture.path, set()).add(row.number)
     data.rows = rows
-    for path, error in unreadable.items():
-        data.leave_out(numbers[path], error.message)
+    data.leave_out({row.number: unreadable[row.picture.path].message for row in rows if row.picture.path in unreadable})
     hashes = list({row.picture.path: row.picture_hash or "" for row in data.rows}.values())
     return {
         "file": hash_of_file(data.path),

@@ -148,17 +148,19 @@ def _prepare(
 ) -> Prepared:
     """Looks at every row and every picture; raises InputError when too many cannot be used."""
     maker = _sequence_maker(processor, tuning)
-    for row in list(data.rows):
+    unfit: dict[int, str] = {}
+    for row in data.rows:
         try:
             maker.packed([conversation_of(row)])
         except (ControlTokenError, PromptTooLongError) as error:
-            data.leave_out({row.number}, str(error))
+            unfit[row.number] = str(error)
+    data.leave_out(unfit)
     data.refuse_too_many_bad(tuning.max_errors)
     if not RECIPES[tuning.recipe].encoder_learns:
         place_encoder(network, tuning)
     pictures = by_picture(data.rows)
-    for picture, why in _unreadable(reader, list(pictures), network):
-        data.leave_out({row.number for row in pictures[picture]}, why)
+    unreadable = _unreadable(reader, list(pictures), network)
+    data.leave_out({row.number: why for picture, why in unreadable for row in pictures[picture]})
     data.refuse_too_many_bad(tuning.max_errors)
     split = split.only(data.path, {row.number for row in data.rows})
     train, held_out = (PictureSamples(reader, maker, rows) for rows in (split.train, split.held_out))
