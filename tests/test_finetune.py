@@ -335,6 +335,14 @@ def test_bad_places(folder: Path, tmp_path: Path) -> None:
     assert "research use" not in outcome.stderr  # it was told before anything was loaded
 
 
+def test_no_place_within_a_series_that_is_learnt_from(folder: Path) -> None:
+    """What is written there would be taken for data when the run goes on."""
+    (folder / "study" / "inner").mkdir(parents=True)
+    (folder / "link").symlink_to("study")
+    data = write_rows(folder / "study.jsonl", [taught(0), {**taught(1), "image": "link"}])
+    expect_error(finetune(data, folder / "study" / "inner" / "out"), 7, "it lies in a folder that is learnt from")
+
+
 def test_places_that_are_not_one_s_own() -> None:
     with TemporaryDirectory() as name:  # pytest's own are closed to all others, from above
         place, closed = Path(name), Path(name, "closed")

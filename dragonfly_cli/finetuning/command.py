@@ -39,6 +39,7 @@ def finetune(data_file: Path, output: Path, tuning: TuneOptions, opening: OpenOp
     folder.refuse_foreign()
     checkpoint = find_checkpoint(tuning.model)
     data = read_data(data_file)
+    folder.refuse_within({row.picture.path for row in data.rows})
     hashes = data_hashes(data)
     data.refuse_too_many_bad(tuning.max_errors)
     split = split_rows(data_file, data.rows, tuning.hold_out, tuning.seed)

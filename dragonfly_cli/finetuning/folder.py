@@ -61,6 +61,14 @@ class RunFolder:
         if not os.access(self.path if is_there else self.path.parent, os.W_OK | os.X_OK):
             raise self._refusal("Permission denied")
 
+    def refuse_within(self, pictures: set[Path]) -> None:
+        """Raises OutputError for a place in a picture that is a folder: when the run goes on, its data were others."""
+        around = {str(parent) for parent in Path(os.path.realpath(self.path)).parents}
+        if any(os.path.realpath(picture) in around for picture in pictures):
+            raise OutputError(
+                f"cannot write {self.path}: it lies in a folder that is learnt from", "choose another one for --output"
+            )
+
     def _refusal(self, why: str) -> OutputError:
         return OutputError(f"cannot write {self.path}: {why}", "choose a folder for --output that you may write to")
 
