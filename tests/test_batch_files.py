@@ -186,6 +186,28 @@ def test_what_a_killed_process_left_is_removed_by_the_next_and_nothing_else_is(t
     assert at_work not in hidden()
 
 
+@pytest.mark.parametrize("mode", [0o600, 0o664])
+def test_a_file_that_is_replaced_keeps_its_permissions(mode: int, tmp_path: Path) -> None:
+    """The answers of a run may be for one person's eyes; the umask takes away some of what was given."""
+    image, table, records = write_png(tmp_path / "b.png"), tmp_path / "answers.csv", tmp_path / "records.jsonl"
+    call = ("batch", tmp_path, "-q", "Is it?", "-m", TINY, "-o", table, "--records", records)
+    before = os.umask(0o022)
+    try:
+        assert dragonfly(*call).code == 0
+        outputs = (table, records, tmp_path / "run.json")
+        for file in outputs:
+            file.chmod(mode)
+        image.with_name("a.png").write_bytes(image.read_bytes())  # its rows belong above the others
+        assert dragonfly(*call).code == 0
+        assert {file.stat().st_mode & 0o777 for file in outputs} == {mode}
+        process = writing_half(table)
+        (part,) = tmp_path.glob(".dragonfly-*")
+        assert part.stat().st_mode & 0o777 == mode
+        process.communicate("go on\n")
+    finally:
+        os.umask(before)
+
+
 def writing_half(path: Path) -> "subprocess.Popen[str]":
     """A process that stands in the middle of writing ``path``."""
     command = [sys.executable, "-c", WRITES_HALF, str(path)]

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from mimetypes import guess_type
 from pathlib import Path
+from stat import S_IMODE
 from zlib import crc32
 
 from dragonfly_cli.errors import OutputError, UsageError
@@ -128,10 +129,17 @@ def flush_folder(folder: Path) -> None:
 
 
 def _begun(path: Path) -> tuple[int, Path]:
-    """A new file beside ``path``, and the handle that keeps it locked: one without a lock was left by a kill."""
+    """A new file beside ``path``, and the handle that keeps it locked: one without a lock was left by a kill.
+
+    It has the permissions of the file that it is going to replace, from the start.
+    """
+    mode = S_IMODE(path.stat().st_mode) if path.exists() else None
     while True:
         part = path.with_name(f"{_part_start(path.name)}-{os.urandom(8).hex()}{_PART_SUFFIX}")
-        handle = os.open(part, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
+        handle = os.open(part, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666 if mode is None else mode)
+        if mode is not None:
+            with suppress(OSError):  # a share whose files are all alike
+                part.chmod(mode)  # the umask may have taken some away
         _lock(handle, wait=True)
         if part.exists():  # else it was taken for one that was left, in the moment before it was locked
             return handle, part
