@@ -4,12 +4,14 @@ import csv
 import io
 import json
 import os
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from make_files import write_dicom, write_svs
+from batch_runs import TINY, may_not_write_everywhere
+from make_files import write_dicom, write_png, write_svs
 from PIL import Image
 from run_dragonfly import dragonfly, expect_error
 
@@ -136,6 +138,22 @@ def test_a_name_that_is_not_utf_8_reads_back_from_the_record(tmp_path: Path) -> 
     assert dragonfly("ask", path, QUESTION, "--json").json["image"] == str(path)
     assert dragonfly("ask", path, QUESTION, "--json", "-o", tmp_path / "answer.json").code == 0
     assert json.loads((tmp_path / "answer.json").read_text(encoding="utf-8"))["image"] == str(path)
+
+
+def test_a_file_in_a_folder_that_may_not_be_written_to_is_refused_before_the_answer() -> None:
+    """It could be written to itself, but is replaced by one that is written beside it."""
+    with tempfile.TemporaryDirectory() as place:
+        image, closed = write_png(Path(place, "a.png")), Path(place, "closed")
+        closed.mkdir()
+        answer = closed / "answer.json"
+        answer.write_text("of before")
+        for path, mode in ((Path(place), 0o755), (answer, 0o666), (closed, 0o555)):
+            path.chmod(mode)
+        with may_not_write_everywhere():
+            outcome = dragonfly("ask", image, "Is it?", "-m", TINY, "-o", answer)
+        assert answer.read_text() == "of before"
+    expect_error(outcome, 7, "answer.json", "permission denied")
+    assert "research use only" not in outcome.stderr  # which comes before a model is loaded
 
 
 def test_output_is_written_whole(photo: Path, tmp_path: Path) -> None:

@@ -40,8 +40,8 @@ def check_writable(path: Path) -> None:
         raise OutputError(f"cannot write {path}: there is no folder {real.parent}", _HINT)
     if path.exists() and not path.is_file():  # to be replaced by a file, or never to take what is written
         raise OutputError(f"cannot write {path}: it is a pipe or a device", "give the name of a file")
-    is_closed = path.is_symlink() and not os.access(real.parent, os.W_OK)
-    if is_closed or not os.access(path if path.exists() else path.parent, os.W_OK):
+    is_closed = path.exists() and not os.access(path, os.W_OK)
+    if is_closed or not os.access(real.parent, os.W_OK):  # a file as well is replaced by one from beside it
         raise OutputError(f"cannot write {path}: permission denied", _HINT)
 
 
