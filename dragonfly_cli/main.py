@@ -332,19 +332,25 @@ def finetune(
     run(data, output, tuning, opening)
 
 
-def _terminate(number: int, *_: Any) -> None:
-    sys.exit(128 + number)
-
-
 def main() -> None:
     """The console script. SIGTERM and a closed terminal unwind like an interrupt, so that what was finished is kept."""
-    signal.signal(signal.SIGTERM, _terminate)
+    ended_by: list[int] = []
+
+    def terminate(number: int, *_: Any) -> None:
+        ended_by.append(number)
+        sys.exit(128 + number)
+
+    signal.signal(signal.SIGTERM, terminate)
     if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
-        signal.signal(signal.SIGHUP, _terminate)
+        signal.signal(signal.SIGHUP, terminate)
     occupy_closed()
     settle_encoding()
     begin_process()
-    app()
+    try:
+        app()
+    finally:
+        if ended_by:  # Ray makes it another exit code
+            sys.exit(128 + ended_by[0])
 
 
 if __name__ == "__main__":

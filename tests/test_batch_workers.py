@@ -15,7 +15,7 @@ from pathlib import Path
 from time import monotonic
 
 import pytest
-from batch_runs import QUESTIONS, TINY, bytes_of, items_named, rows_of, write_study
+from batch_runs import QUESTIONS, TINY, bytes_of, items_named, rows_of, start, wait_for, write_study
 from hypothesis import given
 from hypothesis import strategies as st
 from run_dragonfly import dragonfly, expect_error
@@ -261,6 +261,24 @@ def test_a_ray_cluster_that_loses_a_machine_writes_the_rows_of_one(
         cluster.shutdown()
     assert outcome.code == 8, outcome.stderr
     assert written(table) == written(alone)
+
+
+@pytest.mark.slow
+def test_a_run_on_ray_that_is_terminated_says_so_and_keeps_its_rows(study: Path, tmp_path: Path) -> None:
+    """Ray takes the signal for itself when it begins, and has other exit codes while it waits for a long answer."""
+    pytest.importorskip("ray")
+    table = tmp_path / "answers.csv"
+    asked = ("-q", "What is it?", "-m", TINY, "--max-tokens", "300")
+    call = ("batch", study, *asked, "-o", table, "--engine", "ray")
+    beginning = start(*call)
+    wait_for(beginning, "note: research use only")
+    beginning.terminate()
+    assert beginning.wait() == 143
+    assert not table.exists()
+    answering = start(*call)
+    when_rows_appear(table, answering.terminate).join()
+    assert answering.wait() == 143
+    assert 0 < len(rows_of(table)) < 14
 
 
 @given(st.data(), st.integers(0, 8), st.integers(1, 3), st.integers(1, 3), st.integers(1, 4))

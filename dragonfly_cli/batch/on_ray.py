@@ -7,6 +7,8 @@ again of others, and another one starts wherever there is room. One process, the
 
 import logging
 import os
+import signal
+import sys
 from collections.abc import Iterable, Iterator
 from itertools import count
 from threading import Lock
@@ -73,8 +75,8 @@ class RayActors:
 
     def __enter__(self) -> Self:
         """Waits until one actor is ready; raises the error of one that cannot begin."""
-        _connect(self._address)
         try:
+            _connect(self._address)
             resources = ray.cluster_resources()
             self._kind = "GPU" if resources.get("GPU", 0) >= 1 else "CPU"
             room = int(resources.get(self._kind, 0))
@@ -166,9 +168,14 @@ class RayActors:
 def _connect(address: str | None) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no telemetry
     beside = {} if address else {"include_dashboard": False}
+    terminate = signal.getsignal(signal.SIGTERM)  # Ray takes it, to end with other exit codes
     try:
         ray.init(address=address or "local", logging_level=logging.ERROR, log_to_driver=False, **beside)
+    except SystemExit:
+        sys.exit(128 + signal.SIGTERM)
     except (ConnectionError, RayError, RuntimeError, ValueError) as error:
         raise DeviceError(
             f"--engine ray: there is no cluster at {address or 'this machine'}", "check --address, or leave it out"
         ) from error
+    finally:
+        signal.signal(signal.SIGTERM, terminate)
