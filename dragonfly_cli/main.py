@@ -204,10 +204,12 @@ def verify(
     from dragonfly_cli.verifying import as_line, as_report, compare_all, refuse_drift
 
     compared = []
-    for each in compare_all(read_records(record), image):
+    records = read_records(record)
+    are_many = len({str(each["image"]) for each in records}) > 1
+    for each in compare_all(records, image):
         compared.append(each)
         if not json:
-            show(as_line(each))
+            show(as_line(each, names_image=are_many))
     if json:
         show(as_report(compared))
     refuse_drift(compared, record)

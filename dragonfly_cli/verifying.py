@@ -198,9 +198,9 @@ def _distance(was: dict[str, float], now: dict[str, float]) -> float:
     return max(abs(p - now.get(option, 0.0)) for option, p in was.items())
 
 
-def as_line(compared: Comparison) -> str:
-    """``same  QUESTION: ANSWER``, or ``drift`` with both answers."""
-    asked = compared.question or "caption"
+def as_line(compared: Comparison, *, names_image: bool) -> str:
+    """``same  QUESTION: ANSWER``, or ``drift`` with both answers; with ``names_image`` the image stands before it."""
+    asked = f"{compared.image}: " * names_image + (compared.question or "caption")
     is_now = "not asked again" if compared.now is None else f"is {compared.now}"
     told = compared.was if compared.was == compared.now else f"was {compared.was}, {is_now}"
     difference = compared.largest_difference

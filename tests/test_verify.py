@@ -266,8 +266,10 @@ def test_of_several_images_one_that_is_gone_does_not_keep_the_others_from_being_
     outcome = dragonfly("verify", records)
     assert outcome.code == 9 and "a.png" in outcome.stderr
     gone, there, damaged = outcome.stdout.splitlines()
-    assert gone.startswith("drift ") and "not there" in gone and there.startswith("same ")
-    assert damaged.startswith("drift ") and "not an image" in damaged
+    study = tmp_path / "study"
+    assert gone.startswith(f"drift {study / 'a.png'}: {QUESTION}: was ") and "not there" in gone
+    assert there.startswith(f"same  {study / 'b.png'}: {QUESTION}: ")
+    assert damaged.startswith(f"drift {study / 'c.png'}: {QUESTION}: was ") and "not an image" in damaged
 
 
 def test_all_levels_of_a_dicom_slide_are_part_of_its_hash(tmp_path: Path) -> None:
