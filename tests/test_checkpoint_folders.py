@@ -9,10 +9,13 @@ from typing import Any
 
 import pytest
 import torch
+from make_checkpoints import tensors
 from make_files import GOLDEN
+from run_dragonfly import dragonfly
 from safetensors.torch import load_file, save_file
 from small_networks import QUESTION, VERSIONS, first_logits, open_network, real
 from transformers import AutoConfig, AutoModelForCausalLM, AutoProcessor, PreTrainedTokenizerFast
+from tuning_data import finetune, make_data
 
 from dragonfly_med import CheckpointError, DragonflyConfig, DragonflyForCausalLM, DragonflyProcessor
 
@@ -103,6 +106,55 @@ def test_a_scaling_of_positions_outside_of_the_text_config_means_nothing(v1, sca
     folder = _copy(tmp_path / "scaled", weights=True)
     _change(folder / "config.json", rope_scaling=scaling, rope_theta=1.0)
     assert torch.equal(first_logits(open_network(folder), [real()], [QUESTION]), first_logits(v1, [real()], [QUESTION]))
+
+
+HEAD, WORDS = "language_model.lm_head.weight", "language_model.model.embed_tokens.weight"
+
+
+@pytest.fixture(params=["no head", "no words", "shared", "computed"])
+def variants(request, tmp_path) -> tuple[Path, Path]:
+    """A checkpoint with something left out or left over, and the same one with just its weights."""
+    weights = tensors()  # in bfloat16, as whatever is not quantized in a 4-bit copy
+    plain, other = _copy(tmp_path / "plain"), _copy(tmp_path / "other")
+    text = json.loads((other / "config.json").read_text())["text_config"]
+    _change(other / "config.json", text_config=text | {"tie_word_embeddings": request.param != "computed"})
+    if request.param == "computed":  # as early versions of transformers stored it
+        more = {
+            "language_model.model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(8),
+            "image_encoder.vision_model.embeddings.position_ids": torch.arange(50)[None],
+        }
+        save_file(weights | more, other / "model.safetensors", metadata={"format": "pt"})
+    else:
+        weights[HEAD] = weights[WORDS].clone()
+        stored = weights | {HEAD: weights[WORDS]}  # in one place, where both are
+        stored.pop({"no head": HEAD, "no words": WORDS}.get(request.param), None)
+        torch.save(stored, other / "pytorch_model.bin")
+    save_file(weights, plain / "model.safetensors", metadata={"format": "pt"})
+    return plain, other
+
+
+def _p_yes(folder: Path | str, *options: str) -> float:
+    call = ("ask", GOLDEN / "images" / "tiny_50x37.png", QUESTION, "-m", folder, "--json", *options)
+    return dragonfly(*call).json["probabilities"]["yes"]
+
+
+def test_tied_heads_and_computed_numbers_are_the_same_to_whoever_opens_them(variants, models_folder):
+    plain, other = variants
+    assert dragonfly("model", "convert", other, "--name", "mine", "--keep", "both").code == 0
+    for bits in ("none", "4bit"):
+        expected = _p_yes(plain, "--quant", bits)
+        assert _p_yes(other, "--quant", bits) == _p_yes("mine", "--quant", bits) == expected
+
+
+def test_tied_heads_and_computed_numbers_do_not_end_a_training(variants, tmp_path):
+    _, other = variants
+    rows, tuned = make_data(tmp_path) / "rows.jsonl", tmp_path / "tuned"
+    outcome = finetune(rows, tuned, "--recipe", "language", "--steps", "1", "--lr", "1e-3", model=other)
+    assert outcome.code == 0, outcome.stderr
+    assert _p_yes(tuned) != _p_yes(other)
+    before, after = (DragonflyForCausalLM.from_pretrained(folder).state_dict() for folder in (other, tuned))
+    tied = [torch.equal(weights[HEAD], weights[WORDS]) for weights in (before, after)]
+    assert tied == [DragonflyConfig.from_pretrained(other).text_config.tie_word_embeddings] * 2
 
 
 Weights = dict[str, torch.Tensor]

@@ -121,7 +121,7 @@ def convert(
         _copy_companions(source, part)
         network = _network_of(part)
         shards, shapes = _plan(source.weights)
-        _refuse_foreign(shapes, network.shapes)
+        _refuse_foreign(shapes, network)
         for number, shard in enumerate(shards, 1):
             if shard.name not in {file.path for file in done}:
                 on_step(f"converting the weights, {number} of {len(shards)}")
@@ -187,6 +187,7 @@ def _copy_companions(source: CheckpointFiles, part: Path) -> None:
 @dataclass(frozen=True)
 class _Network:
     shapes: dict[str, tuple[int, ...]]
+    tied: dict[str, str]
     architecture: str
     parameters: int
 
@@ -195,7 +196,7 @@ def _network_of(folder: Path) -> _Network:
     """What config.json describes, built without memory for its weights."""
     from dragonfly_med import CheckpointError, DragonflyProcessor
     from dragonfly_med.loading import is_quantized, naming
-    from dragonfly_med.quantization import empty_network, read_config
+    from dragonfly_med.quantization import empty_network, read_config, tied_weights
 
     if is_quantized(folder):
         raise ModelError(
@@ -206,12 +207,12 @@ def _network_of(folder: Path) -> _Network:
         config = read_config(folder)
         DragonflyProcessor.from_pretrained(folder)  # a tokenizer that is not the network's is told now
         with naming(folder, "config.json does not describe a network"):
-            weights = empty_network(config).state_dict()
+            network = empty_network(config)
     except CheckpointError as error:
         why = str(error).removeprefix(f"{folder}: ")
         raise ModelError(f"it is no Dragonfly checkpoint: {why}", "get the whole checkpoint, or another one") from error
-    shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
-    return _Network(shapes, config.architecture, sum(tensor.numel() for tensor in weights.values()))
+    shapes = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    return _Network(shapes, tied_weights(network), config.architecture, network.num_parameters())
 
 
 def _open(file: Path) -> Mapping[str, Any]:
@@ -249,9 +250,10 @@ def _plan(weights: Mapping[str, Path]) -> tuple[list[_Shard], dict[str, tuple[in
     return [_Shard(name, *group) for name, group in zip(names, groups, strict=True)], shapes
 
 
-def _refuse_foreign(found: dict[str, tuple[int, ...]], wanted: dict[str, tuple[int, ...]]) -> None:
+def _refuse_foreign(found: dict[str, tuple[int, ...]], network: _Network) -> None:
+    wanted = network.shapes
     for name in sorted(wanted.keys() | found.keys()):
-        if found.get(name) == wanted.get(name):
+        if found.get(name) == wanted.get(name) or (name not in found and network.tied.get(name) in found):
             continue
         what = "is missing" if name not in found else "is not part of the network"
         what = "has another shape" if name in found and name in wanted else what

@@ -19,6 +19,8 @@ from safetensors.torch import load_file
 from dragonfly_med.errors import CheckpointError
 
 _NAMES_OF_ONE_FILE = ("model.safetensors", "pytorch_model.bin")
+# Computed from the configuration; early versions of transformers stored them all the same, and now it drops them.
+_COMPUTED = ("rotary_emb.inv_freq", "embeddings.position_ids")
 _POINTER = b"version https://git-lfs"  # of a clone that was made without Git LFS
 
 # What libraries raise about a file whose content is not what they expect; impossible numbers in it become the last two.
@@ -102,7 +104,7 @@ def tensors_in(file: Path) -> Mapping[str, torch.Tensor]:
     """
     try:
         if file.suffix == ".safetensors":
-            return load_file(file)
+            return weights_alone(load_file(file))
         # what torch wrote before it wrote zip files cannot be mapped
         content = torch.load(file, map_location="cpu", weights_only=True, mmap=is_zipfile(file))
     except (UnpicklingError, *_TROUBLE) as error:
@@ -111,7 +113,12 @@ def tensors_in(file: Path) -> Mapping[str, torch.Tensor]:
         isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in content.items()
     ):
         raise CheckpointError(f"{file.name} holds something other than tensors, or tensors without names")
-    return content
+    return weights_alone(content)
+
+
+def weights_alone(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Without what a network computes anew whenever it is opened."""
+    return {name: tensor for name, tensor in tensors.items() if not name.endswith(_COMPUTED)}
 
 
 def _what_is_wrong(file: Path, error: Exception) -> str:

@@ -81,6 +81,12 @@ def quantized_weights(network: nn.Module) -> set[str]:
     }
 
 
+def tied_weights(network: DragonflyForCausalLM) -> dict[str, str]:
+    """Weights that are the same in this network by its configuration, each with the other: one need not be stored."""
+    tied: dict[str, str] = network.all_tied_weights_keys
+    return tied | {other: name for name, other in tied.items()}
+
+
 def write_quantized(full: Path, out: Path) -> None:
     """Writes the checkpoint folder ``full`` to the new folder ``out`` with 4-bit weights.
 
@@ -125,7 +131,8 @@ def _write_weights(full: Path, config: DragonflyConfig, out: Path) -> None:
             seen["mismatched_keys"].append(name)
         else:
             writer.add(quantize(name, tensor, place) if name in linears else {name: tensor.to(_KEPT_DTYPE)})
-    refuse_incomplete(full, seen | {"missing_keys": list(shapes)})
+    tied = tied_weights(network)
+    refuse_incomplete(full, seen | {"missing_keys": [name for name in shapes if tied.get(name) not in tensors]})
     writer.close()
 
 
@@ -170,7 +177,8 @@ class ShardWriter:
         size = sum(tensor.nbytes for tensor in tensors.values())
         if self._tensors and self._bytes + size > _SHARD_BYTES:
             self._flush()
-        self._tensors |= {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+        # copies, because two weights of a pickle may share their memory and safetensors' may not
+        self._tensors |= {name: tensor.to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
         self._bytes += size
         self._total += size
 

@@ -26,6 +26,7 @@ from dragonfly_med.loading import (
     naming,
     refuse_incomplete,
     weight_files,
+    weights_alone,
 )
 from dragonfly_med.modeling import DragonflyForCausalLM
 from dragonfly_med.quantization import (
@@ -36,6 +37,7 @@ from dragonfly_med.quantization import (
     quantize,
     quantized_weights,
     quietly_import_bitsandbytes,
+    tied_weights,
 )
 
 # What bitsandbytes writes: one scale for 64 weights, and one scale for 256 of those.
@@ -63,12 +65,13 @@ def open_in_4_bit(
             _refuse_other_quantization(config.quantization_config)
         config.quantization_config = nf4_settings(dtype)
         network = empty_network(config, dtype, attention)
-    linears = quantized_weights(network)
+    linears, tied = quantized_weights(network), tied_weights(network)
     expected = _expected_shapes(network, linears)
     with no_init_weights():
         _make_room_for_4_bit(network, linears, dtype)
     with naming(folder, "the weights cannot be read"):
         tensors = _read(folder, device) if stored else _quantized(folder, linears, device)
+        tensors |= {name: tensors[other] for name, other in tied.items() if other in tensors and name not in tensors}
         refuse_incomplete(folder, _differences(expected, tensors))
         _install(network, tensors, linears, dtype, torch.device(device))
     _fill_computed_buffers(network, torch.device(device))
@@ -119,7 +122,7 @@ def _make_room_for_4_bit(network: nn.Module, linears: Iterable[str], dtype: torc
 def _read(folder: Path, device: torch.device | str) -> dict[str, torch.Tensor]:
     tensors: dict[str, torch.Tensor] = {}
     for file in weight_files(folder):
-        tensors |= load_file(file, device=str(device))
+        tensors |= weights_alone(load_file(file, device=str(device)))
     return tensors
 
 

@@ -18,6 +18,7 @@ from dragonfly_med.quantization import (
     quantize,
     quantized_weights,
     read_config,
+    tied_weights,
     write_companions,
 )
 
@@ -58,7 +59,7 @@ def round_as_written(base: Path, network: nn.Module) -> None:
 
 
 def _learned(network: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-    for name, parameter in network.named_parameters():
+    for name, parameter in network.named_parameters(remove_duplicate=False):  # tied ones by both names
         if parameter.requires_grad and "lora_" not in name:
             yield name, parameter.detach()
 
@@ -71,11 +72,14 @@ def _added(network: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
 
 
 def _base_weights(base: Path, four_bit: bool) -> Iterator[tuple[str, torch.Tensor]]:
-    """Every weight of the network by its published name, one that was in 4 bit as its dequantized self."""
+    """Every stored weight of the network by its published name, one that was in 4 bit as its dequantized self."""
     network = empty_network(read_config(base))
     linears = quantized_weights(network) if four_bit else set()
+    tied = tied_weights(network)
     stored = dict(stored_tensors(base))  # mapped, and read one by one
     for name in network.state_dict():
+        if name in tied and name not in stored:
+            continue
         if name not in linears:
             yield name, stored[name]
         else:
