@@ -69,7 +69,9 @@ def change_config(folder: Path, **changes: object) -> None:
 def refused(photo: Path, folder: Path, *words: str) -> None:
     """Refused as it is with ``--quant none`` and, where the weights are the trouble, with ``4bit`` as well."""
     for quant in ("none", "4bit"):
-        expect_error(dragonfly("ask", photo, QUESTION, "-m", folder, "--quant", quant), 5, str(folder), *words)
+        outcome = dragonfly("ask", photo, QUESTION, "-m", f"{folder}/", "--quant", quant)
+        expect_error(outcome, 5, str(folder), *words)
+        assert outcome.error_lines[0].count(str(folder)) == 1
 
 
 def test_a_missing_weight(photo: Path, checkpoint: Path) -> None:
@@ -104,13 +106,6 @@ def test_weights_of_another_kind_of_number(photo: Path, checkpoint: Path, kind: 
 def test_a_clone_without_git_lfs(photo: Path, checkpoint: Path) -> None:
     (checkpoint / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
     refused(photo, checkpoint, "model.safetensors", "git lfs pull")
-
-
-def test_a_folder_is_named_once(photo: Path, checkpoint: Path) -> None:
-    (checkpoint / "model.safetensors").unlink()
-    outcome = dragonfly("ask", photo, QUESTION, "-m", checkpoint)
-    expect_error(outcome, 5, "there is no model.safetensors and no pytorch_model.bin")
-    assert outcome.error_lines[0].count(str(checkpoint)) == 1
 
 
 def test_a_description_of_the_encoder_outside_of_the_folder(photo: Path, checkpoint: Path) -> None:
@@ -189,7 +184,7 @@ def test_a_broken_index(photo: Path, sharded: Path) -> None:
 
 def test_no_weights_at_all(photo: Path, checkpoint: Path) -> None:
     (checkpoint / "model.safetensors").unlink()
-    refused(photo, checkpoint)
+    refused(photo, checkpoint, "there is no model.safetensors and no pytorch_model.bin")
 
 
 @pytest.mark.parametrize("model_type", ["llama", "nonesuch", None])

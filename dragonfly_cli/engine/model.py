@@ -112,7 +112,7 @@ def opening_errors(checkpoint: Checkpoint, device: str) -> Iterator[None]:
         with memory_errors(device):
             yield
     except CheckpointError as error:
-        why = str(error).removeprefix(f"{checkpoint.id}: ")  # a folder is named once
+        why = str(error).removeprefix(f"{Path(checkpoint.id)}: ")  # a folder is named once
         raise ModelError(
             f"model {checkpoint.id}: {why}",
             "the folder needs config.json, tokenizer.json and all weights of one Dragonfly checkpoint",

@@ -72,7 +72,8 @@ def open_in_4_bit(
     with naming(folder, "the weights cannot be read"):
         tensors = _read(folder, device) if stored else _quantized(folder, linears, device)
         tensors |= {name: tensors[other] for name, other in tied.items() if other in tensors and name not in tensors}
-        refuse_incomplete(folder, _differences(expected, tensors))
+    refuse_incomplete(folder, _differences(expected, tensors))
+    with naming(folder, "the weights cannot be read"):
         _install(network, tensors, linears, dtype, torch.device(device))
     _fill_computed_buffers(network, torch.device(device))
     return _finished(network, folder)
