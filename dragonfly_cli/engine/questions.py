@@ -29,6 +29,17 @@ _AUXILIARY = (
     "isn't aren't wasn't weren't don't doesn't didn't hasn't haven't hadn't can't couldn't won't wouldn't shouldn't"
 ).split()
 _STARTS_WITH_AUXILIARY = re.compile(rf"(?:{'|'.join(_AUXILIARY)})\b", re.IGNORECASE)
+# "Can you describe it?" and "Can you see what it is?" want more than a yes, "Can you tell whether it is?" does not.
+_TELLING = (
+    "caption characterise characterize classify comment compare count describe elaborate estimate explain give help "
+    "interpret list name outline point provide report show specify state summarise summarize tell walk write"
+).split()
+_ASKS_TO_TELL = re.compile(
+    r"[\w']+ +you +(?:(?:please|kindly|briefly|also) +)*"
+    rf"(?:(?:{'|'.join(_TELLING)})\b(?! +(?:(?:me|us) +)?(?:if|whether)\b)"
+    r"|\w+ +(?:(?:me|us) +)?(?:what|which|where|when|why|who|whose|how)\b)",
+    re.IGNORECASE,
+)
 _ASKS_FOR_YES_OR_NO = re.compile(r"\byes\s*(?:/|or)\s*no\b", re.IGNORECASE)
 _OFFERS_A_CHOICE = re.compile(r"\bor\b(?!\s+not\b)", re.IGNORECASE)
 _LEAD_IN = re.compile(r"^(?:in|on|at|for|from|with|based on|according to|given|please|so|and|also)\b[^,]*,\s*", re.I)
@@ -78,11 +89,12 @@ def caption_question() -> Question:
 
 
 def is_yes_no(text: str) -> bool:
-    """Whether the form of ``text`` asks for yes or no: "Is it ...?" does, "Is it A or B?" does not."""
+    """Whether the form of ``text`` asks for yes or no; "Is it A or B?" and "Can you tell me where it is?" do not."""
     if _ASKS_FOR_YES_OR_NO.search(text):
         return True
-    sentence = _LEAD_IN.sub("", re.split(r"(?<=[.!])\s+", text.strip())[-1])
-    return bool(_STARTS_WITH_AUXILIARY.match(sentence)) and not _OFFERS_A_CHOICE.search(sentence)
+    sentence = _LEAD_IN.sub("", re.split(r"(?<=[.!])\s+", text.strip())[-1]).replace("\u2019", "'")
+    asks_more = _OFFERS_A_CHOICE.search(sentence) or _ASKS_TO_TELL.match(sentence)
+    return bool(_STARTS_WITH_AUXILIARY.match(sentence)) and not asks_more
 
 
 def check_rule(questions: list[Question], rule: Aggregate) -> None:
