@@ -55,7 +55,8 @@ def round_as_written(base: Path, network: nn.Module) -> None:
     """Gives what learnt the values that ``write_trained`` will write of it, so that these are what is scored."""
     stored = dict(stored_tensors(base))
     for name, parameter in _learned(network):
-        parameter.copy_(parameter.to(stored[name].dtype))
+        if name in stored:  # of tied ones one name may stand for both
+            parameter.copy_(parameter.to(stored[name].dtype))
 
 
 def _learned(network: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
