@@ -6,14 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from make_files import tissue_like, write_scn, write_svs
+from make_files import tissue_like, write_png, write_scn, write_svs
 from PIL import Image, ImageFont
 from run_dragonfly import dragonfly, expect_error
 
 from dragonfly_cli.engine.checkpoints import find_checkpoint
 from dragonfly_cli.geometry import Box, ViewerPixels
+from dragonfly_cli.output.fonts import font_for
 from dragonfly_cli.output.geojson import as_geojson
 from dragonfly_cli.output.overlay import round_length, wrapped
+from dragonfly_cli.output.votes import NO_COLOUR, YES_COLOUR
 from dragonfly_cli.readers import pyramid
 from dragonfly_cli.readers.slide import SlideSource
 from dragonfly_med import DragonflyForCausalLM, DragonflyProcessor
@@ -346,6 +348,23 @@ def test_a_slide_is_searched_for_answers_other_than_yes_and_no(asked, form):
     assert record["aggregate"] == "mean"
     for option, value in record["probabilities"].items():
         assert value == pytest.approx(np.mean([field["probabilities"][option] for field in record["fields"]]))
+
+
+@pytest.mark.parametrize("size_wh", [(1600, 60), (60, 1600)])
+def test_the_legend_of_a_strip_is_beside_it_and_whole(tmp_path, size_wh):
+    strip = write_png(tmp_path / "strip.png", size_wh, "black")
+    assert dragonfly("ask", strip, QUESTION, "--overlay", tmp_path / "seen.png").code == 0
+    left = np.asarray(Image.open(tmp_path / "seen.png").convert("RGB"))[:, : 1100 if size_wh[0] > size_wh[1] else 348]
+    for colour in (YES_COLOUR, NO_COLOUR):  # of which a picture about which nothing is known has nothing else
+        assert (left == colour).all(axis=-1).sum() == 15 * 13
+
+
+def test_letters_beyond_ascii_are_drawn_where_the_machine_has_them():
+    font = font_for(26, "größer")
+    if font.getname() == font_for(26, "large").getname():
+        pytest.skip("no font with more letters is installed")
+    assert bytes(font.getmask("ö")) != bytes(font.getmask("\ue000"))
+    assert font_for(26, "10 ± 2 …").getname() == font_for(26, "large").getname()
 
 
 def test_a_long_answer_is_wrapped_and_at_last_shortened():

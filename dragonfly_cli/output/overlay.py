@@ -7,9 +7,10 @@ question has one. One panel per question, one below the other.
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from dragonfly_cli.geometry import Box
+from dragonfly_cli.output.fonts import Font, font_for
 from dragonfly_cli.output.pictures import sheet_of
 from dragonfly_cli.output.votes import (
     AGREES_COLOUR,
@@ -36,6 +37,9 @@ _BEST_WIDTH_PX = 440
 _MARGIN_PX = 24
 _TITLE_LINE_PX = 34
 _TITLE_LINES = 4
+_STRIP_PX = 300
+_LEGEND_PX = 120
+_BARRED_PX = 90  # of a smaller picture a scale bar hides too much
 _LINE_PX = 4
 _TAG_PX = 20
 _INK: Colour = (30, 30, 30)
@@ -58,10 +62,11 @@ def _panel(source: Source, record: dict[str, Any], mask: np.ndarray | None) -> I
     insets = [_inset(source, record, field) for field in best]
     height = max(plan.height, sum(inset.height + _MARGIN_PX for inset in insets) - _MARGIN_PX)
     width = plan.width + 3 * _MARGIN_PX + _BEST_WIDTH_PX
-    title = wrapped(_title(record), _font(26), width - 2 * _MARGIN_PX)
+    font = font_for(26, _title(record))
+    title = wrapped(_title(record), font, width - 2 * _MARGIN_PX)
     head = 50 + _TITLE_LINE_PX * len(title)
     panel = Image.new("RGB", (width, height + head + _MARGIN_PX), _PAPER)
-    _write_head(panel, title, record, best[0]["frame"])
+    _write_head(panel, title, font, record, best[0]["frame"])
     panel.paste(plan, (_MARGIN_PX, head))
     y = head
     for inset in insets:
@@ -74,7 +79,7 @@ def _title(record: dict[str, Any]) -> str:
     return f"{record['question'] or 'Description:'}  {record['answer']} {certainty(record)}".rstrip()
 
 
-def _write_head(panel: Image.Image, title: list[str], record: dict[str, Any], frame: int) -> None:
+def _write_head(panel: Image.Image, title: list[str], font: Font, record: dict[str, Any], frame: int) -> None:
     draw = ImageDraw.Draw(panel)
     rule = f", combined by {record['aggregate']}" if record["aggregate"] else ""
     looked = f"{len(record['fields'])} field{'s' * (len(record['fields']) != 1)} looked at{rule}"
@@ -82,9 +87,9 @@ def _write_head(panel: Image.Image, title: list[str], record: dict[str, Any], fr
     model = f"model {record['model']['id']}, {record['notice']}"
     width = panel.width - 2 * _MARGIN_PX
     for number, line in enumerate(title):
-        draw.text((_MARGIN_PX, 16 + _TITLE_LINE_PX * number), line, _INK, _font(26))
+        draw.text((_MARGIN_PX, 16 + _TITLE_LINE_PX * number), line, _INK, font)
     below = 18 + _TITLE_LINE_PX * len(title)
-    draw.text((_MARGIN_PX, below), _shortened(f"{looked}{shown}; {model}", _font(16), width), _PALE, _font(16))
+    draw.text((_MARGIN_PX, below), _shortened(f"{looked}{shown}; {model}", font_for(16), width), _PALE, font_for(16))
 
 
 def _map(source: Source, record: dict[str, Any], mask: np.ndarray | None, best: list[dict[str, Any]]) -> Image.Image:
@@ -103,9 +108,19 @@ def _map(source: Source, record: dict[str, Any], mask: np.ndarray | None, best: 
         _draw_frame(draw, box, colour(record, field), 2 if field["role"] == "overview" else _LINE_PX)
     for field in sorted(fields, key=lambda field: field in best):
         _tag(draw, record, field, scale, always=field in best)
+    picture = _with_room(picture)
     _draw_scale_bar(picture, source, scale)
     _draw_legend(picture, record, mask is not None)
     return picture
+
+
+def _with_room(picture: Image.Image) -> Image.Image:
+    """Paper below a strip, most of which scale bar and legend would hide, or be cut off by its edge."""
+    if min(picture.size) >= _STRIP_PX:
+        return picture
+    paper = Image.new("RGB", (max(picture.width, _STRIP_PX), picture.height + _LEGEND_PX), _PAPER)
+    paper.paste(picture)
+    return paper
 
 
 def _draw_frame(draw: ImageDraw.ImageDraw, box: tuple[int, int, int, int], rgb: Colour, width: int) -> None:
@@ -118,7 +133,7 @@ def _draw_frame(draw: ImageDraw.ImageDraw, box: tuple[int, int, int, int], rgb: 
 
 def _tag(draw: ImageDraw.ImageDraw, record: dict[str, Any], field: dict[str, Any], scale: float, always: bool) -> None:
     """The field's number, and P(yes), on a plate in its upper left corner; as much as it has room for."""
-    font = _font(16)
+    font = font_for(16)
     left, top, right, bottom = (round(edge * scale) for edge in Box(**field["box"]).corners)
     texts = [str(field["id"])]
     if says_yes_or_no(field):
@@ -138,13 +153,15 @@ def _inset(source: Source, record: dict[str, Any], field: dict[str, Any]) -> Ima
     view = source.view(box, field["frame"])
     inset = Image.new("RGB", (_BEST_WIDTH_PX, height + 26), _PAPER)
     picture = view.resize((width, height)).convert("RGB")
-    _draw_scale_bar(picture, source, width / box.width)
+    if min(picture.size) >= _BARRED_PX:
+        _draw_scale_bar(picture, source, width / box.width)
     inset.paste(picture, (0, 26))
     draw = ImageDraw.Draw(inset)
     draw.rectangle((0, 26, width - 1, height + 25), outline=colour(record, field), width=_LINE_PX)
     mpp = "" if field["mpp"] is None else f", {told_mpp(field['mpp'])} um per pixel"
     text = f"{name_of(record, field)}: {_said(field)}{mpp}"
-    draw.text((0, 2), _shortened(text, _font(16), _BEST_WIDTH_PX), _INK, _font(16))
+    font = font_for(16, text)
+    draw.text((0, 2), _shortened(text, font, _BEST_WIDTH_PX), _INK, font)
     return inset
 
 
@@ -158,7 +175,7 @@ def _draw_scale_bar(picture: Image.Image, source: Source, scale: float) -> None:
     length = round_length(picture.width / 5 / scale * mpp)
     bar = round(length / mpp * scale)
     text = f"{length:g} px" if source.mpp is None else f"{length / 1000:g} mm" if length >= 1000 else f"{length:g} um"
-    draw, font = ImageDraw.Draw(picture), _font(14)
+    draw, font = ImageDraw.Draw(picture), font_for(14)
     plate = max(bar, round(draw.textlength(text, font))) + 16
     x, y = 10, picture.height - 46
     draw.rectangle((x, y, x + plate, y + 36), _PAPER)
@@ -177,7 +194,7 @@ def _draw_legend(picture: Image.Image, record: dict[str, Any], has_tissue: bool)
     entries = [("says yes", YES_COLOUR)] if has_yes_no else [(agreement(record), AGREES_COLOUR)]
     entries += [("undecided", BETWEEN), ("says no", NO_COLOUR)] if has_yes_no else [("says other", BETWEEN)]
     entries += [("tissue", _TISSUE)] if has_tissue else []
-    draw, font = ImageDraw.Draw(picture), _font(14)
+    draw, font = ImageDraw.Draw(picture), font_for(14)
     width = 38 + max(74, *(round(font.getlength(text)) for text, _ in entries))
     x, y = picture.width - width - 10, picture.height - 20 * len(entries) - 20
     draw.rectangle((x, y, x + width, y + 20 * len(entries) + 10), _PAPER)
@@ -196,11 +213,7 @@ def _edge_of(mask: np.ndarray, size_wh: tuple[int, int]) -> Image.Image:
     return Image.fromarray((large & ~eroded).astype(np.uint8) * 255)
 
 
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size)
-
-
-def wrapped(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> list[str]:
+def wrapped(text: str, font: Font, width: int) -> list[str]:
     """Lines no wider than ``width``, at most ``_TITLE_LINES`` of them."""
     words, lines = text.split(), [""]
     for number, word in enumerate(words):
@@ -214,7 +227,7 @@ def wrapped(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width
     return [_shortened(line, font, width) for line in lines]
 
 
-def _shortened(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
+def _shortened(text: str, font: Font, width: int) -> str:
     text = " ".join(text.split())
     if font.getlength(text) <= width:
         return text
