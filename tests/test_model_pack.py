@@ -45,6 +45,13 @@ def test_what_was_exported_is_imported(tmp_path: Path, models_folder: Path) -> N
     assert dragonfly("model", "verify", "mine").code == 0
 
 
+def test_a_model_is_not_exported_over_itself(tmp_path: Path, models_folder: Path) -> None:
+    assert dragonfly("model", "convert", write_checkpoint(tmp_path / "mine")).code == 0
+    for own in ("manifest.json", "full/config.json"):
+        expect_error(dragonfly("model", "export", "mine", "-o", models_folder / "mine" / own), 2, "it is being read")
+    assert dragonfly("model", "verify", "mine").code == 0
+
+
 def test_a_changed_model_is_not_exported(tmp_path: Path, models_folder: Path) -> None:
     assert dragonfly("model", "convert", write_checkpoint(tmp_path / "mine")).code == 0
     license_file = models_folder / "mine" / "full" / "LICENSE"

@@ -83,6 +83,15 @@ def test_a_second_pull_asks_nobody(hub: FakeHub) -> None:
     assert "already" in outcome.stderr
     assert len(hub.requests) == asked
     expect_error_after_notes("pull", "med-v1", "--revision", "ffff", code=5, words=["revision", REVISION])
+    for same in (REVISION[:8].upper(), "main"):
+        assert dragonfly("model", "pull", "med-v1", "--revision", same).code == 0
+    expect_error_after_notes("pull", "med-v1", "--revision", "nonesuch", code=5, words=["no such revision"])
+
+
+@pytest.mark.parametrize("answer", [{"Location": "/again"}, {"Location": "file:///etc/hostname"}])
+def test_an_answer_without_use_is_not_called_a_missing_connection(hub: FakeHub, answer: dict[str, str]) -> None:
+    hub.instead = {WEIGHTS: (302, answer, b""), "again": (302, answer, b"")}
+    expect_error(dragonfly("model", "pull", "med-v1"), 5, MED_V1, "cannot be used")
 
 
 def expect_error_after_notes(*arguments: str, code: int, words: list[str]) -> None:
@@ -287,7 +296,8 @@ def test_a_complete_download_is_converted_without_a_network(hub: FakeHub, monkey
         assert dragonfly("model", "pull", "med-v1").code != 0
     hub.requests.clear()
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    assert dragonfly("model", "pull", "med-v1").code == 0
+    expect_error(dragonfly("model", "pull", "med-v1", "--revision", "fedcba98"), 5, "HF_HUB_OFFLINE")
+    assert dragonfly("model", "pull", "med-v1", "--revision", REVISION[:8]).code == 0
     assert hub.requests == []
 
 

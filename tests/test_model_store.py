@@ -66,6 +66,15 @@ def test_a_stored_model_answers_by_its_name(tmp_path: Path, photo: Path) -> None
     assert not any("not Dragonfly-Med" in warning for warning in record["warnings"])
 
 
+@pytest.mark.parametrize("inside", ["mine/full", "mine/original", "mine"])
+def test_a_folder_within_the_store_is_not_replaced_by_its_model(models_folder: Path, inside: str) -> None:
+    folder = write_checkpoint(models_folder / inside)
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    expect_error(dragonfly("model", "convert", folder, "--name", "mine"), 2, "would be stored in this folder itself")
+    assert {path: path.read_bytes() for path in models_folder.rglob("*") if path.is_file()} == before
+    assert dragonfly("model", "convert", folder, "--name", "other").code == 0
+
+
 def test_shards_are_small_and_open_as_one(tmp_path: Path, models_folder: Path, small_shards: None) -> None:
     assert dragonfly("model", "convert", write_checkpoint(tmp_path / "mine", shards=2)).code == 0
     full = models_folder / "mine" / "full"

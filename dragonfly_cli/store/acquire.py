@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from string import hexdigits
 
 from dragonfly_cli.errors import ModelError, UsageError
 from dragonfly_cli.option_values import Keep
@@ -59,7 +60,7 @@ def pull_model(name: str, settings: PullSettings, say: Say) -> Manifest | None:
     with nullcontext() if settings.dry_run else locked(place), disk_errors(place):
         manifest = read_manifest(place)
         if manifest:
-            _refuse_other_revision(manifest, settings.revision)
+            _refuse_other_revision(manifest, repository, settings.revision)
             say(f"model {model_id} is on this machine already")
         else:
             listing = _listing(place, repository, settings)
@@ -85,6 +86,11 @@ def convert_folder(folder: Path, name: str | None, keep: Keep, say: Say) -> Mani
     origin = _folder_origin(folder, name)
     refuse_impossible(origin.id, keep)
     place = model_folder(origin.id)
+    if folder.resolve().is_relative_to(place.resolve()):
+        raise UsageError(
+            f"{folder}: model {origin.id} would be stored in this folder itself, and files of it be lost",
+            "choose another name for it with --name",
+        )
     with locked(place), disk_errors(place):
         source = folder_source(folder)
         size = weight_bytes(source)
@@ -136,7 +142,12 @@ def weight_bytes(source: CheckpointFiles) -> int:
 def _listing(place: Path, repository: str, settings: PullSettings) -> Listing:
     """What the hub has; without a network, what an earlier call has noted of a download that is complete."""
     noted = recall(place / ORIGINAL)
-    if noted and is_offline() and bytes_left(noted, place / ORIGINAL) == 0:
+    if (
+        noted
+        and _is_revision(noted.revision, settings.revision)
+        and is_offline()
+        and bytes_left(noted, place / ORIGINAL) == 0
+    ):
         return noted
     listing = look_up(repository, settings.revision)
     missing = {"config.json", "tokenizer.json"} - {file.name for file in listing.files}
@@ -184,8 +195,16 @@ def _download_and_convert(model_id: str, listing: Listing, place: Path, say: Say
     return store_full(place, origin, source, [hashed[name] for name in sorted(weights)], say)
 
 
-def _refuse_other_revision(manifest: Manifest, revision: str | None) -> None:
-    if revision and not (manifest.revision or "").startswith(revision):
+def _is_revision(commit: str | None, wanted: str | None) -> bool:
+    return not wanted or (commit or "").startswith(wanted.lower())
+
+
+def _refuse_other_revision(manifest: Manifest, repository: str, revision: str | None) -> None:
+    """The hub is asked what a branch or tag stands for."""
+    if _is_revision(manifest.revision, revision):
+        return
+    is_commit = revision and not revision.strip(hexdigits)
+    if is_commit or look_up(repository, revision).revision != manifest.revision:
         raise ModelError(
             f"model {manifest.id}: revision {manifest.revision} of it is on this machine",
             f"to have revision {revision}, remove it first: dragonfly model rm {manifest.id}",

@@ -14,6 +14,8 @@ from dragonfly_cli.errors import ModelError, UsageError
 if TYPE_CHECKING:
     from huggingface_hub.errors import HfHubHTTPError
 
+# Answers that came, by the names that they have in whichever library huggingface_hub asks through.
+_NO_USE = ("TooManyRedirects", "UnsupportedProtocol", "DecodingError")
 GO_ON = "check the network, then run the same command again: it goes on where it stopped"
 
 
@@ -90,6 +92,11 @@ def _unreached(repository: str, error: Exception) -> ModelError:
         return ModelError(
             f"{repository}: the certificate of {shown_endpoint()} is not trusted on this machine",
             "behind a proxy that reads what passes, set SSL_CERT_FILE to a file with its certificate among the others",
+        )
+    if type(error).__name__ in _NO_USE:
+        return ModelError(
+            f"{repository}: what {shown_endpoint()} answered cannot be used ({type(error).__name__})",
+            "check HF_ENDPOINT and the proxy, or try later",
         )
     return ModelError(f"{repository}: no connection to {shown_endpoint()}", GO_ON)
 

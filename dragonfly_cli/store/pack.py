@@ -15,7 +15,7 @@ from typing import IO
 
 from dragonfly_cli.errors import ModelError, NoInputError
 from dragonfly_cli.option_values import Keep
-from dragonfly_cli.output.files import check_writable, flush_file, write_whole
+from dragonfly_cli.output.files import check_unread, check_writable, flush_file, write_whole
 from dragonfly_cli.store.folder import check_space, disk_errors, locked, model_folder, readable
 from dragonfly_cli.store.manifest import (
     FULL,
@@ -45,6 +45,7 @@ def export_model(name: str, copies: Keep, output: Path, say: Say) -> None:
     manifest = _only(find_model(name), copies)
     place = model_folder(manifest.id)
     check_writable(output)
+    check_unread((output,), [place / MANIFEST, *(place / file.path for file in manifest.files)])
     size = sum(file.size + 2 * _TAR_BLOCK_BYTES for file in manifest.files) + _LARGEST_MANIFEST_BYTES
     check_space(output.parent, size, str(output), "make room, or choose an --output on a larger disk")
     say(f"writing {readable(size)} to {output}")
