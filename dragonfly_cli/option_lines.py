@@ -15,7 +15,7 @@ class _Lines(_Text):
     envvar_list_splitter = "\n"
 
     def split_envvar_value(self, rv: str) -> list[str]:
-        return [line for line in super().split_envvar_value(rv) if line.strip()]
+        return [line.strip() for line in super().split_envvar_value(rv) if line.strip()]
 
 
 LINES = _Lines()

@@ -34,6 +34,7 @@ def show_template(
 ) -> None:
     """Show one template, in the form of a templates file."""
     import json
+    import re
 
     from dragonfly_cli.output.terminal import show
     from dragonfly_cli.templates import find_template
@@ -41,4 +42,5 @@ def show_template(
     template = find_template(name)
     written = {"about": template.about, "system": template.system, "questions": list(template.questions)}
     lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in written.items() if value]
-    show("\n".join([f"[{template.name}]", *lines]) + "\n")
+    key = template.name if re.fullmatch("[A-Za-z0-9_-]+", template.name) else json.dumps(template.name)
+    show("\n".join([f"[{key}]", *lines]) + "\n")

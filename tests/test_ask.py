@@ -307,7 +307,7 @@ def test_the_lowest_temperature_is_as_good_as_none(photo: Path) -> None:
 
 
 def test_a_question_of_the_environment_is_one_a_line(photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DRAGONFLY_QUESTION", f"{QUESTION}\nIs it red?\n")
+    monkeypatch.setenv("DRAGONFLY_QUESTION", f"{QUESTION}\r\nIs it red?\r\n")
     assert [record["question"] for record in dragonfly("ask", photo, "--json").json] == [QUESTION, "Is it red?"]
 
 

@@ -213,7 +213,20 @@ def test_of_several_frames_it_is_told_that_one_is_looked_at(tmp_path: Path) -> N
     assert "one frame at a time, which /frame changes; ask looks at several" in told
 
 
+def test_a_byte_order_mark_is_no_part_of_the_first_line(photo: Path) -> None:
+    outcome = dragonfly("chat", photo, stdin="\ufeffIs it red?\r\nIs it red?\r\n")
+    first, second = outcome.stdout.splitlines()
+    assert "(p " in first and "(p " in second
+    assert "/zoom" in dragonfly("chat", photo, stdin="\ufeff/help\n").stderr
+
+
+def test_of_several_regions_the_first_is_looked_at_which_is_told(photo: Path) -> None:
+    told = chat(photo, more=("--region", "0,0,100,100", "--region", "50,50,100,100")).stderr
+    assert "100 x 100 px from (0, 0)" in told and "the first --region is looked at" in told
+
+
 def test_options_of_which_no_use_is_made_are_told(photo: Path) -> None:
     assert "will not be used" not in chat(photo, more=("--region", "0,0,100,100")).stderr
     told = chat(photo, more=("--budget", "3", "--aggregate", "any")).stderr
     assert "--budget, --aggregate will not be used: there is one field to answer from" in told
+    assert "(p " in chat(photo, "Is it red?", more=("--aggregate", "synthesise")).stdout

@@ -27,6 +27,12 @@ def test_the_built_in_ones_are_listed_and_shown_as_they_are_written(own: Path) -
         assert all(question.strip() for question in shown["questions"])
 
 
+def test_a_name_with_spaces_is_shown_as_it_is_written(own: Path) -> None:
+    own.write_text('["chest film.v2"]\nquestions = ["Is it a film?"]\n')
+    shown = dragonfly("template", "show", "chest film.v2").stdout
+    assert tomllib.loads(shown) == {"chest film.v2": {"questions": ["Is it a film?"]}}
+
+
 def test_a_template_asks_its_questions_behind_its_system_text(own: Path, tmp_path: Path) -> None:
     own.write_text('[mine]\nsystem = "This is a µ test."\nquestions = ["Is it red?", "What is it?"]\n')
     photo = write_png(tmp_path / "photo.png")

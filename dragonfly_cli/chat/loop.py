@@ -28,6 +28,7 @@ if TYPE_CHECKING:  # imports torch
     from dragonfly_cli.chat.session import Session
 
 _PROMPT = "> "
+_BYTE_ORDER_MARK = "\ufeff"  # before the first line of a file that some editors write
 
 
 def run_chat(image: Path, opening: OpenOptions, looking: LookOptions, answering: AnswerOptions) -> None:
@@ -40,7 +41,8 @@ def run_chat(image: Path, opening: OpenOptions, looking: LookOptions, answering:
 
     field = one_field(source, looking)
     model = load_model(checkpoint, answering.device, answering.quant, answering.attn)
-    with closing(Session(source, field, model, opening, looking, answering)) as session:
+    of_one_field = replace(answering, aggregate=Aggregate.auto)
+    with closing(Session(source, field, model, opening, looking, of_one_field)) as session:
         say_notices(checkpoint)
         say(f"note: {where(session)}; /help shows the commands")
         for note in _of_one_field(source, looking, answering):
@@ -65,6 +67,8 @@ def _of_one_field(source: Source, looking: LookOptions, answering: AnswerOptions
         yield "a conversation is about one field at a time, which /region and /zoom move; ask searches a slide"
     elif source.frames > 1:
         yield "a conversation is about one frame at a time, which /frame changes; ask looks at several"
+    if len(looking.region or ()) > 1:
+        yield "the first --region is looked at; /region takes another"
     of_several = {
         "--budget": looking.budget is not None,
         "--rank": looking.rank is not Rank.auto,
@@ -103,7 +107,9 @@ def _answer(session: "Session", line: str, said: set[str]) -> None:
 def _lines() -> Iterator[str]:
     try:
         yield from (
-            _typed_lines() if sys.stdin.isatty() and sys.stdout.isatty() else (line.strip() for line in sys.stdin)
+            _typed_lines()
+            if sys.stdin.isatty() and sys.stdout.isatty()
+            else (line.lstrip(_BYTE_ORDER_MARK).strip() for line in sys.stdin)
         )
     except UnicodeDecodeError:
         raise InputError("cannot read questions from stdin", "they must be UTF-8 text") from None
