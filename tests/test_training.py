@@ -211,6 +211,18 @@ def test_a_killed_run_ends_like_an_undisturbed_one(processor, pixels, tmp_path: 
         assert torch.allclose(value, resumed[name], atol=1e-7), name
 
 
+def test_the_history_and_time_of_a_run_are_those_of_all_its_parts(processor, pixels, tmp_path: Path) -> None:
+    network = open_network()
+    samples = noise_or_snow(network, pixels)
+    arguments = (network, processor, samples, [], settings("stage1", 4, save_every=2), tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        TrainingRun(*arguments, [Stop(3)]).train()
+    trained = TrainingRun(*arguments).train()
+    assert [entry["step"] for entry in trained.history] == [1, 2, 3, 4]
+    seconds = [entry["seconds"] for entry in trained.history]
+    assert 0 < seconds[0] < seconds[1] == trained.earlier_seconds < seconds[2] < seconds[3]
+
+
 def test_a_short_run_is_saved_on_its_way(network, processor, pixels, tmp_path: Path) -> None:
     run = TrainingRun(
         network, processor, noise_or_snow(network, pixels), [], settings("stage1", 10), tmp_path, [Stop(7)]
@@ -230,6 +242,15 @@ def test_a_torn_checkpoint_is_not_gone_on_from(network, processor, pixels, tmp_p
         os.truncate(torn / "checkpoint-2" / name, (torn / "checkpoint-2" / name).stat().st_size - 40)
         (lost / "checkpoint-2" / name).unlink()
         assert [last_checkpoint(torn), last_checkpoint(lost)] == [torn / "checkpoint-1", lost / "checkpoint-1"]
+
+
+def test_a_checkpoint_that_not_all_processes_wrote_is_not_gone_on_from(network, processor, pixels, tmp_path) -> None:
+    samples = noise_or_snow(network, pixels)
+    TrainingRun(network, processor, samples, [], settings("stage1", 2, save_every=1), tmp_path).train()
+    for checkpoint in tmp_path.glob("checkpoint-*"):
+        (checkpoint / "rng_state.pth").rename(checkpoint / "rng_state_0.pth")
+    shutil.copy(tmp_path / "checkpoint-1" / "rng_state_0.pth", tmp_path / "checkpoint-1" / "rng_state_1.pth")
+    assert last_checkpoint(tmp_path, processes=2) == tmp_path / "checkpoint-1"
 
 
 def test_4_bit_weights_pass_gradients_on_also_after_an_evaluation(processor, pixels, tmp_path: Path) -> None:

@@ -88,7 +88,8 @@ def train_rows(
         if prepared.split.held_out:
             _tell_first([f"note: {_what_it_learnt(metrics)}"])
     if PartialState().is_main_process:
-        done = {"metrics": metrics, "history": trained.history, "seconds": round(perf_counter() - started, 1)}
+        seconds = round(trained.earlier_seconds + perf_counter() - started, 1)
+        done = {"metrics": metrics, "history": trained.history, "seconds": seconds}
         record |= _what_was_used(data, prepared.split, run) | done
         _write(folder, record, checkpoint, trained, tuning)
     PartialState().wait_for_everyone()

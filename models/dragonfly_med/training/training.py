@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 from zipfile import is_zipfile
 
@@ -69,13 +70,15 @@ class Settings:
 class Trained:
     """What a run leaves: the network, peft's model around it if there are adapters, and how it went.
 
-    ``history`` are the Trainer's log lines: ``step`` with ``loss``, or with what ``Scores.summary`` says, as
-    ``eval_loss`` and so on.
+    ``history`` are the Trainer's log lines: ``step`` and ``seconds`` so far with ``loss``, or with what
+    ``Scores.summary`` says, as ``eval_loss`` and so on. ``earlier_seconds`` are those up to the checkpoint that it was
+    continued from.
     """
 
     network: DragonflyForCausalLM
     adapted: Any
     history: list[dict[str, Any]] = field(default_factory=list)
+    earlier_seconds: float = 0.0
 
 
 class TrainingRun:
@@ -129,14 +132,18 @@ class TrainingRun:
 
     def train(self) -> Trained:
         """Trains to the end, from the last whole checkpoint in ``work`` if there is one."""
-        checkpoint = last_checkpoint(self._work)
+        checkpoint = last_checkpoint(self._work, self.trainer.args.world_size)
         state = TrainerState.load_from_json(str(checkpoint / _STATE_FILE)) if checkpoint else None
+        earlier_seconds = state.log_history[-1].get("seconds", 0.0) if state else 0.0
+        self.trainer.began = perf_counter() - earlier_seconds
         if checkpoint and state and state.global_step >= state.max_steps:  # the Trainer would do one step more
             self.trainer.model.load_state_dict(load_file(checkpoint / _WEIGHTS_FILE), strict=False)
             self.trainer.state = state
         else:
             self.trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        return Trained(self.network, self.adapted, self.trainer.state.log_history)
+        # the Trainer's last line sums up what was done since it was continued
+        history = [entry for entry in self.trainer.state.log_history if "train_runtime" not in entry]
+        return Trained(self.network, self.adapted, history, earlier_seconds)
 
     def release(self) -> DragonflyForCausalLM:
         """The network as it answers, with PyTorch's attention; neither ``score`` nor ``train`` works after this."""
@@ -157,26 +164,26 @@ def prepare_network(network: DragonflyForCausalLM, recipe: Recipe, settings: Set
     return adapted
 
 
-def last_checkpoint(work: Path) -> Path | None:
-    """The newest checkpoint that was written to its end; what a kill has left of others is removed."""
+def last_checkpoint(work: Path, processes: int = 1) -> Path | None:
+    """The newest checkpoint that all processes wrote to its end; what a kill has left of others is removed."""
     whole = {}
     for folder in work.glob("checkpoint-*"):
         try:
-            whole[_step_of(folder)] = folder
+            whole[_step_of(folder, processes)] = folder
         except (OSError, ValueError, KeyError, TypeError, SafetensorError):
             shutil.rmtree(folder, ignore_errors=True)
     return whole[max(whole)] if whole else None
 
 
-def _step_of(folder: Path) -> int:
+def _step_of(folder: Path, processes: int) -> int:
     """The step of a checkpoint; raises one of several errors where a file is missing or has lost its end."""
     state = json.loads((folder / _STATE_FILE).read_text(encoding="utf-8"))
     with safe_open(folder / _WEIGHTS_FILE, "pt"):
         pass
-    random = list(folder.glob("rng_state*.pth")) or [folder / "rng_state.pth"]  # one of each process
-    for file in (folder / "optimizer.pt", folder / "scheduler.pt", *random):
-        if not is_zipfile(file):  # where it is missing, the Trainer would go on without it
-            raise ValueError(f"{file.name} is not whole")
+    random = [f"rng_state_{number}.pth" for number in range(processes)] if processes > 1 else ["rng_state.pth"]
+    for name in ("optimizer.pt", "scheduler.pt", *random):
+        if not is_zipfile(folder / name):  # where it is missing, the Trainer would go on without it
+            raise ValueError(f"{name} is not whole")
     return int(state["global_step"])
 
 
@@ -204,6 +211,7 @@ class _Trainer(Trainer):
     """With the reference's weight decay, losses weighted by id, and checkpoints of what learns alone."""
 
     scores: Callable[[], Scores]
+    began: float  # when it would have, if it had never been interrupted
     control: Any
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
@@ -219,6 +227,9 @@ class _Trainer(Trainer):
     def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> torch.Tensor:
         weights = sum((batch["weights"].sum() for batch in batch_samples), start=torch.zeros(()))
         return self.accelerator.reduce(weights.to(device), reduction="sum")
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        super().log({**logs, "seconds": round(perf_counter() - self.began, 3)}, start_time)
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         summary = self.scores().summary()
