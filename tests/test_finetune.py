@@ -32,8 +32,9 @@ from dragonfly_cli.finetuning.folder import RunFolder
 from dragonfly_cli.finetuning.pictures import PictureReader, PictureSamples
 from dragonfly_cli.options import OpenOptions
 from dragonfly_med import DragonflyForCausalLM, DragonflyProcessor
-from dragonfly_med.training import Teaching
-from dragonfly_med.training.sequences import SequenceMaker
+from dragonfly_med.training import Exchange, Sample, Teaching
+from dragonfly_med.training.learner import Learner
+from dragonfly_med.training.sequences import Loss, SequenceMaker
 
 
 @pytest.fixture(scope="module")
@@ -201,6 +202,21 @@ def test_the_record_of_the_base_is_not_that_of_the_run(tmp_path: Path) -> None:
     run.publish()
     assert record_of(tmp_path) == {"of": "this run"}
     assert (tmp_path / "config.json").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", ["answer-only", "reference"])
+def test_the_loss_is_that_of_answers_or_of_whole_conversations(folder: Path, tmp_path: Path, loss: Loss) -> None:
+    arguments = ("--recipe", "stage1", "--steps", "1", "--loss", loss)
+    assert finetune(folder / "rows.jsonl", tmp_path / "out", *arguments).code == 0
+    network, processor = DragonflyForCausalLM.from_pretrained(TINY), DragonflyProcessor.from_pretrained(TINY)
+    samples = [
+        Sample([[Exchange(QUESTION, answer)]], processor.pixels(Image.open(folder / name)))
+        for name, answer in (("0.png", "No"), ("1.png", "Yes"))
+    ]
+    with torch.no_grad():
+        expected = Learner(network, processor)(**SequenceMaker(processor, Teaching(loss)).batch(samples))["loss"]
+    assert record_of(tmp_path / "out")["metrics"]["before"]["loss"] == pytest.approx(float(expected), abs=1e-3)
 
 
 @pytest.mark.slow
@@ -492,19 +508,26 @@ def test_two_runs_in_one_folder_are_refused(folder: Path, tmp_path: Path) -> Non
 
 @pytest.mark.slow
 def test_two_processes_learn_what_one_does(folder: Path, tmp_path: Path) -> None:
+    """Every id of an answer counts the same, also where one process has longer answers than the other."""
+    rows = [taught(number, split="val" if number < 2 else "train") for number in range(10)]
+    rows = [row | {"answer": "Stripes, from top to bottom"} if row["answer"] == "Yes" else row for row in rows]
+    data = write_rows(folder / "uneven.jsonl", rows)
     arguments = ("--recipe", "stage1", "--steps", "2", "--lr", "1e-2", "--accumulate", "1", "--device", "cpu")
-    call = ["-m", "dragonfly_cli", "finetune", folder / "rows.jsonl", "-o", tmp_path / "two", "--model", TINY]
+    call = ["-m", "dragonfly_cli", "finetune", data, "-o", tmp_path / "two", "--model", TINY]
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone", *call]
     done = subprocess.run([*launch, *arguments, "--batch", "1"], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("research use only") == 1
     assert "continuing" not in done.stderr  # what the other process has written is no earlier run
-    assert finetune(folder / "rows.jsonl", tmp_path / "one", *arguments).code == 0
+    assert finetune(data, tmp_path / "one", *arguments).code == 0
     one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
     for name, weight in one.items():
         assert torch.allclose(weight, two[name], atol=1e-5), name
-    scores = [record_of(tmp_path / name)["metrics"]["after"] for name in ("one", "two")]
-    assert scores[0] == pytest.approx(scores[1], abs=1e-4)
+    alone, together = (record_of(tmp_path / name) for name in ("one", "two"))
+    assert alone["metrics"]["after"] == pytest.approx(together["metrics"]["after"], abs=1e-4)
+    for name in ("loss", "grad_norm", "eval_loss"):
+        steps = ([entry[name] for entry in record["history"] if name in entry] for record in (alone, together))
+        assert next(steps) == pytest.approx(next(steps), rel=1e-4), name
 
 
 def test_no_uid_of_a_series_is_written_down(folder: Path, tmp_path: Path) -> None:

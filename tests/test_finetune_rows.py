@@ -58,6 +58,33 @@ def test_every_form_of_row_is_read(folder: Path, tmp_path: Path) -> None:
     assert not any(each.encode() in written for each in secret)
 
 
+@pytest.mark.slow
+def test_a_row_is_about_its_region_its_frame_and_the_window(tmp_path: Path) -> None:
+    """It teaches, and is scored, as a file that holds nothing else; and nothing seen otherwise is made use of."""
+    left, right = (pattern(*which)[..., 0].astype(np.uint16) for which in ((True, 1), (False, 2)))
+    wide, narrow = (150, 400), (200, 90)
+    write_dicom(tmp_path / "both.dcm", np.concatenate([left, right], axis=1), window=wide)
+    write_dicom(tmp_path / "frames.dcm", np.stack([left, right]), window=wide)
+    write_dicom(tmp_path / "other.dcm", left + 1, window=wide)
+    write_dicom(tmp_path / "left.dcm", left, window=narrow)
+    write_dicom(tmp_path / "right.dcm", right, window=narrow)
+    regions = ({"region": [0, 0, 96, 96]}, {"region": [96, 0, 96, 96]})
+    parts = [*({"image": "both.dcm", **region} for region in regions), {"image": "frames.dcm", "frame": 1}]
+    whole = [{"image": name} for name in ("left.dcm", "right.dcm", "right.dcm")]
+    arguments = ("--recipe", "stage1", "--steps", "1")
+    losses = []
+    for name, rows, window in (("parts", parts, ("--window", "90,200")), ("whole", whole, ())):
+        held_out = [{**taught(number, split="val", patient="b"), **row} for number, row in enumerate(rows)]
+        learnt = {**taught(0, split="train", patient="a"), "image": "other.dcm"}
+        data = write_rows(tmp_path / f"{name}.jsonl", [learnt, *held_out])
+        outcome = finetune(data, tmp_path / name, *arguments, *window)
+        assert outcome.code == 0, outcome.stderr
+        losses.append(record_of(tmp_path / name)["metrics"]["before"]["loss"])
+    assert losses[0] == pytest.approx(losses[1], abs=1e-4)
+    other = finetune(tmp_path / "parts.jsonl", tmp_path / "parts", *arguments, "--window", "90,201")
+    expect_error(other, 7, "other settings (opening)")
+
+
 PART = [300, 300, 400, 300]
 
 

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import bitsandbytes
@@ -187,6 +188,22 @@ def test_the_projector_s_weights_do_not_decay(network, processor, pixels, tmp_pa
     decaying = run.trainer.get_decay_parameter_names(run.trainer.model)
     assert not [name for name in decaying if "embed_tokens" in name or "norm" in name]
     assert "network.language_model.model.layers.0.self_attn.q_proj.weight" in decaying
+
+
+def test_batches_that_are_accumulated_teach_what_one_large_batch_does(processor, pixels, tmp_path: Path) -> None:
+    """Every id counts the same, also where the answers of one batch are longer than those of another."""
+    network = open_network()
+    short, long = noise_or_snow(network, pixels)
+    samples = [short, replace(long, conversations=[[Exchange("Where?", "in the left one, seen from the front")]])]
+    steps = []
+    for batch, accumulate in ((2, 1), (1, 2)):
+        how = replace(settings("stage1", 1), batch=batch, accumulate=accumulate)
+        run = TrainingRun(open_network(), processor, samples, [], how, tmp_path / str(batch))
+        steps.append(run.train().history[0])
+    with torch.no_grad():
+        expected = Learner(network, processor)(**SequenceMaker(processor, Teaching()).batch(samples))["loss"]
+    assert [step["loss"] for step in steps] == pytest.approx([float(expected)] * 2, rel=1e-4)
+    assert steps[0]["grad_norm"] == pytest.approx(steps[1]["grad_norm"], rel=1e-4)
 
 
 def test_a_killed_run_ends_like_an_undisturbed_one(processor, pixels, tmp_path: Path) -> None:
