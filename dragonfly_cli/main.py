@@ -205,14 +205,14 @@ def verify(
 
     compared = []
     records = read_records(record)
-    are_many = len({str(each["image"]) for each in records}) > 1
+    are_many = len({str(each["image"]) for _, each in records.placed}) > 1
     for each in compare_all(records, image):
         compared.append(each)
         if not json:
             show(as_line(each, names_image=are_many))
     if json:
         show(as_report(compared))
-    refuse_drift(compared, record)
+    refuse_drift(compared, record, records.torn)
 
 
 @app.command()

@@ -40,44 +40,71 @@ class Asked:
     checkpoint: Checkpoint
 
 
-def read_records(file: Path) -> list[Record]:
+@dataclass(frozen=True)
+class Records:
+    """What a file holds: where each record stands in it, as an error names that, and the record.
+
+    ``torn`` is where the last line stands if it ends in its middle, as a run that was killed leaves it.
+    """
+
+    placed: list[tuple[str, Record]]
+    torn: str | None
+
+
+def read_records(file: Path) -> Records:
     """The records of a file that ``--json`` or ``-f jsonl`` wrote, or ``batch --records``, whose failed rows have none.
 
     Raises InputError if it is something else.
     """
-    content = _load(file)
-    rows = content if isinstance(content, list) else [content]
-    records = [row for row in rows if not (isinstance(row, dict) and row.get("status") == "failed")]
+    rows, torn = _load(file)
+    records = [(place, row) for place, row in rows if not (isinstance(row, dict) and row.get("status") == "failed")]
     if not records:
-        raise _no_record(file, "it holds only failed rows" if rows else "it is empty")
-    for record in records:
+        raise _no_record(str(file), "it holds only failed rows" if rows else "it is empty")
+    for place, record in records:
         missing = [name for name in _NEEDED if not isinstance(record, dict) or name not in record]
         if missing:
-            raise _no_record(file, f"it has no {missing[0]}")
+            raise _no_record(place, f"it has no {missing[0]}")
         if record["schema_version"] != SCHEMA_VERSION:
-            raise _no_record(file, f"its schema_version is {record['schema_version']}, and {SCHEMA_VERSION} is known")
-    return records
+            raise _no_record(place, f"its schema_version is {record['schema_version']}, and {SCHEMA_VERSION} is known")
+    return Records(records, torn)
 
 
-def _load(file: Path) -> Any:
-    """One JSON text, or one a line."""
+def _load(file: Path) -> tuple[list[tuple[str, Any]], str | None]:
+    """Every row and its place, of one JSON text or one a line; and the place of a last line that was cut off."""
     try:
-        text = file.read_text(encoding="utf-8-sig")
-        try:
-            return json.loads(text)
-        except ValueError:
-            return [json.loads(line) for line in text.split("\n") if line.strip()]
+        content = file.read_bytes()
     except FileNotFoundError:
         raise NoInputError(f"no record {file}", "check the path") from None
-    except (OSError, ValueError, RecursionError):
-        raise _no_record(file, "it is not JSON") from None
+    except OSError as error:
+        raise InputError(f"cannot read {file}: {error.strerror}", _HINT) from None
+    try:
+        whole = json.loads(content)
+    except (ValueError, RecursionError):
+        return _load_lines(file, content.split(b"\n"))
+    if not isinstance(whole, list):
+        return [(str(file), whole)], None
+    return [(f"{file}, record {number}", row) for number, row in enumerate(whole, start=1)], None
 
 
-def _no_record(file: Path, why: str) -> InputError:
-    return InputError(f"{file} is not a record: {why}", _HINT)
+def _load_lines(file: Path, lines: list[bytes]) -> tuple[list[tuple[str, Any]], str | None]:
+    rows: list[tuple[str, Any]] = []
+    for number, line in enumerate(lines, start=1):
+        place = f"{file}, line {number}"
+        try:
+            if line.strip():
+                rows.append((place, json.loads(line)))
+        except (ValueError, RecursionError):
+            if rows and number == len(lines):
+                return rows, place
+            raise _no_record(place if rows else str(file), "it is not JSON") from None
+    return rows, None
 
 
-def as_asked(record: Record) -> Asked:
+def _no_record(place: str, why: str) -> InputError:
+    return InputError(f"{place} is not a record: {why}", _HINT)
+
+
+def as_asked(place: str, record: Record) -> Asked:
     """Raises InputError for a record whose parts are not of the form that this program writes, ModelError."""
     try:
         settings = record["settings"]
@@ -94,7 +121,8 @@ def as_asked(record: Record) -> Asked:
         return asked
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(
-            f"the record about {record['image']} is damaged: its parts are not of the form that this program writes",
+            f"{place}: the record about {record['image']} is damaged: its parts are not of the form that this program "
+            "writes",
             _HINT,
         ) from error
 

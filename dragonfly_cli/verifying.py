@@ -22,7 +22,7 @@ from dragonfly_cli.output.json_text import json_text
 from dragonfly_cli.output.record import source_record
 from dragonfly_cli.readers import Source, exists, open_source
 from dragonfly_cli.readers.inputs import named_input
-from dragonfly_cli.recorded import Record, as_asked
+from dragonfly_cli.recorded import Record, Records, as_asked
 
 if TYPE_CHECKING:  # imports torch, which is not needed to tell that a record is none
     from dragonfly_cli.engine.model import Model
@@ -69,7 +69,7 @@ class Comparison:
         return self.was == self.now and is_near and not self.differing
 
 
-def compare_all(records: list[Record], image: Path | None) -> Iterator[Comparison]:
+def compare_all(records: Records, image: Path | None) -> Iterator[Comparison]:
     """Asks every question again; ``image`` is where the image lies now, if it was moved.
 
     Raises:
@@ -77,7 +77,7 @@ def compare_all(records: list[Record], image: Path | None) -> Iterator[Compariso
         ModelError: the model is not here, or is another one.
         ProblemError: the record looked at what is not part of the image.
     """
-    asked = [as_asked(record) for record in records]  # what is wrong is reported before any image is opened
+    asked = [as_asked(*each) for each in records.placed]  # what is wrong is reported before any image is opened
 
     @cache
     def load(checkpoint: Checkpoint, options: AnswerOptions) -> "Model":
@@ -85,7 +85,7 @@ def compare_all(records: list[Record], image: Path | None) -> Iterator[Compariso
 
         return load_model(checkpoint, options.device, options.quant, options.attn)
 
-    for record, each in zip(records, asked, strict=True):
+    for (_, record), each in zip(records.placed, asked, strict=True):
         opening, looking = each.opening, each.looking
         try:
             opened = _opened(image or each.image, opening)
@@ -215,18 +215,24 @@ def as_report(compared: list[Comparison]) -> str:
     return json_text(rows)
 
 
-def refuse_drift(compared: list[Comparison], file: Path) -> None:
-    """Raises ProblemError if any answer is another now, or any image."""
+def refuse_drift(compared: list[Comparison], file: Path, torn: str | None) -> None:
+    """Raises ProblemError if any answer is another now, or any image, or if the end of the file could not be read."""
+    cut = f"; {torn}, is cut off" if torn else ""
     changed = sorted({each.image for each in compared if each.now is None})
     if changed:
         all_of_them = f"{changed[0]} and {len(changed) - 1} more have" if len(changed) > 1 else f"{changed[0]} has"
         raise ProblemError(
-            f"{file}: {all_of_them} changed since the answer, or is not there",
+            f"{file}: {all_of_them} changed since the answer, or is not there{cut}",
             "verify with the same files, in the folder where they were asked about; --image says where one is now",
         )
     drifted = sum(not each.same for each in compared)
     if drifted:
         raise ProblemError(
-            f"{file}: {drifted} of {len(compared)} answers differ now",
+            f"{file}: {drifted} of {len(compared)} answers differ now{cut}",
             "compare the record's versions, device, dtype and quantization with this machine's: dragonfly doctor",
+        )
+    if torn:
+        raise ProblemError(
+            f"{torn}, is cut off, and was left out; the {len(compared)} before it are the same",
+            "repeat the command that was stopped while it wrote them, which goes on from there",
         )

@@ -233,6 +233,25 @@ def test_the_records_of_a_batch_are_asked_again(tmp_path: Path) -> None:
     expect_error(dragonfly("verify", records), 4, "only failed rows")
 
 
+def test_of_records_whose_last_line_is_cut_off_the_whole_ones_are_asked_again(tmp_path: Path) -> None:
+    """As a run leaves them that was killed while it wrote: here in the middle of a letter."""
+    for name in ("a.png", "ü.png"):
+        Image.effect_noise((60, 50), 80).convert("RGB").save(tmp_path / name)
+    records = tmp_path / "records.jsonl"
+    asked = ("-q", QUESTION, "-m", TINY, "-o", tmp_path / "t.csv", "--records", records)
+    assert dragonfly("batch", tmp_path, *asked).code == 0
+    content = records.read_bytes()
+    records.write_bytes(content[: content.index("ü".encode()) + 1])
+    outcome = dragonfly("verify", records)
+    assert (outcome.code, outcome.stdout[:5]) == (9, "same ")
+    assert "records.jsonl, line 2, is cut off" in outcome.error_lines[0]
+    first = json.loads(content.splitlines()[0]) | {"answer": "Perhaps"}
+    records.write_text(json.dumps(first) + "\n{")
+    outcome = dragonfly("verify", records)
+    assert outcome.code == 9
+    assert "1 of 1 answers differ now; " in outcome.error_lines[0] and "line 2, is cut off" in outcome.error_lines[0]
+
+
 def test_a_record_names_the_versions_of_what_read_the_picture(photo: Path) -> None:
     versions = json.loads(record_of(photo, QUESTION).read_text())["versions"]
     assert {"dragonfly-cli", "torch", "transformers", "pillow", "pydicom", "openslide-python"} <= set(versions)
@@ -297,6 +316,8 @@ def test_what_is_no_record(tmp_path: Path, photo: Path) -> None:
         file = tmp_path / f"{number}.json"
         file.write_text(text)
         expect_error(dragonfly("verify", file), 4, file.name, word)
+    file.write_text(json.dumps(json.loads(written(photo).read_text())) + "\noops\n")
+    expect_error(dragonfly("verify", file), 4, f"{file.name}, line 2", "not JSON")
     expect_error(dragonfly("verify", tmp_path / "gone.json"), 3, "gone.json")
     expect_error(dragonfly("verify", changed(record_of(photo, QUESTION), schema_version=99)), 4, "99")
 
@@ -320,7 +341,10 @@ def test_what_is_no_record(tmp_path: Path, photo: Path) -> None:
     ],
 )
 def test_a_damaged_record_is_told(photo: Path, part: dict[str, object]) -> None:
-    expect_error(dragonfly("verify", changed(written(photo), **part)), 4, "record", "damaged")
+    file = written(photo)
+    lines = f"{json.dumps(json.loads(file.read_text()))}\n{json.dumps(json.loads(changed(file, **part).read_text()))}\n"
+    file.write_text(lines)
+    expect_error(dragonfly("verify", file), 4, "record.json, line 2: ", "damaged")
 
 
 def test_a_record_cannot_have_looked_beside_the_image(photo: Path) -> None:
