@@ -8,10 +8,10 @@ from dataclasses import dataclass, fields, replace
 from enum import Enum
 from pathlib import Path
 from types import NoneType
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from dragonfly_cli.engine.checkpoints import Checkpoint, find_checkpoint
-from dragonfly_cli.engine.questions import Question
+from dragonfly_cli.engine.questions import Question, QuestionKind
 from dragonfly_cli.errors import InputError, ModelError, NoInputError
 from dragonfly_cli.fields import Field
 from dragonfly_cli.geometry import Box
@@ -133,12 +133,25 @@ def _check_form(record: Record, asked: Asked) -> None:
         said = each["probabilities"] or {}
         if said.keys() != set(asked.question.options) or not all(0 <= p <= 1 for p in said.values()):
             raise ValueError("its probabilities are not those of what was asked")
-    if not 0 <= (record.get("option_mass") or 0) <= _WHOLE:
+    mass = record.get("option_mass")
+    if mass is not None and not 0 <= mass <= _WHOLE:
         raise ValueError("its option_mass is none")
-    if not isinstance(asked.question.text, str | None):
-        raise ValueError("its question is no text")
     if not asked.fields or not isinstance(record["source"], dict):
         raise ValueError("nothing was looked at")
+    if not isinstance(record["model"]["dtype"], str):
+        raise ValueError("it does not say in which numbers it was computed")
+    _check_question(asked.question)
+    for field in asked.fields:
+        numbers = (field.id, field.frame, field.second_look_of or 0, *field.box.corners)
+        if not all(_is_of(int, each) for each in numbers) or not _is_of(str, field.role):
+            raise TypeError("a field is none")
+
+
+def _check_question(question: Question) -> None:
+    texts = [*question.options, *(text for turn in question.earlier for text in turn)]
+    texts += [text for text in (question.text, question.system) if text is not None]
+    if question.kind not in get_args(QuestionKind) or not all(_is_of(str, text) for text in texts):
+        raise ValueError("its question is none")
 
 
 def options_from(group: type[Options], settings: Record) -> Options:
@@ -149,10 +162,21 @@ def options_from(group: type[Options], settings: Record) -> Options:
 
 
 def _as_option(hint: Any, value: Any) -> Any:
-    kinds = [kind for kind in (get_args(hint) or (hint,)) if kind is not NoneType]
-    if value is not None and isinstance(kinds[0], type) and issubclass(kinds[0], Enum | Path):
-        return kinds[0](value)
+    """Raises TypeError or ValueError for what is none of this option."""
+    kind, *others = get_args(hint) or (hint,)
+    if value is None and NoneType in others:
+        return None
+    if isinstance(kind, type) and issubclass(kind, Enum | Path):
+        return kind(value)
+    texts = value if get_origin(kind) is list else []
+    if not _is_of(get_origin(kind) or kind, value) or not all(_is_of(str, each) for each in texts):
+        raise TypeError(f"{value} is not of {hint}")
     return value
+
+
+def _is_of(kind: type, value: Any) -> bool:
+    """As JSON has them: true is no number, and a whole number may stand for any."""
+    return type(value) in ((int, float) if kind is float else (kind,))
 
 
 def _question(record: Record) -> Question:

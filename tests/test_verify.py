@@ -338,6 +338,7 @@ def test_what_is_no_record(tmp_path: Path, photo: Path) -> None:
         {"probabilities": {"yes": "0.5", "no": "0.5"}},
         {"probabilities": {"yes": 0.5, "no": float("nan")}},
         {"option_mass": "most"},
+        {"option_mass": []},
     ],
 )
 def test_a_damaged_record_is_told(photo: Path, part: dict[str, object]) -> None:
@@ -345,6 +346,39 @@ def test_a_damaged_record_is_told(photo: Path, part: dict[str, object]) -> None:
     lines = f"{json.dumps(json.loads(file.read_text()))}\n{json.dumps(json.loads(changed(file, **part).read_text()))}\n"
     file.write_text(lines)
     expect_error(dragonfly("verify", file), 4, "record.json, line 2: ", "damaged")
+
+
+@pytest.mark.parametrize(
+    ("group", "part"),
+    [
+        ("settings", {"max_tokens": "many"}),
+        ("settings", {"max_tokens": None}),
+        ("settings", {"seed": 1.5}),
+        ("settings", {"model": ["demo"]}),
+        ("settings", {"bounds_offset": "no"}),
+        ("settings", {"abstain": True}),
+        ("settings", {"window": 3}),
+        ("settings", {"region": "0,0,9,9"}),
+        ("settings", {"region": [0, 0, 9, 9]}),
+        ("settings", {"type": "yes or no"}),
+        ("settings", {"system": 3}),
+        ("settings", {"earlier": [[1, 2]]}),
+        ("settings", {"roi": 3}),
+        ("fields", {"id": "first"}),
+        ("fields", {"frame": "0"}),
+        ("fields", {"frame": 0.5}),
+        ("fields", {"role": None}),
+        ("fields", {"second_look_of": "0"}),
+        ("fields", {"box": {"x": 0.5, "y": 0, "width": 20, "height": 15}}),
+        ("model", {"dtype": ["float32"]}),
+        ("model", {"sha256": ["0"]}),
+    ],
+)
+def test_what_is_of_another_type_in_a_record_is_told(photo: Path, group: str, part: dict[str, object]) -> None:
+    file = written(photo)
+    was = json.loads(file.read_text())[group]
+    now = [was[0] | part] if group == "fields" else was | part
+    expect_error(dragonfly("verify", changed(file, **{group: now})), 4, "changed.json", "damaged")
 
 
 def test_a_record_cannot_have_looked_beside_the_image(photo: Path) -> None:
