@@ -29,7 +29,7 @@ _HINT = "give a file that dragonfly ask --json -o has written"
 
 @dataclass(frozen=True)
 class Asked:
-    """What was asked, of what, and of whom; without a control, which is not asked again."""
+    """What was asked, of what, and of whom."""
 
     image: Path
     opening: OpenOptions
@@ -112,7 +112,7 @@ def as_asked(place: str, record: Record) -> Asked:
             image=Path(record["image"]),
             opening=options_from(OpenOptions, settings),
             looking=options_from(LookOptions, settings),
-            answering=replace(options_from(AnswerOptions, settings), control=Control.none),
+            answering=replace(options_from(AnswerOptions, settings), control=_control(record)),
             question=_question(record),
             fields=_fields(record),
             checkpoint=_checkpoint(record),
@@ -129,7 +129,7 @@ def as_asked(place: str, record: Record) -> Asked:
 
 def _check_form(record: Record, asked: Asked) -> None:
     """Raises ValueError for what no answer can have been."""
-    for each in (record, *record["fields"]):
+    for each in (record, *record["fields"], *([record["control"]] if record.get("control") else [])):
         said = each["probabilities"] or {}
         if said.keys() != set(asked.question.options) or not all(0 <= p <= 1 for p in said.values()):
             raise ValueError("its probabilities are not those of what was asked")
@@ -189,6 +189,11 @@ def _question(record: Record) -> Question:
         system=settings["system"],
         earlier=tuple((asked, answered) for asked, answered in settings["earlier"]),
     )
+
+
+def _control(record: Record) -> Control:
+    """That of the answer: a batch may have asked with one about some of its images alone."""
+    return Control(record["control"]["kind"]) if record.get("control") else Control.none
 
 
 def _fields(record: Record) -> list[Field]:

@@ -1,6 +1,7 @@
 """``verify``: asks again what a record says was asked, and compares answers, probabilities, boxes and prompt.
 
-Compared as well are the size and scale of the image, and how several fields became one answer.
+Compared as well are the size and scale of the image, how several fields became one answer, and the answer of a control.
+Not compared is the calibrated probability, which is that of the machine that answered.
 
 The record holds every option that decides the answer. Only where the image is now is taken from this call's command
 line or environment.
@@ -142,6 +143,8 @@ def _refuse_other_fields(fields: list[Field], source: Source) -> None:
 
 def _compare(record: Record, now: Record) -> Comparison:
     pairs = [(record, now), *zip(record["fields"], now["fields"], strict=False)]
+    if record.get("control"):
+        pairs.append((record["control"], now["control"]))
     apart = [_distance(was["probabilities"], is_now["probabilities"]) for was, is_now in pairs if was["probabilities"]]
     if record.get("option_mass") is not None and now["option_mass"] is not None:
         apart.append(abs(record["option_mass"] - now["option_mass"]))
@@ -168,6 +171,14 @@ def _differing(record: Record, now: Record) -> Iterator[str]:
             [field.get(key, ...) for field in record["fields"]], [f[key] for f in now["fields"]]
         ):
             yield name
+    if record.get("control") and record["control"].get("answer") != now["control"]["answer"]:
+        yield "answer to the control"
+    if "synthesis" in record and not _alike(_untimed(record["synthesis"]), _untimed(now["synthesis"])):
+        yield "synthesis"
+
+
+def _untimed(synthesis: Any) -> Any:
+    return synthesis | {"seconds": None} if isinstance(synthesis, dict) else synthesis
 
 
 def _alike(was: Any, is_now: Any) -> bool:

@@ -192,6 +192,31 @@ def test_false_evidence_is_told(tmp_path: Path) -> None:
     assert [word for word, line in zip(FALSE.values(), told, strict=True) if not line.endswith(f"; {word})")] == []
 
 
+def test_what_was_said_without_the_picture_is_compared(photo: Path) -> None:
+    file = record_of(photo, QUESTION, "What is it?", "--control", "blank")
+    typed, free = json.loads(file.read_text())
+    turned = {"probabilities": {"yes": 0.5, "no": 0.5}}
+    records = [record | {"control": record["control"] | {"answer": "Perhaps"}} for record in (typed, free)]
+    file.write_text(json.dumps([*records, typed | {"control": typed["control"] | turned}, typed, free]))
+    outcome = dragonfly("verify", file)
+    assert outcome.code == 9
+    told = outcome.stdout.splitlines()
+    assert [line[:5] for line in told] == ["drift", "drift", "drift", "same ", "same "]
+    assert all("different answer to the control)" in line for line in told[:2])
+    assert "probabilities at most" in told[2]
+
+
+def test_how_one_answer_was_written_of_several_is_compared(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (6, 40, 50), np.uint8)
+    clip = write_dicom(tmp_path / "clip.dcm", pixels)
+    file = record_of(clip, "What is it?", "--budget", "3", "--aggregate", "synthesise", "-m", TINY, "--max-tokens", "3")
+    assert dragonfly("verify", file).code == 0
+    synthesis = json.loads(file.read_text())["synthesis"]
+    for part in ({"answers": synthesis["answers"] + 1}, {"prompt": "Is it?"}, {"from_fields": 0.123}):
+        outcome = dragonfly("verify", changed(file, synthesis=synthesis | part))
+        assert outcome.code == 9 and "different synthesis" in outcome.stdout
+
+
 def without(content: dict[str, object], *names: str) -> dict[str, object]:
     return {name: value for name, value in content.items() if name not in names}
 
