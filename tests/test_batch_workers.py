@@ -151,6 +151,16 @@ def test_a_merge_that_was_killed_is_begun_again(alone: Path, shards: list[Path],
     expect_error(dragonfly(*merging), 7, "answers.csv", "already")
 
 
+def test_the_only_shard_of_a_run_can_be_merged(study: Path, tmp_path: Path) -> None:
+    """A job array may have one task."""
+    part, whole = tmp_path / "part1.csv", tmp_path / "whole.csv"
+    call = ("batch", study, "-q", "Is it?", "-m", TINY, "--limit", "3")
+    assert dragonfly(*call, "-o", part, "--shard", "1/1").code == 8
+    assert dragonfly("merge", part, "-o", whole).code == 8
+    assert rows_of(whole) == rows_of(part)
+    assert "3 of 3 images are done" in dragonfly(*call, "-o", whole).stderr
+
+
 def test_the_time_of_an_image_begins_with_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     """It was read ahead, and its turn comes an hour later."""
     slide = Path(__file__).parents[1] / "examples" / "slide.svs"

@@ -68,11 +68,13 @@ def run_batch(
     items = shard_of(every, shard)
     checkpoint = find_checkpoint(options.answering.model)
     deciding = deciding_settings(questions, options, checkpoint)
-    settings = selecting_settings(sources, questions, options) | deciding | sharing_settings(shard, every)
-    settings |= numbering_settings(every)
+    settings = selecting_settings(sources, questions, options) | deciding | numbering_settings(every)
+    is_shard = options.selecting.shard is not None  # 1/1 too, as a job array may have one task
+    if is_shard:
+        settings |= sharing_settings(shard, every)
     if is_calibrated:
         settings |= calibration_settings(every, checkpoint)
-    ledger = Ledger(outputs, settings, is_shard=shard.count > 1)
+    ledger = Ledger(outputs, settings, is_shard=is_shard)
     ledger.refuse_other_run()
     job = Job(checkpoint, _asked(items), options.answering, evidence, hash_of(deciding), options.working.together)
     if options.stopping.dry_run:

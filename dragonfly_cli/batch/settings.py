@@ -68,9 +68,7 @@ def calibration_settings(every: list[Item], checkpoint: Checkpoint) -> dict[str,
 
 
 def sharing_settings(shard: Shard, every: list[Item]) -> dict[str, Any]:
-    """What the shards of one run have in common, and which of them it is; nothing of a run that is whole."""
-    if shard.count == 1:
-        return {}
+    """What the shards of one run have in common, and which of them it is."""
     keys = (key for item in every for key in item.keys)
     return {"shard": str(shard), "images": len(every), "images_sha256": digest(keys)}
 
