@@ -112,7 +112,10 @@ def test_merged_shards_are_the_table_of_one_run(study: Path, alone: Path, shards
     images = [row["image"] for table in shards for row in rows_of(table)]
     assert Counter(images) == Counter(row["image"] for row in rows_of(alone))
     whole, evidence = tmp_path / "answers.csv", shards[0].with_name("evidence")
-    merging = ("merge", shards[2], shards[0], shards[1], "-o", whole, "--records", whole.with_suffix(".jsonl"))
+    failures = shards[0].with_name("part2.failed.csv")  # as the shell gives it for part*.csv
+    assert failures.exists()
+    parts = (shards[2], failures, shards[0], shards[1])
+    merging = ("merge", *parts, "-o", whole, "--records", whole.with_suffix(".jsonl"))
     assert dragonfly(*merging).code == 8
     shutil.copytree(evidence, tmp_path / "evidence")
     assert written(whole) == written(alone)

@@ -44,7 +44,7 @@ def merge_parts(parts: list[Path], table: TableOptions) -> int:
     """
     outputs = Outputs.of(table)
     outputs.check()
-    inputs = [Outputs.of(TableOptions(path, table.table_format)) for path in parts]
+    inputs = [Outputs.of(TableOptions(path, table.table_format)) for path in _without_failures(parts)]
     tables = [each.table for each in inputs]  # of a Parquet file the CSV that it was made of
     shards = sorted(map(_part, tables), key=lambda part: part.shard.index)
     _check_together(shards)
@@ -67,6 +67,12 @@ def merge_parts(parts: list[Path], table: TableOptions) -> int:
         failed = ledger.finish({key: number for number, key in enumerate(keys)})
     say(f"note: rows: {len(keys)}, failed rows: {failed}; answers are in {ledger.path}")
     return failed
+
+
+def _without_failures(parts: list[Path]) -> list[Path]:
+    """``part*.csv`` matches ``part1.failed.csv`` as well, which lies beside a part."""
+    failures = {found.failed for part in parts if (found := companions_of(part, is_shard=True))}
+    return [part for part in parts if part not in failures]
 
 
 def _records_of(part: Part, rows: RowFormat) -> Path:
