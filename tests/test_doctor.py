@@ -139,6 +139,29 @@ def test_without_bitsandbytes_there_is_a_warning(monkeypatch: pytest.MonkeyPatch
     assert only(hardware.four_bit(SETTINGS)).status is Status.warning
 
 
+@pytest.mark.parametrize("raised", ["ImportError('libcudart.so: no such file')", "ModuleNotFoundError(name='other')"])
+def test_a_bitsandbytes_that_does_not_load_is_not_said_to_be_missing(
+    raised: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bitsandbytes.py").write_text(f"raise {raised}")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "bitsandbytes", raising=False)
+    found = only(hardware.four_bit(SETTINGS))
+    assert (found.status, found.detail[:31]) == (Status.problem, "bitsandbytes does not work here")
+
+
+def test_what_a_library_says_in_many_lines_is_one_line_of_the_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tifffile.py").write_text("raise ImportError('it is broken:\\n  - look here\\nok       python: 3')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "tifffile", raising=False)
+    monkeypatch.setattr(examination, "CHECKS", (software.imaging,))
+    line, remedy = dragonfly("doctor").stdout.splitlines()
+    assert line == "problem  imaging: tifffile cannot be loaded: it is broken: - look here ok python: 3"
+    assert remedy == "         run: pip install --force-reinstall tifffile"
+
+
 def test_wrong_attention_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", lambda query, key, value: value)
     found = only(hardware.attention(SETTINGS))

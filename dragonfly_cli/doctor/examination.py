@@ -37,9 +37,9 @@ def examine(settings: DoctorSettings) -> Iterator[Finding]:
 
 
 def as_line(finding: Finding) -> str:
-    """``ok  name: detail``, and the remedy on a line of its own."""
+    """``ok  name: detail``, and the remedy on a line of its own; what a library says may be many lines."""
     remedy = f"\n{'':9}{finding.remedy}" if finding.remedy else ""
-    return f"{finding.status:<9}{finding.name}: {finding.detail}{remedy}\n"
+    return f"{finding.status:<9}{finding.name}: {' '.join(finding.detail.split())}{remedy}\n"
 
 
 def as_summary(findings: Iterable[Finding]) -> str:

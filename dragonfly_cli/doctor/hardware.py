@@ -43,11 +43,11 @@ def four_bit(settings: DoctorSettings) -> Iterator[Finding]:
         return  # told with the GPU
     try:
         error = _error_of_a_product(device)
-    except ImportError:
-        yield warning(name, "bitsandbytes is not installed", "run: pip install bitsandbytes")
-        return
-    except (RuntimeError, OSError, AttributeError, NotImplementedError) as trouble:
-        yield problem(name, f"bitsandbytes does not work here: {trouble}", remedy)
+    except (ImportError, RuntimeError, OSError, AttributeError, NotImplementedError) as trouble:
+        if isinstance(trouble, ModuleNotFoundError) and trouble.name == "bitsandbytes":
+            yield warning(name, "bitsandbytes is not installed", "run: pip install bitsandbytes")
+        else:
+            yield problem(name, f"bitsandbytes does not work here: {trouble}", remedy)
         return
     if error <= _LARGEST_ERROR:
         yield ok(name, f"a product on {device} differs from its dequantized result by {error:.1e}")
