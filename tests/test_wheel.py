@@ -1,7 +1,9 @@
 """The wheel holds the two packages, the built-in model, and nothing that would shadow another project."""
 
+import re
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -43,3 +45,13 @@ def test_the_console_script_is_declared(names: list[str]) -> None:
 def test_the_built_in_model_is_small() -> None:
     demo = ROOT / "models" / "dragonfly_med" / "demo"
     assert sum(file.stat().st_size for file in demo.rglob("*") if file.is_file()) < 20_000_000
+
+
+def test_what_a_hint_says_to_install_is_there() -> None:
+    """Extras of what is installed can be had by its name; in an index that name may be somebody else's."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    texts = [file.read_text("utf-8") for file in (ROOT / "README.md", *(ROOT / "dragonfly_cli").rglob("*.py"))]
+    extras = re.findall(r"pip install \"([\w.-]+)\[(\w+)\]", "".join(texts))
+    assert {name for name, _ in extras} == {project["name"], "."}
+    assert {extra for _, extra in extras} <= project["optional-dependencies"].keys()
+    assert not re.findall(rf"pip install (?:-U |--upgrade )?\"?{project['name']}(?!\[)", "".join(texts))

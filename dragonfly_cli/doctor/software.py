@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from packaging.specifiers import SpecifierSet
 
 _OLDEST_PYTHON = (3, 11)
-_INSTALL_AGAIN = 'run: pip install --upgrade "dragonfly-cli"'
+_INSTALL_AGAIN = "in the folder of its source, run: pip install ."  # an index may have a namesake
 
 # Without these something else still answers.
 _NOT_VITAL = {"bitsandbytes", "pylibjpeg", "pylibjpeg-openjpeg", "pylibjpeg-rle", "pyjpegls", "imagecodecs"}

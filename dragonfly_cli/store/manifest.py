@@ -100,7 +100,7 @@ def parse_manifest(text: str, where: str) -> Manifest:
     try:
         facts = json.loads(text)
         if facts.pop("manifest_version") != _VERSION:
-            raise ModelError(f"{where}: made by a newer dragonfly", "update with: pip install -U dragonfly-cli")
+            raise ModelError(f"{where}: made by a newer dragonfly", "get that, and in its folder run: pip install .")
         manifest = Manifest(**{**facts, "files": _files(facts["files"]), "original": _files(facts["original"])})
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise _damaged(where) from error
