@@ -24,6 +24,7 @@ from dragonfly_cli.batch.groups import Group, grouped
 from dragonfly_cli.batch.handout import TRIES, Handout
 from dragonfly_cli.batch.items import Item
 from dragonfly_cli.batch.job import Job
+from dragonfly_cli.batch.processes import own_device
 from dragonfly_cli.batch.worker import Worker
 from dragonfly_cli.engine.checkpoints import find_checkpoint
 from dragonfly_cli.engine.questions import as_question
@@ -85,6 +86,33 @@ def test_two_processes_of_which_one_is_killed_write_the_rows_of_one(study: Path,
     assert len(killed) == 1
     assert written(table) == written(alone)
     assert not multiprocessing.active_children()
+
+
+@pytest.mark.slow
+def test_an_interrupt_lets_every_process_finish_its_image_and_leaves_none_behind(study: Path, tmp_path: Path) -> None:
+    """Ctrl-C in a terminal reaches the workers as well."""
+    table = tmp_path / "answers.csv"
+    asked = ("-q", "What is it?", "-m", TINY, "--max-tokens", "300")
+    run = start("batch", study, *asked, "-o", table, "--workers", "2")
+    when_rows_appear(table, lambda: os.killpg(run.pid, signal.SIGINT)).join()
+    _, told = run.communicate(timeout=120)  # until the last process has let go of stderr
+    assert run.returncode == 130
+    assert "ending after the image in hand" in told and "Traceback" not in told
+    assert 1 < len(rows_of(table)) < 14
+
+
+def test_each_process_has_a_gpu_of_its_own_unless_one_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def devices(wish: str) -> list[str]:
+        job = Job(find_checkpoint(str(TINY)), [], AnswerOptions(device=wish))
+        return [own_device(job, number) for number in range(3)]
+
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    assert devices("auto") == devices("cuda") == ["cuda:0", "cuda:1", "cuda:0"]
+    assert devices("cuda:1") == ["cuda:1"] * 3
+    assert devices("cpu") == ["cpu"] * 3
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    assert devices("auto") == ["auto"] * 3
+    assert devices("cuda") == ["cuda"] * 3  # which is refused there, and not answered on a CPU
 
 
 @pytest.mark.slow
@@ -305,9 +333,12 @@ def test_every_item_is_done_once_or_given_up(
     done: list[Item] = []
     given_up: list[Item] = []
     beginning: set[int] = set()  # workers that were lost, and are not ready again
+    suspects: set[Item] = set()  # that were with a worker when it was lost
     while True:
         for worker, group in handout.deal(set(has) - beginning):
             has[worker].append(group)
+        for groups in has.values():
+            assert len(groups) <= 1 or suspects.isdisjoint(item for group in groups for item in group.items)
         if not handout.outstanding and not handout.waits_for_a_worker:
             break
         assert max(map(len, has.values())) <= depth
@@ -319,7 +350,9 @@ def test_every_item_is_done_once_or_given_up(
         if poison.isdisjoint(item.image for item in first.items):
             handout.done(worker, first.place)
             done += first.items
+            suspects -= {*first.items}
         else:
+            suspects |= {item for group in (first, *has[worker]) for item in group.items}
             given_up += handout.lost(worker)
             has[worker] = []
             beginning.add(worker)
