@@ -8,6 +8,7 @@ import pytest
 import torch
 from make_files import GOLDEN
 from PIL import Image
+from run_dragonfly import dragonfly
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
@@ -96,6 +97,18 @@ def test_quantizing_at_load_gives_the_same_network(small: dict[str, Path], versi
     assert not any(tensor.is_meta for tensor in [*stored.parameters(), *stored.buffers()])
     for name, buffer in DragonflyForCausalLM.from_pretrained(full_folder(version)).named_buffers():
         assert torch.equal(stored.get_buffer(name), buffer), name
+
+
+@torch.inference_mode()
+def test_a_record_says_in_which_numbers_4_bit_products_are_computed(small: dict[str, Path]) -> None:
+    """A CPU with AVX512-BF16 rounds them, and the record said float32."""
+    linear = open_in_4_bit(small["v1"], torch.float32).get_submodule(A_LINEAR.removesuffix(".weight"))
+    inputs = torch.linspace(-1, 1, linear.in_features)[None]
+    exact = inputs @ dequantized(A_LINEAR, all_tensors(small["v1"])).float().T
+    error = (linear(inputs) - exact).norm() / exact.norm()
+    call = ("ask", GOLDEN / "images" / "tiny_50x37.png", "Is it?", "--device", "cpu", "--json", "-m")
+    assert dragonfly(*call, small["v1"]).json["model"]["dtype"] == ("bfloat16" if error > 1e-4 else "float32")
+    assert dragonfly(*call, full_folder("v1")).json["model"]["dtype"] == "float32"
 
 
 def test_a_card_without_bfloat16_never_meets_it(small: dict[str, Path]) -> None:

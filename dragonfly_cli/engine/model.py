@@ -99,7 +99,7 @@ def load_model(
         architecture=network.config.architecture,
         quantization="nf4" if placement.quantized else "none",
         device=str(placement.device),
-        dtype=str(placement.dtype).removeprefix("torch."),
+        dtype=str(_computed_in(network, placement)).removeprefix("torch."),
         sha256=checkpoint.sha256(),
     )
     return Model(network, processor, identity, yes_no_token_ids(processor.tokenizer))
@@ -139,6 +139,14 @@ def _open(folder: Path, placement: Placement) -> DragonflyForCausalLM:
         folder, dtype=placement.dtype, attn_implementation=placement.attention
     )
     return network.eval().to(placement.device)
+
+
+def _computed_in(network: DragonflyForCausalLM, placement: Placement) -> torch.dtype:
+    """The least exact numbers of all: on some CPUs bitsandbytes rounds what it multiplies with 4-bit weights."""
+    rounds = placement.device.type == "cpu" and any(
+        getattr(module, "support_avx512bf16_for_cpu", False) for module in network.modules()
+    )
+    return torch.bfloat16 if rounds else placement.dtype
 
 
 def silence_transformers() -> None:
