@@ -139,6 +139,9 @@ class DragonflyProcessor(ProcessorMixin):
     ) -> BatchFeature:
         """Model inputs for pairs of one image and one prompt.
 
+        Text alone is treated as with an image. The reference ends it with <|end_of_text|> even where it is to be
+        answered, and does not hold to ``max_length``; no network was trained to answer behind that token.
+
         Args:
             images: one per prompt (one image alone needs no list); ``None`` for text alone.
             text: chat-wrapped prompts (see ``prompt``).
