@@ -39,7 +39,9 @@ def pretend_card(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (card["free"], card["total"]))
     monkeypatch.setattr(torch.cuda, "device", nullcontext)
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: bool(card["bf16"]))
+    monkeypatch.setattr(
+        torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or bool(card["bf16"])
+    )
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (card["major"], 0))
     return card
 

@@ -24,6 +24,7 @@ from dragonfly_med.crops import normalize
 
 YES_NO, NECROSIS = as_question("Is there a tumour?"), as_question("Is there necrosis?")
 OPEN = as_question("What kind of image is this?")
+EXAMPLES = Path(__file__).parents[1] / "examples"
 BOXES = [Box(600, 400, 672, 448), Box(0, 0, 300, 300), Box(900, 700, 1344, 896)]
 
 
@@ -57,6 +58,47 @@ def test_worths_are_of_each_box_and_do_not_depend_on_the_others(model, source):
     assert np.allclose(together, apart, atol=1e-4)
     assert all(0 < value < 1 for value in together[0]) and len(set(together[0])) == 3
     assert contrast(overview[None], overview)[0] == pytest.approx(0, abs=1e-5)
+
+
+@torch.inference_mode()
+def test_p_yes_of_a_glance_is_what_the_network_says_behind_one_crop(model, source):
+    """Read from the network itself: the crop in its places, and the question in those behind a whole image."""
+    seen, question = glance(model, source, BOXES[:1]), as_question("Is there a tumour?", system="You see tissue.")
+    block, tokens = model.processor.image_block(), seen.shape[1]
+    text = model.processor.text_ids(model.processor.prompt("You see tissue. Is there a tumour?"))
+    ids = torch.tensor([block[: tokens + 1] + text])
+    places = torch.tensor([[*range(tokens + 1), *range(len(block), len(block) + len(text))]])
+    words = model.network.get_input_embeddings()(ids)
+    logits = model.network(
+        inputs_embeds=model.network.place_images(ids, words, seen),
+        attention_mask=torch.ones_like(ids),
+        position_ids=places,
+    ).logits[0, -1]
+    yes, no = (logits.double().softmax(-1)[model.option_ids[option]].sum() for option in ("yes", "no"))
+    assert p_yes(model, seen, question) == pytest.approx([float(yes / (yes + no))], abs=1e-5)
+
+
+def test_a_glance_says_yes_where_the_lesion_is(model):
+    with closing(open_source(EXAMPLES / "slide_necrosis.svs")) as sick:
+        seen = glance(model, sick, [Box(2400, 1300, 672, 448), Box(606, 2050, 672, 448)])
+    necrotic, healthy = p_yes(model, seen, NECROSIS)
+    assert necrotic > 0.5 > healthy
+
+
+def test_what_is_likest_to_the_overview_has_the_largest_dot_product():
+    overview = torch.tensor([1.0, 2.0])
+    means = torch.tensor([[3.0, 0.0], [0.0, 3.0], [-1.0, -2.0], [4.0, -2.0]])
+    assert likeness(means, overview) == [3.0, 6.0, -5.0, 0.0]
+
+
+def test_oddity_is_the_distance_of_the_oddest_parts_to_the_eighth_nearest():
+    seen = torch.randn(3, 10, 4, generator=torch.Generator().manual_seed(0))
+    every = [part for box in seen for part in box]
+    expected = []
+    for box in seen:
+        eighth = [sorted(float((part - other).norm()) for other in every)[7] for part in box]
+        expected.append(np.mean(sorted(eighth)[-8:]))
+    assert oddity(seen) == pytest.approx(expected, abs=1e-4)
 
 
 def test_the_glance_is_seen_by_a_model_that_keeps_no_cache(model, source):
@@ -98,9 +140,11 @@ def test_a_ranking_chooses_its_best_fields_and_says_what_they_cost(model, source
     assert [field.id for field in fields] == [0, 1, 2, 3]
     cells = len(plan.search.grid.cells())
     assert chooser.glances == {Rank.spread: 0, Rank.yes: cells, Rank.odd: cells}.get(rank, cells + 1)
-    if rank is Rank.yes:
+    if rank in (Rank.yes, Rank.likeness):
         every = [plan.search.grid.box(cell) for cell in plan.search.grid.cells()]
-        values = dict(zip(every, p_yes(model, glance(model, source, every), YES_NO), strict=True))
+        seen, overview = (glance(model, source, boxes) for boxes in (every, [plan.fields[0].box]))
+        alike = (seen.mean(dim=1) @ overview[0].mean(dim=0)).tolist()
+        values = dict(zip(every, p_yes(model, seen, YES_NO) if rank is Rank.yes else alike, strict=True))
         assert max(values.values()) == pytest.approx(max(map(values.get, set(values) & {f.box for f in fields})))
 
 
@@ -141,7 +185,7 @@ def test_a_small_lesion_is_found_from_coarse_to_fine(model, lesion_slide):
 
 @pytest.mark.parametrize("rank", [Rank.odd, Rank.contrast])
 def test_what_looks_different_is_tissue_and_not_the_glass_around_it(model, rank):
-    with closing(open_source(Path(__file__).parents[1] / "examples" / "slide.svs")) as benign:
+    with closing(open_source(EXAMPLES / "slide.svs")) as benign:
         plan = plan_looks(benign, LookOptions(budget=6), model.canvas_wh)
         zooms = Chooser(model, benign, plan.fields[:1], plan.search).fields(YES_NO, rank)[1:]
     assert np.mean([plan.tissue.share(field.box) for field in zooms]) > 0.75

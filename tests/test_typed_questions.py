@@ -114,6 +114,35 @@ def test_every_option_stands_once_in_every_place() -> None:
     assert asked == presentations(Question("options", "Which?", ("b", "c", "a")))
 
 
+def test_the_probability_of_an_option_is_the_mean_over_the_orders(model: Model, photo: Path) -> None:
+    question = Question("options", CHOICE, ("x-ray", "ultrasound", "histology"))
+    reading = model.reading(model.processor.pixels(Image.open(photo)))
+    prompts = [model.processor.text_ids(model.processor.prompt(asked)) for asked in presentations(question)]
+    alone = [read_choice(reading, [prompt], model.spellings(question)) for prompt in prompts]
+    mass = sum(each.option_mass for each in alone)
+    record = dragonfly("ask", photo, CHOICE, "--options", ",".join(question.options), "--json").json
+    assert record["option_mass"] == pytest.approx(mass / 3, rel=1e-3)
+    assert all(each.option_mass != pytest.approx(mass / 3, rel=1e-3) for each in alone)  # so that one alone would show
+    for option, told in record["probabilities"].items():
+        expected = sum(each.probabilities[option] * each.option_mass for each in alone) / mass
+        assert told == pytest.approx(expected, rel=1e-3)
+
+
+def test_an_answer_that_goes_on_to_another_option_is_not_counted_twice(model: Model, photo: Path) -> None:
+    """As 10 beside 1, where it is two tokens; here with the tokens that the network likes best."""
+    reading = model.reading(model.processor.pixels(Image.open(photo)))
+    prompt = model.processor.text_ids(model.processor.prompt(CHOICE))
+    first = reading.logits(prompt).double().softmax(-1)[-1]
+    one = int(first.argmax())
+    second = reading.logits([*prompt, one]).double().softmax(-1)[-1]
+    two = int(second.argmax())
+    choice = read_choice(reading, [prompt], {"1": [(one,)], "10": [(one, two)]})
+    both, longer = float(first[one]), float(first[one] * second[two])
+    assert longer > 0.1
+    assert choice.option_mass == pytest.approx(both, rel=1e-4)
+    assert choice.probabilities == pytest.approx({"1": 1 - longer / both, "10": longer / both}, abs=1e-4)
+
+
 def test_a_scale_gives_a_probability_to_each_of_its_numbers(photo: Path) -> None:
     record = dragonfly("ask", photo, "How malignant is it?", "--scale", "1-10", "--json").json
     assert list(record["probabilities"]) == [str(number) for number in range(1, 11)]
