@@ -248,6 +248,26 @@ def test_outlines_are_looked_for_where_images_are(tmp_path: Path, monkeypatch: p
     expect_error(dragonfly(*call), 4, "row 1: mine.geojson is one file seen from this folder and another")
 
 
+@pytest.mark.parametrize("together", ["1", "2"])
+def test_a_question_of_a_manifest_that_is_too_long_fails_alone(tmp_path: Path, together: str) -> None:
+    """It ended the run, before any other question was asked."""
+    for name in ("a.png", "b.png"):
+        write_png(tmp_path / name, (60, 40))
+    lines = ["image,question", "a.png,Is it one?", f"a.png,{'why ' * 3000}", "a.png,Is it two?", "b.png,Is it one?"]
+    (tmp_path / "rows.csv").write_text("\n".join(lines) + "\n")
+    table, shown = tmp_path / "answers.csv", tmp_path / "shown"
+    call = ("-o", table, "-m", TINY, "--together", together, "--evidence", shown)
+    assert dragonfly("batch", tmp_path / "rows.csv", *call).code == 8
+    rows = rows_of(table)
+    assert [(row["status"], row["error_code"]) for row in rows] == [("ok", ""), ("failed", "2"), ("ok", ""), ("ok", "")]
+    assert "too long" in rows[1]["error"] and all(row["p_yes"] for row in (rows[0], *rows[2:]))
+    assert [row["question"] for row in rows_of(tmp_path / "failed.csv")] == [lines[2].removeprefix("a.png,")]
+    again = dragonfly("batch", tmp_path / "rows.csv", *call)
+    assert again.code == 8 and "have no files" not in again.stderr
+    expect_error(dragonfly("batch", tmp_path / "a.png", "-q", "why " * 3000, "-o", tmp_path / "b.csv"), 2, "too long")
+    assert not (tmp_path / "b.csv").exists()
+
+
 def test_rows_of_a_manifest_are_answered_as_it_says_and_its_failures_are_the_next_one(tmp_path: Path) -> None:
     study = write_study(tmp_path / "study")
     (tmp_path / "list.csv").write_text("image,frame\nstudy/film.dcm,2\nstudy/film.dcm,0\nstudy/film.dcm,7\n")

@@ -460,3 +460,12 @@ def test_bad_rows_are_named_and_left_out(study: Path) -> None:
     expect_error(evaluate(data, "--max-errors", "1"), 4, "2 rows cannot be used", "row 13")
     expect_error(evaluate(study / "nothing.jsonl"), 3, "no such file")
     expect_error(evaluate(write_rows(study / "empty.jsonl", [])), 4, "no row that can be used")
+
+
+def test_a_question_that_is_too_long_is_in_no_figure_and_costs_no_other(tmp_path: Path) -> None:
+    write_png(tmp_path / "1.png", (60, 40))
+    rows = [taught(1), taught(1, question="why " * 3000), taught(1, question="Is it dotted?")]
+    outcome = dragonfly("eval", write_rows(tmp_path / "rows.jsonl", rows), "-m", TINY)
+    assert outcome.code == 8, outcome.stderr
+    assert "(answers: 2," in outcome.stdout
+    assert "questions without an answer, which are in no figure: 1" in outcome.stdout

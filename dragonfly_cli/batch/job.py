@@ -30,6 +30,7 @@ Stopped = Callable[[], bool]
 class Job:
     """All that a worker needs to begin: it can be sent to another process.
 
+    ``questions`` are those of the command: what is wrong with one of these ends the run before it begins.
     With ``evidence``, a folder, it writes the files of every image there before it gives the results back. Their names
     have ``settings`` in them, a hash of what decides the answers: runs that ask differently may share the folder.
     A group has ``together`` items, whose free answers are written together.

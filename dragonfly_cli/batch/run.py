@@ -30,7 +30,7 @@ from dragonfly_cli.batch.settings import (
     sharing_settings,
 )
 from dragonfly_cli.engine.checkpoints import find_checkpoint
-from dragonfly_cli.engine.questions import HARDLY_APART, Question
+from dragonfly_cli.engine.questions import HARDLY_APART, Question, check_rule
 from dragonfly_cli.errors import INTERRUPTED_CODE, SOME_FAILED_CODE, StoppedError, UsageError
 from dragonfly_cli.fields import check_looking
 from dragonfly_cli.output.terminal import say, say_notices
@@ -76,7 +76,8 @@ def run_batch(
         settings |= calibration_settings(every, checkpoint)
     ledger = Ledger(outputs, settings, is_shard=is_shard)
     ledger.refuse_other_run()
-    job = Job(checkpoint, _asked(items), options.answering, evidence, hash_of(deciding), options.working.together)
+    check_rule(_asked(items), options.answering.aggregate)
+    job = Job(checkpoint, questions, options.answering, evidence, hash_of(deciding), options.working.together)
     if options.stopping.dry_run:
         from dragonfly_cli.batch.plan import show_plan
 

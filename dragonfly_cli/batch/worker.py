@@ -20,8 +20,10 @@ from dragonfly_cli.batch.groups import Group
 from dragonfly_cli.batch.items import Item
 from dragonfly_cli.batch.job import IMAGES_AHEAD, Job
 from dragonfly_cli.batch.result import Result
+from dragonfly_cli.engine.answering import check_question
 from dragonfly_cli.engine.desk import MOST_TOGETHER, Desk
-from dragonfly_cli.errors import BUG_CODE, DragonflyError, InputError
+from dragonfly_cli.engine.questions import Question
+from dragonfly_cli.errors import BUG_CODE, DragonflyError, InputError, UsageError
 from dragonfly_cli.fields import LookPlan, plan_looks
 from dragonfly_cli.pipeline import Inquiry, ReadAhead, Request, encode_ahead, prepare, read_ahead, storable_settings
 from dragonfly_cli.readers import Source
@@ -46,10 +48,13 @@ class _Open:
 class _Asked:
     """An image about which everything was asked, still open, so that it can be drawn.
 
-    ``failure``, a code and a reason, is that of all questions behind the records.
+    ``failure``, a code and a reason, is that of all questions behind the records; ``misfits`` are the results of
+    questions that cannot be put to the model, and that ``fitting`` is without.
     """
 
     item: Item
+    fitting: Item
+    misfits: list[Result]
     opened: _Open | None = None
     records: list[dict[str, Any]] = field(default_factory=list)
     failure: tuple[int, str] | None = None
@@ -131,10 +136,11 @@ class Worker:
         return [self._ask(item, each) for item, each in zip(group.items, reading, strict=True)]
 
     def _ask(self, item: Item, reading: Future[_Open]) -> _Asked:
-        asked = _Asked(item)
+        asked = self._fitting(item)
         try:
             asked.opened = opened = reading.result()
-            answers = answer_planned(self.model, opened.source, opened.plan, self._request_for(item), read=opened.read)
+            request = self._request_for(asked.fitting)
+            answers = answer_planned(self.model, opened.source, opened.plan, request, read=opened.read)
             for record in answers:
                 asked.records.append(_named(record, item))  # one by one, so that those before an error are kept
         except DragonflyError as error:
@@ -147,7 +153,7 @@ class Worker:
     def _ask_together(self, group: Group, reading: Sequence[Future[_Open]]) -> list[_Asked]:
         """Raises what goes wrong, but for an image that cannot be read, which costs its neighbours nothing."""
         desk = Desk(self.model, self._request.sampling, max(MOST_TOGETHER, len(group.items)))
-        asked = [_opened(*each) for each in zip(group.items, reading, strict=True)]
+        asked = [self._opened(*each) for each in zip(group.items, reading, strict=True)]
         encode_ahead(self.model, [one.opened.read for one in asked if one.opened])
         begun = [self._begin(desk, one) for one in asked]
         desk.write()
@@ -160,7 +166,7 @@ class Worker:
         begun: list[Inquiry] = []
         if not (opened := asked.opened):
             return begun
-        request = self._request_for(asked.item)
+        request = self._request_for(asked.fitting)
         try:
             for inquiry in inquiries(desk, opened.source, opened.plan, request, opened.read):
                 inquiry.draft()
@@ -180,21 +186,35 @@ class Worker:
                 if records and self._job.evidence:
                     stem = self._job.evidence / evidence_name(item, self._job.settings)
                     records = write_item_evidence(stem, item, source, asked.opened.plan, records)
-        failed = item.failures(*asked.failure, but=len(records)) if asked.failure else []
-        return [Result(key, record) for key, record in zip(item.keys, records, strict=False)] + failed
+        answered = [Result(key, record) for key, record in zip(asked.fitting.keys, records, strict=False)]
+        failed = asked.fitting.failures(*asked.failure, but=len(records)) if asked.failure else []
+        return answered + failed + asked.misfits
+
+    def _opened(self, item: Item, reading: Future[_Open]) -> _Asked:
+        asked = self._fitting(item)
+        try:
+            asked.opened = reading.result()
+        except InputError as error:
+            asked.failure = error.exit_code, error.message
+        return asked
+
+    def _fitting(self, item: Item) -> _Asked:
+        """The item with the questions that can be put; each of the others, as one that is too long, fails alone."""
+        fitting: list[Question] = []
+        misfits: list[Result] = []
+        for question in item.questions:
+            try:
+                check_question(self.model, question)
+                fitting.append(question)
+            except UsageError as error:
+                misfits += item.asking([question]).failures(error.exit_code, error.message)
+        return _Asked(item, item.asking(fitting), misfits)
 
     def _request_for(self, item: Item) -> Request:
         """That of the run, with the calibration that was there when it began, for this item's questions and options."""
         own = storable_settings(asdict(item.opening) | asdict(item.looking))
         settings = own | self._request.settings
         return replace(self._request, questions=list(item.questions), control=item.control, settings=settings)
-
-
-def _opened(item: Item, reading: Future[_Open]) -> _Asked:
-    try:
-        return _Asked(item, reading.result())
-    except InputError as error:
-        return _Asked(item, failure=(error.exit_code, error.message))
 
 
 def _named(record: dict[str, Any], item: Item) -> dict[str, Any]:
