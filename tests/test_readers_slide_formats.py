@@ -99,6 +99,39 @@ def test_an_ome_header_that_says_nothing_costs_the_scale_alone(tmp_path, header)
     assert "microns per pixel" in facts["warnings"][0]
 
 
+OME_OF_FILES = """<?xml version="1.0"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" UUID="urn:{own}">
+<Image ID="Image:0"><Pixels ID="Pixels:0" DimensionOrder="XYCZT" Type="uint8" SizeX="640" SizeY="512" SizeC="3"
+SizeZ="2" SizeT="1" PhysicalSizeX="0.5" PhysicalSizeY="0.5"><Channel ID="Channel:0" SamplesPerPixel="3"/>
+<TiffData FirstZ="0" PlaneCount="1"><UUID FileName="a.ome.tif">urn:a</UUID></TiffData>
+<TiffData FirstZ="1" PlaneCount="1"><UUID FileName="b.ome.tif">urn:b</UUID></TiffData></Pixels></Image></OME>"""
+
+
+def write_focal_plane(folder, name, pixels, compression):
+    common = {"photometric": "rgb", "tile": (128, 128), "compression": compression, "metadata": None}
+    with tifffile.TiffWriter(folder / f"{name}.ome.tif", ome=False) as tiff:
+        tiff.write(pixels, description=OME_OF_FILES.format(own=name), subifds=2, **common)
+        for factor in (2, 4):
+            tiff.write(np.ascontiguousarray(pixels[::factor, ::factor]), subfiletype=1, **common)
+
+
+@pytest.mark.parametrize("compression", ["jpeg", "zlib"])
+def test_every_file_of_a_pyramid_in_several_shows_its_own_levels(tmp_path, compression):
+    """Each names both; the places and lengths of the tiles of one are not those of the other."""
+    planes = {"a": tissue_like((640, 512), 1) // 16 * 16, "b": np.ascontiguousarray(tissue_like((640, 512), 2)[::-1])}
+    for name, pixels in planes.items():
+        write_focal_plane(tmp_path, name, pixels, compression)
+    for name, pixels in planes.items():
+        path = tmp_path / f"{name}.ome.tif"
+        facts = dragonfly("info", path, "--json").json
+        assert [level["width"] for level in facts["levels"]] == [640, 320, 160]
+        assert facts["warnings"] == ["only one of 2 channels, focal planes or time points is shown"]
+        assert facts["mpp"] == [0.5, 0.5]
+        source = open_source(path)
+        for factor in (1, 2, 4):
+            seen = whole(source, (640 // factor, 512 // factor))
+            assert np.abs(seen - pixels[::factor, ::factor]).mean() < (8 if compression == "jpeg" else 0.01)
+
+
 def test_a_label_beside_the_picture_is_no_level_of_it_and_gives_no_scale(tmp_path):
     picture, label = tissue_like((1200, 1000)), np.full((200, 240, 3), 90, np.uint8)
     with tifffile.TiffWriter(tmp_path / "a.ome.tif", ome=True) as tiff:

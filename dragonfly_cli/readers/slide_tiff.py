@@ -5,6 +5,7 @@ Non-goals: channels of fluorescence, focal planes and time points; the first of 
 """
 
 import logging
+import math
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,14 @@ from dragonfly_cli.readers.slide_scale import PLAUSIBLE_MPP, scale_of
 from dragonfly_cli.readers.slide_tiles import DECODE_ERRORS, SegmentedPage
 from dragonfly_cli.readers.tiff_bits import DARK, DARK_16_BIT, FULL_16_BIT, MAX_SAMPLE_VALUE, ome_pixels, white_of
 from dragonfly_cli.readers.tiff_colours import are_misnamed, is_grey, is_picture
-from dragonfly_cli.readers.tiff_pages import largest_series, levels_of, other_pictures, without_strangers
+from dragonfly_cli.readers.tiff_pages import (
+    largest_series,
+    levels_of,
+    opened,
+    other_pictures,
+    size_of,
+    without_strangers,
+)
 
 SMALLEST_PIXELS = 25_000_000  # a smaller TIFF is opened as the picture it is
 LARGEST_SEGMENT_PIXELS = 200_000_000  # 600 MB as RGB: a strip is decoded in one piece
@@ -44,7 +52,7 @@ def is_known(path: Path, vendor: str | None) -> bool:
     floating point plain white; here these are refused. It turns every tile of a turned picture by itself.
     """
     try:
-        with tifffile.TiffFile(path) as tiff:
+        with opened(path) as tiff:
             levels = levels_of(tiff)
             width, height = levels[0].imagewidth, levels[0].imagelength
             if vendor is not None:
@@ -79,8 +87,8 @@ def _needs_openslide(page: Any) -> bool:
 def tiff_shortcomings(path: Path, vendor: str = _GENERIC) -> list[str]:
     """``Pyramid.shortcomings`` of a TIFF; of another file there are none here, nor where they cannot be told."""
     try:
-        with tifffile.TiffFile(path) as tiff:
-            planes, orientation = len(largest_series(tiff).pages), _orientation(levels_of(tiff)[0])
+        with opened(path) as tiff:
+            planes, orientation = _planes(tiff), _orientation(levels_of(tiff)[0])
             others = other_pictures(tiff) if vendor == _GENERIC else []
     except OPEN_ERRORS:
         return []
@@ -88,6 +96,14 @@ def tiff_shortcomings(path: Path, vendor: str = _GENERIC) -> list[str]:
     sizes = ", ".join(f"{width} x {height} px" for width, height in others)
     more = f"only the largest of {len(others) + 1} pictures in the file is shown; not that of {sizes}"
     return one_of(planes) + [more] * bool(others) + [turned] * (orientation != _UPRIGHT)
+
+
+def _planes(tiff: tifffile.TiffFile) -> int:
+    """How many pictures of one place there are, with those in other files that an OME header tells of."""
+    largest = largest_series(tiff)
+    pixels = ome_pixels(tiff.ome_metadata, size_of(largest.keyframe))
+    samples = math.prod(pixels.get(f"Size{axis}", 1) for axis in "CZT")
+    return max(len(largest.pages), samples // largest.keyframe.samplesperpixel)
 
 
 def _orientation(page: Any) -> int:
@@ -99,7 +115,7 @@ def is_cut_short(path: Path) -> bool:
     """Whether tiles or strips of a TIFF begin beyond the end of the file."""
     end = path.stat().st_size
     try:
-        with tifffile.TiffFile(path) as tiff:
+        with opened(path) as tiff:
             return any(max(page.aspage().dataoffsets, default=0) >= end for page in tiff.pages)
     except OPEN_ERRORS:
         return False
@@ -108,7 +124,7 @@ def is_cut_short(path: Path) -> bool:
 def kind_of(path: Path) -> str | None:
     """The kind of the first picture's samples, such as "3 x float32, LERC"; None where that cannot be told."""
     try:
-        with tifffile.TiffFile(path) as tiff:
+        with opened(path) as tiff:
             page = tiff.pages.first
             return f"{page.samplesperpixel} x {page.dtype}, {tifffile.COMPRESSION(page.compression).name}"
     except OPEN_ERRORS:
@@ -122,7 +138,7 @@ class TiffPyramid:
 
     def __init__(self, path: Path) -> None:
         try:
-            with tifffile.TiffFile(path) as tiff:
+            with opened(path) as tiff:
                 pages = levels_of(tiff)
                 for page in pages:
                     _check(path, page)

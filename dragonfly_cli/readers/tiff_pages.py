@@ -4,6 +4,7 @@ A page counts by its shape, and by what it shows at a few places: files hold lab
 may have the size of a level.
 """
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,13 +29,18 @@ def size_of(page: Any) -> tuple[int, int]:
     return page.imagewidth, page.imagelength
 
 
+def opened(path: Path) -> tifffile.TiffFile:
+    """A TIFF with the pages of this file alone: of an OME file that names others, tifffile gives the first one's."""
+    return tifffile.TiffFile(path, _multifile=False)
+
+
 def levels_of(tiff: tifffile.TiffFile) -> list[Any]:
     """The pages that may show the same picture, large to small: of an OME file's largest image, else of all pages.
 
     A label or thumbnail is another image of an OME file, and is in strips beside levels in tiles.
     """
     largest = largest_series(tiff)
-    if tiff.is_ome:
+    if _is_ome_image(largest):
         pages = [level.keyframe for level in largest.levels]
     else:
         pages = [level.keyframe for series in tiff.series for level in series.levels]
@@ -54,6 +60,11 @@ def _has_shape_of(base: Any, page: Any) -> bool:
     return bool(abs(width / height / shape - 1) <= tolerance)
 
 
+def _is_ome_image(series: Any) -> bool:
+    """False in an OME file that names others, whose pages are told apart as those of any TIFF."""
+    return bool(series.kind == "ome")
+
+
 def largest_series(tiff: tifffile.TiffFile) -> Any:
     return max(tiff.series, key=lambda series: series.keyframe.imagewidth * series.keyframe.imagelength)
 
@@ -65,7 +76,7 @@ def other_pictures(tiff: tifffile.TiffFile) -> list[tuple[int, int]]:
     for series in tiff.series:
         page = series.keyframe.aspage()
         (width, height), area = size_of(page), base.imagewidth * base.imagelength
-        is_smaller_copy = not tiff.is_ome and _has_shape_of(base, page) and width < base.imagewidth
+        is_smaller_copy = not _is_ome_image(series) and _has_shape_of(base, page) and width < base.imagewidth
         if page.offset != base.offset and width * height >= _TOLD_SHARE * area and not is_smaller_copy:
             found.append((width, height))
     return found
