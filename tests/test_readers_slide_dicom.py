@@ -241,6 +241,30 @@ def test_pixels_that_are_not_square_have_their_height_from_the_first_spacing(cas
         assert open_source(path).mpp == pytest.approx((0.5, 1.0))
 
 
+def spaced(*millimetres):
+    def change(data):
+        data.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].PixelSpacing = list(millimetres)
+
+    return change
+
+
+def test_a_scale_that_no_slide_has_is_not_believed_from_a_zip_as_from_a_folder(case):
+    """Microns where millimetres are meant."""
+    write_changed(case / "a.dcm", spaced(0.5, 0.5))
+    for path in (case, zipped(case)):
+        facts = dragonfly("info", path, "--json").json
+        assert (facts["mpp"], facts["mpp_source"]) == (None, "none")
+        assert facts["warnings"] == ["the slide does not give its microns per pixel: sizes are in pixels only"]
+
+
+def test_a_slide_without_the_size_of_its_pixels_opens_from_a_folder_and_a_zip_of_it_says_so(case, tmp_path):
+    write_changed(case / "a.dcm", spaced(0, 0))
+    assert seen_corners(case, tmp_path / "seen.png") == list(map(list, CORNERS))
+    outcome = dragonfly("info", zipped(case))
+    expect_error(outcome, 4, "case.zip", "does not give the size of its pixels")
+    assert "unpack the zip" in outcome.error_lines[1]
+
+
 def test_a_damaged_slide_header_does_not_end_the_run_of_a_folder(tmp_path):
     slide = write_dicom_slide(tmp_path / "good.dcm", np.zeros((64, 64, 3), np.uint8), "1.2.3", 1)
     damaged = slide.read_bytes().replace(b"\x20\x00\x0e\x00UI", b"\x20\x00\x0e\x00U\x93")

@@ -19,7 +19,8 @@ from dragonfly_cli.geometry import Box
 from dragonfly_cli.readers.dicom.collection import ARCHIVE_ERRORS
 from dragonfly_cli.readers.dicom.signature import HEAD_BYTES, WSI_SOP_CLASS, is_dicom, sop_class
 from dragonfly_cli.readers.head import head_if_readable
-from dragonfly_cli.readers.pyramid import WHITE, Scale, TileError, downsamples_of, one_of
+from dragonfly_cli.readers.pyramid import WHITE, TileError, downsamples_of, one_of
+from dragonfly_cli.readers.slide_scale import scale_of
 from dragonfly_cli.readers.slide_tiles import intersection
 
 
@@ -121,7 +122,7 @@ class WsidicomPyramid:
         self.icc_profile = self._profile()
         self._largest = 2 ** levels[0].default_instance.dataset.bits - 1
         mpp = levels[0].mpp
-        self.scale = Scale((mpp.width, mpp.height), "file") if mpp.width > 0 and mpp.height > 0 else Scale(None, "none")
+        self.scale = scale_of({"openslide.mpp-x": str(mpp.width), "openslide.mpp-y": str(mpp.height)})
 
     def read(self, level: int, block: Box) -> Image.Image:
         canvas = Image.new("RGB", block.size_wh, WHITE)
@@ -157,6 +158,7 @@ class WsidicomPyramid:
 
     def _open(self) -> Any:
         from wsidicom import WsiDicom
+        from wsidicom.errors import WsiDicomNoResolutionError
 
         try:
             with warnings.catch_warnings():
@@ -164,6 +166,11 @@ class WsidicomPyramid:
                 return WsiDicom.open(list(self._files()))
         except InputError:
             raise
+        except WsiDicomNoResolutionError:  # wsidicom tells levels apart by it alone
+            raise InputError(
+                f"cannot open {self._path}: the DICOM slide does not give the size of its pixels (PixelSpacing)",
+                "unpack the zip" if zipfile.is_zipfile(self._path) else "export it again with the size of its pixels",
+            ) from None
         except Exception as error:
             raise InputError(
                 f"cannot open {self._path}: it holds no DICOM whole slide that can be read ({type(error).__name__})",
