@@ -9,7 +9,7 @@ import imagecodecs
 import numpy as np
 import pytest
 import tifffile
-from make_files import grey_profile, ink_profile, swapping_profile
+from make_files import grey_profile, ink_profile, swapping_profile, tissue_like
 from PIL import Image, ImageCms
 from run_dragonfly import dragonfly, expect_error
 
@@ -433,10 +433,48 @@ def test_pages_are_frames(tmp_path):
         source.view(Box(0, 0, 1, 1), 3)
 
 
-def test_a_page_of_another_size_is_refused(tmp_path):
-    Image.new("RGB", (6, 4)).save(tmp_path / "a.tif", save_all=True, append_images=[Image.new("RGB", (3, 2))])
+def write_pages(path, *pages):
+    with tifffile.TiffWriter(path) as tiff:
+        for page in pages:
+            tiff.write(page, photometric="rgb", metadata=None)
+    return path
+
+
+def test_a_thumbnail_before_the_picture_is_not_shown_for_it(tmp_path):
+    """It is not marked as one."""
+    picture = tissue_like((400, 300))
+    path = write_pages(tmp_path / "a.tif", np.ascontiguousarray(picture[::10, ::10]), picture)
+    record = dragonfly("ask", path, "Is this an X-ray?", "--json").json
+    assert record["fields"][0]["box"] == {"x": 0, "y": 0, "width": 400, "height": 300}
+    assert not [line for line in record["warnings"] if "frames" in line]
+    assert np.array_equal(pixels(path), picture)
+
+
+def test_of_pages_of_unequal_size_the_largest_are_frames_and_others_are_told(tmp_path):
+    """Also those of the same size whose samples are of another kind."""
+    first, second = tissue_like((400, 300), 1), tissue_like((400, 300), 2)
+    path = write_pages(
+        tmp_path / "a.tif", tissue_like((300, 300)), first, second.astype(np.uint16) * 257, tissue_like((200, 280))
+    )
+    told = "only the largest of 3 pictures in the file is shown; not that of 300 x 300 px, 200 x 280 px"
+    facts = dragonfly("info", path, "--json").json
+    assert (facts["frames"], facts["width"], facts["warnings"]) == (2, 400, [told])
+    for frame in (1, 0):
+        assert np.array_equal(np.asarray(whole(path, frame)[1]), (first, second)[frame])
+
+
+def test_a_page_that_is_turned_to_another_size_is_refused(tmp_path):
+    with tifffile.TiffWriter(tmp_path / "a.tif") as tiff:
+        for orientation in (1, 6):
+            tiff.write(np.zeros((4, 6), np.uint8), metadata=None, extratags=[(0x0112, "H", 1, orientation, True)])
     with pytest.raises(InputError, match="size differs"):
         open_source(tmp_path / "a.tif").view(Box(0, 0, 6, 4), 1)
+
+
+def test_a_stack_that_lacks_its_end_is_refused(tmp_path):
+    path = write_pages(tmp_path / "a.tif", *(tissue_like((40, 30), seed) for seed in range(4)))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    expect_error(dragonfly("info", path), 4, "a.tif", "damaged")
 
 
 def test_pictures_above_pillows_own_limit_open_silently(tmp_path):

@@ -2,7 +2,7 @@
 
 Upright by EXIF, transparency on white, 16 bit by the full range of its type, colours by the profile or gamma in the
 file. A picture has no physical scale of its own (its "dpi" is a printer's), so the scale is None unless the user gives
-one. Non-goals: pages of unequal size, formats that run other programs (EPS).
+one. Of pages of unequal size the largest are the frames. Non-goal: formats that run other programs (EPS).
 """
 
 import struct
@@ -206,7 +206,10 @@ class RasterSource:
         # An MPO is a phone's JPEG; what follows its first picture is a preview or the other eye.
         is_mpo = self._file.format == "MPO"
         self.format = "JPEG" if is_mpo else str(self._file.format)
-        self.frames = 1 if is_mpo else int(getattr(self._file, "n_frames", 1))
+        self._pages, told = ([0], []) if is_mpo else raster_tiff.frames_of(self._file, self.path)
+        self.frames = len(self._pages)
+        self.warnings += told
+        self._file.seek(self._pages[0])
         self._mode = self._file.mode
         check_pixel_count(self.path, self._file.size)
         self._shown, self._shown_frame = self._decode(0), 0
@@ -238,27 +241,28 @@ class RasterSource:
         return self._shown
 
     def _decode(self, frame: int) -> Image.Image:
+        page = self._pages[frame]
         if self.frames > 1:
-            if frame < self._file.tell():  # Pillow loses its way in an animated PNG that it has read to the end
+            if page < self._file.tell():  # Pillow loses its way in an animated PNG that it has read to the end
                 self._file.close()
                 self._file = self._open()
-            self._file.seek(frame)
+            self._file.seek(page)
             check_pixel_count(self.path, self._file.size)
         if isinstance(self._file, TiffImageFile):
             self._file.filename = ""  # else Pillow maps a plain one into memory by the size that it has when turned
-        plain, notes = self._as_rgb(frame)
+        plain, notes = self._as_rgb(page)
         rgb, of_colours = in_srgb(plain, self._file)
         self.warnings += [sentence for sentence in notes + of_colours if sentence not in self.warnings]
         orientation = self._file.getexif().get(0x0112, 1)
         turn = ImageOps.exif_transpose(_tagged(rgb, orientation)) if orientation != 1 else rgb
         return turn or rgb
 
-    def _as_rgb(self, frame: int) -> tuple[Image.Image, list[str]]:
+    def _as_rgb(self, page: int) -> tuple[Image.Image, list[str]]:
         file = self._file
-        if colours := raster_tiff.colours_beyond_pillow(file, self.path, frame):
+        if colours := raster_tiff.colours_beyond_pillow(file, self.path, page):
             return _noted(colours)
         if raster_tiff.has_no_range(file):
-            values = raster_tiff.grey_samples(self.path, frame)
+            values = raster_tiff.grey_samples(self.path, page)
             return from_wide_range(values, is_white_zero=raster_tiff.is_white_zero(file)), [NO_RANGE]
         file.load()
         stored = raster_png.with_opacity(raster_jp2.in_8_bits(raster_tiff.with_palette(file), self.path), self.path)

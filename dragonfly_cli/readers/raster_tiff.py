@@ -33,6 +33,17 @@ def top_of_16_bit(image: Image.Image, brightest: int) -> int:
     return white_of(tags.get(_DESCRIPTION), image.size, largest, brightest)
 
 
+def frames_of(image: Image.Image, path: Path) -> tuple[list[int], list[str]]:
+    """The pages of a TIFF that are as large as the largest, and what to know of others; else every frame."""
+    count = int(getattr(image, "n_frames", 1))
+    if image.format == "TIFF" and count > 1:
+        from dragonfly_cli.readers import slide_tiff
+
+        pages, told = slide_tiff.frames_of(path)
+        return pages or list(range(count)), told
+    return list(range(count)), []
+
+
 def has_no_range(image: Image.Image) -> bool:
     """Whether samples are signed, of 32 bits or floating point, so that none of their values is black or white."""
     return image.format == "TIFF" and (image.mode in ("I", "F") or _tags(image).get(_SAMPLE_FORMAT, (1,))[0] == _SIGNED)

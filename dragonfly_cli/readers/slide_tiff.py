@@ -93,9 +93,28 @@ def tiff_shortcomings(path: Path, vendor: str = _GENERIC) -> list[str]:
     except OPEN_ERRORS:
         return []
     turned = f"the slide is shown as it is stored, and not turned (TIFF orientation {orientation})"
+    return one_of(planes) + _not_shown(others) + [turned] * (orientation != _UPRIGHT)
+
+
+def frames_of(path: Path) -> tuple[list[int], list[str]]:
+    """The pages of a small TIFF that are as large as the largest, and a sentence about pictures of other sizes.
+
+    No pages where they cannot be told.
+    """
+    try:
+        with opened(path) as tiff:
+            sizes = [size_of(page.aspage()) for page in tiff.pages]
+            largest = max(sizes, key=math.prod)
+            others = [size for size in other_pictures(tiff) if size != largest]
+    except OPEN_ERRORS:
+        return [], []
+    return [number for number, size in enumerate(sizes) if size == largest], _not_shown(others)
+
+
+def _not_shown(others: list[tuple[int, int]]) -> list[str]:
     sizes = ", ".join(f"{width} x {height} px" for width, height in others)
     more = f"only the largest of {len(others) + 1} pictures in the file is shown; not that of {sizes}"
-    return one_of(planes) + [more] * bool(others) + [turned] * (orientation != _UPRIGHT)
+    return [more] if others else []
 
 
 def _planes(tiff: tifffile.TiffFile) -> int:
