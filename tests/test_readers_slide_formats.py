@@ -1,5 +1,7 @@
 """What else is a slide: plain and OME TIFF; the scale and the colours that files tell."""
 
+import struct
+
 import numpy as np
 import pytest
 import tifffile
@@ -60,6 +62,31 @@ def test_every_strip_of_a_wide_tiff_is_decoded_once(tmp_path, monkeypatch, rows)
     seen = whole(open_source(tmp_path / "a.tif"), (70, 50))
     assert sorted(decoded) == list(range(-(-1000 // rows)))
     assert np.abs(seen - pixels.reshape(50, 20, 70, 20, 3).mean(axis=(1, 3))).mean() < 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "content", "mpp"),
+    [
+        ("FLOAT", struct.pack("<f", 20_000), [0.5, 0.5]),
+        ("LONG", struct.pack("<I", 20_000), [0.5, 0.5]),
+        ("FLOAT", struct.pack("<f", np.nan), None),
+        ("ASCII", b"abc\0", None),
+        ("RATIONAL", struct.pack("<I", 2**31), None),  # it would lie behind the end of the file
+    ],
+)
+def test_a_resolution_of_another_type_is_read_or_costs_the_scale_alone(tmp_path, kind, content, mpp):
+    path, pixels = tmp_path / "a.tif", tissue_like((600, 500))
+    about = {"photometric": "rgb", "tile": (128, 128), "resolution": (20_000, 20_000), "resolutionunit": "CENTIMETER"}
+    tifffile.imwrite(path, pixels, **about)
+    with tifffile.TiffFile(path) as tiff:
+        places = [tiff.pages[0].tags[f"{axis}Resolution"].offset for axis in "XY"]
+    stored = bytearray(path.read_bytes())
+    for place in places:
+        count = len(content) if kind == "ASCII" else 1
+        stored[place + 2 : place + 12] = struct.pack("<HI", tifffile.DATATYPE[kind], count) + content
+    path.write_bytes(stored)
+    assert dragonfly("info", path, "--json").json["mpp"] == mpp
+    assert np.array_equal(whole(open_source(path), (600, 500)), pixels)
 
 
 def test_a_pyramid_in_sub_images_is_found(tmp_path):

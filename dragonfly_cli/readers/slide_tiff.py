@@ -218,11 +218,19 @@ def _resolution(page: Any) -> dict[str, str]:
     found: dict[str, str] = {}
     for name in ("XResolution", "YResolution"):
         if tag := page.tags.get(name):
-            numerator, denominator = tag.value
-            found[f"tiff.{name}"] = str(numerator / denominator if denominator else 0)
+            found[f"tiff.{name}"] = _as_number(tag.value)
     unit = page.tags.get("ResolutionUnit")
     found["tiff.ResolutionUnit"] = {2: "inch", 3: "centimeter"}.get(unit.value if unit else 2, "")
     return found
+
+
+def _as_number(value: Any) -> str:
+    """A fraction, or a number that stands in its place; nothing of any other value."""
+    try:
+        numerator, denominator = value if len(value) == 2 else (*value, 1)
+        return str(numerator / denominator)
+    except (TypeError, ValueError, ZeroDivisionError):
+        return ""
 
 
 def _ome_scale(header: str | None, page: Any) -> Scale | None:
