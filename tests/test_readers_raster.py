@@ -412,6 +412,59 @@ def test_16_bit_colours_that_are_cut_short_are_refused(tmp_path, compression):
     expect_error(dragonfly("info", tmp_path / "a.tif"), 4, "a.tif", "damaged")
 
 
+def of_bits(bits):
+    """Every value of so many bits."""
+    return np.arange(2**bits, dtype=np.uint16).reshape(2 ** (bits // 2), -1)
+
+
+BEYOND_PILLOW = {
+    "LERC": (8, {"compression": "lerc"}),
+    "PNG": (8, {"compression": "png"}),
+    "JPEG XL": (8, {"compression": "jpegxl"}),
+    "10 bits": (10, {"bitspersample": 10}),
+    "14 bits": (14, {"bitspersample": 14}),
+    "big-endian negative": (16, {"byteorder": ">", "photometric": "miniswhite"}),
+}
+
+
+@pytest.mark.parametrize("kind", BEYOND_PILLOW)
+def test_what_pillow_cannot_open_looks_in_a_small_tiff_as_in_a_slide(tmp_path, kind):
+    bits, about = BEYOND_PILLOW[kind]
+    stored = of_bits(bits).astype(np.uint8 if bits == 8 else np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", stored, **{"photometric": "minisblack", "metadata": None} | about)
+    facts = dragonfly("info", tmp_path / "a.tif", "--json").json
+    assert (facts["kind"], facts["mode"], facts["warnings"]) == ("raster", "L", [])
+    seen = stored * (255 / (2**bits - 1))
+    seen = 255 - seen if "photometric" in about else seen
+    assert np.abs(pixels(tmp_path / "a.tif") - seen[..., None]).max() < 1
+
+
+def test_16_bit_grey_is_laid_on_white(tmp_path):
+    values = np.array([[[0, 65535], [257 * 9, 65535], [0, 0]]], np.uint16)
+    about = {"photometric": "minisblack", "planarconfig": "contig", "extrasamples": ["unassalpha"]}
+    tifffile.imwrite(tmp_path / "a.tif", values, **about)
+    assert pixels(tmp_path / "a.tif")[0, :, 0].tolist() == [0, 9, 255]
+
+
+def test_what_is_not_shown_of_a_tiff_that_pillow_cannot_open_is_told(tmp_path):
+    levels = np.arange(1, 250, 2, dtype=np.uint8).reshape(5, 25)
+    with tifffile.TiffWriter(tmp_path / "a.tif") as tiff:
+        for page in (levels, 255 - levels):
+            tiff.write(page, compression="lerc", iccprofile=grey_profile(3.0), metadata=None)
+    source, image = whole(tmp_path / "a.tif")
+    assert source.warnings == ["only one of 2 channels, focal planes or time points is shown"]
+    assert (np.asarray(image)[..., 0] < levels).mean() > 0.9  # by the profile
+
+
+@pytest.mark.parametrize("kept", [0.5, 0.95])
+def test_a_tiff_that_pillow_cannot_open_is_refused_where_it_is_cut_short(tmp_path, kept):
+    tifffile.imwrite(tmp_path / "a.tif", tissue_like((400, 300)), photometric="rgb", compression="lerc", rowsperstrip=9)
+    (tmp_path / "a.tif").write_bytes(
+        (tmp_path / "a.tif").read_bytes()[: int(kept * (tmp_path / "a.tif").stat().st_size)]
+    )
+    expect_error(dragonfly("info", tmp_path / "a.tif"), 4, "a.tif", "damaged")
+
+
 def test_an_unsupported_tiff_is_not_called_damaged_only(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", np.zeros((4, 4, 3), np.float32), photometric="rgb")
     expect_error(dragonfly("info", tmp_path / "a.tif"), 4, "a.tif", "not supported (3 x float32, NONE)")
@@ -444,10 +497,10 @@ def test_a_thumbnail_before_the_picture_is_not_shown_for_it(tmp_path):
     """It is not marked as one."""
     picture = tissue_like((400, 300))
     path = write_pages(tmp_path / "a.tif", np.ascontiguousarray(picture[::10, ::10]), picture)
-    record = dragonfly("ask", path, "Is this an X-ray?", "--json").json
-    assert record["fields"][0]["box"] == {"x": 0, "y": 0, "width": 400, "height": 300}
-    assert not [line for line in record["warnings"] if "frames" in line]
-    assert np.array_equal(pixels(path), picture)
+    facts = dragonfly("info", path, "--json").json
+    assert (facts["width"], facts["frames"], facts["warnings"]) == (400, 1, [])
+    assert dragonfly("view", path, "--what", "display", "-o", tmp_path / "seen.png").code == 0
+    assert np.array_equal(pixels(tmp_path / "seen.png"), picture)
 
 
 def test_of_pages_of_unequal_size_the_largest_are_frames_and_others_are_told(tmp_path):

@@ -10,7 +10,7 @@ import threading
 import warnings
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from dragonfly_cli.options import OpenOptions
 from dragonfly_cli.readers import raster_jp2, raster_png, raster_tiff
 from dragonfly_cli.readers.colour import ToSrgb, by_gamma
 from dragonfly_cli.readers.foreign import HEAD_BYTES, foreign_kind, refusal
+from dragonfly_cli.readers.pyramid import TileError
 from dragonfly_cli.readers.signature import TIFF_MAGICS, has_image_magic
 from dragonfly_cli.readers.source import MppSource, SourceKind
 from dragonfly_cli.readers.tiff_bits import DARK, DARK_16_BIT, FULL_16_BIT
@@ -189,12 +190,15 @@ class RasterSource:
         try:
             with own_pixel_limit():
                 image = Image.open(self.path)
-        except UnidentifiedImageError as error:
-            with self.path.open("rb") as file:
-                is_picture = has_image_magic(file.read(HEAD_BYTES))
-            raise (self._broken(error) if is_picture else self._unknown()) from None
         except DECODE_ERRORS as error:
-            raise self._broken(error) from None
+            with self.path.open("rb") as file:
+                head = file.read(HEAD_BYTES)
+            if head.startswith(TIFF_MAGICS):
+                with suppress(InputError, TileError):
+                    decoded, self.warnings = raster_tiff.by_slide_reader(self.path)
+                    return decoded
+            is_unknown = isinstance(error, UnidentifiedImageError) and not has_image_magic(head)
+            raise (self._unknown() if is_unknown else self._broken(error)) from None
         if image.format not in FORMATS:
             image.close()
             raise self._unknown()

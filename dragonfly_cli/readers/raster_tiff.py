@@ -5,7 +5,7 @@ Tags and their values are those of TIFF 6.0.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +78,21 @@ def colours_beyond_pillow(image: Image.Image, path: Path, number: int) -> Image.
         raise ValueError("the samples cannot be decoded") from error
     finally:
         samples.close()
+
+
+def by_slide_reader(path: Path) -> tuple[Image.Image, list[str]]:
+    """What Pillow cannot open, such as big-endian 16 bits with white as zero, or in LERC; and what to know of it.
+
+    Raises InputError and TileError.
+    """
+    from dragonfly_cli.readers.slide_tiff import TiffPyramid
+
+    with closing(TiffPyramid(path)) as pyramid:
+        image = pyramid.read(0, Box(0, 0, *pyramid.level_sizes[0])).convert(pyramid.mode)
+    image.format = "TIFF"
+    if pyramid.icc_profile:
+        image.info["icc_profile"] = pyramid.icc_profile
+    return image, pyramid.shortcomings
 
 
 def grey_samples(path: Path, number: int) -> np.ndarray[Any, np.dtype[Any]]:
