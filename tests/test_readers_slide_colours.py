@@ -216,6 +216,20 @@ def test_a_turned_picture_is_shown_as_it_is_stored_in_one_piece_and_told(tmp_pat
     assert any(f"TIFF orientation {orientation}" in warning for warning in open_source(tmp_path / "a.tif").warnings)
 
 
+@pytest.mark.parametrize("planarconfig", ["contig", "separate"])
+@pytest.mark.parametrize("kind", ["unassalpha", "assocalpha"])
+def test_a_slide_that_is_wholly_transparent_is_told(tmp_path, colours, kind, planarconfig):
+    """Some programs leave the opacity at 0 above a picture that is there; one pixel with opacity, and they did not."""
+    stored = np.concatenate([colours, np.zeros((*colours.shape[:2], 1), np.uint8)], axis=-1)
+    about = {"photometric": "rgb", "extrasamples": [kind], "planarconfig": planarconfig, "tile": (64, 64)}
+    told = "every pixel is fully transparent, so the picture is shown white"
+    for opacity in (0, 255):
+        stored[-1, -1, 3] = opacity
+        planes = stored.transpose(2, 0, 1) if planarconfig == "separate" else stored
+        tifffile.imwrite(tmp_path / "a.tif", planes, **about)
+        assert (told in dragonfly("info", tmp_path / "a.tif", "--json").json["warnings"]) == (opacity == 0)
+
+
 def test_a_tile_that_was_left_out_is_white(tmp_path, colours):
     path = tmp_path / "a.tif"
     planes = colours.transpose(2, 0, 1)

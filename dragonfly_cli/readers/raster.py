@@ -28,12 +28,12 @@ from dragonfly_cli.readers.pyramid import TileError
 from dragonfly_cli.readers.signature import TIFF_MAGICS, has_image_magic
 from dragonfly_cli.readers.source import MppSource, SourceKind
 from dragonfly_cli.readers.tiff_bits import DARK, DARK_16_BIT, FULL_16_BIT
+from dragonfly_cli.readers.tiff_colours import ALL_CLEAR
 
 FORMATS = ("PNG", "JPEG", "MPO", "TIFF", "GIF", "BMP", "WEBP", "JPEG2000", "PPM", "AVIF")
 MAX_PIXELS = 500_000_000  # 1.5 GB as RGB; Pillow's own limit of 179 megapixels refuses real stitched scans
 DARK_8_BIT = DARK_16_BIT // 256
 NEARLY_BLACK = f"no pixel is brighter than {DARK_8_BIT - 1} of 255, so the picture is nearly black"
-ALL_CLEAR = "every pixel is fully transparent, so the picture is shown white"
 NO_RANGE = "the pixel type has no fixed range: the darkest value is shown black and the brightest white"
 COPY_HINT = "copy or export the file again"
 DECODE_ERRORS = (

@@ -19,7 +19,7 @@ from dragonfly_cli.readers.pyramid import WHITE, Scale, downsamples_of, one_of
 from dragonfly_cli.readers.slide_scale import PLAUSIBLE_MPP, scale_of
 from dragonfly_cli.readers.slide_tiles import DECODE_ERRORS, SegmentedPage
 from dragonfly_cli.readers.tiff_bits import DARK, DARK_16_BIT, FULL_16_BIT, MAX_SAMPLE_VALUE, ome_pixels, white_of
-from dragonfly_cli.readers.tiff_colours import are_misnamed, is_grey, is_picture
+from dragonfly_cli.readers.tiff_colours import ALL_CLEAR, are_misnamed, is_grey, is_picture
 from dragonfly_cli.readers.tiff_pages import (
     largest_series,
     levels_of,
@@ -167,7 +167,7 @@ class TiffPyramid:
                 self.mode = "L" if is_grey(pages[0]) else "RGB"
                 self._levels, told = without_strangers([SegmentedPage(path, page) for page in pages])
                 self.shortcomings = tiff_shortcomings(path) + told + self._use_bits(tiff.ome_metadata, pages[0])
-                self.shortcomings += [MISNAMED] * are_misnamed(pages[0])
+                self.shortcomings += [MISNAMED] * are_misnamed(pages[0]) + [ALL_CLEAR] * self._levels[-1].is_clear()
         except OPEN_ERRORS as error:
             raise InputError(f"cannot open {path}: the TIFF is damaged", "copy or export the file again") from error
         self.level_sizes = tuple(level.size_wh for level in self._levels)

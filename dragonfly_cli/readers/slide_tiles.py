@@ -78,17 +78,32 @@ class SegmentedPage:
                 found += [int(self._colours.of_colour(plane).max()) for plane in planes if plane is not None]
         return max(found)
 
+    def is_clear(self) -> bool:
+        """Whether every pixel is fully transparent. Looks on from the middle until one is not."""
+        count = self._plane_segments if self._colours.has_opacity else 0
+        for index in (number % count for number in range(count // 2, count // 2 + count)):
+            with suppress(TileError, *DECODE_ERRORS):
+                samples = self._all_samples(index)
+                if samples is not None and self._colours.opacity(samples).any():
+                    return False
+        return count > 0
+
     def close(self) -> None:
         os.close(self._file)
 
     def _decode(self, index: int) -> np.ndarray | None:
         """A tile or strip [rows, columns, 3 or 1] uint8, None where it was left out; raises TileError."""
         try:
-            planes = [self._samples(index + plane * self._plane_segments) for plane in range(self._planes)]
-            there = [plane for plane in planes if plane is not None]
-            return self._colours(np.concatenate(there, axis=-1)) if len(there) == self._planes else None
+            samples = self._all_samples(index)
+            return None if samples is None else self._colours(samples)
         except DECODE_ERRORS:
             raise TileError("damaged") from None
+
+    def _all_samples(self, index: int) -> np.ndarray | None:
+        """A tile or strip of all planes, [rows, columns, samples]; None where one of them was left out."""
+        planes = [self._samples(index + plane * self._plane_segments) for plane in range(self._planes)]
+        there = [plane for plane in planes if plane is not None]
+        return np.concatenate(there, axis=-1) if len(there) == self._planes else None
 
     def _samples(self, index: int) -> np.ndarray | None:
         """A tile or strip of one plane as it is stored, [rows, columns, samples]."""

@@ -13,6 +13,7 @@ _JPEG = 7  # Compression
 SEPARATE = 2  # PlanarConfiguration: colours in planes of their own
 _PREMULTIPLIED, _TRANSPARENCY = 1, 2  # ExtraSamples
 _MOST_SAMPLES = 4
+ALL_CLEAR = "every pixel is fully transparent, so the picture is shown white"
 DTYPES = (np.bool_, np.uint8, np.uint16)  # of samples that have a look
 
 
@@ -55,7 +56,7 @@ class TiffColours:
         self.white = 2**page.bitspersample - 1
         self._palette = palette_of(page.colormap) if page.photometric == _PALETTE else None
         alpha = page.extrasamples[0] if page.extrasamples else None
-        self._is_transparent = alpha in (_PREMULTIPLIED, _TRANSPARENCY)
+        self.has_opacity = alpha in (_PREMULTIPLIED, _TRANSPARENCY)
         self._is_premultiplied = alpha == _PREMULTIPLIED
 
     def __call__(self, samples: np.ndarray) -> np.ndarray:
@@ -69,12 +70,16 @@ class TiffColours:
         colours = self.of_colour(samples)
         if self._photometric == _WHITE_IS_ZERO:
             colours = 255 - colours
-        return self._on_white(colours, samples[..., colours.shape[-1] :][..., :1])
+        return self._on_white(colours, self.opacity(samples))
 
     def of_colour(self, samples: np.ndarray) -> np.ndarray:
         """The samples without opacity and the like."""
         count = 4 if self._photometric == _CMYK else 3 if samples.shape[-1] >= 3 else 1
         return samples[..., :count]
+
+    def opacity(self, samples: np.ndarray) -> np.ndarray:
+        """What follows the colours, [rows, columns, 1 or 0]; it is opacity where ``has_opacity``."""
+        return samples[..., self.of_colour(samples).shape[-1] :][..., :1]
 
     def _as_8_bits(self, samples: np.ndarray) -> np.ndarray:
         if self.white == 255:
@@ -84,7 +89,7 @@ class TiffColours:
         return np.minimum(samples.astype(np.uint32) * 255 // self.white, 255).astype(np.uint8)
 
     def _on_white(self, colours: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-        if not self._is_transparent or alpha.size == 0 or alpha.min() == 255:
+        if not self.has_opacity or alpha.size == 0 or alpha.min() == 255:
             return colours
         opacity = alpha.astype(np.uint16)
         seen = colours if self._is_premultiplied else colours * opacity // 255
