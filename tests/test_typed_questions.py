@@ -279,6 +279,13 @@ def test_a_schema_that_nothing_obeys(tmp_path: Path, schema: str, code: int, wor
     expect_error(dragonfly("ask", "nowhere.svs", QUESTION, "--schema", tmp_path / "schema.json"), code, word)
 
 
+def test_a_schema_without_an_end_is_told_and_not_answered_by_its_beginning(photo: Path, tmp_path: Path) -> None:
+    of_itself = {"type": "object", "properties": {"x": {"$ref": "#/$defs/a"}}, "required": ["x"]}
+    (tmp_path / "schema.json").write_text(json.dumps({"$ref": "#/$defs/a", "$defs": {"a": of_itself}}))
+    outcome = dragonfly("ask", photo, "What is it?", "--schema", tmp_path / "schema.json", "--json")
+    expect_error(outcome, 2, "--schema: no answer can be held to it")
+
+
 def test_no_schema_file(tmp_path: Path) -> None:
     expect_error(dragonfly("ask", "nowhere.svs", QUESTION, "--schema", tmp_path / "gone.json"), 3, "gone.json")
 

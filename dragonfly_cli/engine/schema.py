@@ -36,17 +36,24 @@ def read_schema(file: Path) -> str:
 
 
 class SchemaGrammar:
-    """One answer under a schema; see ``dragonfly_med.generation.Grammar``."""
+    """One answer under a schema; see ``dragonfly_med.generation.Grammar``.
+
+    Raises UsageError for what only answering shows of a schema: that it goes on without end, or is too much to follow.
+    """
 
     def __init__(self, tokenizer: "LLTokenizer", schema: str) -> None:
         from llguidance import LLMatcher
 
-        self._matcher = LLMatcher(tokenizer, LLMatcher.grammar_from_json_schema(schema, defaults=_LAYOUT))
+        self._matcher = LLMatcher(tokenizer, LLMatcher.grammar_from_json_schema(schema, defaults=_LAYOUT), log_level=0)
 
     def restrict(self, logits: "torch.Tensor") -> "torch.Tensor":
         import torch
 
-        allowed = torch.frombuffer(bytearray(self._matcher.compute_logit_bias()), dtype=torch.uint8) > 0
+        bias = self._matcher.compute_logit_bias()
+        if self._matcher.is_error():
+            why = self._matcher.get_error().partition("\n")[0]
+            raise UsageError(f"--schema: no answer can be held to it ({why})", "give one that some JSON text obeys")
+        allowed = torch.frombuffer(bytearray(bias), dtype=torch.uint8) > 0
         return logits.masked_fill(~allowed.to(logits.device), float("-inf"))
 
     def accept(self, token: int) -> None:
