@@ -118,7 +118,9 @@ def test_what_was_meant_as_a_slice_and_is_none_is_told(study: Path) -> None:
     os.mkfifo(study / "e-pipe.dcm")
     source = open_source(study)
     assert source.frames == 10
-    assert source.warnings == ["2 of 12 files could not be read and were left out: numbers 11, 12 by name"]
+    unread, of_another_kind = source.warnings
+    assert unread == "2 of 12 files could not be read and were left out: numbers 11, 12 by name"
+    assert of_another_kind.startswith("one image of another kind in the folder was not looked at")
 
 
 def test_what_may_only_be_listed_is_told() -> None:

@@ -96,9 +96,8 @@ def _warn_of_other_images(source: Source, folder: Path) -> None:
 
     def is_other(image: Path) -> bool:
         head = head_if_readable(image)
-        if source.kind == "slide":
-            return not is_dicom_slide(head)
-        return is_dicom_slide(head) or not _is_dicom_file(image, head)
+        is_own = is_dicom_slide(head) if source.kind == "slide" else _is_slice(image, head)
+        return bool(head) and not is_own  # what cannot be read has been told
 
     others = sum(map(is_other, list_images(folder)))
     if others:
@@ -144,6 +143,10 @@ def _is_slide(path: Path, head: bytes) -> bool:
 
 def _holds_series(path: Path, head: bytes) -> bool:
     return path.is_dir() or is_archive(head) or (is_dicom(head) and sop_class(head) == DICOMDIR_SOP_CLASS)
+
+
+def _is_slice(path: Path, head: bytes) -> bool:
+    return _is_dicom_file(path, head) and not is_dicom_slide(head)
 
 
 def _is_dicom_file(path: Path, head: bytes) -> bool:
