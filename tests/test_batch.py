@@ -138,7 +138,14 @@ def test_a_sample_of_the_images_is_asked_about_again_without_the_picture(tmp_pat
     assert outcome.code == 0
     distances = [row["control_distance"] for row in rows_of(answers)]
     assert [bool(distance) for distance in distances] == [False, True, False, True]
-    assert "control: without the picture 2 answers are" in outcome.stderr
+    (told,) = [line for line in outcome.stderr.splitlines() if "control: without the picture 2 answers are" in line]
+    again = dragonfly("batch", tmp_path, *QUESTIONS[:2], "-o", answers, "--control-sample", "2")
+    assert told in again.stderr.splitlines()  # of all rows, not of those of the last call
+    parts = [tmp_path / f"part{number}.csv" for number in (1, 2)]
+    for number, part in enumerate(parts, 1):
+        command = ("batch", tmp_path, *QUESTIONS[:2], "-o", part, "--control-sample", "2", "--shard", f"{number}/2")
+        assert dragonfly(*command).code == 0
+    assert told in dragonfly("merge", *parts, "-o", tmp_path / "whole.csv").stderr.splitlines()
 
 
 def test_other_options_than_yes_and_no_have_a_column(tmp_path: Path) -> None:

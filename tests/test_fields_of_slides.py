@@ -23,6 +23,15 @@ def slide(tmp_path_factory) -> Path:
     return write_svs(tmp_path_factory.mktemp("slides") / "slide.svs", (4000, 3000))
 
 
+@pytest.mark.parametrize(("size_wh", "is_told"), [((9000, 300), True), ((300, 9000), True), ((4000, 300), False)])
+def test_a_strip_that_is_squeezed_beyond_recognition_says_so(tmp_path: Path, size_wh, is_told: bool) -> None:
+    for path in (write_svs(tmp_path / "a.svs", size_wh), write_png(tmp_path / "a.png", size_wh)):
+        source = open_source(path)
+        plan_looks(source)
+        told = [warning for warning in source.warnings if "times as long as wide, and is squeezed" in warning]
+        assert len(told) == is_told
+
+
 @pytest.mark.parametrize(("mpp", "is_told"), [(2.0, True), (1.0, False)])
 def test_a_slide_without_the_detail_that_is_looked_for_says_so(tmp_path: Path, mpp: float, is_told: bool) -> None:
     source = open_source(write_svs(tmp_path / "a.svs", (1000, 800), mpp=mpp))

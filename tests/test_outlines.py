@@ -55,6 +55,15 @@ def roi(tmp_path) -> Path:
     return path
 
 
+@pytest.mark.parametrize("kind", ["Polygon", "MultiPolygon"])
+def test_an_empty_outline_costs_the_others_nothing(slide, tmp_path, kind):
+    features = [feature("Tumor", kind, []), feature("Tumor", "Polygon", [ring(800, 600, 3200, 2400)])]
+    path = tmp_path / "roi.geojson"
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    planned = plan(slide, roi=path)
+    assert planned.fields[0].box == Box(800, 600, 2400, 1800)
+
+
 def test_an_outline_is_searched_and_its_hole_is_not(slide, roi):
     first, *zooms = plan(slide, roi=roi, roi_class=["tumor"], budget=40).fields
     assert (first.role, first.box) == ("region", Box(800, 600, 2400, 1800))

@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from mimetypes import guess_type
 from pathlib import Path
@@ -212,7 +212,7 @@ class Ledger:
         self._has_grown = True
         for file in self._files:
             file.append(results)
-        held.update((result.key, replace(result, record=None)) for result in results)
+        held.update((result.key, result.without_record()) for result in results)
 
     def finish(self, numbers: Mapping[Key, int]) -> int:
         """Puts the rows in order, writes ``failed.csv`` (or removes an old one), and Parquet; returns failed rows.

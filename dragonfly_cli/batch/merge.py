@@ -14,7 +14,7 @@ from dragonfly_cli.batch.companions import companions_of, differing_names, first
 from dragonfly_cli.batch.items import Shard, digest, read_shard
 from dragonfly_cli.batch.ledger import Ledger, Outputs
 from dragonfly_cli.batch.options import TableOptions
-from dragonfly_cli.batch.result import Key, Result
+from dragonfly_cli.batch.result import Key, Result, control_summary
 from dragonfly_cli.batch.row_file import RowFile
 from dragonfly_cli.batch.row_formats import JsonRows, RowFormat
 from dragonfly_cli.errors import InputError, NoInputError, OutputError, UsageError
@@ -63,9 +63,11 @@ def merge_parts(parts: list[Path], table: TableOptions) -> int:
         if outputs.records:
             _write_in_turn(records, JsonRows(), outputs.records)
         keys = _write_in_turn([part.path for part in shards], outputs.rows, outputs.table)
-        ledger.open()
+        told = control_summary(ledger.open().values())
         failed = ledger.finish({key: number for number, key in enumerate(keys)})
     say(f"note: rows: {len(keys)}, failed rows: {failed}; answers are in {ledger.path}")
+    if told:
+        say(f"note: {told}")
     return failed
 
 

@@ -1,8 +1,11 @@
 """One row of a run: which item and question it is about, and the record of the answer or why there is none."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from statistics import fmean
 from typing import Any
 
+from dragonfly_cli.engine.questions import HARDLY_APART
 from dragonfly_cli.output.files import storable
 from dragonfly_cli.output.record import SCHEMA_VERSION
 from dragonfly_cli.output.table import answer_row, failure_row
@@ -17,12 +20,16 @@ def key_of(image: object, question: str | None, row_options: str) -> Key:
 
 @dataclass(frozen=True)
 class Result:
-    """``record`` is that of an answer, with ``error_code`` None; a failure has none, and says why."""
+    """``record`` is that of an answer, with ``error_code`` None; a failure has none, and says why.
+
+    An answer that was read back from a table has no record, but may have a ``held_distance`` from its control.
+    """
 
     key: Key
     record: dict[str, Any] | None = None
     error_code: int | None = None
     error: str = ""
+    held_distance: float | None = None
 
     @property
     def failed(self) -> bool:
@@ -31,7 +38,9 @@ class Result:
     @property
     def control_distance(self) -> float | None:
         """How far the answer is from the one without the picture, where that was asked for."""
-        control = self.record and self.record["control"]
+        if self.record is None:
+            return self.held_distance
+        control = self.record["control"]
         return control["distance"] if control else None
 
     @property
@@ -39,6 +48,10 @@ class Result:
         """The warnings of parts of the image that the answer is not about, each with the image's name."""
         told = self.record["warnings"] if self.record else []
         return [f"{self.key[0]}: {warning}" for warning in told if UNREAD in warning]
+
+    def without_record(self) -> "Result":
+        """As it would be read back."""
+        return replace(self, record=None, held_distance=self.control_distance)
 
     def as_row(self) -> dict[str, str]:
         image, question, row_options = self.key
@@ -53,3 +66,16 @@ class Result:
             return self.record | beside
         asked = {"schema_version": SCHEMA_VERSION, "image": image, "question": question or None}
         return asked | beside | {"error_code": self.error_code, "error": self.error}
+
+
+def control_summary(results: Iterable[Result]) -> str:
+    """What is to be known of the answers that were asked for again with nothing to be seen; empty without any."""
+    distances = [result.control_distance for result in results if result.control_distance is not None]
+    if not distances:
+        return ""
+    hardly = sum(distance < HARDLY_APART for distance in distances)
+    answers = f"{len(distances)} answers are" if len(distances) > 1 else "one answer is"
+    return (
+        f"control: without the picture {answers} {fmean(distances):.2f} apart on average (0 is the same, 1 the "
+        f"farthest); {hardly} of them hardly change{'s' * (hardly == 1)}"
+    )

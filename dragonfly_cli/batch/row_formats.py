@@ -82,7 +82,8 @@ class CsvRows:
         key = key_of(named["image"], named["question"], named["row_options"])
         if named["status"] == "failed":
             return Result(key, None, int(named["error_code"]), named["error"])
-        return Result(key)
+        distance = named["control_distance"]
+        return Result(key, held_distance=float(distance) if distance else None)
 
     def cells(self, row: bytes) -> dict[str, str]:
         return _cells(row)
@@ -108,7 +109,7 @@ class JsonRows:
         key = key_of(record["image"], record["question"], record["row_options"])
         if record["status"] == "failed":
             return Result(key, None, record["error_code"], storable(record["error"]))
-        return Result(key)
+        return Result(key, held_distance=(record.get("control") or {}).get("distance"))
 
     def cells(self, row: bytes) -> dict[str, str]:
         record = json.loads(row)

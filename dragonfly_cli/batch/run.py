@@ -5,7 +5,6 @@ One bad file is one failed row per question. Every result passes through ``_Loop
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from statistics import fmean
 
 from dragonfly_cli.batch.evidence import (
     check_evidence_folder,
@@ -20,7 +19,7 @@ from dragonfly_cli.batch.job import Job, check_work_options, workforce
 from dragonfly_cli.batch.ledger import Ledger, Outputs
 from dragonfly_cli.batch.options import BatchOptions, StopOptions
 from dragonfly_cli.batch.progress import Progress
-from dragonfly_cli.batch.result import Key, Result
+from dragonfly_cli.batch.result import Key, Result, control_summary
 from dragonfly_cli.batch.settings import (
     calibration_settings,
     deciding_settings,
@@ -30,7 +29,7 @@ from dragonfly_cli.batch.settings import (
     sharing_settings,
 )
 from dragonfly_cli.engine.checkpoints import find_checkpoint
-from dragonfly_cli.engine.questions import HARDLY_APART, Question, check_rule
+from dragonfly_cli.engine.questions import Question, check_rule
 from dragonfly_cli.errors import INTERRUPTED_CODE, SOME_FAILED_CODE, StoppedError, UsageError
 from dragonfly_cli.fields import check_looking
 from dragonfly_cli.output.terminal import say, say_notices
@@ -119,8 +118,9 @@ def _run(items: list[Item], ledger: Ledger, job: Job, options: BatchOptions, kep
         ledger.close()
         if job.evidence:
             remove_unfinished(job.evidence, items, job.settings)
-    _say_counts(items, ledger.open(), failed, kept_in)
-    if told := loop.control_summary():
+    held = ledger.open()
+    _say_counts(items, held, failed, kept_in)
+    if told := control_summary(held[key] for item in items for key in item.keys if key in held):
         say(f"note: {told}")
     if stop.asked:
         return INTERRUPTED_CODE
@@ -169,7 +169,6 @@ class _Loop:
         self._ledger = ledger
         self._done = done
         self._most_failures = 1 if options.fail_fast else options.max_errors
-        self._distances: list[float] = []
         self.failed_images = 0
         self.gave_up = False
 
@@ -178,7 +177,6 @@ class _Loop:
             for results in answers:
                 new = [result for result in results if result.key not in self._done]
                 self._ledger.add(new)
-                self._distances += [result.control_distance for result in new if result.control_distance is not None]
                 failures = [result.error for result in new if result.failed]
                 for why in dict.fromkeys(failures):
                     say(f"error: {why}")
@@ -189,16 +187,6 @@ class _Loop:
                 if self._most_failures and self.failed_images >= self._most_failures:
                     self.gave_up = True
                     return
-
-    def control_summary(self) -> str:
-        """What is to be known of the answers that were asked for again with nothing to be seen; empty without any."""
-        if not self._distances:
-            return ""
-        hardly = sum(distance < HARDLY_APART for distance in self._distances)
-        return (
-            f"control: without the picture {len(self._distances)} answers are {fmean(self._distances):.2f} apart on "
-            f"average (0 is the same, 1 the farthest); {hardly} of them hardly change"
-        )
 
 
 def _asked(items: list[Item]) -> list[Question]:

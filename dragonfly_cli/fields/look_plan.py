@@ -13,6 +13,7 @@ from dragonfly_cli.fields.regions import centered_box, parse_center, parse_fov, 
 from dragonfly_cli.options import LookOptions
 from dragonfly_cli.readers.source import Source, whole_of
 
+_STRIP = 20  # times as long as wide; the longest canvas is 6 times
 _NOTHING_SAID = LookOptions()
 PUBLISHED_V1_CANVAS_WH = (1344, 896)
 
@@ -58,9 +59,26 @@ def plan_looks(
             check_frame(source, looking.frame)  # a slide has one, and is looked at as it would be without
         from dragonfly_cli.fields.slide_plan import plan_slide
 
-        return plan_slide(source, looking, canvas_wh)
-    _refuse_what_slides_have(source, looking)
-    return _plan_frames(source, looking, canvas_wh)
+        plan = plan_slide(source, looking, canvas_wh)
+    else:
+        _refuse_what_slides_have(source, looking)
+        plan = _plan_frames(source, looking, canvas_wh)
+    _warn_of_strips(source, plan.fields)
+    return plan
+
+
+def _times_as_long(field: Field) -> float:
+    return max(field.box.size_wh) / min(field.box.size_wh)
+
+
+def _warn_of_strips(source: Source, fields: list[Field]) -> None:
+    """Says so where a field is squeezed until what it shows cannot be recognised: canvases have few shapes."""
+    longest = max(fields, key=_times_as_long)
+    if (times := _times_as_long(longest)) > _STRIP:
+        source.warnings.append(
+            f"the {longest.role} is {times:.0f} times as long as wide, and is squeezed before it is looked at: "
+            "--region chooses a part of it"
+        )
 
 
 def _plan_frames(source: Source, looking: LookOptions, canvas_wh: tuple[int, int]) -> LookPlan:

@@ -174,6 +174,8 @@ def _area(path: Path, feature: dict[str, Any]) -> shapely.Geometry | None:
         return None
     try:
         drawn = shapely.make_valid(shape(geometry))
+        if drawn.is_empty:  # as good as no geometry, RFC 7946 3.1
+            return None
         if not all(abs(edge) < 1e9 for edge in drawn.bounds):  # also false for NaN
             raise ValueError
         area = areas_of(drawn)
