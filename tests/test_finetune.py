@@ -349,6 +349,9 @@ def test_bad_places(folder: Path, tmp_path: Path) -> None:
     outcome = finetune(held_out, tmp_path / "out")
     expect_error(outcome, 4, "no row is left to learn from")
     assert "research use" not in outcome.stderr  # it was told before anything was loaded
+    rows = [taught(0, split="val"), {**taught(1, split="train"), "region": [0, 0, 10**6, 5]}]
+    outcome = finetune(write_rows(folder / "outside.jsonl", rows), tmp_path / "out")
+    expect_error(outcome, 4, "no row is left to learn from: row 2: 1.png: the region reaches outside")
 
 
 def test_no_place_within_a_series_that_is_learnt_from(folder: Path) -> None:

@@ -41,10 +41,14 @@ class Data:
     def bad_lines(self) -> list[str]:
         return [f"row {number}: {why}" for number, why in sorted(self.bad.items())]
 
+    def named_bad(self) -> str:
+        """The first bad rows, as an error names them; empty where there are none."""
+        return "; ".join(self.bad_lines()[:_NAMED])
+
     def refuse_too_many_bad(self, most: int) -> None:
         """Raises InputError when more than ``most`` rows are bad, or no row is left."""
         rows = "1 row" if len(self.bad) == 1 else f"{len(self.bad)} rows"
-        named = "; ".join(self.bad_lines()[:_NAMED])
+        named = self.named_bad()
         if self.rows and len(self.bad) > most:
             raise InputError(
                 f"{self.path}: {rows} cannot be used, and --max-errors is {most}: {named}",

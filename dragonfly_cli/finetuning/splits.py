@@ -26,11 +26,17 @@ class Split:
             return f"{rows}, none held out ({self.by})" if self.by == _TOGETHER else rows
         return f"{rows}, {len(self.held_out)} held out ({self.by})"
 
-    def only(self, path: Path, numbers: set[int]) -> "Split":
-        """The split with the rows of these numbers only; raises InputError when none is left to learn from."""
+    def only(self, path: Path, numbers: set[int], left_out: str = "") -> "Split":
+        """The split with the rows of these numbers only; raises InputError when none is left to learn from.
+
+        ``left_out`` names some of the others.
+        """
         train, held_out = ([row for row in rows if row.number in numbers] for rows in (self.train, self.held_out))
         if not train:
-            raise InputError(f"{path}: no row is left to learn from", "see its column split, and the rows left out")
+            why = f": {left_out}" if left_out else ""
+            raise InputError(
+                f"{path}: no row is left to learn from{why}", "see its column split, and the rows left out"
+            )
         return Split(train, held_out, self.by)
 
 

@@ -163,7 +163,7 @@ def _prepare(
     unreadable = _unreadable(reader, list(pictures), network)
     data.leave_out({row.number: why for picture, why in unreadable for row in pictures[picture]})
     data.refuse_too_many_bad(tuning.max_errors)
-    split = split.only(data.path, {row.number for row in data.rows})
+    split = split.only(data.path, {row.number for row in data.rows}, data.named_bad())
     train, held_out = (PictureSamples(reader, maker, rows) for rows in (split.train, split.held_out))
     warnings: Counter[str] = sum(gather_object([reader.warnings]), Counter())
     return Prepared(split, train, held_out, Blanked(held_out, _blank(network, processor, tuning)), warnings)
