@@ -205,11 +205,10 @@ def verify(
 
     compared = []
     records = read_records(record)
-    are_many = len({str(each["image"]) for _, each in records.placed}) > 1
     for each in compare_all(records, image):
         compared.append(each)
         if not json:
-            show(as_line(each, names_image=are_many))
+            show(as_line(each, names_image=records.are_of_several_images))
     if json:
         show(as_report(compared))
     refuse_drift(compared, record, records.torn)

@@ -50,6 +50,10 @@ class Records:
     placed: list[tuple[str, Record]]
     torn: str | None
 
+    @property
+    def are_of_several_images(self) -> bool:
+        return len({str(record["image"]) for _, record in self.placed}) > 1
+
 
 def read_records(file: Path) -> Records:
     """The records of a file that ``--json`` or ``-f jsonl`` wrote, or ``batch --records``, whose failed rows have none.

@@ -10,10 +10,14 @@ _OF_MACHINES = ("DejaVuSans.ttf", "NotoSans-Regular.ttf", "Arial Unicode.ttf", "
 _ALSO_OWN = str.maketrans("", "", "…\u2019\u201c\u201d°±")
 
 
-@cache
 def font_for(size: int, text: str = "") -> Font:
     """For ``text``, in pixels; where the machine has none with more letters, the missing ones are boxes."""
-    if not text.translate(_ALSO_OWN).isascii():
+    return _font(size, text.translate(_ALSO_OWN).isascii())
+
+
+@cache  # of a few sizes, and not of texts: a batch draws thousands
+def _font(size: int, is_ascii: bool) -> Font:
+    if not is_ascii:
         for name in _OF_MACHINES:
             try:
                 return ImageFont.truetype(name, size)
