@@ -231,6 +231,93 @@ def test_focal_planes_and_optical_paths_that_are_not_shown_are_told(case):
             assert any("only one of 2 channels, focal planes" in line for line in open_source(path).warnings)
 
 
+def tile_up(data, *pictures, side=64, sparse=False):
+    """Put pictures of one size, [height, width, 3], into a data set as tiles, one picture after the other."""
+    height, width = pictures[0].shape[:2]
+    places = [(row, column) for row in range(0, height, side) for column in range(0, width, side)]
+    tiles = []
+    for picture in pictures:
+        padded = np.pad(picture, ((0, -height % side), (0, -width % side), (0, 0)))
+        tiles += [padded[row : row + side, column : column + side].tobytes() for row, column in places]
+    data.Rows = data.Columns = side
+    data.TotalPixelMatrixRows, data.TotalPixelMatrixColumns = height, width
+    data.ImagedVolumeHeight, data.ImagedVolumeWidth = 0.0005 * height, 0.0005 * width
+    data.NumberOfFrames, data.PixelData = len(tiles), b"".join(tiles)
+    if sparse:
+        data.DimensionOrganizationType = "TILED_SPARSE"
+        data.PerFrameFunctionalGroupsSequence = [
+            placed_frame(row, column, plane) for plane in range(len(pictures)) for row, column in places
+        ]
+
+
+def placed_frame(row, column, plane):
+    """What a sparsely tiled slide says of one frame; each focal plane lies a micron above the last."""
+    place, path, frame = Dataset(), Dataset(), Dataset()
+    place.ColumnPositionInTotalImagePixelMatrix, place.RowPositionInTotalImagePixelMatrix = column + 1, row + 1
+    place.XOffsetInSlideCoordinateSystem = place.YOffsetInSlideCoordinateSystem = 0
+    place.ZOffsetInSlideCoordinateSystem = 0.001 * plane
+    path.OpticalPathIdentifier = "0"
+    frame.PlanePositionSlideSequence, frame.OpticalPathIdentificationSequence = [place], [path]
+    return frame
+
+
+def coded(width, height):
+    """Every place has a colour of its own."""
+    y, x = np.mgrid[:height, :width]
+    return np.stack([x % 256, y % 256, x // 256 * 16 + y // 256], axis=-1).astype(np.uint8)
+
+
+def test_every_tile_of_a_zipped_slide_is_at_its_place_however_many_threads_read_it(case):
+    pixels = coded(2100, 2000)
+    write_changed(case / "a.dcm", lambda data: tile_up(data, pixels))
+    path = zipped(case)
+    for _ in range(3):
+        assert (whole(open_source(path), (2100, 2000)) == pixels).all()
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_of_several_focal_planes_that_are_sparsely_tiled_the_first_is_shown_and_the_others_told(case, told):
+    """The count of planes may be left out of such files, and OpenSlide shows the last of them."""
+    first = coded(200, 150)
+
+    def change(data):
+        tile_up(data, first, 255 - first, sparse=True)
+        data.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].SpacingBetweenSlices = 0.001
+        data.TotalPixelMatrixFocalPlanes = 2
+        if not told:
+            del data.TotalPixelMatrixFocalPlanes, data.NumberOfOpticalPaths
+
+    write_changed(case / "a.dcm", change)
+    for path in (case, zipped(case)):
+        source = open_source(path)
+        assert (whole(source, (200, 150)) == first).all()
+        assert any("only one of 2 channels, focal planes" in line for line in source.warnings)
+
+
+def test_of_two_optical_paths_the_first_is_shown(case):
+    def with_paths(data):
+        data.NumberOfFrames = data.NumberOfOpticalPaths = 2
+        other = Dataset()
+        other.OpticalPathIdentifier = "1"
+        data.OpticalPathSequence.append(other)
+        data.PixelData = quarters().tobytes() + (255 - quarters()).tobytes()
+
+    write_changed(case / "a.dcm", with_paths)
+    for path in (case, zipped(case)):
+        assert (whole(open_source(path), (128, 128)) == quarters()).all()
+
+
+def test_levels_that_are_not_powers_of_two_apart_are_shown_from_a_folder_and_told_of_a_zip(case):
+    for number, side in enumerate((192, 64)):
+        level = dcmread(write_dicom_slide(case / f"{number}.dcm", quarters(side), SERIES, number))
+        tile_up(level, quarters(side))
+        level.save_as(case / f"{number}.dcm")
+    assert open_source(case).downsamples == (1.0, 3.0)
+    refused = dragonfly("info", zipped(case))
+    expect_error(refused, 4, "the levels of the DICOM slide are not powers of two apart")
+    assert "hint: unpack the zip" in refused.stderr
+
+
 def test_pixels_that_are_not_square_have_their_height_from_the_first_spacing(case):
     def stretch(data):
         data.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].PixelSpacing = [0.001, 0.0005]  # rows first

@@ -3,6 +3,7 @@
 A zip is read where it lies: nothing of it is unpacked to disk. Label and overview images are never opened.
 """
 
+import threading
 import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
@@ -112,6 +113,7 @@ class WsidicomPyramid:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._lock = threading.Lock()
         self._slide = self._open()
         levels = sorted(self._slide.levels, key=lambda level: level.level)
         self._numbers = [level.level for level in levels]
@@ -130,7 +132,8 @@ class WsidicomPyramid:
         if inside is None:
             return canvas
         try:
-            pixels = self._slide.read_region((inside.x, inside.y), self._numbers[level], inside.size_wh, threads=1)
+            with self._lock:  # some of wsidicom's decoders would mix up the tiles of two threads
+                pixels = self._slide.read_region((inside.x, inside.y), self._numbers[level], inside.size_wh, threads=1)
         except Exception:
             # decoders, pydicom and wsidicom each raise what they like; whichever it is, the pixels are not there
             raise TileError(f"level {level}") from None
@@ -160,6 +163,7 @@ class WsidicomPyramid:
         from wsidicom import WsiDicom
         from wsidicom.errors import WsiDicomNoResolutionError
 
+        elsewhere = "unpack the zip" if zipfile.is_zipfile(self._path) else None
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # pydicom's may quote a patient's name
@@ -169,7 +173,12 @@ class WsidicomPyramid:
         except WsiDicomNoResolutionError:  # wsidicom tells levels apart by it alone
             raise InputError(
                 f"cannot open {self._path}: the DICOM slide does not give the size of its pixels (PixelSpacing)",
-                "unpack the zip" if zipfile.is_zipfile(self._path) else "export it again with the size of its pixels",
+                elsewhere or "export it again with the size of its pixels",
+            ) from None
+        except NotImplementedError:
+            raise InputError(
+                f"cannot open {self._path}: the levels of the DICOM slide are not powers of two apart",
+                elsewhere or "export it again with such levels, or with its finest alone",
             ) from None
         except Exception as error:
             raise InputError(

@@ -1,6 +1,7 @@
 """A slide's file to its levels: which library gives them is chosen here, by what the file holds."""
 
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 
 from dragonfly_cli.errors import InputError
@@ -28,13 +29,22 @@ def open_pyramid(path: Path) -> Pyramid:
             return slide_tiff.TiffPyramid(path)
         return slide_openslide.OpenSlidePyramid(path)
     if _is_dicom(path):
-        _refuse_pipes(path.parent)
+        return _open_dicom(path)
     if not zipfile.is_zipfile(path):
-        try:
-            return slide_openslide.OpenSlidePyramid(path)
-        except InputError:
-            if not _is_dicom(path):
-                raise
+        return slide_openslide.OpenSlidePyramid(path)
+    from dragonfly_cli.readers.slide_dicom import WsidicomPyramid
+
+    return WsidicomPyramid(path)
+
+
+def _open_dicom(path: Path) -> Pyramid:
+    """Through OpenSlide, which is faster, where it shows what it should."""
+    _refuse_pipes(path.parent)
+    with suppress(InputError):
+        pyramid = slide_openslide.OpenSlidePyramid(path)
+        if not pyramid.mixes_pictures:
+            return pyramid
+        pyramid.close()
     from dragonfly_cli.readers.slide_dicom import WsidicomPyramid
 
     return WsidicomPyramid(path)

@@ -14,13 +14,14 @@ from PIL import Image
 from dragonfly_cli.errors import InputError
 from dragonfly_cli.geometry import Box
 from dragonfly_cli.readers.foreign import EXPORT_SLIDE
-from dragonfly_cli.readers.pyramid import TileError, exact_downsamples, one_of
+from dragonfly_cli.readers.pyramid import TileError, exact_downsamples
 from dragonfly_cli.readers.slide_scale import positive_number, scale_of
 from dragonfly_cli.readers.slide_tiff import tiff_shortcomings
 from dragonfly_cli.readers.slide_tiles import SegmentedPage, jpeg_levels
 
 OPEN_ERRORS = (openslide.OpenSlideError, OSError, ValueError, RuntimeError)
 _UNTOLD_TILE_PX = 256
+_SECOND_PATH = "dicom.OpticalPathSequence[1].OpticalPathIdentifier"
 
 
 def vendor_of(path: Path) -> str | None:
@@ -50,9 +51,16 @@ class OpenSlidePyramid:
         self.background = "#" + properties.get(openslide.PROPERTY_NAME_BACKGROUND_COLOR, "ffffff")
         self.scale = scale_of(properties)
         self.icc_profile = self._profile()
-        paths = positive_number(properties.get("dicom.NumberOfOpticalPaths"))
-        self.shortcomings = [*tiff_shortcomings(path, self.format), *one_of(int(paths or 1))]
+        self.shortcomings = tiff_shortcomings(path, self.format)
         self._direct: dict[int, SegmentedPage] = jpeg_levels(path, self.format, self.level_sizes, self.downsamples)
+
+    @property
+    def mixes_pictures(self) -> bool:
+        """Whether DICOM holds several focal planes or optical paths, of which OpenSlide may show any."""
+        properties = self._handle.properties
+        frames = positive_number(properties.get("dicom.NumberOfFrames")) or 1
+        (width, height), (tile_w, tile_h) = self.level_sizes[0], self.tile_sizes[0]
+        return frames > -(-width // tile_w) * -(-height // tile_h) or _SECOND_PATH in properties
 
     def read(self, level: int, block: Box) -> Image.Image:
         if direct := self._direct.get(level):
