@@ -29,7 +29,7 @@ from dragonfly_cli.output.files import STDOUT, check_png, check_unread, write_wh
 from dragonfly_cli.output.streams import check_no_terminal, write_bytes
 from dragonfly_cli.output.terminal import say
 from dragonfly_cli.readers import Source, View, open_source
-from dragonfly_cli.readers.source import files_of, whole_of
+from dragonfly_cli.readers.source import files_of
 
 if TYPE_CHECKING:  # these import torch and Pillow
     from PIL.Image import Image
@@ -99,8 +99,7 @@ def _draw(
 def _fields_of(source: Source, frame: int, fields: list[Field]) -> "Image":
     from dragonfly_cli.output.pictures import fields_picture
 
-    whole = source.view(whole_of(source), frame)
-    return fields_picture(whole, [field for field in fields if field.frame == frame])
+    return fields_picture(source, frame, [field for field in fields if field.frame == frame])
 
 
 def _load(checkpoint: Checkpoint, viewing: ViewOptions) -> "Model":

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tifffile
 from make_files import tissue_like, write_png, write_svs
+from PIL import Image
 from run_dragonfly import dragonfly, expect_error
 from slide_plans import CANVAS_WH, plan
 
@@ -64,6 +65,23 @@ def test_pixels_that_are_not_square_are_shown_in_their_true_shape(tmp_path):
     fields = plan_looks(source, LookOptions(), CANVAS_WH).fields[1:]
     assert fields and {field.box.size_wh for field in fields} == {(2 * CANVAS_WH[0], CANVAS_WH[1])}
     assert {field_mpp(source, field, CANVAS_WH) for field in fields} == {1.0}
+
+
+def test_a_field_of_pixels_that_are_not_square_is_seen_at_the_scale_it_is_told_at_and_round_things_round(tmp_path):
+    pixels = np.full((1500, 4000, 3), (230, 150, 190), np.uint8)  # 0.25 by 1 micron
+    y, x = np.mgrid[:1500, :4000]
+    pixels[((x % 400 - 200) / 80) ** 2 + ((y % 100 - 50) / 20) ** 2 < 1] = (80, 30, 120)  # 40 microns across
+    per_cm = {"resolution": (40_000, 10_000), "resolutionunit": "CENTIMETER"}
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, pixels, tile=(256, 256), photometric="rgb", **per_cm)
+    record = dragonfly("ask", path, "Is it?", "--json").json
+    assert {field["mpp"] for field in record["fields"] if field["role"] == "zoom"} == {1.0}
+    dragonfly("view", path, "--what", "display", "--region", "400,400,400,100", "-o", tmp_path / "seen.png")
+    with Image.open(tmp_path / "seen.png") as seen:
+        assert seen.size == (400, 400)
+        is_dark = np.asarray(seen.convert("L")) < 120
+    across, down = np.ptp(np.flatnonzero(is_dark.any(axis=0))), np.ptp(np.flatnonzero(is_dark.any(axis=1)))
+    assert across == pytest.approx(160, abs=6) and down == pytest.approx(160, abs=6)
 
 
 def test_a_slide_that_fits_one_field_is_one_field(tmp_path):

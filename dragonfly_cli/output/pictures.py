@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageOps
 
 from dragonfly_cli.errors import UsageError
 from dragonfly_cli.fields import Field
-from dragonfly_cli.readers.source import View
+from dragonfly_cli.readers.source import Source, View, whole_of
 from dragonfly_med.views import ViewPlan
 
 _GAP_PX = 4
@@ -72,14 +72,16 @@ def display_picture(view: View) -> Image.Image:
     return view.resize((width, height)).convert("RGB")
 
 
-def fields_picture(whole: View, fields: list[Field]) -> Image.Image:
+def fields_picture(source: Source, frame: int, fields: list[Field]) -> Image.Image:
     """A thumbnail of the whole frame with a box around every field."""
+    whole = source.view(whole_of(source), frame)
     scale = min(1.0, _THUMBNAIL_SIDE_PX / max(whole.size))
     size_wh = max(1, round(whole.size[0] * scale)), max(1, round(whole.size[1] * scale))
     picture = whole.resize(size_wh).convert("RGB")
     draw = ImageDraw.Draw(picture)
+    shrunk_xy = size_wh[0] / source.size_wh[0], size_wh[1] / source.size_wh[1]
     for field in fields:
-        left, top, right, bottom = (round(edge * scale) for edge in field.box.corners)
+        left, top, right, bottom = (round(edge * shrunk_xy[i % 2]) for i, edge in enumerate(field.box.corners))
         draw.rectangle((left, top, max(left, right - 1), max(top, bottom - 1)), outline=_BOX_COLOUR, width=3)
     return picture
 

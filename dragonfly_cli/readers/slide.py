@@ -33,7 +33,7 @@ from dragonfly_cli.readers.pyramid import (
 )
 from dragonfly_cli.readers.slide_opening import files_of_slide, open_pyramid
 from dragonfly_cli.readers.slide_scale import GUESSED_FROM_POWER
-from dragonfly_cli.readers.source import SourceKind, stated_scale
+from dragonfly_cli.readers.source import SQUARE_WITHIN, SourceKind, stated_scale
 
 READ_THREADS = min(4, os.cpu_count() or 1)  # OpenSlide and Pillow let other threads run while they decode
 OVERVIEW_SHARE = 0.25  # of the slide: who looks at so much of it at once will do so again
@@ -54,8 +54,11 @@ class SlideView:
 
     @property
     def size(self) -> tuple[int, int]:
-        """(width, height) in level-0 pixels."""
-        return self.box.size_wh
+        """(width, height) in level-0 pixels; where these are not square, in square ones as fine as their finer side."""
+        x, y = self._source.mpp or (1.0, 1.0)
+        if abs(x / y - 1) <= SQUARE_WITHIN:
+            return self.box.size_wh
+        return round(self.box.width * x / min(x, y)), round(self.box.height * y / min(x, y))
 
     def resize(self, size: tuple[int, int]) -> Image.Image:
         """The box at ``size`` (width, height) as RGB, bicubic, horizontally and then vertically.

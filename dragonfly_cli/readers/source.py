@@ -14,6 +14,7 @@ from dragonfly_cli.geometry import Box
 
 SourceKind = Literal["slide", "dicom", "raster"]
 UNREAD = "could not be read and were left out"  # these words stand in every warning of what is missing
+SQUARE_WITHIN = 0.005  # rounding in a header is no reason to resample
 _SAME_SCALE = 0.05  # two scanners' statements of one scale are nearer
 MppSource = Literal["file", "resolution", "objective", "option", "none"]
 
@@ -23,7 +24,7 @@ class View(Protocol):
 
     @property
     def size(self) -> tuple[int, int]:
-        """(width, height) of the box in level-0 pixels."""
+        """(width, height) of the box in level-0 pixels, or where these are not square in square ones."""
 
     def resize(self, size: tuple[int, int]) -> Image.Image:
         """The box stretched to ``size`` (width, height), 8-bit RGB, bicubic with antialiasing."""

@@ -30,8 +30,8 @@ from dragonfly_cli.readers.dicom.places import Place
 from dragonfly_cli.readers.dicom.series import Series, group, plane_of
 from dragonfly_cli.readers.dicom.terms import told_modality
 from dragonfly_cli.readers.dicom.windows import Windows, described, is_own, origin_of
+from dragonfly_cli.readers.source import SQUARE_WITHIN
 
-SQUARE_WITHIN = 0.005  # rounding in a header is no reason to resample
 LARGEST_PIXEL_SHAPE = 20.0  # a pixel longer than this is a mistake in the header
 ONE_GREY = "all pixels of a frame lie outside the window, so it is shown in one grey; try --window WIDTH,LEVEL"
 ODD_WINDOW = {  # by the origin of the window that is shown in its place
