@@ -3,10 +3,12 @@
 import csv
 import shutil
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 
 import pytest
 import torch
+from batch_runs import may_not_write_everywhere
 from make_checkpoints import write_checkpoint
 from make_files import write_png, write_svs
 from run_dragonfly import dragonfly, expect_error
@@ -46,6 +48,34 @@ def test_both_copies_by_name(origin: Path, models_folder: Path, tmp_path: Path) 
     assert in_4_bit["model"]["quantization"] == "nf4"
     assert full["model"]["sha256"] != in_4_bit["model"]["sha256"]
     assert in_4_bit["probabilities"]["yes"] == pytest.approx(full["probabilities"]["yes"], abs=0.3)
+
+
+def test_whoever_may_read_the_manifest_may_read_the_weights(origin: Path, models_folder: Path) -> None:
+    """safetensors writes for the owner alone, and then a store cannot be shared."""
+    assert dragonfly("model", "convert", origin, "--keep", "both").code == 0
+    stored = models_folder / "mine"
+    weights = list(stored.rglob("*.safetensors"))
+    assert {file.parent.name for file in weights} == {"full", "nf4"}
+    assert {file.stat().st_mode for file in weights} == {(stored / "manifest.json").stat().st_mode}
+
+
+def test_weights_of_a_shared_store_that_may_not_be_read_are_told_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+    with TemporaryDirectory() as name:  # pytest's own are closed to all others, from above
+        place = Path(name)
+        monkeypatch.setenv("DRAGONFLY_MODELS", str(place / "models"))
+        assert dragonfly("model", "convert", write_checkpoint(place / "mine")).code == 0
+        weights = place / "models" / "mine" / "full" / "model.safetensors"
+        weights.chmod(0o600)
+        place.chmod(0o777)
+        photo = write_png(place / "photo.png")
+        with may_not_write_everywhere():
+            for told in (
+                dragonfly("ask", photo, "Is it?", "-m", "mine"),
+                dragonfly("model", "export", "mine", "-o", place / "mine.tar"),
+            ):
+                expect_error(told, 5, str(weights), "Permission denied")
+                assert "hint: ask whoever keeps the models here for permission" in told.stderr
+        assert not (place / "mine.tar").exists()
 
 
 def test_the_written_copy_is_opened_and_not_the_full_one(origin: Path, models_folder: Path) -> None:

@@ -19,6 +19,7 @@ from dragonfly_cli.engine.questions import Question
 from dragonfly_cli.engine.schema import SchemaGrammar, grammar_tokenizer
 from dragonfly_cli.errors import ModelError
 from dragonfly_cli.option_values import Attention, Quant
+from dragonfly_cli.store.manifest import MAY_NOT_READ
 from dragonfly_med import CheckpointError, DragonflyForCausalLM, DragonflyProcessor, NoNumbersError
 from dragonfly_med.encoders import LANDSCAPE_WH
 from dragonfly_med.generation import Reading
@@ -26,6 +27,8 @@ from dragonfly_med.quantized_loading import open_in_4_bit
 
 if TYPE_CHECKING:
     from llguidance import LLTokenizer
+
+_NEEDED = "the folder needs config.json, tokenizer.json and all weights of one Dragonfly checkpoint"
 
 
 @dataclass(frozen=True)
@@ -113,10 +116,12 @@ def opening_errors(checkpoint: Checkpoint, device: str) -> Iterator[None]:
             yield
     except CheckpointError as error:
         why = str(error).removeprefix(f"{Path(checkpoint.id)}: ")  # a folder is named once
-        raise ModelError(
-            f"model {checkpoint.id}: {why}",
-            "the folder needs config.json, tokenizer.json and all weights of one Dragonfly checkpoint",
-        ) from error
+        raise ModelError(f"model {checkpoint.id}: {why}", MAY_NOT_READ if _is_denied(error) else _NEEDED) from error
+
+
+def _is_denied(error: BaseException | None) -> bool:
+    """Whether it came of a file that may not be read."""
+    return error is not None and (isinstance(error, PermissionError) or _is_denied(error.__cause__))
 
 
 @contextmanager

@@ -20,6 +20,7 @@ MANIFEST = "manifest.json"
 FULL, NF4 = "full", "nf4"
 COPIES = (FULL, NF4)
 
+MAY_NOT_READ = "ask whoever keeps the models here for permission"
 _VERSION = 1
 
 
@@ -87,9 +88,7 @@ def read_manifest(folder: Path) -> Manifest | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except PermissionError as error:
-        raise ModelError(
-            f"cannot read {folder / MANIFEST}: {error.strerror}", "ask whoever keeps the models here for permission"
-        ) from error
+        raise ModelError(f"cannot read {folder / MANIFEST}: {error.strerror}", MAY_NOT_READ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise _damaged(str(folder / MANIFEST)) from error
     return parse_manifest(text, str(folder / MANIFEST))

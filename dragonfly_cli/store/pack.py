@@ -20,6 +20,7 @@ from dragonfly_cli.store.folder import check_space, disk_errors, locked, model_f
 from dragonfly_cli.store.manifest import (
     FULL,
     MANIFEST,
+    MAY_NOT_READ,
     NF4,
     Manifest,
     StoredFile,
@@ -89,6 +90,8 @@ def _add_file(tar: tarfile.TarFile, path: Path, file: StoredFile) -> None:
         with path.open("rb") as opened:
             reader = _HashingReader(opened)
             tar.addfile(_member(file.path, file.size), reader)
+    except PermissionError as error:
+        raise ModelError(f"cannot read {path}: {error.strerror}", MAY_NOT_READ) from error
     except FileNotFoundError as error:
         raise drifted from error
     except OSError as error:

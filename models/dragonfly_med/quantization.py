@@ -154,13 +154,19 @@ def dequantize(name: str, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
 
 
 def write_tensors(tensors: dict[str, torch.Tensor], file: Path) -> None:
-    """Writes safetensors; raises OSError where the disk refuses, of which the library only keeps the text."""
+    """Writes safetensors, which whoever may read what is made beside it may read, and not their owner alone.
+
+    Raises OSError where the disk refuses, of which the library only keeps the text.
+    """
+    file.touch()
+    mode = file.stat().st_mode
     try:
         save_file(tensors, file, metadata={"format": "pt"})
     except SafetensorError as error:
         number = re.search(r"os error (\d+)", str(error))
         code = int(number[1]) if number else errno.EIO
         raise OSError(code, os.strerror(code), str(file)) from error
+    file.chmod(mode)
 
 
 class ShardWriter:
