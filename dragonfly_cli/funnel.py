@@ -18,12 +18,11 @@ from typer.core import TyperGroup
 from dragonfly_cli.errors import BUG_CODE, DragonflyError, OutputError, UsageError
 from dragonfly_cli.option_groups import WRONG_USAGE
 from dragonfly_cli.output.control_characters import harmless
-from dragonfly_cli.output.files import storable
+from dragonfly_cli.output.files import NO_ROOM, storable
 from dragonfly_cli.output.streams import discard, tell
 
 DEBUG_KEY = "dragonfly.debug"  # in a context's ``meta``: whether ``--debug`` was given
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 _SHOWN_LETTERS = 40  # of a path that is none
 
 
@@ -68,7 +67,7 @@ def _output_may_fail() -> Iterator[None]:
         discard(sys.stdout)
         raise typer.Exit(0) from None
     except OSError as error:
-        if error.errno not in _FULL:
+        if error.errno not in NO_ROOM:
             raise
         discard(sys.stdout)
         _two_lines(f"cannot write: {error.strerror}", "make room, or write elsewhere with --output")

@@ -87,6 +87,19 @@ def test_streams_that_take_no_more(tmp_path: Path, command: str, code: int) -> N
     assert not stderr or [line.split(":")[0] for line in stderr.splitlines()] == ["error", "hint"]
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_half_a_result_is_never_taken_for_a_whole_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unbuffered: str
+) -> None:
+    """A full disk takes a part of it, of which Python without buffers tells nobody."""
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
+    out = tmp_path / "out"
+    for arguments in (("ask", "--help"), ("view", write_png(tmp_path / "photo.png"), "-o", "-")):
+        code, stderr = shell(f'ulimit -f 1; "$@" > {out}', *arguments)
+        assert (code, out.stat().st_size) == (7, 1024)
+        assert stderr.startswith("error: cannot write") and "File too large" in stderr
+
+
 def test_a_stdin_that_is_closed_is_empty(tmp_path: Path) -> None:
     code, stderr = shell('"$@" <&-', "batch", "-", "-q", "Is it?", "-o", tmp_path / "a.csv")
     assert code == 3

@@ -1,5 +1,6 @@
 """Writing files: refused early if it cannot work, and never left half-written."""
 
+import errno
 import os
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -17,6 +18,8 @@ except ImportError:  # Windows, where the files that a killed process leaves sta
 
 _PART_START, _PART_SUFFIX = ".dragonfly-", ".part"
 _HINT = "choose another file, in a folder that exists and that you may write to"
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NO_ROOM_HINT = "make room there and run the same command again, or choose another place"
 
 STDOUT = Path("-")
 
@@ -81,7 +84,8 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
         remove_left(real.parent, [real.name])
         write_beside(real, write)
     except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or 'the disk refused'}", _HINT) from error
+        hint = _NO_ROOM_HINT if error.errno in NO_ROOM else _HINT
+        raise OutputError(f"cannot write {path}: {error.strerror or 'the disk refused'}", hint) from error
 
 
 def write_beside(path: Path, write: Callable[[Path], object]) -> None:

@@ -26,9 +26,17 @@ def occupy_closed() -> None:
 
 def settle_encoding() -> None:
     """UTF-8 for files and pipes, whatever the platform; a terminal keeps its own, with escapes for what it lacks."""
+    _buffer_stdout()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding=stream.encoding if stream.isatty() else "utf-8", errors="backslashreplace")
+
+
+def _buffer_stdout() -> None:
+    """Where PYTHONUNBUFFERED leaves stdout without a buffer, Python would lose what a full disk does not take."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and isinstance(sys.stdout.buffer, io.RawIOBase):
+        encoding = sys.stdout.encoding
+        sys.stdout = io.TextIOWrapper(io.BufferedWriter(sys.stdout.detach()), encoding, write_through=True)
 
 
 def write_result(text: str) -> None:
