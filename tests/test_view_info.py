@@ -1,6 +1,7 @@
 """``view`` draws what the model is given, pixel for pixel; ``info`` tells what a file is."""
 
 import json
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 import tifffile
 from make_files import write_dicom, write_png, write_svs
 from make_series import write_ct
-from PIL import Image
+from PIL import Image, ImageCms
 from run_dragonfly import dragonfly, expect_error
 
 from dragonfly_cli.engine.checkpoints import find_checkpoint
@@ -19,6 +20,7 @@ from dragonfly_med import DragonflyProcessor
 from dragonfly_med.crops import cut_crops, draw_canvases
 
 GAP = 4
+SECRET = b"SMITH^JOHN"
 
 
 def test_crops_are_the_pixels_that_the_model_gets(tmp_path: Path) -> None:
@@ -100,6 +102,19 @@ def test_display_of_a_large_slide_is_refused_before_a_pixel_is_read(tmp_path: Pa
     tifffile.imwrite(path, (b"broken" for _ in range(110)), compression="jpeg", **layout)
     expect_error(dragonfly("view", path, "--what", "display", "-o", tmp_path / "seen.png"), 2, "10000 x 11000")
     assert not (tmp_path / "seen.png").exists()
+
+
+@pytest.mark.parametrize("profile", [ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes(), SECRET * 20])
+def test_a_picture_of_the_display_holds_pixels_and_nothing_else(tmp_path: Path, profile: bytes) -> None:
+    """A profile of the file may name whoever somebody wrote there, and would go with the picture."""
+    Image.new("RGB", (40, 30), "red").save(tmp_path / "a.jpg", icc_profile=profile, comment=SECRET)
+    assert dragonfly("view", tmp_path / "a.jpg", "--what", "display", "-o", tmp_path / "seen.png").code == 0
+    content, at, chunks = (tmp_path / "seen.png").read_bytes(), 8, []
+    while at < len(content):
+        length, kind = struct.unpack(">I4s", content[at : at + 8])
+        chunks.append(kind)
+        at += length + 12
+    assert chunks == [b"IHDR", b"IDAT", b"IEND"]
 
 
 def test_view_tells_what_is_not_as_it_was_asked_for(tmp_path: Path) -> None:

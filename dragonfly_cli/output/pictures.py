@@ -63,13 +63,18 @@ def sheet_of(pictures: list[Image.Image], gap_px: int = _FIELD_GAP_PX) -> Image.
 
 
 def display_picture(view: View) -> Image.Image:
-    """The display image at its own resolution; raises UsageError where that would not fit in memory."""
+    """The display image at its own resolution; raises UsageError where that would not fit in memory.
+
+    Nothing else of the file is in it: a colour profile may name a scanner, or whoever somebody wrote there.
+    """
     width, height = view.size
     if width * height > _LARGEST_DISPLAY_PX:
         raise UsageError(
             f"--what display would draw {width} x {height} pixels", "give a --region, or --what fields or crops"
         )
-    return view.resize((width, height)).convert("RGB")
+    picture = view.resize((width, height)).convert("RGB")
+    picture.info.clear()
+    return picture
 
 
 def fields_picture(source: Source, frame: int, fields: list[Field]) -> Image.Image:
