@@ -354,7 +354,10 @@ def test_a_real_slide_of_one_level():
 def test_a_scale_that_is_stated_against_the_file_s_own_is_told(tmp_path):
     path = write_svs(tmp_path / "slide.svs", (600, 400), downsamples=())
     film = write_dicom(tmp_path / "film.dcm", np.zeros((20, 20), np.uint8), PixelSpacing=[0.2, 0.2])
-    for image, own in ((path, "0.5"), (film, "200")):
+    flat = tmp_path / "flat.tif"
+    per_cm = {"resolution": (20_000, 40_000), "resolutionunit": "CENTIMETER"}
+    tifffile.imwrite(flat, np.zeros((2500, 2500, 3), np.uint8), tile=(256, 256), photometric="rgb", **per_cm)
+    for image, own in ((path, "0.5"), (film, "200"), (flat, "0.5 by 0.25")):
         source = open_source(image, OpenOptions(slide_mpp=0.25))
         assert source.mpp == (0.25, 0.25)
         assert any(f"the file says {own} microns per pixel" in warning for warning in source.warnings)

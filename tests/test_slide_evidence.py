@@ -130,8 +130,11 @@ def test_boxes_are_right_to_the_pixel_on_a_slide_whose_scan_has_an_offset(tmp_pa
     assert outcome.json["fields"][0]["box"] == square
     (ring,) = json.loads((tmp_path / "seen.geojson").read_text())["features"][0]["geometry"]["coordinates"]
     assert (ring[0], ring[2]) == ([500, 200], [900, 500])
-    again = dragonfly("ask", slide, QUESTION, "--roi", tmp_path / "seen.geojson", "--json").json
-    assert again["fields"][0]["box"] == square
+    from_corner = ["--no-bounds-offset", "--geojson", tmp_path / "from_corner.geojson"]
+    assert dragonfly("ask", slide, QUESTION, *region, *from_corner).code == 0
+    for named in ("seen", "from_corner"):  # each says where it counts from
+        again = dragonfly("ask", slide, QUESTION, "--roi", tmp_path / f"{named}.geojson", "--json").json
+        assert again["fields"][0]["box"] == square
     overlay = np.asarray(Image.open(tmp_path / "overlay.png").convert("RGB")).astype(int)
     drawn = (np.abs(overlay - (255, 0, 0)).max(axis=-1) < 40)[:, : 24 + 1100]  # a map of 1100 px, a margin of 24
     rows, columns = np.nonzero(drawn)

@@ -2,7 +2,7 @@
 
 Polygons, multipolygons and collections of them, with holes; lines and points have no area and are left out.
 Coordinates are level-0 pixels; QuPath counts them from the scanned part of a slide where the file tells it
-(``openslide.bounds-x``/``-y``).
+(``openslide.bounds-x``/``-y``), and a file of this program says where it counts from.
 Source: RFC 7946; QuPath's export (``properties.classification``: a ``name``, or the ``names`` of a class in a class).
 """
 
@@ -107,7 +107,8 @@ def read_outline(path: Path, classes: Sequence[str], offset_xy: tuple[int, int])
 
     Raises NoInputError, InputError for what is no GeoJSON, UsageError where nothing is left, also of one class.
     """
-    features = list(_features(path, _load(path)))
+    data = _load(path)
+    features = list(_features(path, data))
     areas: list[shapely.Geometry] = []
     without = 0
     for name in classes or (None,):
@@ -121,7 +122,16 @@ def read_outline(path: Path, classes: Sequence[str], offset_xy: tuple[int, int])
             )
         areas += found
         without += len(wanted) - len(found)
-    return translate(shapely.union_all(areas), *offset_xy), without
+    return translate(shapely.union_all(areas), *(_stated_offset(data) or offset_xy)), without
+
+
+def _stated_offset(data: Any) -> tuple[float, float] | None:
+    """Where a file that this program has written counts its pixels from, whatever it was told when it wrote it."""
+    try:
+        x, y = data["dragonfly"]["offset"]["x"], data["dragonfly"]["offset"]["y"]
+        return float(x), float(y)
+    except (KeyError, TypeError, ValueError, IndexError):
+        return None
 
 
 def _load(path: Path) -> Any:

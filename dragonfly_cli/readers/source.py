@@ -61,7 +61,8 @@ def stated_scale(
     if stated is None:
         return own, source, []
     differs = own is not None and source != "objective" and max(abs(stated / each - 1) for each in own) > _SAME_SCALE
-    warning = f"--slide-mpp {stated:g} is taken, though the file says {max(own or (0,)):.4g} microns per pixel"
+    told = " by ".join(dict.fromkeys(f"{each:.4g}" for each in own or ()))  # of both sides where these differ
+    warning = f"--slide-mpp {stated:g} is taken, though the file says {told} microns per pixel"
     return (stated, stated), "option", [warning] * differs
 
 
