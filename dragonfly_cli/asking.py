@@ -25,7 +25,14 @@ from dragonfly_cli.output.evidence import check_evidence, write_evidence
 from dragonfly_cli.output.files import STDOUT, check_unread, is_text, storable, write_text
 from dragonfly_cli.output.notices import DEMO_WARNING
 from dragonfly_cli.output.streams import write_result
-from dragonfly_cli.output.terminal import say, say_notices, say_warnings, show, where_it_looked
+from dragonfly_cli.output.terminal import (
+    say,
+    say_notices,
+    say_warnings,
+    show,
+    where_it_looked,
+    without_the_picture,
+)
 from dragonfly_cli.output.votes import certainty
 from dragonfly_cli.readers import Source, exists, open_source
 from dragonfly_cli.readers.source import files_of
@@ -182,6 +189,8 @@ def _print_text(records: Iterator[dict[str, Any]], verbose: bool) -> list[dict[s
     for record in records:
         printed.append(record)
         show(certainty(record) + "\n")
+        for line in without_the_picture(record):
+            say(line)
         if verbose:
             _say_where([record])
     return printed

@@ -308,6 +308,13 @@ class PrintOptions:
     json: JsonOption = False
     verbose: VerboseOption = False
 
+    def __post_init__(self) -> None:
+        """Raises UsageError where two formats are asked for."""
+        if self.json and self.output_format not in (None, Format.json):
+            from dragonfly_cli.errors import UsageError
+
+            raise UsageError(f"--json and --format {self.output_format} are two formats", "leave one of them out")
+
     @property
     def format(self) -> Format:
         """What was asked for, or what the output's name promises."""

@@ -233,6 +233,26 @@ def test_a_warning_about_each_answer_is_told_of_each(photo: Path) -> None:
     assert told.count("the picture hardly mattered") == 2
 
 
+def test_the_control_is_told_where_the_picture_mattered_too(photo: Path) -> None:
+    call = ("ask", photo, QUESTION, "Describe it.", "--control", "blank", "--max-tokens", "8")
+    told = [line for line in dragonfly(*call).stderr.splitlines() if line.startswith("control blank: ")]
+    typed, free = (record["control"] for record in dragonfly(*call, "--json").json)
+    sure = max(typed["probabilities"].values())
+    shown = f"p = {sure:.2f}" if sure < 0.995 else "p > 0.99"
+    assert told == [
+        f"control blank: {typed['answer']} ({shown}), {typed['distance']:.2f} apart",
+        f"control blank: {free['answer']}, {free['distance']:.2f} apart",
+    ]
+    assert "control" not in dragonfly("ask", photo, QUESTION).stderr
+
+
+def test_two_formats_are_one_too_many(photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expect_error(dragonfly("ask", photo, QUESTION, "--json", "-f", "csv"), 2, "--json and --format csv")
+    assert dragonfly("ask", photo, QUESTION, "--json", "-f", "json").json["question"] == QUESTION
+    monkeypatch.setenv("DRAGONFLY_JSON", "1")
+    expect_error(dragonfly("ask", photo, QUESTION, "-f", "csv"), 2, "--json and --format csv")
+
+
 def test_a_file_without_questions_is_named(photo: Path, tmp_path: Path) -> None:
     (tmp_path / "empty.txt").write_text("\n  \n")
     expect_error(dragonfly("ask", photo, "--questions", tmp_path / "empty.txt"), 2, "no question in", "empty.txt")

@@ -10,7 +10,7 @@ from dragonfly_cli.output.control_characters import harmless
 from dragonfly_cli.output.files import storable
 from dragonfly_cli.output.notices import DEMO_WARNING, NOTICE
 from dragonfly_cli.output.streams import tell, write_result
-from dragonfly_cli.output.votes import told_mpp, verdict
+from dragonfly_cli.output.votes import p_of_answer, told_mpp, verdict
 
 if TYPE_CHECKING:  # the store, which checkpoints are found in, speaks through this module
     from dragonfly_cli.engine.checkpoints import Checkpoint
@@ -56,6 +56,15 @@ def where_it_looked(record: dict[str, Any]) -> list[str]:
             boxes = "; ".join(f"{b['x']},{b['y']},{b['width']},{b['height']}" for b in field["selected"])
             lines.append(f"zoomed in on: {boxes}")
     return lines
+
+
+def without_the_picture(record: dict[str, Any]) -> list[str]:
+    """A line about what ``--control`` was answered, where it was asked for."""
+    control = record["control"]
+    if control is None:
+        return []
+    sure = f" ({p_of_answer(control['probabilities'])})" if control["probabilities"] else ""
+    return [f"control {control['kind']}: {control['answer']}{sure}, {control['distance']:.2f} apart"]
 
 
 def _scale(mpp: float | None) -> str:
