@@ -21,7 +21,7 @@ from demo_training.questions import SEEN, UNSEEN, questions_about, telling_quest
 from demo_training.schedule import make_optimizers, step
 from demo_training.train_encoder import crop_loss
 from demo_training.train_language import new_model
-from demo_training.variants import Mosaics, counterparts, crop_and_flip
+from demo_training.variants import Mosaics, counterparts, crop_and_flip, lay_on_plate
 from dragonfly_med.modeling import rank_and_keep
 
 LABELS = sorted(facts.EVERYTHING | facts.VQA)
@@ -89,6 +89,16 @@ def test_a_smear_is_counted_in_the_whole_picture():
     for seed in range(20):
         part, _ = crop_and_flip(smear, row, np.random.default_rng(seed))
         assert sorted(part.size) == sorted(smear.size)  # it may be turned
+
+
+def test_a_film_on_a_plate_is_nearly_all_to_be_seen():
+    film = Image.new("RGB", (200, 150), "white")
+    for seed in range(60):
+        plate = lay_on_plate(film, np.random.default_rng(seed))
+        assert plate.width > film.width and plate.height > film.height
+        brightness = np.asarray(plate.convert("L"))
+        assert (brightness > 200).sum() > 0.6 * film.width * film.height  # of one that is aslant a corner may be cut
+        assert (brightness < 140).any()
 
 
 def test_a_vqa_picture_is_on_one_side_always():

@@ -27,7 +27,7 @@ PER_LABEL = {  # pictures of each label
     "oral": 260,
     "osteosarcoma": 160,
     "cxr_pneumonia": 640,
-    "mednist": 110,
+    "mednist": 200,
     "bccd": 60,
     "vqa_rad": 300,
     "generated": 180,

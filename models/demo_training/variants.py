@@ -20,6 +20,9 @@ SMALLEST_PART = {
     "bccd": 1.0,  # its cells are counted in the whole
 }
 ON_GLASS = 0.08  # share of tissue pictures that fill a part of their field only
+ON_PLATE = 0.3  # share of films and slices that do
+ASLANT = 0.3, 25.0  # share of those on a plate that are turned, and by how many degrees at most
+LIFTED = 0.5, 170.0  # share of them whose dark parts are grey, and how grey at most
 MOSAIC = "mosaic"  # the group of fields of tiles
 GLASS = (242, 240, 243)
 TILE_SIDE_PX = 112
@@ -37,7 +40,7 @@ ODD = {
 
 
 def vary(picture: Image.Image, row: ImageRow, rng: np.random.Generator) -> tuple[Image.Image, ImageRow]:
-    """The picture cropped, turned over, recoloured, made smaller or laid on glass, at random; and what it shows now."""
+    """The picture cropped, turned over, recoloured, made smaller or laid on a ground, at random; and what it shows."""
     if row.label == BLANK or rng.random() < OFTEN_UNTOUCHED.get(row.dataset, UNTOUCHED):
         return picture, row
     picture, row = crop_and_flip(picture, row, rng)
@@ -49,6 +52,8 @@ def vary(picture: Image.Image, row: ImageRow, rng: np.random.Generator) -> tuple
         picture = picture.resize((round(picture.width * scale), round(picture.height * scale)))
     if row.label in TISSUE and rng.random() < ON_GLASS:
         picture = lay_on_glass(picture, rng)
+    elif not row.microscopic and rng.random() < ON_PLATE:
+        picture = lay_on_plate(picture, rng)
     return picture, row
 
 
@@ -66,8 +71,30 @@ def crop_and_flip(picture: Image.Image, row: ImageRow, rng: np.random.Generator)
 
 def lay_on_glass(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
     """The picture in a field of glass up to twice as wide and high."""
-    extent = (np.array(picture.size) * rng.uniform(1.15, 2.0, 2)).astype(int)
-    field = Image.new("RGB", (int(extent[0]), int(extent[1])), GLASS)
+    return lay_in_field(picture, rng.uniform(1.15, 2.0, 2), GLASS, rng)
+
+
+def lay_on_plate(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
+    """The picture in a dark or grey field, as a small film on a plate: some are aslant, and some have no black."""
+    share, most = LIFTED
+    if rng.random() < share:
+        darkest = rng.uniform(0, most)
+        pixels = darkest + np.asarray(picture.convert("RGB")) * ((255 - darkest) / 255)
+        picture = Image.fromarray(pixels.round().astype(np.uint8))
+    grey = int(rng.integers(0, 20) if rng.random() < 0.6 else rng.integers(60, 140))
+    field = lay_in_field(picture, rng.uniform(1.05, 2.4, 2), (grey, grey, grey), rng)
+    share, most = ASLANT
+    if rng.random() < share:
+        field = field.rotate(rng.uniform(-most, most), Image.Resampling.BICUBIC, fillcolor=(grey, grey, grey))
+    return field
+
+
+def lay_in_field(
+    picture: Image.Image, larger: np.ndarray, colour: tuple[int, int, int], rng: np.random.Generator
+) -> Image.Image:
+    """The picture somewhere in a field of one colour, ``larger`` times as wide and high."""
+    extent = (np.array(picture.size) * larger).astype(int)
+    field = Image.new("RGB", (int(extent[0]), int(extent[1])), colour)
     left, top = (rng.uniform(0, 1, 2) * (extent - np.array(picture.size))).astype(int)
     field.paste(picture, (int(left), int(top)))
     return field
