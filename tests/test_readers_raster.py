@@ -191,6 +191,23 @@ def test_colours_are_those_of_the_profile(tmp_path, suffix):
     assert np.abs(np.asarray(image).astype(int) - (140, 90, 180)).max() <= 3 and source.warnings == []
 
 
+def test_jpeg_2000_has_the_colours_of_its_profile(tmp_path):
+    values = np.full((16, 16, 3), (180, 90, 140), np.uint8)
+    save(tmp_path / "a.jp2", values)
+    plain = (tmp_path / "a.jp2").read_bytes()
+    at = plain.index(b"colr") - 4
+    (length,) = struct.unpack_from(">I", plain, at)
+    colour = b"\2\0\0" + swapping_profile()  # restricted ICC
+    colour = struct.pack(">I4s", 8 + len(colour), b"colr") + colour
+    header = plain.index(b"jp2h") - 4
+    (outer,) = struct.unpack_from(">I", plain, header)
+    outer += len(colour) - length
+    changed = plain[:header] + struct.pack(">I", outer) + plain[header + 4 : at] + colour + plain[at + length :]
+    (tmp_path / "a.jp2").write_bytes(changed)
+    source, image = whole(tmp_path / "a.jp2")
+    assert (np.asarray(image) == (140, 90, 180)).all(axis=-1).mean() > 0.9 and source.warnings == []
+
+
 def test_a_profile_is_known_by_what_it_changes_and_not_by_its_name(tmp_path):
     """ "Linear sRGB" is no sRGB, and shown as it is stored it is nearly black."""
     levels = np.arange(256, dtype=np.uint8).reshape(16, 16).repeat(3).reshape(16, 16, 3)

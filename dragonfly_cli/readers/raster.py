@@ -202,6 +202,8 @@ class RasterSource:
         if image.format not in FORMATS:
             image.close()
             raise self._unknown()
+        if image.format == "JPEG2000":
+            image.info["icc_profile"] = raster_jp2.profile_of(self.path)
         return image
 
     def _read_facts(self) -> None:
