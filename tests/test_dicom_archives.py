@@ -9,9 +9,11 @@ import zipfile
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
 import pydicom
 import pytest
 from batch_runs import TINY, may_not_write_everywhere
+from make_files import write_dicom_slide
 from make_series import heights, packed, write_ct, write_slice
 from PIL import Image
 from pydicom.fileset import FileSet
@@ -209,6 +211,17 @@ def test_a_dicomdir_may_not_name_files_elsewhere(study: Path) -> None:
 def test_a_folder_without_dicom_is_refused(tmp_path: Path) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     expect_error(dragonfly("ask", tmp_path, "Is it?"), 4, "no DICOM series")
+
+
+def test_a_packed_slide_or_photograph_is_to_be_unpacked(tmp_path: Path) -> None:
+    write_dicom_slide(tmp_path / "slide.dcm", np.zeros((64, 64, 3), np.uint8), "1.2.3", 0)
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    for name in ("slide.dcm", "a.png"):
+        with tarfile.open(tmp_path / "a.tar", "w") as archive:
+            archive.add(tmp_path / name, name)
+        refused = dragonfly("ask", tmp_path / "a.tar", "Is it?")
+        expect_error(refused, 4, "no DICOM series")
+        assert "hint: unpack it" in refused.stderr
 
 
 def test_a_broken_archive_member_is_one_bad_file(study: Path) -> None:

@@ -26,10 +26,14 @@ from dragonfly_cli.readers.dicom.index import Slice, slices_of
 from dragonfly_cli.readers.dicom.places import Place
 from dragonfly_cli.readers.dicom.series import Series, choose, group
 from dragonfly_cli.readers.dicom.windows import told_as_unreadable
+from dragonfly_cli.readers.head import read_head
 from dragonfly_cli.readers.raster import crop
+from dragonfly_cli.readers.signature import is_archive
 from dragonfly_cli.readers.source import UNREAD, MppSource, SourceKind, stated_scale
 
 MOST_LISTED = 12
+ONE_IMAGE_HINT = "give one of its images, or ask about all of them with `dragonfly batch`"
+PACKED_HINT = "unpack it: photographs, and slides in anything but a zip, are read from a folder"
 SECTIONS = frozenset(("CT", "MR", "PT", "NM"))  # pictures of these are of one body, also where they do not say where
 OWN_WINDOWS = (
     "its slices have different windows, and their brightness cannot be compared; --window WIDTH,LEVEL is for all"
@@ -57,9 +61,8 @@ def read_series(path: Path, places: list[Place] | None = None) -> tuple[list[Ser
             hint = "copy the whole disc, folder or archive again"
             raise InputError(f"{what}: none of the DICOM files that it names or holds can be read", hint)
         held = "DICOM objects, but no pictures" if places else "no DICOM series"
-        raise InputError(
-            f"{what}: it holds {held}", "give one of its images, or ask about all of them with `dragonfly batch`"
-        )
+        is_packed = path.is_file() and is_archive(read_head(path))
+        raise InputError(f"{what}: it holds {held}", PACKED_HINT if is_packed else ONE_IMAGE_HINT)
     notes = [_left_out(broken, len(places))] if broken else []
     return group(slices), notes + ([f"{other} of {len(places)} files hold no picture"] if other else [])
 
