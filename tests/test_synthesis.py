@@ -92,7 +92,8 @@ def test_answers_that_cannot_be_read_together_are_counted(clip: Path, model: Mod
     words = "Describe" + " the picture" * 480
     while len(model.processor.text_ids(model.processor.prompt(words))) > 500:  # it is put twice, of 1023 in all
         words = words.removesuffix(" the picture")
-    record = dragonfly("ask", clip, words, *SYNTHESISE, "--json", "--max-tokens", "12").json
+    varied = ("--temperature", "2", "--max-tokens", "12")
+    record = dragonfly("ask", clip, words, *SYNTHESISE, "--json", *varied).json
     most = Counter(field["answer"] for field in record["fields"]).most_common()
     synthesis = record["synthesis"]
     assert synthesis["left_out"] == synthesis["answers"] - 1 == len(most) - 1 > 0
