@@ -28,6 +28,12 @@ class Box:
         """(left, top, right, bottom), the right and bottom edges exclusive, as ``Image.crop`` takes them."""
         return self.x, self.y, self.x + self.width, self.y + self.height
 
+    def corners_on(self, picture_wh: tuple[int, int], frame_wh: tuple[int, int]) -> tuple[int, int, int, int]:
+        """``corners`` on a picture of the whole frame, whose width and height may be scaled differently."""
+        left, top, right, bottom = self.corners
+        across, down = (shown / length for shown, length in zip(picture_wh, frame_wh, strict=True))
+        return round(left * across), round(top * down), round(right * across), round(bottom * down)
+
     def shifted(self, dx: int, dy: int) -> "Box":
         return Box(self.x + dx, self.y + dy, self.width, self.height)
 

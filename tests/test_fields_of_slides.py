@@ -76,6 +76,12 @@ def test_a_field_of_pixels_that_are_not_square_is_seen_at_the_scale_it_is_told_a
     tifffile.imwrite(path, pixels, tile=(256, 256), photometric="rgb", **per_cm)
     record = dragonfly("ask", path, "Is it?", "--json").json
     assert {field["mpp"] for field in record["fields"] if field["role"] == "zoom"} == {1.0}
+    dragonfly("view", path, "--what", "fields", "--region", "2000,300,400,300", "-o", tmp_path / "fields.png")
+    with Image.open(tmp_path / "fields.png") as fields:
+        assert fields.size == (683, 1024)  # 1000 by 1500 microns
+        is_framed = (np.asarray(fields) == (0, 120, 255)).all(axis=-1)
+    edges = np.flatnonzero(is_framed.any(axis=0))[[0, -1]] / 683, np.flatnonzero(is_framed.any(axis=1))[[0, -1]] / 1024
+    assert np.ravel(edges) == pytest.approx([0.5, 0.6, 0.2, 0.4], abs=0.005)
     dragonfly("view", path, "--what", "display", "--region", "400,400,400,100", "-o", tmp_path / "seen.png")
     with Image.open(tmp_path / "seen.png") as seen:
         assert seen.size == (400, 400)

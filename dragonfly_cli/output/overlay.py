@@ -31,6 +31,8 @@ from dragonfly_cli.output.votes import (
 )
 from dragonfly_cli.readers.source import Source, whole_of
 
+Corners = tuple[int, int, int, int]  # left, top, right, bottom in the picture
+
 _MAP_SIDE_PX = 1100
 _BEST_FIELDS = 3
 _BEST_WIDTH_PX = 440
@@ -95,21 +97,22 @@ def _write_head(panel: Image.Image, title: list[str], font: Font, record: dict[s
 def _map(source: Source, record: dict[str, Any], mask: np.ndarray | None, best: list[dict[str, Any]]) -> Image.Image:
     """The frame of the best field, with the fields on it."""
     frame = best[0]["frame"]
-    scale = _MAP_SIDE_PX / max(source.size_wh)
-    size_wh = max(1, round(source.size_wh[0] * scale)), max(1, round(source.size_wh[1] * scale))
-    picture = source.view(whole_of(source), frame).resize(size_wh).convert("RGB")
+    view = source.view(whole_of(source), frame)
+    scale = _MAP_SIDE_PX / max(view.size)
+    size_wh = max(1, round(view.size[0] * scale)), max(1, round(view.size[1] * scale))
+    picture = view.resize(size_wh).convert("RGB")
     if mask is not None:
         picture.paste(_TISSUE, mask=_edge_of(mask, size_wh))
     draw = ImageDraw.Draw(picture)
     fields = [field for field in record["fields"] if field["frame"] == frame]
     for field in sorted(fields, key=lambda field: (field["role"] != "overview", support(record, field))):
-        left, top, right, bottom = (round(edge * scale) for edge in Box(**field["box"]).corners)
+        left, top, right, bottom = Box(**field["box"]).corners_on(size_wh, source.size_wh)
         box = left, top, max(left + 4, right - 1), max(top + 4, bottom - 1)
         _draw_frame(draw, box, colour(record, field), 2 if field["role"] == "overview" else _LINE_PX)
     for field in sorted(fields, key=lambda field: field in best):
-        _tag(draw, record, field, scale, always=field in best)
+        _tag(draw, record, field, Box(**field["box"]).corners_on(size_wh, source.size_wh), always=field in best)
     picture = _with_room(picture)
-    _draw_scale_bar(picture, source, scale)
+    _draw_scale_bar(picture, source, size_wh[0] / source.size_wh[0])
     _draw_legend(picture, record, mask is not None)
     return picture
 
@@ -123,7 +126,7 @@ def _with_room(picture: Image.Image) -> Image.Image:
     return paper
 
 
-def _draw_frame(draw: ImageDraw.ImageDraw, box: tuple[int, int, int, int], rgb: Colour, width: int) -> None:
+def _draw_frame(draw: ImageDraw.ImageDraw, box: Corners, rgb: Colour, width: int) -> None:
     """A line between two pale ones: red alone is hardly visible on pink tissue, nor is where one field ends."""
     left, top, right, bottom = box
     draw.rectangle(box, outline=_PAPER, width=width + 2)
@@ -131,10 +134,12 @@ def _draw_frame(draw: ImageDraw.ImageDraw, box: tuple[int, int, int, int], rgb: 
         draw.rectangle((left + 1, top + 1, right - 1, bottom - 1), outline=rgb, width=width)
 
 
-def _tag(draw: ImageDraw.ImageDraw, record: dict[str, Any], field: dict[str, Any], scale: float, always: bool) -> None:
+def _tag(
+    draw: ImageDraw.ImageDraw, record: dict[str, Any], field: dict[str, Any], corners: Corners, always: bool
+) -> None:
     """The field's number, and P(yes), on a plate in its upper left corner; as much as it has room for."""
     font = font_for(16)
-    left, top, right, bottom = (round(edge * scale) for edge in Box(**field["box"]).corners)
+    left, top, right, bottom = corners
     texts = [str(field["id"])]
     if says_yes_or_no(field):
         texts.insert(0, f"{field['id']}: {rounded(field['probabilities']['yes'])}")
@@ -148,9 +153,10 @@ def _tag(draw: ImageDraw.ImageDraw, record: dict[str, Any], field: dict[str, Any
 
 def _inset(source: Source, record: dict[str, Any], field: dict[str, Any]) -> Image.Image:
     box = Box(**field["box"])
-    height = max(40, min(_BEST_WIDTH_PX, round(_BEST_WIDTH_PX * box.height / box.width)))
-    width = min(_BEST_WIDTH_PX, max(40, round(height * box.width / box.height)))
     view = source.view(box, field["frame"])
+    shown_w, shown_h = view.size
+    height = max(40, min(_BEST_WIDTH_PX, round(_BEST_WIDTH_PX * shown_h / shown_w)))
+    width = min(_BEST_WIDTH_PX, max(40, round(height * shown_w / shown_h)))
     inset = Image.new("RGB", (_BEST_WIDTH_PX, height + 26), _PAPER)
     picture = view.resize((width, height)).convert("RGB")
     if min(picture.size) >= _BARRED_PX:

@@ -84,9 +84,8 @@ def fields_picture(source: Source, frame: int, fields: list[Field]) -> Image.Ima
     size_wh = max(1, round(whole.size[0] * scale)), max(1, round(whole.size[1] * scale))
     picture = whole.resize(size_wh).convert("RGB")
     draw = ImageDraw.Draw(picture)
-    shrunk_xy = size_wh[0] / source.size_wh[0], size_wh[1] / source.size_wh[1]
     for field in fields:
-        left, top, right, bottom = (round(edge * shrunk_xy[i % 2]) for i, edge in enumerate(field.box.corners))
+        left, top, right, bottom = field.box.corners_on(size_wh, source.size_wh)
         draw.rectangle((left, top, max(left, right - 1), max(top, bottom - 1)), outline=_BOX_COLOUR, width=3)
     return picture
 
