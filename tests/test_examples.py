@@ -1,5 +1,6 @@
 """The examples are what their script makes, open as what they claim to be, and name nobody."""
 
+import csv
 import json
 from pathlib import Path
 
@@ -23,6 +24,18 @@ def pixels(path, size=None):
     source = open_source(path)
     view = source.view(Box(0, 0, *source.size_wh))
     return np.asarray(view.resize(size or source.size_wh)).astype(int)
+
+
+def test_the_readme_shows_the_answers_that_the_built_in_model_gives(tmp_path):
+    readme = (EXAMPLES.parent / "README.md").read_text("utf-8")
+    shown = [line.split(",")[2:5] for line in readme.splitlines() if line.startswith("study/") and ",ok," in line]
+    files = EXAMPLES / "radiograph.dcm", EXAMPLES / "slide.svs"
+    assert dragonfly("batch", *files, "-q", "Is there a tumour?", "-o", tmp_path / "answers.csv").code == 0
+    with (tmp_path / "answers.csv").open(newline="") as table:
+        given = [[row["answer"], row["p_yes"], row["p_no"]] for row in csv.DictReader(table)]
+    assert [answer for answer, *_ in shown] == [answer for answer, *_ in given] and len(shown) == 2
+    for (_, *told), (_, *found) in zip(shown, given, strict=True):
+        assert list(map(float, told)) == pytest.approx(list(map(float, found)), abs=1e-3)
 
 
 @pytest.mark.slow
