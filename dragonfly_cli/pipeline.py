@@ -39,7 +39,7 @@ class Request:
 
     ``settings`` are all options as they were given; they go into the record. After ``deadline`` (of
     ``time.monotonic``) no field is begun, if there is one to answer from. ``second_looks`` tells from the answers to a
-    typed question about the fields which further ones to ask about.
+    typed question about the fields which further ones to ask about. The search for the fields has taken ``search_s``.
     """
 
     questions: list[Question]
@@ -51,6 +51,7 @@ class Request:
     calibration: dict[str, Fit] = field(default_factory=dict)
     deadline: float | None = None
     second_looks: Callable[[list[FieldAnswer]], list[Field]] | None = None
+    search_s: float = 0.0
 
     @property
     def is_late(self) -> bool:
@@ -230,10 +231,11 @@ class Asked:
 
     def combined(self, model: Model, request: Request) -> Answer:
         told = _as_one(model, self.seen, request)
-        told = replace(told, calibrated=_calibrated(told, request))
+        told = replace(told, calibrated=_calibrated(told, request), search_s=request.search_s)
         if not self.unseen:
             return told
-        return replace(told, control=compare(told, _as_one(model, self.unseen, request), request.control))
+        unseen = _as_one(model, self.unseen, request)
+        return replace(told, control=compare(told, unseen, request.control), control_s=unseen.timing.total)
 
 
 def _as_one(model: Model, answers: list[FieldAnswer], request: Request) -> Answer:

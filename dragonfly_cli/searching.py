@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import groupby
+from time import perf_counter
 from typing import Any
 
 import torch
@@ -57,10 +58,12 @@ def inquiries(
         return
     chooser = Chooser(desk.model, source, plan.certain, plan.search, request.rule)
     _warn_of_the_rest(source, plan.search, {chooser.search_for(question).places for question in request.questions})
+    started = perf_counter()
     for fields, questions in chooser.groups(request.questions, plan.search.rank):
-        again = partial(chooser.second_looks, questions[0])
-        asking = replace(request, questions=questions, deadline=plan.deadline, second_looks=again)
+        again, search_s = partial(chooser.second_looks, questions[0]), perf_counter() - started
+        asking = replace(request, questions=questions, deadline=plan.deadline, second_looks=again, search_s=search_s)
         yield inquire(desk, source, fields, asking, read)
+        started = perf_counter()
 
 
 def _warn_of_the_rest(source: Source, search: ZoomSearch, chosen: set[int]) -> None:

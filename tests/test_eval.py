@@ -142,7 +142,7 @@ def test_counting_an_answer_twice_is_having_it_twice() -> None:
 def test_an_uncertain_answer_is_neither_right_nor_wrong() -> None:
     sure, unsure = decided(0.9, True), answered("Yes", "uncertain", 0.45, abstained=True)
     assert measured(Metric.accuracy, sure, unsure) == 1
-    assert measured(Metric.majority, decided(0.1, False), unsure, unsure) == 0  # of what accuracy is of
+    assert measured(Metric.majority, decided(0.1, False), unsure, unsure) == 1  # of the rows that accuracy is of
     assert measured(Metric.sensitivity, sure, unsure) == 1
     assert measured(Metric.balanced_accuracy, sure, unsure, decided(0.1, False)) == 1
     assert measured(Metric.brier, sure, unsure) == pytest.approx((0.01 + 0.55**2) / 2)

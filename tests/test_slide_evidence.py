@@ -43,6 +43,7 @@ def test_a_slide_is_answered_from_its_overview_and_its_fields(asked):
     record, *_ = asked
     assert [field["role"] for field in record["fields"]] == ["overview", "zoom", "zoom", "zoom"]
     assert record["aggregate"] == "top3-mean"
+    assert record["timing"]["search_s"] > 0
     each = sorted(field["probabilities"]["yes"] for field in record["fields"])
     assert record["probabilities"]["yes"] == pytest.approx(np.mean(each[-3:]))
     for field in record["fields"][1:]:

@@ -50,7 +50,7 @@ def test_all_answers_about_an_image_are_those_of_each_question_about_each_frame(
             alone = [dragonfly(*call, "--frame", frame).json for frame in ("0", "1", "2")]
         assert set(rows) == {1}
         assert answers_of(record) == [each["answer"] for each in alone]
-        assert min(record["timing"].values()) > 0
+        assert min(record["timing"][of] for of in ("read_s", "encode_s", "generate_s", "control_s")) > 0
 
 
 def test_a_description_of_regions_is_that_of_each_region() -> None:

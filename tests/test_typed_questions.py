@@ -11,10 +11,12 @@ import torch
 from PIL import Image
 from run_dragonfly import dragonfly, expect_error
 
+from dragonfly_cli.engine.aggregation import Answer, abstain_within
 from dragonfly_cli.engine.checkpoints import find_checkpoint
 from dragonfly_cli.engine.choices import presentations, read_choice, yes_no_token_ids
 from dragonfly_cli.engine.model import Model, load_model
 from dragonfly_cli.engine.questions import Form, Question, as_question
+from dragonfly_cli.option_values import Aggregate
 from dragonfly_cli.output.votes import p_of_answer, rounded
 from dragonfly_med import DragonflyForCausalLM
 
@@ -176,6 +178,13 @@ def test_the_type_stands_above_the_form_of_the_question() -> None:
     assert as_question("Tumour present", Form("yesno")).options == ("yes", "no")
     assert as_question("Is it red?", Form("open")).options == ()
     assert as_question("Is it red?").kind == "yesno"
+
+
+def test_three_votes_of_five_are_as_far_apart_as_their_margin() -> None:
+    """Which in binary is a little less than 0.2."""
+    said = Answer(as_question(QUESTION), "Yes", {"yes": 3 / 5, "no": 2 / 5}, 1.0, Aggregate.vote, [])
+    assert abstain_within(said, 0.2) is said
+    assert abstain_within(said, 0.21).abstained
 
 
 def test_abstaining_is_an_answer(photo: Path) -> None:

@@ -67,8 +67,9 @@ def _estimate(readable: list[Opened], job: Job) -> Iterator[str]:
         seconds = perf_counter() - started
     each = seconds / (first.fields * len(first.item.questions))
     total = each * sum(opened.fields * len(opened.item.questions) for opened in readable)
-    yield f"time: about {duration(total)} ({each:.3g} s for a field and a question, measured on {first.item.image})"
-    yield f"memory: {_peak_bytes() / 1e9:.1f} GB{_of_device(str(worker.model.device))}, measured on the same"
+    memory = f"{_peak_bytes() / 1e9:.1f} GB{_of_device(str(worker.model.device))}"
+    yield f"time: about {duration(total)} by one process ({each:.3g} s for a field and a question)"
+    yield f"memory: {memory} for each process, measured like the time on {first.item.image}"
 
 
 def _peak_bytes() -> int:

@@ -21,6 +21,7 @@ from dragonfly_cli.option_values import Aggregate, Control
 UNCERTAIN = "uncertain"
 
 _STRONGEST_FIELDS = 3
+_ROUNDING = 1e-9  # of shares of votes: 3/5 - 2/5 is less than 0.2 in binary
 _MOSTLY_OWN_WORDS = 0.5  # of a final answer; a summary in good words of its own has more in common with its sources
 
 
@@ -82,6 +83,8 @@ class Answer:
     control: ControlAnswer | None = None
     calibrated: dict[str, float] | None = None
     synthesis: Synthesis | None = None
+    search_s: float = 0.0  # what choosing the fields took
+    control_s: float = 0.0
 
     @property
     def prompt(self) -> str:
@@ -89,12 +92,14 @@ class Answer:
 
     @property
     def timing(self) -> Timing:
-        """The sums over all fields, and what combining them took."""
+        """The sums over all fields, and what choosing and combining them took, and the control."""
         written_s = self.synthesis.seconds if self.synthesis else 0.0
         return Timing(
             sum(each.timing.read_s for each in self.fields),
             sum(each.timing.encode_s for each in self.fields),
             sum(each.timing.generate_s for each in self.fields) + written_s,
+            self.search_s,
+            self.control_s,
         )
 
     @property
@@ -145,7 +150,8 @@ def abstain_within(answered: Answer, margin: float) -> Answer:
     if not answered.probabilities:
         return answered
     first, second, *_ = sorted(answered.probabilities.values(), reverse=True)
-    return replace(answered, text=UNCERTAIN, abstained=True) if first - second < margin else answered
+    is_near = first - second < margin - _ROUNDING
+    return replace(answered, text=UNCERTAIN, abstained=True) if is_near else answered
 
 
 def _p_yes(answers: list[FieldAnswer], votes: list[float], rule: Aggregate) -> tuple[float, Aggregate]:

@@ -33,15 +33,21 @@ def say_nothing(piece: str) -> None:
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds spent reading pixels, encoding and prefilling, and generating.
+    """Seconds spent reading pixels, encoding and prefilling, and generating; of an answer, on search and control, too.
 
-    A typed question is answered by its prefill. Pixels are read once for all questions, and count for each. Of what is
-    encoded or written together, each one's share counts.
+    A typed question is answered by its prefill. Pixels are read once for all questions, and count for each, and so does
+    the search for fields that several have in common. Of what is encoded or written together, each one's share counts.
     """
 
     read_s: float
     encode_s: float
     generate_s: float
+    search_s: float = 0.0
+    control_s: float = 0.0
+
+    @property
+    def total(self) -> float:
+        return self.read_s + self.encode_s + self.generate_s + self.search_s + self.control_s
 
 
 @dataclass(frozen=True)

@@ -89,13 +89,14 @@ class Columns:
         references = [as_compared(each.reference) for each in scored]
         answers = [as_compared(each.answer) for each in scored]
         numbers = {text: number for number, text in enumerate(dict.fromkeys(references))}
+        decided = np.array([not each.abstained for each in scored], bool)
         overlaps = [_overlap(each.reference, each.answer) for each in scored]
         p_yes = np.array([np.nan if each.p_yes is None else each.p_yes for each in scored], float)
         return cls(
-            decided=np.array([not each.abstained for each in scored], bool),
+            decided=decided,
             right=np.array([answer == text for answer, text in zip(answers, references, strict=True)], bool),
             label=np.array([numbers[text] for text in references], int),
-            usual=_is_commonest([each.question for each in scored], references),
+            usual=_is_commonest([each.question for each in scored], references, decided),
             p_yes=p_yes,
             rank=np.unique(p_yes, return_inverse=True)[1],
             is_yes=np.array([text == "yes" for text in references], bool),
@@ -127,13 +128,13 @@ def _folded(text: str) -> str:
     return unicodedata.normalize("NFKC", powers).casefold()
 
 
-def _is_commonest(questions: list[str], references: list[str]) -> np.ndarray:
-    """Of each row, whether its reference is that of most rows of its question."""
+def _is_commonest(questions: list[str], references: list[str], decided: np.ndarray) -> np.ndarray:
+    """Of each row, whether its reference is that of most decided rows of its question."""
     asked = Counter(questions)
     pools = [question if asked[question] >= FEWEST_OF_ONE_QUESTION else None for question in questions]
     counts: dict[str | None, Counter[str]] = {}
-    for pool, reference in zip(pools, references, strict=True):
-        counts.setdefault(pool, Counter())[reference] += 1
+    for pool, reference, counts_in in zip(pools, references, decided, strict=True):
+        counts.setdefault(pool, Counter())[reference] += int(counts_in)
     commonest = {pool: each.most_common(1)[0][0] for pool, each in counts.items()}
     return np.array([commonest[pool] == text for pool, text in zip(pools, references, strict=True)], bool)
 
