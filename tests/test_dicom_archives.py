@@ -213,6 +213,19 @@ def test_a_folder_without_dicom_is_refused(tmp_path: Path) -> None:
     expect_error(dragonfly("ask", tmp_path, "Is it?"), 4, "no DICOM series")
 
 
+def test_slices_of_one_name_in_an_archive_are_each_shown(tmp_path: Path) -> None:
+    """Some programs write every slice as one name, and ``tar -r`` appends."""
+    slices = [write_slice(tmp_path / f"IM{height}", height) for height in (20, 50, 80)]
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as packed, pytest.warns(UserWarning, match="Duplicate name"):
+        for file in slices:
+            packed.write(file, "image.dcm")
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for file in slices:
+            archive.add(file, "image.dcm")
+    for name in ("a.zip", "a.tar"):
+        assert heights(open_source(tmp_path / name)) == [20, 50, 80]
+
+
 def test_a_packed_slide_or_photograph_is_to_be_unpacked(tmp_path: Path) -> None:
     write_dicom_slide(tmp_path / "slide.dcm", np.zeros((64, 64, 3), np.uint8), "1.2.3", 0)
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")

@@ -227,7 +227,7 @@ def _is_parallel(a: Slice, b: Slice) -> bool:
 
 
 def _is_one_file(slices: Sequence[Slice]) -> bool:
-    return len({each.place.label for each in slices}) == 1
+    return len({each.place for each in slices}) == 1
 
 
 def _by_number(each: Slice) -> tuple[Any, ...]:

@@ -87,7 +87,7 @@ class VolumeSource:
         self._window = options.dicom.window
         self.frames = len(self.series.slices)
         self.warnings = [*choice_notes, *notes, *self.series.notes]
-        self._images: dict[str, DicomImage] = {}
+        self._images: dict[Place, DicomImage] = {}
         is_body = self.series.first.modality in SECTIONS or any(each.position for each in self.series.slices)
         self._fallback = (
             cache(partial(shared_window, self._values, self.frames)) if self.frames > 1 and is_body else None
@@ -147,13 +147,12 @@ class VolumeSource:
 
     def _image(self, shown: Slice) -> DicomImage:
         """The data set of a slice; the one used last is kept, which serves many frames in one file."""
-        label = shown.place.label
-        if label not in self._images:
+        if shown.place not in self._images:  # by its place: several members of an archive may have one name
             self._images.clear()
-            image = self._images[label] = DicomImage(shown.place, self._window, shown.frame, self._fallback)
+            image = self._images[shown.place] = DicomImage(shown.place, self._window, shown.frame, self._fallback)
             self.warnings += [sentence for sentence in image.warnings if sentence not in self.warnings]
             image.warnings = self.warnings
-        return self._images[label]
+        return self._images[shown.place]
 
     def _values(self, number: int) -> Array:
         each = self.series.slices[number]
