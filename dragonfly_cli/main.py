@@ -19,7 +19,7 @@ from dragonfly_cli.app import App
 from dragonfly_cli.errors import SOME_FAILED_CODE, ProblemError
 from dragonfly_cli.model_commands import model_app
 from dragonfly_cli.option_values import Attention, Quant
-from dragonfly_cli.output.streams import occupy_closed, settle_encoding
+from dragonfly_cli.output.streams import occupy_closed, settle
 from dragonfly_cli.process import begin_process
 from dragonfly_cli.template_commands import template_app
 
@@ -345,7 +345,7 @@ def main() -> None:
     if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
         signal.signal(signal.SIGHUP, terminate)
     occupy_closed()
-    settle_encoding()
+    settle()
     begin_process()
     try:
         app()

@@ -100,6 +100,20 @@ def test_half_a_result_is_never_taken_for_a_whole_one(
         assert stderr.startswith("error: cannot write") and "File too large" in stderr
 
 
+def test_what_is_told_while_a_decoder_is_silenced_arrives() -> None:
+    run = """
+import os
+from dragonfly_cli.output.streams import settle, tell
+from dragonfly_cli.readers.dicom.codecs import quiet_decoders
+settle()
+with quiet_decoders():
+    os.write(2, b"a remark of a decoder")
+    tell("error: told")
+"""
+    done = subprocess.run([sys.executable, "-c", run], capture_output=True, text=True, check=True)
+    assert done.stderr == "error: told\n"
+
+
 def test_a_stdin_that_is_closed_is_empty(tmp_path: Path) -> None:
     code, stderr = shell('"$@" <&-', "batch", "-", "-q", "Is it?", "-o", tmp_path / "a.csv")
     assert code == 3

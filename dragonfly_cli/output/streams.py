@@ -24,9 +24,13 @@ def occupy_closed() -> None:
         sys.stdin = open(0, closefd=False)  # noqa: SIM115 - from which nothing can be read then
 
 
-def settle_encoding() -> None:
-    """UTF-8 for files and pipes, whatever the platform; a terminal keeps its own, with escapes for what it lacks."""
+def settle() -> None:
+    """A buffer for stdout, a stderr of its own, and UTF-8 for files and pipes, whatever the platform.
+
+    A terminal keeps its own encoding, with escapes for what it lacks.
+    """
     _buffer_stdout()
+    _part_stderr()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding=stream.encoding if stream.isatty() else "utf-8", errors="backslashreplace")
@@ -37,6 +41,12 @@ def _buffer_stdout() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper) and isinstance(sys.stdout.buffer, io.RawIOBase):
         encoding = sys.stdout.encoding
         sys.stdout = io.TextIOWrapper(io.BufferedWriter(sys.stdout.detach()), encoding, write_through=True)
+
+
+def _part_stderr() -> None:
+    """Away from descriptor 2, which is closed to all of the process while a decoder may write onto it."""
+    if isinstance(sys.stderr, io.TextIOWrapper):
+        sys.stderr = os.fdopen(os.dup(2), "w", 1, sys.stderr.encoding, sys.stderr.errors)
 
 
 def write_result(text: str) -> None:
