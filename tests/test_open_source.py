@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tifffile
 from make_files import SHARED_DATA, tissue_like, write_dicom, write_png, write_svs
+from make_series import write_ct
 from PIL import Image
 
 from dragonfly_cli.errors import InputError, NoInputError, UsageError
@@ -92,6 +93,34 @@ def test_a_file_without_read_permission_is_refused(tmp_path):
     with pytest.raises(InputError, match="permission denied"):
         open_source(path)
     assert list_images(tmp_path) == [path]
+
+
+def of_grey(level, frames):
+    return np.full((frames, 16, 16), level, np.uint8)
+
+
+def write_animation(path, level, frames):
+    first, *others = (Image.fromarray(frame) for frame in of_grey(level, frames))
+    first.putpixel((0, 0), 1)  # else equal frames would be one
+    first.save(path, save_all=True, append_images=others)
+
+
+def test_what_is_replaced_while_it_is_open_is_told(tmp_path):
+    """The new pixels, by the header of the old file, would be a picture of neither."""
+    film, series, animation = tmp_path / "film.dcm", tmp_path / "series", tmp_path / "a.png"
+    write_dicom(film, of_grey(40, 3))
+    write_ct(series)
+    write_animation(animation, 40, 2)
+    opened = {film: open_source(film), series: open_source(series), animation: open_source(animation)}
+    for source in opened.values():
+        assert source.view(Box(0, 0, 8, 8), source.frames - 1).size == (8, 8)
+    write_dicom(film, of_grey(200, 3), PatientID="another, and so of another length")
+    for file in series.iterdir():
+        write_dicom(file, of_grey(200, 1)[0])
+    write_animation(animation, 200, 2)
+    for source in opened.values():
+        with pytest.raises(InputError, match="it changed while it was read"):
+            source.view(Box(0, 0, 8, 8), 0)
 
 
 @pytest.mark.parametrize("mpp", [0, -1, float("nan"), float("inf")])

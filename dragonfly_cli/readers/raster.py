@@ -22,6 +22,7 @@ from dragonfly_cli.errors import InputError
 from dragonfly_cli.geometry import Box
 from dragonfly_cli.options import OpenOptions
 from dragonfly_cli.readers import raster_jp2, raster_png, raster_tiff
+from dragonfly_cli.readers.changes import refuse_change, stamp_of
 from dragonfly_cli.readers.colour import ToSrgb, by_gamma
 from dragonfly_cli.readers.foreign import HEAD_BYTES, foreign_kind, refusal
 from dragonfly_cli.readers.pyramid import TileError
@@ -164,6 +165,7 @@ class RasterSource:
         self.warnings: list[str] = []
         self.mpp = (options.slide_mpp, options.slide_mpp) if options.slide_mpp else None
         self.mpp_source: MppSource = "option" if options.slide_mpp else "none"
+        self._stamp = stamp_of(path)
         with quiet_pillow():
             self._file = self._open()
             try:
@@ -250,6 +252,7 @@ class RasterSource:
         page = self._pages[frame]
         if self.frames > 1:
             if page < self._file.tell():  # Pillow loses its way in an animated PNG that it has read to the end
+                refuse_change(self.path, self._stamp)
                 self._file.close()
                 self._file = self._open()
             self._file.seek(page)

@@ -16,9 +16,10 @@ from typing import Any
 
 from PIL import Image
 
-from dragonfly_cli.errors import ChangedError, InputError
+from dragonfly_cli.errors import InputError
 from dragonfly_cli.geometry import Box
 from dragonfly_cli.options import OpenOptions
+from dragonfly_cli.readers.changes import refuse_change, stamp_of
 from dragonfly_cli.readers.colour import ToSrgb
 from dragonfly_cli.readers.pyramid import (
     WHITE,
@@ -98,7 +99,7 @@ class SlideSource:
         self.path = path
         self._pyramid = open_pyramid(path)
         self.warnings = list(self._pyramid.shortcomings)
-        self._stamp = _stamp(path)
+        self._stamp = stamp_of(path)
         self._bad_tiles: set[tuple[int, tuple[int, int]]] = set()
         self._lock = threading.Lock()
         self._overview_plan = plan_overview(self._pyramid.level_sizes, self._pyramid.downsamples)
@@ -170,7 +171,7 @@ class SlideSource:
         self._pyramid.close()
 
     def _read_overview(self, plan: ReadPlan) -> Image.Image:
-        self._refuse_if_changed()
+        refuse_change(self.path, self._stamp)
         with self._overview_lock:
             self._overview = self._overview or self.read(self._overview_plan)
         canvas = Image.new("RGB", plan.region.size_wh, WHITE)
@@ -187,17 +188,11 @@ class SlideSource:
         return canvas
 
     def _read_block(self, level: int, block: Box) -> Image.Image:
-        self._refuse_if_changed()
+        refuse_change(self.path, self._stamp)
         try:
             return self._pyramid.read(level, block)
         except TileError:
             return self._read_by_tile(level, block)
-
-    def _refuse_if_changed(self) -> None:
-        if _stamp(self.path) != self._stamp:
-            raise ChangedError(
-                f"cannot read {self.path}: it changed while it was read", "ask again when it is complete"
-            )
 
     def _read_by_tile(self, level: int, block: Box) -> Image.Image:
         """The tiles of a block one by one, those that are damaged white."""
@@ -249,12 +244,3 @@ def _list_of(bad: list[tuple[int, tuple[int, int]]]) -> str:
     named = [f"level {level}, column {column}, row {row}" for level, (column, row) in bad[:_NAMED_TILES]]
     more = len(bad) - len(named)
     return "; ".join(named) + (f" and {more} more" if more else "")
-
-
-def _stamp(path: Path) -> tuple[int, int] | None:
-    """What changes when a file is written to: size and time of change; None when it is gone."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_size, status.st_mtime_ns

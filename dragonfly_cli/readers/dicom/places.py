@@ -7,6 +7,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
+from dragonfly_cli.readers.changes import refuse_change, stamp_of
+
 
 @dataclass(frozen=True)
 class Place:
@@ -25,7 +27,14 @@ def content_of(place: Place) -> bytes:
 
 
 def on_disk(path: Path) -> Place:
-    return Place(str(path), lambda: path.open("rb"), path)
+    """A file as it is now; once it has changed, opening it raises ChangedError."""
+    before = stamp_of(path)
+
+    def opener() -> BinaryIO:
+        refuse_change(path, before)
+        return path.open("rb")
+
+    return Place(str(path), opener, path)
 
 
 def in_memory(label: str, load: Callable[[], bytes], at: int = 0) -> Place:
