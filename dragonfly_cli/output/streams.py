@@ -44,9 +44,13 @@ def _buffer_stdout() -> None:
 
 
 def _part_stderr() -> None:
-    """Away from descriptor 2, which is closed to all of the process while a decoder may write onto it."""
+    """Away from descriptor 2, which is closed to all of the process while a decoder may write onto it.
+
+    Without a buffer, which would refuse what is said of an interrupt that comes in the middle of another line.
+    """
     if isinstance(sys.stderr, io.TextIOWrapper):
-        sys.stderr = os.fdopen(os.dup(2), "w", 1, sys.stderr.encoding, sys.stderr.errors)
+        encoding, unbuffered = sys.stderr.encoding, os.fdopen(os.dup(2), "wb", 0)
+        sys.stderr = io.TextIOWrapper(unbuffered, encoding, write_through=True)
 
 
 def write_result(text: str) -> None:
@@ -86,7 +90,8 @@ def tell(line: str) -> None:
     if sys.stderr is None:
         return
     try:
-        print(line, file=sys.stderr, flush=True)
+        sys.stderr.write(line + "\n")  # at once, as other threads and processes write there, too
+        sys.stderr.flush()
     except OSError:
         discard(sys.stderr)
 
