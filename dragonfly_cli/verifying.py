@@ -63,6 +63,7 @@ class Comparison:
     largest_difference: float | None
     tolerance: float
     differing: tuple[str, ...] = ()
+    row_options: str = ""  # by which a batch tells rows about one image apart
 
     @property
     def same(self) -> bool:
@@ -126,7 +127,8 @@ def _changed_hash(was: Record, is_now: Record) -> str | None:
 
 
 def _not_asked(record: Record, differing: str) -> Comparison:
-    return Comparison(record["image"], record["question"], record["answer"], None, None, 0.0, (differing,))
+    named = record["image"], record["question"], record["answer"]
+    return Comparison(*named, None, None, 0.0, (differing,), record.get("row_options") or "")
 
 
 def _refuse_other_fields(fields: list[Field], source: Source) -> None:
@@ -157,6 +159,7 @@ def _compare(record: Record, now: Record) -> Comparison:
         largest_difference=difference,
         tolerance=_tolerance(record, now),
         differing=tuple(_differing(record, now)),
+        row_options=record.get("row_options") or "",
     )
 
 
@@ -212,13 +215,14 @@ def _distance(was: dict[str, float], now: dict[str, float]) -> float:
 def as_line(compared: Comparison, *, names_image: bool) -> str:
     """``same  QUESTION: ANSWER``, or ``drift`` with both answers; with ``names_image`` the image stands before it."""
     asked = f"{compared.image}: " * names_image + (compared.question or "caption")
+    asked += f" [{compared.row_options}]" * bool(compared.row_options)
     is_now = "not asked again" if compared.now is None else f"is {compared.now}"
     told = compared.was if compared.was == compared.now else f"was {compared.was}, {is_now}"
     difference = compared.largest_difference
     notes = [] if difference is None else [f"probabilities at most {difference:.1e} apart"]
     notes += [f"different {name}" for name in compared.differing]
     because = f" ({'; '.join(notes)})" if notes else ""
-    return f"{'same' if compared.same else 'drift':<6}{asked}: {told}{because}\n"
+    return f"{'same' if compared.same else 'drift':<6}{asked}: {told}{because}".replace("\n", " ") + "\n"
 
 
 def as_report(compared: list[Comparison]) -> str:

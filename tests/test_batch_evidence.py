@@ -11,6 +11,7 @@ from zlib import crc32
 
 import numpy as np
 import pytest
+import tifffile
 from batch_runs import QUESTIONS, files_limited_to, may_not_write_everywhere, rows_of, write_study
 from hypothesis import given
 from hypothesis import strategies as st
@@ -110,6 +111,18 @@ def test_a_full_disk_ends_the_run_and_is_no_failure_of_an_image(run: Path, tmp_p
     assert batch(run, tmp_path).code == 8
     assert files_of(tmp_path) == files_of(run)
     assert rows_of(tmp_path / "answers.csv") == rows_of(run / "answers.csv")
+
+
+def test_tiles_that_are_shown_white_are_told_of_a_batch_too(tmp_path: Path) -> None:
+    slide = write_svs(tmp_path / "a.svs", (1280, 1100), downsamples=())
+    with tifffile.TiffFile(slide) as tiff:
+        tile = tiff.pages[0].dataoffsets[7]
+    with slide.open("r+b") as file:
+        file.seek(tile)
+        file.write(bytes(40))
+    outcome = dragonfly("batch", slide, "-q", "Is it?", "-o", tmp_path / "a.csv")
+    assert (outcome.code, rows_of(tmp_path / "a.csv")[0]["status"]) == (0, "ok")
+    assert f"warning: {slide}: these tiles of the slide are shown white" in outcome.stderr
 
 
 def test_what_is_named_by_a_row_is_on_the_disk_before_it(run: Path, tmp_path: Path) -> None:

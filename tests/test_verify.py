@@ -258,6 +258,17 @@ def test_the_records_of_a_batch_are_asked_again(tmp_path: Path) -> None:
     expect_error(dragonfly("verify", records), 4, "only failed rows")
 
 
+def test_rows_about_one_image_are_told_apart_by_their_options(tmp_path: Path) -> None:
+    write_dicom(tmp_path / "clip.dcm", np.arange(3 * 40 * 40, dtype=np.uint16).reshape(3, 40, 40))
+    (tmp_path / "rows.csv").write_text(f"image,frame\n{tmp_path / 'clip.dcm'},0\n{tmp_path / 'clip.dcm'},2\n")
+    records = tmp_path / "records.jsonl"
+    asked = ("-q", "Is it\nred?", "-m", TINY, "-o", tmp_path / "t.csv", "--records", records)
+    assert dragonfly("batch", tmp_path / "rows.csv", *asked).code == 0
+    assert [each["row_options"] for each in dragonfly("verify", records, "--json").json] == ["frame=0", "frame=2"]
+    lines = dragonfly("verify", records).stdout.splitlines()
+    assert [line.partition(":")[0] for line in lines] == ["same  Is it red? [frame=0]", "same  Is it red? [frame=2]"]
+
+
 def test_of_records_whose_last_line_is_cut_off_the_whole_ones_are_asked_again(tmp_path: Path) -> None:
     """As a run leaves them that was killed while it wrote: here in the middle of a letter."""
     for name in ("a.png", "ü.png"):

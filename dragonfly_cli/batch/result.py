@@ -9,7 +9,7 @@ from dragonfly_cli.engine.questions import HARDLY_APART
 from dragonfly_cli.output.files import storable
 from dragonfly_cli.output.record import SCHEMA_VERSION
 from dragonfly_cli.output.table import answer_row, failure_row
-from dragonfly_cli.readers.source import UNREAD
+from dragonfly_cli.readers.source import LOSSES
 
 Key = tuple[str, str, str]  # image path, question and row options, as they stand in the table
 
@@ -47,7 +47,7 @@ class Result:
     def losses(self) -> list[str]:
         """The warnings of parts of the image that the answer is not about, each with the image's name."""
         told = self.record["warnings"] if self.record else []
-        return [f"{self.key[0]}: {warning}" for warning in told if UNREAD in warning]
+        return [f"{self.key[0]}: {warning}" for warning in told if any(words in warning for words in LOSSES)]
 
     def without_record(self) -> "Result":
         """As it would be read back."""

@@ -7,7 +7,7 @@ from typing import TypeVar
 from dragonfly_cli.errors import ChangedError, InputError
 from dragonfly_cli.fields.field import Field
 from dragonfly_cli.readers.ahead import read_in_turn
-from dragonfly_cli.readers.source import UNREAD, Source
+from dragonfly_cli.readers.source import TOO_LATE, UNREAD, Source
 
 Read = TypeVar("Read")
 
@@ -24,7 +24,7 @@ def readable(
     with closing(read_in_turn(read, fields)) as coming:
         for number, (field, reading) in enumerate(zip(fields, coming, strict=True)):
             if number > len(unread) and is_late():
-                source.warnings.append(f"--time-limit: {len(fields) - number} fields were not looked at in time")
+                source.warnings.append(f"--time-limit: {len(fields) - number} fields {TOO_LATE}")
                 break
             try:
                 one = reading.result()

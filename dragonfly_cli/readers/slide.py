@@ -34,14 +34,14 @@ from dragonfly_cli.readers.pyramid import (
 )
 from dragonfly_cli.readers.slide_opening import files_of_slide, open_pyramid
 from dragonfly_cli.readers.slide_scale import GUESSED_FROM_POWER
-from dragonfly_cli.readers.source import SQUARE_WITHIN, SourceKind, stated_scale
+from dragonfly_cli.readers.source import SHOWN_WHITE, SQUARE_WITHIN, SourceKind, stated_scale
 
 READ_THREADS = min(4, os.cpu_count() or 1)  # OpenSlide and Pillow let other threads run while they decode
 OVERVIEW_SHARE = 0.25  # of the slide: who looks at so much of it at once will do so again
 KEPT_PIXELS = 2_000_000  # a region this small is kept for the next size of the same view
 # Each costs opening the slide twice; a file with more of them, or half of a level, has no flaw but is broken.
 MOST_BAD_TILES = 100
-_BAD_TILES = "these tiles of the slide are shown"
+_BAD_TILES = f"these tiles of the slide {SHOWN_WHITE}"
 _NAMED_TILES = 5
 
 
@@ -211,7 +211,7 @@ class SlideSource:
         with self._lock:
             self._bad_tiles.add((level, tile))
             self.warnings[:] = [each for each in self.warnings if not each.startswith(_BAD_TILES)]
-            self.warnings.append(f"{_BAD_TILES} white, because they are damaged: {_list_of(sorted(self._bad_tiles))}")
+            self.warnings.append(f"{_BAD_TILES}: {_list_of(sorted(self._bad_tiles))}")
         self._refuse_if_broken(level)
 
     def _refuse_if_broken(self, level: int) -> None:

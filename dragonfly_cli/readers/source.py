@@ -13,7 +13,10 @@ from PIL import Image
 from dragonfly_cli.geometry import Box
 
 SourceKind = Literal["slide", "dicom", "raster"]
-UNREAD = "could not be read and were left out"  # these words stand in every warning of what is missing
+UNREAD = "could not be read and were left out"
+SHOWN_WHITE = "are shown white, because they are damaged"
+TOO_LATE = "were not looked at in time"
+LOSSES = UNREAD, SHOWN_WHITE, TOO_LATE  # one of these stands in every warning of what an answer is not about
 SQUARE_WITHIN = 0.005  # rounding in a header is no reason to resample
 _SAME_SCALE = 0.05  # two scanners' statements of one scale are nearer
 MppSource = Literal["file", "resolution", "objective", "option", "none"]
