@@ -131,11 +131,11 @@ def ask_image(
         if printing.verbose:
             _say_where(records)
         text = _formatted(records, printing.format)
-        write_evidence(evidence, looking, source, plan, records)
-    if output:
-        write_text(output, text)
-    else:
-        write_result(storable(harmless_rows(text)))
+        if output:
+            write_text(output, text)
+        else:
+            write_result(storable(harmless_rows(text)))
+        write_evidence(evidence, looking, source, plan, records)  # last: an answer is not lost where this fails
 
 
 def _check_order(image: Path, questions: list[Question]) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from batch_runs import files_limited_to
 from make_files import tissue_like, write_png, write_scn, write_svs
 from PIL import Image, ImageFont
 from run_dragonfly import dragonfly, expect_error
@@ -379,3 +380,12 @@ def test_a_long_answer_is_wrapped_and_at_last_shortened():
     assert text.startswith(" ".join(lines).rstrip("…")) and lines[-1].endswith("…")
     assert wrapped("  Is there\nnecrosis? ", font, 800) == ["Is there necrosis?"]
     assert wrapped("x" * 400, font, 800)[0].endswith("…")
+
+
+def test_an_answer_is_not_lost_where_its_picture_cannot_be_written(tmp_path):
+    photo = write_png(tmp_path / "photo.png")
+    with files_limited_to(2000):
+        outcome = dragonfly("ask", photo, QUESTION, "--json", "--overlay", tmp_path / "overlay.png")
+    assert outcome.code == 7 and "File too large" in outcome.stderr
+    assert outcome.json["question"] == QUESTION
+    assert not (tmp_path / "overlay.png").exists()
