@@ -112,3 +112,21 @@ def test_a_command_is_described_in_one_whole_line(group: tuple[str, ...]) -> Non
     listed = dragonfly(*group, "--help").stdout.partition("Commands:")[2].splitlines()
     assert len([line for line in listed if line.strip()]) > 1
     assert not [line for line in listed if line.endswith("...")]
+
+
+@pytest.mark.parametrize("command", [("model", "list"), ("template", "list"), ("ask", "photo.png", "Is it?")])
+def test_a_user_without_a_home_is_told_what_to_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    """As in containers whose user the system does not know."""
+
+    def unknown(path: Path) -> Path:
+        raise RuntimeError("could not determine home directory")
+
+    for name in ("HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME", "DRAGONFLY_MODELS", "DRAGONFLY_TEMPLATES"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "expanduser", unknown)
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)
+    monkeypatch.chdir(tmp_path)
+    write_png(tmp_path / "photo.png")
+    expect_error(dragonfly(*command), 2, "this user has no home folder")

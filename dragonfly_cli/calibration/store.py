@@ -15,6 +15,7 @@ from dragonfly_cli.errors import InputError, OutputError
 from dragonfly_cli.option_values import Aggregate
 from dragonfly_cli.output.files import expanded, write_text
 from dragonfly_cli.output.json_text import json_text
+from dragonfly_cli.user_folders import data_folder
 
 VARIABLE = "DRAGONFLY_CALIBRATIONS"
 SCHEMA_VERSION = 1
@@ -23,9 +24,7 @@ SCHEMA_VERSION = 1
 def calibrations_folder() -> Path:
     if chosen := os.environ.get(VARIABLE):
         return expanded(chosen)
-    from platformdirs import user_data_path
-
-    return user_data_path("dragonfly", appauthor=False) / "calibrations"
+    return data_folder() / "calibrations"
 
 
 def read_calibration(sha256: str | None, quantization: str) -> dict[str, Fit]:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from dragonfly_cli.errors import ModelError, OutputError
 from dragonfly_cli.output.files import expanded, flush_folder, move_whole
+from dragonfly_cli.user_folders import data_folder
 
 VARIABLE = "DRAGONFLY_MODELS"
 
@@ -30,9 +31,7 @@ def models_folder() -> Path:
     """``DRAGONFLY_MODELS``, else the place where the platform keeps data of programs."""
     if chosen := os.environ.get(VARIABLE):
         return expanded(chosen)
-    from platformdirs import user_data_path
-
-    return user_data_path("dragonfly", appauthor=False) / "models"
+    return data_folder() / "models"
 
 
 def model_folder(model_id: str) -> Path:

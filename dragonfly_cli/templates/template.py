@@ -12,6 +12,7 @@ from typing import Any
 
 from dragonfly_cli.errors import InputError, NoInputError, UsageError
 from dragonfly_cli.output.files import expanded
+from dragonfly_cli.user_folders import config_folder
 
 VARIABLE = "DRAGONFLY_TEMPLATES"
 
@@ -53,9 +54,7 @@ def own_file() -> Path:
     """Where the user's templates are, if there are any."""
     if chosen := os.environ.get(VARIABLE):
         return expanded(chosen)
-    from platformdirs import user_config_path
-
-    return user_config_path("dragonfly", appauthor=False) / "templates.toml"
+    return config_folder() / "templates.toml"
 
 
 def _read(file: Path) -> dict[str, Template]:

@@ -1,0 +1,31 @@
+"""Where the platform keeps what belongs to a user: models and calibrations, and templates."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from dragonfly_cli.errors import UsageError
+
+
+def data_folder() -> Path:
+    """For what the program keeps; raises UsageError where the user has no home."""
+    from platformdirs import user_data_path
+
+    with _at_home():
+        return user_data_path("dragonfly", appauthor=False)
+
+
+def config_folder() -> Path:
+    """For what the user writes; raises UsageError where the user has no home."""
+    from platformdirs import user_config_path
+
+    with _at_home():
+        return user_config_path("dragonfly", appauthor=False)
+
+
+@contextmanager
+def _at_home() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError:  # of a user that the system does not know, as in many containers
+        raise UsageError("this user has no home folder", "set HOME to a folder, an empty one if need be") from None
