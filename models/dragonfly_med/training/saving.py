@@ -6,6 +6,7 @@ the number format that it had there. Weights that were held in 4 bit are written
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -39,13 +40,13 @@ def write_trained(base: Path, network: nn.Module, out: Path, four_bit: bool = Fa
     base = existing_folder(base)
     config = read_config(base)
     learned = dict(_learned(network))
-    added = dict(_added(network))
+    adapters = {f"{name}.weight": each for name, each in network.named_modules() if hasattr(each, "get_delta_weight")}
     writer = ShardWriter(out)
     for name, weight in _base_weights(base, four_bit):
         if name in learned:
             weight = learned[name].to("cpu", weight.dtype)
-        elif name in added:
-            weight = (weight.float() + added[name].float()).to(weight.dtype)
+        elif name in adapters:  # one at a time: what adapters add is as large as the weights beside them
+            weight = (weight.float() + _added_by(adapters[name])).to(weight.dtype)
         writer.add({name: weight})
     writer.close()
     write_companions(base, config, out, {"quantization_config": None}, but=_CARDS)
@@ -65,11 +66,10 @@ def _learned(network: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
             yield name, parameter.detach()
 
 
-def _added(network: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-    """What every adapter adds to the weight that it stands beside."""
-    for name, module in network.named_modules():
-        if hasattr(module, "get_delta_weight"):
-            yield f"{name}.weight", module.get_delta_weight("default").detach().cpu()
+def _added_by(adapter: Any) -> torch.Tensor:
+    """What an adapter adds to the weight that it stands beside, float32."""
+    added: torch.Tensor = adapter.get_delta_weight("default")
+    return added.detach().cpu().float()
 
 
 def _base_weights(base: Path, four_bit: bool) -> Iterator[tuple[str, torch.Tensor]]:
