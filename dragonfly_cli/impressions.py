@@ -68,7 +68,7 @@ def looks_unlike(overview: Callable[[], torch.Tensor], area: Area) -> Reason:
 
 
 def _means(seen: torch.Tensor) -> Iterable[torch.Tensor]:
-    return seen.mean(dim=1)
+    return seen.float().mean(dim=1)  # in 16 bits many boxes would be equally good
 
 
 class Impressions:

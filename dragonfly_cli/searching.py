@@ -156,7 +156,7 @@ class Chooser:
 
     def _overview(self) -> torch.Tensor:
         """Its mean features at a glance, [width]."""
-        return self._seen.features([self.first[0].box])[0].mean(dim=0)
+        return self._seen.features([self.first[0].box])[0].float().mean(dim=0)
 
     def _confirms(self, question: Question) -> bool:
         return question.kind == "yesno" and self.rule is Aggregate.confirmed
