@@ -73,6 +73,10 @@ class DeviceError(DragonflyError):
     exit_code = 6
 
 
+class LostDeviceError(DeviceError):
+    """The GPU has failed, and with it all that this process could still do there."""
+
+
 class OutputError(DragonflyError):
     """An output cannot be written, or a run to resume was made with other settings."""
 

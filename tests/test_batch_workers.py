@@ -107,6 +107,8 @@ def test_each_process_has_a_gpu_of_its_own_unless_one_is_named(monkeypatch: pyte
         return [own_device(job, number) for number in range(3)]
 
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    assert devices("auto") == ["auto"] * 3  # PyTorch counts them and cannot use them, as with a driver that is too old
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     assert devices("auto") == devices("cuda") == ["cuda:0", "cuda:1", "cuda:0"]
     assert devices("cuda:1") == ["cuda:1"] * 3
     assert devices("cpu") == ["cpu"] * 3

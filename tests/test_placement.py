@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from batch_runs import rows_of
 from make_files import GOLDEN
 from PIL import Image
 from run_dragonfly import dragonfly, expect_error
@@ -17,6 +18,7 @@ from dragonfly_cli.engine.model import load_model
 from dragonfly_cli.engine.placement import choose_attention, place
 from dragonfly_cli.errors import UsageError
 from dragonfly_cli.option_values import Attention, Quant
+from dragonfly_med import DragonflyForCausalLM
 from dragonfly_med.device_memory import device_memory_needed
 from dragonfly_med.quantization import read_config, write_quantized
 
@@ -50,6 +52,7 @@ def pretend_card(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
 def flash_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     real = placement.find_spec
     monkeypatch.setattr(placement, "find_spec", lambda name: name if name == "flash_attn" else real(name))
+    monkeypatch.setattr(placement, "_can_import_flash", lambda: True)
 
 
 def test_a_record_says_how_many_bits_answered(photo: Path) -> None:
@@ -133,6 +136,56 @@ def test_too_little_memory_is_told_before_loading(photo, pretend_card, monkeypat
     outcome = dragonfly("ask", photo, QUESTION, "-m", FULL, "--device", "cuda")
     expect_error(outcome, 6, "needs 0.4 GB", "0.1 GB of 24.0 GB are free")
     assert "would fit" in outcome.error_lines[1]
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [("out of memory", "out of memory on cuda"), ("unknown error", "cuda cannot go on: ")],
+)
+def test_a_card_that_fails_is_no_bug(photo, pretend_card, monkeypatch, said: str, told: str) -> None:
+    """One that others fill fails where it is first asked, with an error of the driver's."""
+
+    def fail(device: object) -> None:
+        raise RuntimeError(f"CUDA error: {said}\nCUDA kernel errors might be asynchronously reported")
+
+    monkeypatch.setattr(torch.cuda, "mem_get_info", fail)
+    expect_error(dragonfly("ask", photo, QUESTION, "-m", FULL, "--device", "cuda"), 6, told)
+
+
+def test_a_card_that_pytorch_can_only_count_is_not_usable(photo, pretend_card, monkeypatch) -> None:
+    """As with a driver that is too old for it."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    expect_error(dragonfly("ask", photo, QUESTION, "--device", "cuda"), 6, "no such GPU is usable")
+
+
+def test_a_flash_attention_that_does_not_fit_is_passed_over(pretend_card, tmp_path, monkeypatch) -> None:
+    (tmp_path / "flash_attn.py").write_text("raise ImportError('undefined symbol')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert choose_attention(GPU, Attention.auto) == "sdpa"
+    with pytest.raises(UsageError, match="does not fit this PyTorch"):
+        choose_attention(GPU, Attention.flash)
+
+
+def test_after_a_card_has_failed_a_batch_ends_and_goes_on_later(tmp_path: Path) -> None:
+    for number in range(4):
+        Image.effect_noise((90, 60), 60 + number).convert("RGB").save(tmp_path / f"{number}.png")
+    asked: list[object] = []
+
+    def fail(module: torch.nn.Module, args: object, output: object) -> None:
+        if isinstance(module, DragonflyForCausalLM):
+            asked.append(output)
+            if len(asked) > 1:
+                raise RuntimeError("CUDA error: an illegal memory access was encountered\nand more")
+
+    call = ("batch", tmp_path, "-q", QUESTION, "-m", FULL, "-o", tmp_path / "a.csv")
+    handle = torch.nn.modules.module.register_module_forward_hook(fail)
+    try:
+        expect_error(dragonfly(*call), 6, "cannot go on: CUDA error: an illegal memory access was encountered")
+    finally:
+        handle.remove()
+    assert [row["status"] for row in rows_of(tmp_path / "a.csv")] == ["ok"]
+    assert dragonfly(*call).code == 0
+    assert [row["status"] for row in rows_of(tmp_path / "a.csv")] == ["ok"] * 4
 
 
 def test_the_hint_names_4_bit_when_that_would_fit(photo, pretend_card, monkeypatch) -> None:

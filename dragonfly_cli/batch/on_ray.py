@@ -78,7 +78,8 @@ class RayActors:
         try:
             _connect(self._address)
             resources = ray.cluster_resources()
-            self._kind = "GPU" if resources.get("GPU", 0) >= 1 else "CPU"
+            is_wanted = self._job.answering.device != "cpu"
+            self._kind = "GPU" if is_wanted and resources.get("GPU", 0) >= 1 else "CPU"
             room = int(resources.get(self._kind, 0))
             for _ in range(min(self._wished or (room if self._kind == "GPU" else 1), max(1, room))):
                 self._start()

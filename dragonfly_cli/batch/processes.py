@@ -200,8 +200,8 @@ class _Inbox:
 
 def own_device(job: Job, number: int) -> str:
     """Where GPUs are to be taken and none is named, the worker's own one."""
-    import torch
+    from dragonfly_cli.engine.placement import usable_gpus
 
-    gpus = torch.cuda.device_count()
+    gpus = usable_gpus()
     wish = job.answering.device
     return f"cuda:{number % gpus}" if wish in ("auto", "cuda") and gpus else wish

@@ -23,7 +23,7 @@ from dragonfly_cli.batch.result import Result
 from dragonfly_cli.engine.answering import check_question
 from dragonfly_cli.engine.desk import MOST_TOGETHER, Desk
 from dragonfly_cli.engine.questions import Question
-from dragonfly_cli.errors import BUG_CODE, DragonflyError, InputError, UsageError
+from dragonfly_cli.errors import BUG_CODE, DragonflyError, InputError, LostDeviceError, UsageError
 from dragonfly_cli.fields import LookPlan, plan_looks
 from dragonfly_cli.pipeline import Inquiry, ReadAhead, Request, encode_ahead, prepare, read_ahead, storable_settings
 from dragonfly_cli.readers import Source
@@ -143,6 +143,8 @@ class Worker:
             answers = answer_planned(self.model, opened.source, opened.plan, request, read=opened.read)
             for record in answers:
                 asked.records.append(_named(record, item))  # one by one, so that those before an error are kept
+        except LostDeviceError:  # no other image can be asked about either
+            raise
         except DragonflyError as error:
             asked.failure = error.exit_code, error.message
         except Exception as error:  # a bug met in one image must not cost the night; the error code tells it

@@ -4,6 +4,7 @@ The GPU memory that is needed is computed from the network's shapes and compared
 taken where a GPU was asked for. Non-goal: loading.
 """
 
+import importlib
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,12 +14,12 @@ from importlib.util import find_spec
 import torch
 
 from dragonfly_cli.engine.checkpoints import Checkpoint
-from dragonfly_cli.errors import DeviceError, ModelError, UsageError
+from dragonfly_cli.errors import DeviceError, LostDeviceError, ModelError, UsageError
 from dragonfly_cli.option_values import Attention, Quant
 from dragonfly_cli.store.copies import has_bitsandbytes
 from dragonfly_med.device_memory import device_memory_needed
-from dragonfly_med.loading import is_quantized, naming
-from dragonfly_med.memory import is_out_of_memory
+from dragonfly_med.loading import first_line, is_quantized, naming
+from dragonfly_med.memory import is_of_a_gpu, is_out_of_memory
 from dragonfly_med.quantization import read_config
 
 _DEVICE = re.compile("cpu|cuda(?::([0-9]{1,3}))?")
@@ -30,6 +31,7 @@ _FLASH_CAPABILITY = (8, 0)
 _WORTH_SAVING_BYTES = 10**9
 
 MEMORY_HINT = "close other programs that use it, or use --device cpu"
+LOST_HINT = "see dragonfly doctor and nvidia-smi, then run the same command again, or use --device cpu"
 _INSTALL = "run: pip install bitsandbytes, or use a checkpoint that is not quantized"
 _KERNELS = {Attention.sdpa: "sdpa", Attention.eager: "eager", Attention.flash: "flash_attention_2"}
 
@@ -74,12 +76,17 @@ def choose_device(device: str) -> torch.device:
     named = _DEVICE.fullmatch(device)
     if named is None:
         raise DeviceError(f"--device {device}: there is no such device", "give auto, cpu, cuda or cuda:N")
-    if device != "cpu" and int(named[1] or 0) >= torch.cuda.device_count():
+    if device != "cpu" and int(named[1] or 0) >= usable_gpus():
         raise DeviceError(
-            f"--device {device}: no such GPU is usable (PyTorch sees {torch.cuda.device_count()})",
+            f"--device {device}: no such GPU is usable (PyTorch can use {usable_gpus()})",
             "use --device cpu, or install a CUDA build of PyTorch and check nvidia-smi",
         )
     return torch.device(device)
+
+
+def usable_gpus() -> int:
+    """How many there are; none where PyTorch only counts them, as with a driver that is too old for it."""
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
 def choose_dtype(device: torch.device) -> torch.dtype:
@@ -121,12 +128,14 @@ def out_of_memory(device: str, hint: str = MEMORY_HINT) -> DeviceError:
 
 @contextmanager
 def memory_errors(device: str, hint: str = MEMORY_HINT) -> Iterator[None]:
-    """Turns a full memory into DeviceError."""
+    """Turns a full memory into DeviceError, and what else goes wrong on a GPU into LostDeviceError."""
     try:
         yield
     except RuntimeError as error:
         if is_out_of_memory(error):
             raise out_of_memory(device, hint) from error
+        if is_of_a_gpu(error):
+            raise LostDeviceError(f"{device} cannot go on: {first_line(error)}", LOST_HINT) from error
         raise
 
 
@@ -150,9 +159,22 @@ def _why_no_flash(device: torch.device) -> str:
         return "FlashAttention runs on NVIDIA cards only"
     if find_spec("flash_attn") is None:
         return "FlashAttention is not installed (pip install flash-attn --no-build-isolation)"
+    if not _can_import_flash():
+        return "the FlashAttention that is installed does not fit this PyTorch and transformers"
     if torch.cuda.get_device_capability(device) < _FLASH_CAPABILITY:
         return "FlashAttention needs an Ampere card or a later one"
     return ""
+
+
+def _can_import_flash() -> bool:
+    """Whether it is of a version that transformers uses, and was built for this PyTorch."""
+    from transformers.utils import is_flash_attn_2_available
+
+    try:
+        importlib.import_module("flash_attn")
+    except (ImportError, OSError):
+        return False
+    return bool(is_flash_attn_2_available())
 
 
 def _what_would_fit(needed: dict[bool, int], quantized: bool, free: int, total: int) -> str:

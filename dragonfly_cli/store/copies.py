@@ -61,9 +61,9 @@ def has_bitsandbytes() -> bool:
 
 
 def _add_nf4(place: Path, manifest: Manifest) -> Manifest:
-    import torch
 
     from dragonfly_med import CheckpointError
+    from dragonfly_med.memory import is_out_of_memory
     from dragonfly_med.quantization import write_quantized
 
     for rest in [place / NF4, *place.glob(f".{NF4}.*")]:  # of an interrupted call; no manifest lists it
@@ -76,7 +76,9 @@ def _add_nf4(place: Path, manifest: Manifest) -> Manifest:
             f"model {manifest.id}: no 4-bit copy can be made: {error}",
             f"see dragonfly model verify {manifest.id}, or keep the full copy alone with --keep full",
         ) from error
-    except torch.OutOfMemoryError as error:
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
         raise DeviceError(
             f"model {manifest.id}: no 4-bit copy can be made: out of memory on the GPU",
             "close other programs that use it and run the same command again, on the CPU with CUDA_VISIBLE_DEVICES=",

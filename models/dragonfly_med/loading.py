@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from dragonfly_med.errors import CheckpointError
+from dragonfly_med.memory import is_of_a_gpu
 
 _NAMES_OF_ONE_FILE = ("model.safetensors", "pytorch_model.bin")
 # Computed from the configuration; early versions of transformers stored them all the same, and now it drops them.
@@ -66,11 +67,11 @@ def naming(folder: Path, trouble: str) -> Iterator[None]:
     """Turns what a library raises about a broken file into a CheckpointError that begins with the folder."""
     try:
         yield
-    except torch.OutOfMemoryError:  # no fault of the file
-        raise
     except CheckpointError as error:
         raise CheckpointError(f"{folder}: {error}") from error
     except _TROUBLE as error:
+        if is_of_a_gpu(error):  # no fault of the file
+            raise
         raise CheckpointError(f"{folder}: {trouble}: {first_line(error)}") from error
 
 

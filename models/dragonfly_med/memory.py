@@ -7,15 +7,26 @@ import torch
 
 Part = TypeVar("Part")
 
-# A GPU's shortage is an error of its own kind, a CPU's a plain RuntimeError: of PyTorch, or of oneDNN below it, which
-# makes its kernels when they are first needed.
-_OF_A_CPU = ("DefaultCPUAllocator", "could not create a primitive")
+# A shortage is an error of its own kind where PyTorch's allocator meets it on a GPU, and else a RuntimeError: of a CPU,
+# or of oneDNN, which makes its kernels when they are first needed; of a card that others fill, or of cuBLAS.
+_TOLD_AS = (
+    "DefaultCPUAllocator",
+    "could not create a primitive",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in _OF_A_CPU)
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _TOLD_AS)
+
+
+def is_of_a_gpu(error: BaseException) -> bool:
+    """Whether a GPU is full, or it or its driver has failed, so that nothing can be computed there any more."""
+    said = isinstance(error, RuntimeError) and str(error).startswith("CUDA error")
+    return said or isinstance(error, torch.OutOfMemoryError)
 
 
 def in_parts(length: int, compute: Callable[[int, int], Part], most: int | None = None) -> list[Part]:
