@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from dragonfly_cli.engine.glance import contrast, glance, likeness, oddity, p_yes, parts
+from dragonfly_cli.engine.glance import contrast, glance, likeness, mean_features, oddity, p_yes, parts
 from dragonfly_cli.engine.model import Model
 from dragonfly_cli.engine.questions import Question
 from dragonfly_cli.fields.grid import Area
@@ -59,16 +59,12 @@ def looks_odd(area: Area) -> Reason:
 
 def looks_like(overview: Callable[[], torch.Tensor]) -> Reason:
     """Like the mean features [width] of the overview, which are asked for when something is there to compare."""
-    return Reason(_means, lambda kept: likeness(torch.stack(kept), overview()))
+    return Reason(mean_features, lambda kept: likeness(torch.stack(kept), overview()))
 
 
 def looks_unlike(overview: Callable[[], torch.Tensor], area: Area) -> Reason:
     """Unlike them; weighted for the same reason as ``looks_odd``."""
-    return Reason(_means, lambda kept: contrast(torch.stack(kept), overview()), area)
-
-
-def _means(seen: torch.Tensor) -> Iterable[torch.Tensor]:
-    return seen.float().mean(dim=1)  # in 16 bits many boxes would be equally good
+    return Reason(mean_features, lambda kept: contrast(torch.stack(kept), overview()), area)
 
 
 class Impressions:

@@ -15,8 +15,9 @@ import torch
 
 from dragonfly_cli.engine.answering import FieldAnswer, OnText, say_nothing
 from dragonfly_cli.engine.desk import Desk
+from dragonfly_cli.engine.glance import mean_features
 from dragonfly_cli.engine.model import Model
-from dragonfly_cli.engine.placement import memory_errors
+from dragonfly_cli.engine.placement import device_errors
 from dragonfly_cli.engine.questions import Question
 from dragonfly_cli.fields import Field, LookPlan
 from dragonfly_cli.fields.search import ZoomSearch
@@ -131,7 +132,7 @@ class Chooser:
     def fields(self, question: Question, rank: Rank) -> list[Field]:
         """What to look at for a question: the overview or regions, then the fields that were zoomed in on."""
         why, search = reasons(self.model, rank, question), self.search_for(question)
-        with memory_errors(str(self.model.device)):
+        with device_errors(str(self.model.device)):
             boxes = search.best(self._impressions(question, why)) if why else search.even()
         return [*self.first, *zoom_fields(self.source, search.grid, boxes, len(self.first))]
 
@@ -156,7 +157,7 @@ class Chooser:
 
     def _overview(self) -> torch.Tensor:
         """Its mean features at a glance, [width]."""
-        return self._seen.features([self.first[0].box])[0].float().mean(dim=0)
+        return mean_features(self._seen.features([self.first[0].box]))[0]
 
     def _confirms(self, question: Question) -> bool:
         return question.kind == "yesno" and self.rule is Aggregate.confirmed

@@ -11,7 +11,7 @@ from run_dragonfly import dragonfly
 
 from benchmarks.mosaic_slide import CELL_PX, generated_pictures, plan_mosaic, write_mosaic
 from dragonfly_cli.engine.checkpoints import canvas_of, find_checkpoint
-from dragonfly_cli.engine.glance import contrast, glance, likeness, oddity, p_yes, parts
+from dragonfly_cli.engine.glance import contrast, glance, likeness, mean_features, oddity, p_yes, parts
 from dragonfly_cli.engine.model import load_model
 from dragonfly_cli.engine.questions import as_question
 from dragonfly_cli.fields import plan_looks
@@ -121,6 +121,14 @@ def test_odd_is_what_has_a_few_parts_unlike_the_rest_though_they_lie_across_four
     assert len(oddity(seen[:2])) == 2 and len(oddity(seen[:1, :1])) == 1
     many = seen[:40].repeat(10, 1, 1)  # more than are compared with each other
     assert np.argmax(oddity(torch.cat([many, seen[40:41]]))) == 400
+
+
+def test_boxes_of_a_network_in_16_bits_are_not_equally_good():
+    """Their means differ by less than 16 bits tell apart."""
+    seen = torch.ones(40, 50, 8, dtype=torch.bfloat16)
+    for number in range(40):
+        seen[number, :number] += 2**-7
+    assert len(set(likeness(mean_features(seen), torch.ones(8)))) == 40
 
 
 def test_parts_of_a_fine_glance_are_means_of_neighbouring_patches_in_their_places():

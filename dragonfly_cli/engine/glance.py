@@ -32,14 +32,22 @@ def glance(model: Model, source: Source, boxes: Sequence[Box]) -> torch.Tensor:
     return model.network.encode_crops(pixels)[:, 0]
 
 
+def mean_features(seen: torch.Tensor) -> torch.Tensor:
+    """Of every box that was glanced at, [boxes, tokens, width], the mean [boxes, width].
+
+    In float32: in a network's own 16 bits many boxes would be equally good.
+    """
+    return seen.float().mean(dim=1)
+
+
 def likeness(means: torch.Tensor, overview: torch.Tensor) -> list[float]:
     """The network's own selection rule: mean embeddings [boxes, width] against the overview's [width], dot product."""
-    return (means @ overview).float().tolist()
+    return (means @ overview).tolist()
 
 
 def contrast(means: torch.Tensor, overview: torch.Tensor) -> list[float]:
     """How unlike the overview a box looks: one less the cosine of their mean embeddings."""
-    return (1 - torch.cosine_similarity(means, overview[None])).float().tolist()
+    return (1 - torch.cosine_similarity(means, overview[None])).tolist()
 
 
 def parts(seen: torch.Tensor) -> torch.Tensor:

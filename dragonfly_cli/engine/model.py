@@ -14,7 +14,7 @@ import transformers
 
 from dragonfly_cli.engine.checkpoints import Checkpoint
 from dragonfly_cli.engine.choices import Spellings, spellings_of, yes_no_token_ids
-from dragonfly_cli.engine.placement import Placement, memory_errors, place
+from dragonfly_cli.engine.placement import Placement, device_errors, place
 from dragonfly_cli.engine.questions import Question
 from dragonfly_cli.engine.schema import SchemaGrammar, grammar_tokenizer
 from dragonfly_cli.errors import ModelError
@@ -112,7 +112,7 @@ def load_model(
 def opening_errors(checkpoint: Checkpoint, device: str) -> Iterator[None]:
     """Turns what goes wrong with a checkpoint's files into ModelError, and a full memory into DeviceError."""
     try:
-        with memory_errors(device):
+        with device_errors(device):
             yield
     except CheckpointError as error:
         why = str(error).removeprefix(f"{Path(checkpoint.id)}: ")  # a folder is named once
@@ -128,7 +128,7 @@ def _is_denied(error: BaseException | None) -> bool:
 def computing_errors(model: Model) -> Iterator[None]:
     """Turns a full memory into DeviceError, and numbers that are none into ModelError."""
     try:
-        with memory_errors(str(model.device)):
+        with device_errors(str(model.device)):
             yield
     except NoNumbersError as error:
         raise ModelError(

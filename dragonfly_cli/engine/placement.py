@@ -31,7 +31,7 @@ _FLASH_CAPABILITY = (8, 0)
 _WORTH_SAVING_BYTES = 10**9
 
 MEMORY_HINT = "close other programs that use it, or use --device cpu"
-LOST_HINT = "see dragonfly doctor and nvidia-smi, then run the same command again, or use --device cpu"
+_LOST_HINT = "see dragonfly doctor and nvidia-smi, then run the same command again, or use --device cpu"
 _INSTALL = "run: pip install bitsandbytes, or use a checkpoint that is not quantized"
 _KERNELS = {Attention.sdpa: "sdpa", Attention.eager: "eager", Attention.flash: "flash_attention_2"}
 
@@ -127,7 +127,7 @@ def out_of_memory(device: str, hint: str = MEMORY_HINT) -> DeviceError:
 
 
 @contextmanager
-def memory_errors(device: str, hint: str = MEMORY_HINT) -> Iterator[None]:
+def device_errors(device: str, hint: str = MEMORY_HINT) -> Iterator[None]:
     """Turns a full memory into DeviceError, and what else goes wrong on a GPU into LostDeviceError."""
     try:
         yield
@@ -135,7 +135,7 @@ def memory_errors(device: str, hint: str = MEMORY_HINT) -> Iterator[None]:
         if is_out_of_memory(error):
             raise out_of_memory(device, hint) from error
         if is_of_a_gpu(error):
-            raise LostDeviceError(f"{device} cannot go on: {first_line(error)}", LOST_HINT) from error
+            raise LostDeviceError(f"{device} cannot go on: {first_line(error)}", _LOST_HINT) from error
         raise
 
 

@@ -20,7 +20,7 @@ from PIL import Image
 from dragonfly_cli.datasets.data_file import Data
 from dragonfly_cli.datasets.rows import Picture
 from dragonfly_cli.engine.checkpoints import Checkpoint
-from dragonfly_cli.engine.placement import choose_device, memory_errors
+from dragonfly_cli.engine.placement import choose_device, device_errors
 from dragonfly_cli.errors import UsageError
 from dragonfly_cli.finetuning.curve import loss_curve
 from dragonfly_cli.finetuning.folder import RunFolder
@@ -74,7 +74,7 @@ def train_rows(
 ) -> None:
     """Trains, evaluates and writes; ``record`` is completed on the way."""
     started = perf_counter()
-    with folder.kept_if_learnt(), memory_errors(str(training_device(tuning)), _MEMORY_HINT):
+    with folder.kept_if_learnt(), device_errors(str(training_device(tuning)), _MEMORY_HINT):
         network, processor = open_for_training(checkpoint, tuning)
         cache = None if RECIPES[tuning.recipe].encoder_learns else folder.features
         prepared = _prepare(network, processor, PictureReader(processor, opening, cache), data, split, tuning)

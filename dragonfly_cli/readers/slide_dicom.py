@@ -163,7 +163,6 @@ class WsidicomPyramid:
         from wsidicom import WsiDicom
         from wsidicom.errors import WsiDicomNoResolutionError
 
-        elsewhere = "unpack the zip" if zipfile.is_zipfile(self._path) else None
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # pydicom's may quote a patient's name
@@ -173,18 +172,22 @@ class WsidicomPyramid:
         except WsiDicomNoResolutionError:  # wsidicom tells levels apart by it alone
             raise InputError(
                 f"cannot open {self._path}: the DICOM slide does not give the size of its pixels (PixelSpacing)",
-                elsewhere or "export it again with the size of its pixels",
+                self._unpack_or("export it again with the size of its pixels"),
             ) from None
         except NotImplementedError:
             raise InputError(
                 f"cannot open {self._path}: the levels of the DICOM slide are not powers of two apart",
-                elsewhere or "export it again with such levels, or with its finest alone",
+                self._unpack_or("export it again with such levels, or with its finest alone"),
             ) from None
         except Exception as error:
             raise InputError(
                 f"cannot open {self._path}: it holds no DICOM whole slide that can be read ({type(error).__name__})",
                 "copy or export it again, with all files that belong to it",
             ) from None
+
+    def _unpack_or(self, remedy: str) -> str:
+        """A zip's first remedy: of a folder OpenSlide may show what wsidicom cannot."""
+        return "unpack the zip" if zipfile.is_zipfile(self._path) else remedy
 
     def _files(self) -> Iterator[Any]:
         if not zipfile.is_zipfile(self._path):

@@ -29,22 +29,14 @@ def open_pyramid(path: Path) -> Pyramid:
             return slide_tiff.TiffPyramid(path)
         return slide_openslide.OpenSlidePyramid(path)
     if _is_dicom(path):
-        return _open_dicom(path)
-    if not zipfile.is_zipfile(path):
+        _refuse_pipes(path.parent)
+        with suppress(InputError):
+            pyramid = slide_openslide.OpenSlidePyramid(path)  # which is faster
+            if not pyramid.mixes_pictures:
+                return pyramid
+            pyramid.close()
+    elif not zipfile.is_zipfile(path):
         return slide_openslide.OpenSlidePyramid(path)
-    from dragonfly_cli.readers.slide_dicom import WsidicomPyramid
-
-    return WsidicomPyramid(path)
-
-
-def _open_dicom(path: Path) -> Pyramid:
-    """Through OpenSlide, which is faster, where it shows what it should."""
-    _refuse_pipes(path.parent)
-    with suppress(InputError):
-        pyramid = slide_openslide.OpenSlidePyramid(path)
-        if not pyramid.mixes_pictures:
-            return pyramid
-        pyramid.close()
     from dragonfly_cli.readers.slide_dicom import WsidicomPyramid
 
     return WsidicomPyramid(path)
