@@ -2,8 +2,12 @@
 
 One base class, one subclass per exit code of the command line's contract. An error is shown as two lines,
 ``error: what, which file, why`` and ``hint: what to do``. File names may appear in them, patient data never.
-This module imports nothing, so that any other may import it.
+This module imports nothing of the program, so that any other may import it.
 """
+
+import traceback
+from pathlib import Path
+from typing import Self
 
 # Exit codes that come from no error, or not from one alone.
 BUG_CODE = 1
@@ -23,6 +27,21 @@ class DragonflyError(Exception):
 
     def __reduce__(self) -> tuple[type, tuple[str, ...]]:
         return type(self), (self.message, self.hint)  # so that an error of a worker process arrives whole
+
+
+class BugError(DragonflyError):
+    """An exception that nobody expected: where it was raised, not what it says, which may quote a patient's file."""
+
+    exit_code = BUG_CODE
+
+    @classmethod
+    def of(cls, error: Exception) -> Self:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        place = f"{type(error).__name__} in {Path(last.filename).name}, line {last.lineno}"
+        return cls(
+            f"this is a bug in dragonfly: {place}",
+            "run it again with --debug and report what it prints, without patient data",
+        )
 
 
 class UsageError(DragonflyError):

@@ -9,13 +9,12 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import typer
 from typer.core import TyperGroup
 
-from dragonfly_cli.errors import BUG_CODE, DragonflyError, OutputError, UsageError
+from dragonfly_cli.errors import BugError, DragonflyError, OutputError, UsageError
 from dragonfly_cli.option_groups import WRONG_USAGE
 from dragonfly_cli.output.control_characters import harmless
 from dragonfly_cli.output.files import NO_ROOM, storable
@@ -47,15 +46,9 @@ class ErrorFunnel(TyperGroup):
                 name = str(getattr(error, "filename", ""))[:_SHOWN_LETTERS]
                 _show(ctx, f"{name}... is too long for the name of a file", "check the order of the arguments")
                 raise typer.Exit(UsageError.exit_code) from error
-            hint = "run it again with --debug and report what it prints, without patient data"
-            _show(ctx, f"this is a bug in dragonfly: {type(error).__name__} in {_place_of(error)}", hint)
-            raise typer.Exit(BUG_CODE) from error
-
-
-def _place_of(error: Exception) -> str:
-    """Where it was raised; not what it says, which may quote a file."""
-    last = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{Path(last.filename).name}, line {last.lineno}"
+            bug = BugError.of(error)
+            _show(ctx, bug.message, bug.hint)
+            raise typer.Exit(bug.exit_code) from error
 
 
 @contextmanager

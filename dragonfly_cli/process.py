@@ -4,7 +4,9 @@ It is called before torch is imported. No module does it on import: who uses one
 """
 
 import os
+import tempfile
 import warnings
+from pathlib import Path
 
 
 def begin_process() -> None:
@@ -12,6 +14,7 @@ def begin_process() -> None:
     _silence_libraries()
     # So that threads of the network that wait leave their core to the one that reads ahead; torch reads it on import.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    _spare_temporary_folder()
 
 
 def _silence_libraries() -> None:
@@ -20,3 +23,11 @@ def _silence_libraries() -> None:
     To silence them around a call is not enough: where several threads do that, one switches them on for another.
     """
     warnings.simplefilter("ignore")
+
+
+def _spare_temporary_folder() -> None:
+    """Lets torch be imported where nothing can be written, as in a container: it asks for a folder for kernels then."""
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError:
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path(__file__).parent))  # nothing is compiled into it

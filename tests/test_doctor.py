@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -213,6 +214,14 @@ def test_a_full_disk_below_the_cache_is_a_warning(monkeypatch: pytest.MonkeyPatc
     cache, temporary = storage.cache(SETTINGS)
     assert (cache.status, cache.detail) == (Status.warning, f"the disk of {tmp_path} is full")
     assert temporary.status is Status.warning
+
+
+def test_no_folder_for_temporary_files_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", list)
+    found = next(storage.cache(SETTINGS))
+    assert (found.name, found.status) == ("temporary files", Status.warning)
+    assert "TMPDIR" in str(found.remedy)
 
 
 @pytest.mark.parametrize(

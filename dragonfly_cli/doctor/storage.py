@@ -37,7 +37,14 @@ def disk(settings: DoctorSettings) -> Iterator[Finding]:
 def cache(settings: DoctorSettings) -> Iterator[Finding]:
     """Temporary files are written beside nothing of the user's; libraries keep compiled kernels in the cache."""
     folder = _existing(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"))
-    for name, place in (("cache", folder), ("temporary files", Path(tempfile.gettempdir()))):
+    try:
+        temporary = Path(tempfile.gettempdir())
+    except FileNotFoundError as error:  # which names those that it tried
+        yield warning("temporary files", str(error.strerror), "set TMPDIR to a folder that you may write to")
+        places = {"cache": folder}
+    else:
+        places = {"cache": folder, "temporary files": temporary}
+    for name, place in places.items():
         if trouble := _trouble_with(place):
             yield warning(name, trouble, "make it writable, or set XDG_CACHE_HOME and TMPDIR to other folders")
         elif shutil.disk_usage(place).free < _ROOM_TO_WORK_BYTES:

@@ -21,7 +21,7 @@ from dragonfly_cli.batch.run import run_batch
 from dragonfly_cli.datasets.data_file import Data, read_data
 from dragonfly_cli.datasets.rows import Row
 from dragonfly_cli.engine.checkpoints import find_checkpoint
-from dragonfly_cli.errors import SOME_FAILED_CODE, InputError, UsageError
+from dragonfly_cli.errors import SOME_FAILED_CODE, InputError, OutputError, UsageError
 from dragonfly_cli.evaluation.asked import Asked, asked_of, items_of, scored_of
 from dragonfly_cli.evaluation.metrics import metrics_of
 from dragonfly_cli.evaluation.options import EvalOptions, Metric, Part
@@ -63,8 +63,17 @@ def _table(kept_in: Path | None) -> Iterator[Path]:
     if kept_in:
         yield kept_in
     else:
-        with TemporaryDirectory(prefix="dragonfly-") as folder:
+        with _temporary_folder() as folder:
             yield Path(folder) / "answers.csv"
+
+
+def _temporary_folder() -> TemporaryDirectory[str]:
+    try:
+        return TemporaryDirectory(prefix="dragonfly-")
+    except FileNotFoundError as error:
+        raise OutputError(
+            "no folder for temporary files can be written to", "set TMPDIR to one, or keep the answers with --output"
+        ) from error
 
 
 def _usable(data_file: Path, max_errors: int) -> Data:
