@@ -473,13 +473,21 @@ def test_an_exchanged_base_is_not_gone_on_with(folder: Path, tmp_path: Path, mon
 
 @pytest.mark.slow
 def test_what_readers_warn_of_is_told_once_with_the_number_of_pictures(folder: Path, tmp_path: Path) -> None:
+    """By each run and in the record, also where a run goes on and reads no picture again."""
     for number in range(2):
         write_dicom(folder / f"grey{number}.dcm", pattern(True, number)[..., 0], window=(5000, 10))
     rows = [{**taught(number), "image": f"grey{number // 2}.dcm", "patient": "one"} for number in range(4)]
-    outcome = finetune(write_rows(folder / "grey.jsonl", rows), tmp_path / "out", "--steps", "1")
-    assert outcome.code == 0
-    assert outcome.stderr.count("warning: 2 pictures: all pixels of a frame lie outside the window") == 1
-    assert "warning: no row is held out" in outcome.stderr
+    data, output = write_rows(folder / "grey.jsonl", rows), tmp_path / "out"
+    arguments = ("--recipe", "stage1", "--steps", "2", "--save-every", "1")
+    with interrupted_after(output / "work" / "checkpoints" / "checkpoint-1"):
+        begun = finetune(data, output, *arguments)
+    ended = finetune(data, output, *arguments)
+    assert (begun.code, ended.code) == (130, 0)
+    for outcome in (begun, ended):
+        assert outcome.stderr.count("warning: 2 pictures: all pixels of a frame lie outside the window") == 1
+        assert "warning: no row is held out" in outcome.stderr
+    (warned, count), *others = record_of(output)["picture_warnings"].items()
+    assert (warned[:22], count, others) == ("all pixels of a frame ", 2, [])
 
 
 def test_two_processes_may_clear_up_the_same_folder(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The pictures that rows are about, read as every other command reads them; a frozen encoder sees each only once.
 
-What the encoder makes of a picture is kept on disk, in half precision, for all epochs and for a run that is continued.
+What the encoder makes of a picture is kept on disk, in half precision and with what its reader warned of, for all
+epochs and for a run that is continued.
 """
 
 from collections import Counter, defaultdict
@@ -8,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -46,29 +48,32 @@ class PictureReader:
     def sample(self, picture: Picture, conversations: Sequence[Conversation]) -> Sample:
         if self._cache is None:
             return Sample(conversations, pixels=self.pixels(picture))
-        return Sample(conversations, features=torch.from_numpy(np.load(self._file(picture))))
+        return Sample(conversations, features=torch.from_numpy(np.load(self._file(picture))["features"]))
 
     def prepare(self, picture: Picture, network: DragonflyForCausalLM) -> None:
         """Makes sure that ``sample`` can give the picture; raises DragonflyError where it cannot be read.
 
         What its reader warns of is counted in ``warnings``.
         """
-        if self._cache is not None and _is_whole(self._file(picture)):
-            return
-        pixels, warnings = self._read(picture)
-        self.warnings.update(warnings)
         if self._cache is None:
-            return
+            _, warnings = self._read(picture)
+        elif (kept := _warnings_kept(self._file(picture))) is not None:
+            warnings = kept
+        else:
+            pixels, warnings = self._read(picture)
+            self._keep(picture, encoded(network, pixels), warnings)
+        self.warnings.update(warnings)
+
+    def _keep(self, picture: Picture, features: torch.Tensor, warnings: set[str]) -> None:
         file = self._file(picture)
-        features = encoded(network, pixels)
         part = file.with_suffix(".part")
         with part.open("wb") as opened:
-            np.save(opened, features.numpy())
+            np.savez(opened, features=features.numpy(), warnings=np.array(sorted(warnings), str))
         part.replace(file)
 
     def _file(self, picture: Picture) -> Path:
         assert self._cache is not None
-        return self._cache / f"{sha256(repr(picture).encode()).hexdigest()}.npy"
+        return self._cache / f"{sha256(repr(picture).encode()).hexdigest()}.npz"
 
 
 class PictureSamples(Sequence[Sample]):
@@ -132,13 +137,12 @@ def unreadable_pictures(
             yield picture, error.message
 
 
-def _is_whole(features: Path) -> bool:
-    """Whether they can be read: a power cut or a full disk may have left a part of the file."""
+def _warnings_kept(features: Path) -> set[str] | None:
+    """Those beside the features; None where a power cut or a full disk has left a part of the file, or none."""
     try:
-        np.load(features, mmap_mode="r")
-    except (OSError, ValueError, EOFError):
-        return False
-    return True
+        return set(np.load(features)["warnings"].tolist())
+    except (OSError, ValueError, EOFError, BadZipFile):
+        return None
 
 
 @torch.inference_mode()

@@ -90,7 +90,7 @@ def train_rows(
     if PartialState().is_main_process:
         seconds = round(trained.earlier_seconds + perf_counter() - started, 1)
         done = {"metrics": metrics, "history": trained.history, "seconds": seconds}
-        record |= _what_was_used(data, prepared.split, run) | done
+        record |= _what_was_used(data, prepared, run) | done
         _write(folder, record, checkpoint, trained, tuning)
     PartialState().wait_for_everyone()
     PartialState().destroy_process_group()  # else its threads now and then abort a process that is ending
@@ -129,12 +129,13 @@ def _what_it_learnt(metrics: dict[str, Any]) -> str:
     return f"held-out loss: {before:.4g} before, {after:.4g} after, {blank:.4g} after with blank pictures"
 
 
-def _what_was_used(data: Data, split: Split, run: TrainingRun) -> dict[str, Any]:
+def _what_was_used(data: Data, prepared: Prepared, run: TrainingRun) -> dict[str, Any]:
     """For the record: which rows, and the settings with the recipe's own values in place."""
-    state = PartialState()
+    state, split = PartialState(), prepared.split
     return {
         "rows": {"train": len(split.train), "held_out": len(split.held_out), "split": split.by},
         "bad_rows": data.bad_lines(),
+        "picture_warnings": dict(sorted(prepared.warnings.items())),
         "training": asdict(run.settings) | {"device": str(state.device), "processes": state.num_processes},
     }
 
