@@ -56,14 +56,7 @@ def run_batch(
         StoppedError: so many images failed that the run was to be stopped.
     """
     outputs, shard = _checked(options)
-    if found is None:
-        found = find_items(sources, questions, options)
-    evidence = options.files.evidence
-    if evidence:
-        check_evidence_folder(evidence, sources, found)
-        evidence = evidence.absolute()
-    every = select(found, options.selecting, options.answering.seed)
-    every = with_controls(every, options.selecting.control_sample)
+    every = _of_all_shards(find_items(sources, questions, options) if found is None else found, sources, options)
     items = shard_of(every, shard)
     checkpoint = find_checkpoint(options.answering.model)
     deciding = deciding_settings(questions, options, checkpoint)
@@ -76,6 +69,7 @@ def run_batch(
     ledger = Ledger(outputs, settings, is_shard=is_shard)
     ledger.refuse_other_run()
     check_rule(_asked(items), options.answering.aggregate)
+    evidence = options.files.evidence and options.files.evidence.absolute()
     job = Job(checkpoint, questions, options.answering, evidence, hash_of(deciding), options.working.together)
     if options.stopping.dry_run:
         from dragonfly_cli.batch.plan import show_plan
@@ -97,6 +91,13 @@ def _checked(options: BatchOptions) -> tuple[Outputs, Shard]:
     if options.opening.series is not None:
         raise UsageError("--series chooses one series of one image, and here are many", "leave it out")
     return outputs, shard
+
+
+def _of_all_shards(found: list[Item], sources: list[Path], options: BatchOptions) -> list[Item]:
+    """Those that are asked about; raises OutputError or UsageError where their evidence cannot be drawn."""
+    if options.files.evidence:
+        check_evidence_folder(options.files.evidence, sources, found)
+    return with_controls(select(found, options.selecting, options.answering.seed), options.selecting.control_sample)
 
 
 def _run(items: list[Item], ledger: Ledger, job: Job, options: BatchOptions, kept_in: Path | None) -> int:
