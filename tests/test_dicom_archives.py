@@ -1,5 +1,6 @@
 """Zips, tars and DICOMDIRs: read in memory, within limits, and what of them cannot be read is told."""
 
+import gzip
 import io
 import json
 import os
@@ -224,6 +225,18 @@ def test_slices_of_one_name_in_an_archive_are_each_shown(tmp_path: Path) -> None
             archive.add(file, "image.dcm")
     for name in ("a.zip", "a.tar"):
         assert heights(open_source(tmp_path / name)) == [20, 50, 80]
+
+
+@pytest.mark.parametrize("kind", ["tar", "tgz"])
+def test_a_tar_that_ends_between_two_members_is_refused(study: Path, kind: str) -> None:
+    archive = packed(study, kind)
+    unpack, pack = (gzip.decompress, gzip.compress) if kind == "tgz" else (bytes, bytes)
+    stored = unpack(archive.read_bytes())
+    with tarfile.open(archive) as opened:
+        third = opened.getmembers()[2].offset
+    for damaged in (stored[:third], stored[: third + 200], stored[:third] + b"?" * 512 + stored[third + 512 :]):
+        archive.write_bytes(pack(damaged))
+        expect_error(dragonfly("info", archive), 4, archive.name, "cut short, or damaged")
 
 
 def test_a_packed_slide_or_photograph_is_to_be_unpacked(tmp_path: Path) -> None:

@@ -420,13 +420,61 @@ def test_16_bit_colours_are_laid_on_white(tmp_path, kind):
     assert pixels(tmp_path / "a.tif")[:, 0].tolist() == [[255, 255, 255]] * 2 + [[255, 0, 0]] * 2
 
 
-@pytest.mark.parametrize("compression", [None, "zlib"])
-def test_16_bit_colours_that_are_cut_short_are_refused(tmp_path, compression):
+@pytest.mark.parametrize(("compression", "word"), [(None, "damaged"), ("zlib", "cut short")])
+def test_16_bit_colours_that_are_cut_short_are_refused(tmp_path, compression, word):
     values = np.random.default_rng(0).integers(0, 65535, (64, 64, 3), np.uint16)
     tifffile.imwrite(tmp_path / "a.tif", values, photometric="rgb", compression=compression)
     content = (tmp_path / "a.tif").read_bytes()
     (tmp_path / "a.tif").write_bytes(content[: len(content) * 2 // 3])
-    expect_error(dragonfly("info", tmp_path / "a.tif"), 4, "a.tif", "damaged")
+    expect_error(dragonfly("info", tmp_path / "a.tif"), 4, "a.tif", word)
+
+
+@pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_deflate", "packbits"])
+@pytest.mark.parametrize("about", [{}, {"icc_profile": swapping_profile()}, {"strip_size": 1000}])
+def test_a_tiff_without_its_last_bytes_is_not_shown_in_other_colours(tmp_path, compression, about, capfd):
+    """libtiff writes what a byte means, and the profile, behind the pixels."""
+    path = tmp_path / "a.tif"
+    Image.fromarray(tissue_like((90, 60))).save(path, compression=compression, **about)
+    stored = path.read_bytes()
+    for lost in (*range(1, 40, 3), *range(60, 1000, 90)):
+        path.write_bytes(stored[:-lost])
+        expect_error(dragonfly("info", path), 4, "a.tif")
+    assert capfd.readouterr().err == ""
+
+
+def test_a_page_is_shown_by_its_own_profile(tmp_path):
+    colours = np.full((8, 8, 3), (10, 20, 200), np.uint8)
+    with tifffile.TiffWriter(tmp_path / "a.tif") as tiff:
+        for profile in (None, swapping_profile(), None):
+            tiff.write(colours, photometric="rgb", metadata=None, iccprofile=profile)
+    source = open_source(tmp_path / "a.tif")
+    seen = [source.view(Box(0, 0, 1, 1), frame).getpixel((0, 0)) for frame in (0, 1, 2, 0)]
+    assert seen == [(10, 20, 200), (200, 20, 10), (10, 20, 200), (10, 20, 200)]
+
+
+@pytest.mark.parametrize("lost", range(20, 200, 9))
+def test_a_damaged_stack_is_no_bug(tmp_path, lost):
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((2, 48, 64, 3), np.uint8), photometric="rgb")
+    (tmp_path / "a.tif").write_bytes((tmp_path / "a.tif").read_bytes()[:-lost])
+    expect_error(dragonfly("info", tmp_path / "a.tif"), 4, "a.tif")
+
+
+def test_planes_behind_the_only_page_of_imagej_are_told(tmp_path):
+    planes = np.stack([tissue_like((40, 30))[..., channel] for channel in range(3)])
+    tifffile.imwrite(tmp_path / "a.tif", planes, imagej=True, metadata={"axes": "ZYX"}, truncate=True)
+    source, image = whole(tmp_path / "a.tif")
+    assert source.warnings == ["only one of 3 channels, focal planes or time points is shown"]
+    assert np.array_equal(np.asarray(image)[..., 0], planes[0])
+
+
+def test_a_damaged_avif_is_no_bug(tmp_path):
+    Image.fromarray(tissue_like((64, 64))).save(tmp_path / "a.avif")
+    stored = (tmp_path / "a.avif").read_bytes()
+    codes = set()
+    for place in range(len(stored) - 240, len(stored), 24):
+        (tmp_path / "a.avif").write_bytes(stored[:place] + bytes([stored[place] ^ 255]) + stored[place + 1 :])
+        codes.add(dragonfly("info", tmp_path / "a.avif").code)
+    assert codes in ({4}, {0, 4})  # the format has no checksum
 
 
 def of_bits(bits):
@@ -479,7 +527,7 @@ def test_a_tiff_that_pillow_cannot_open_is_refused_where_it_is_cut_short(tmp_pat
     (tmp_path / "a.tif").write_bytes(
         (tmp_path / "a.tif").read_bytes()[: int(kept * (tmp_path / "a.tif").stat().st_size)]
     )
-    expect_error(dragonfly("info", tmp_path / "a.tif"), 4, "a.tif", "damaged")
+    expect_error(dragonfly("info", tmp_path / "a.tif"), 4, "a.tif", "cut short")
 
 
 def test_an_unsupported_tiff_is_not_called_damaged_only(tmp_path):

@@ -287,6 +287,13 @@ def test_a_tiff_that_is_cut_short_is_refused(tmp_path):
     expect_error(dragonfly("ask", path, "Is there necrosis?"), 4, "a.tif")
 
 
+def test_a_height_beyond_its_table_of_pixels_is_refused_at_once(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", tissue_like((160, 120)), photometric="rgb", compression="lzw")
+    with tifffile.TiffFile(tmp_path / "a.tif", mode="r+") as tiff:
+        tiff.pages[0].tags["ImageLength"].overwrite(3_976_200_288, dtype=tifffile.DATATYPE.LONG)
+    expect_error(dragonfly("view", tmp_path / "a.tif", "-o", tmp_path / "a.png"), 4, "a.tif: its table of pixel data")
+
+
 @pytest.mark.parametrize("kept", [0.3, 0.9])
 @pytest.mark.parametrize(
     "layout", [{"tile": (128, 128)}, {"tile": (128, 128), "compression": "jpeg"}, {"rowsperstrip": 16}]

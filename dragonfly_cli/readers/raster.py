@@ -47,7 +47,7 @@ DECODE_ERRORS = (
     TypeError,
     OverflowError,
     ZeroDivisionError,
-    NotImplementedError,
+    RuntimeError,
     struct.error,
     zlib.error,
 )
@@ -101,7 +101,7 @@ def on_white(image: Image.Image) -> Image.Image:
 
 def in_srgb(rgb: Image.Image, stored: Image.Image) -> tuple[Image.Image, list[str]]:
     """``rgb`` is ``stored`` by plain arithmetic; in the colours that its file means, and what to know about these."""
-    profile, gamma = stored.info.get("icc_profile"), stored.info.get("gamma")
+    profile, gamma = raster_tiff.profile_of(stored), stored.info.get("gamma")
     is_grey = len(stored.getbands()) < 3 and not stored.mode.startswith("P")
     to_srgb = ToSrgb(profile, "CMYK" if stored.mode == "CMYK" else "L" if is_grey else "RGB")
     if gamma and not profile and "srgb" not in stored.info:
@@ -196,6 +196,8 @@ class RasterSource:
             with self.path.open("rb") as file:
                 head = file.read(HEAD_BYTES)
             if head.startswith(TIFF_MAGICS):
+                if raster_tiff.is_cut_short(self.path):
+                    raise self._broken(EOFError("truncated")) from None
                 with suppress(InputError, TileError):
                     decoded, self.warnings = raster_tiff.by_slide_reader(self.path)
                     return decoded
@@ -209,7 +211,7 @@ class RasterSource:
         return image
 
     def _read_facts(self) -> None:
-        if raster_tiff.ends_early(self._file, self.path.stat().st_size):  # libtiff would write to stderr of it
+        if raster_tiff.ends_early(self._file, self.path):  # libtiff would write to stderr of it
             raise self._broken(EOFError("truncated"))
         # An MPO is a phone's JPEG; what follows its first picture is a preview or the other eye.
         is_mpo = self._file.format == "MPO"

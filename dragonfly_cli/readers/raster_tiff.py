@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from PIL.TiffImagePlugin import TiffImageFile
 
 from dragonfly_cli.geometry import Box
 from dragonfly_cli.readers.pyramid import TileError
@@ -18,7 +19,9 @@ from dragonfly_cli.readers.tiff_bits import FULL_16_BIT, MAX_SAMPLE_VALUE, white
 
 _BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 259, 262, 339
 _DESCRIPTION, _COLOR_MAP = 270, 320
-_STRIP_OFFSETS, _TILE_OFFSETS, _TILE_BYTE_COUNTS = 273, 324, 325
+_STRIP_OFFSETS, _STRIP_BYTE_COUNTS, _TILE_OFFSETS, _TILE_BYTE_COUNTS = 273, 279, 324, 325
+_PROFILE = 34675
+_NO_COMPRESSION = 1
 _WHITE_IS_ZERO = 0
 _WEBP = 50001
 _SIGNED = 2
@@ -36,7 +39,7 @@ def top_of_16_bit(image: Image.Image, brightest: int) -> int:
 def frames_of(image: Image.Image, path: Path) -> tuple[list[int], list[str]]:
     """The pages of a TIFF that are as large as the largest, and what to know of others; else every frame."""
     count = int(getattr(image, "n_frames", 1))
-    if image.format == "TIFF" and count > 1:
+    if isinstance(image, TiffImageFile):
         from dragonfly_cli.readers import slide_tiff
 
         pages, told = slide_tiff.frames_of(path)
@@ -117,7 +120,7 @@ def _page(path: Path, number: int) -> Iterator[Any]:
     try:
         with tifffile.TiffFile(path) as tiff:
             yield tiff.pages[number]
-    except tifffile.TiffFileError as error:
+    except (tifffile.TiffFileError, AssertionError) as error:
         raise ValueError("the TIFF is damaged") from error
 
 
@@ -131,13 +134,31 @@ def with_palette(image: Image.Image) -> Image.Image:
     return image
 
 
-def ends_early(image: Image.Image, file_bytes: int) -> bool:
-    """Whether tiles or strips of the first picture begin beyond the end of the file, or their table is cut off."""
-    tags = _tags(image)
-    if _TILE_OFFSETS in tags and _TILE_BYTE_COUNTS not in tags:
-        return True
+def profile_of(image: Image.Image) -> bytes | None:
+    """The ICC profile of the page that is looked at, where Pillow goes on with that of another one."""
+    profile: bytes | None = (
+        _tags(image).get(_PROFILE) if isinstance(image, TiffImageFile) else image.info.get("icc_profile")
+    )
+    return profile
+
+
+def is_cut_short(path: Path) -> bool:
+    """Whether a TIFF points to anything beyond its end."""
+    from dragonfly_cli.readers import slide_tiff
+
+    return slide_tiff.is_cut_short(path)
+
+
+def ends_early(image: Image.Image, path: Path) -> bool:
+    """The same, or whether one of its compressed tiles or strips ends there."""
+    if not isinstance(image, TiffImageFile):
+        return False
+    tags, file_bytes = _tags(image), path.stat().st_size
     offsets = tags.get(_TILE_OFFSETS) or tags.get(_STRIP_OFFSETS) or ()
-    return any(start >= file_bytes for start in offsets)
+    counts = tags.get(_TILE_BYTE_COUNTS) or tags.get(_STRIP_BYTE_COUNTS) or ()
+    is_compressed = tags.get(_COMPRESSION) != _NO_COMPRESSION  # of others the counts are often wrong
+    is_broken_off = any(sum(piece) > file_bytes for piece in zip(offsets, counts, strict=False))
+    return (is_compressed and is_broken_off) or is_cut_short(path)
 
 
 def _tags(image: Image.Image) -> Any:

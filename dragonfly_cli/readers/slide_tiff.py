@@ -6,6 +6,7 @@ Non-goals: channels of fluorescence, focal planes and time points; the first of 
 
 import logging
 import math
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from dragonfly_cli.readers.slide_scale import PLAUSIBLE_MPP, scale_of
 from dragonfly_cli.readers.slide_tiles import DECODE_ERRORS, SegmentedPage
 from dragonfly_cli.readers.tiff_bits import DARK, DARK_16_BIT, FULL_16_BIT, MAX_SAMPLE_VALUE, ome_pixels, white_of
 from dragonfly_cli.readers.tiff_colours import ALL_CLEAR, are_misnamed, is_grey, is_picture
+from dragonfly_cli.readers.tiff_end import ends_early
 from dragonfly_cli.readers.tiff_pages import (
     largest_series,
     levels_of,
@@ -31,7 +33,15 @@ from dragonfly_cli.readers.tiff_pages import (
 
 SMALLEST_PIXELS = 25_000_000  # a smaller TIFF is opened as the picture it is
 LARGEST_SEGMENT_PIXELS = 200_000_000  # 600 MB as RGB: a strip is decoded in one piece
-OPEN_ERRORS = (*DECODE_ERRORS, tifffile.TiffFileError, KeyError, IndexError, AttributeError, TypeError, ArithmeticError)
+OPEN_ERRORS = (
+    *DECODE_ERRORS,
+    tifffile.TiffFileError,
+    KeyError,
+    AttributeError,
+    ArithmeticError,
+    AssertionError,
+    struct.error,
+)
 MISNAMED = "the file calls its samples grey, several a pixel: the first three are shown as red, green and blue"
 _GENERIC = "generic-tiff"  # OpenSlide's name for a TIFF of no scanner
 _OPENSLIDES_COLOURS = (6, 8)  # TIFF PhotometricInterpretation: YCbCr, CIELab
@@ -106,9 +116,10 @@ def frames_of(path: Path) -> tuple[list[int], list[str]]:
             sizes = [size_of(page.aspage()) for page in tiff.pages]
             largest = max(sizes, key=math.prod)
             others = [size for size in other_pictures(tiff) if size != largest]
+            told = one_of(_planes(tiff)) if len(sizes) == 1 else []  # a large file of ImageJ has one page for all
     except OPEN_ERRORS:
         return [], []
-    return [number for number, size in enumerate(sizes) if size == largest], _not_shown(others)
+    return [number for number, size in enumerate(sizes) if size == largest], told + _not_shown(others)
 
 
 def _not_shown(others: list[tuple[int, int]]) -> list[str]:
@@ -122,7 +133,7 @@ def _planes(tiff: tifffile.TiffFile) -> int:
     largest = largest_series(tiff)
     pixels = ome_pixels(tiff.ome_metadata, size_of(largest.keyframe))
     samples = math.prod(pixels.get(f"Size{axis}", 1) for axis in "CZT")
-    return max(len(largest.pages), samples // largest.keyframe.samplesperpixel)
+    return max(largest.size // largest.keyframe.size, samples // largest.keyframe.samplesperpixel)
 
 
 def _orientation(page: Any) -> int:
@@ -131,11 +142,10 @@ def _orientation(page: Any) -> int:
 
 
 def is_cut_short(path: Path) -> bool:
-    """Whether tiles or strips of a TIFF begin beyond the end of the file."""
-    end = path.stat().st_size
+    """Whether a TIFF points to anything beyond its end; where that cannot be told, it is refused for other reasons."""
     try:
         with opened(path) as tiff:
-            return any(max(page.aspage().dataoffsets, default=0) >= end for page in tiff.pages)
+            return ends_early(tiff)
     except OPEN_ERRORS:
         return False
 
@@ -204,6 +214,8 @@ def _check(path: Path, page: Any) -> None:
         )
     if not any(page.databytecounts):  # each would be white, as if it had been left out
         raise InputError(f"cannot open {path}: its table of pixel data is empty", "copy or export the file again")
+    if len(page.dataoffsets) < math.prod(page.chunked):
+        raise InputError(f"cannot open {path}: its table of pixel data is too short", "copy or export the file again")
     rows = page.tilelength if page.is_tiled else min(page.rowsperstrip, page.imagelength)
     columns = page.tilewidth if page.is_tiled else page.imagewidth
     if rows * columns > LARGEST_SEGMENT_PIXELS:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache, partial
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import pydicom
 
@@ -184,6 +185,18 @@ def members_within_limits(path: Path, archive: tarfile.TarFile) -> Iterator[tarf
         total += member.size
         _check_sizes(path, number, member.size, total)
         yield member
+    _refuse_lost_end(path, archive)
+
+
+def _refuse_lost_end(path: Path, archive: tarfile.TarFile) -> None:
+    """Raises InputError without the two blocks of zeros that end an archive.
+
+    tarfile takes a cut between two members, or a damaged header, for the end.
+    """
+    stream: Any = archive.fileobj
+    has_read_one = stream.tell() == archive.offset + tarfile.BLOCKSIZE
+    if not has_read_one or stream.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+        raise InputError(f"cannot open the archive {path}: it is cut short, or damaged", ARCHIVE_HINT)
 
 
 def _check_sizes(path: Path, members: int, largest: int, total: int) -> None:
