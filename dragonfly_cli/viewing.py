@@ -10,9 +10,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dragonfly_cli.engine.checkpoints import Checkpoint, canvas_of, find_checkpoint
+from dragonfly_cli.engine.checkpoints import Checkpoint, canvas_of, crops_of, find_checkpoint
 from dragonfly_cli.engine.questions import Question, caption_question
-from dragonfly_cli.errors import ModelError
 from dragonfly_cli.fields import (
     Field,
     LookPlan,
@@ -160,15 +159,8 @@ def _zoomed_in(model: "Model", canvases: "list[Image]", plan: "ViewPlan") -> lis
 
 
 def _configured(checkpoint: Checkpoint) -> "PlanOf":
-    """The crops that a model cuts, from its configuration alone; raises ModelError."""
-    from dragonfly_med import CheckpointError
-    from dragonfly_med.quantization import read_config
+    """The crops that a model cuts, without its weights; raises ModelError."""
     from dragonfly_med.views import plan_views
 
-    try:
-        config = read_config(checkpoint.folder)
-    except (CheckpointError, OSError) as error:
-        raise ModelError(
-            f"model {checkpoint.id}: its config.json cannot be read", "give the folder of a Dragonfly checkpoint"
-        ) from error
-    return lambda size_wh: plan_views(size_wh, config.crop_side_px, config.architecture)
+    crops = crops_of(checkpoint)
+    return lambda size_wh: plan_views(size_wh, *crops)

@@ -206,6 +206,27 @@ def test_of_a_slide_it_is_told_that_a_conversation_does_not_search_it(tmp_path: 
     assert "one field at a time, which /region and /zoom move; ask searches a slide" in outcome.stderr
 
 
+def test_the_field_around_a_point_is_that_of_ask(tmp_path: Path) -> None:
+    slide, center = write_svs(tmp_path / "slide.svs", (6000, 4000)), ("--center", "3000,2000")
+    said = chat(slide, more=center).stderr
+    (field,) = dragonfly("ask", slide, QUESTION, "--json", *center).json["fields"]
+    x, y, width, height = field["box"].values()
+    assert f"{width} x {height} px from ({x}, {y})" in said
+    for line in ("/frame 0", "/frame 1"):
+        assert ("has 1 frame" in chat(slide, line, more=center).stderr) == (line == "/frame 1")
+
+
+def test_a_warning_is_told_with_the_first_answer_alone(photo: Path) -> None:
+    outcome = chat(photo, QUESTION, QUESTION, more=("--region", "380,10,100,100"))
+    assert outcome.stderr.count("reaches beyond the image") == 1
+
+
+def test_records_are_not_saved_over_the_image(photo: Path) -> None:
+    before = photo.read_bytes()
+    assert "it is being read, and would be lost" in chat(photo, QUESTION, f"/save {photo}").stderr
+    assert photo.read_bytes() == before
+
+
 def test_of_several_frames_it_is_told_that_one_is_looked_at(tmp_path: Path) -> None:
     clip = write_dicom(tmp_path / "clip.dcm", np.random.default_rng(0).integers(0, 255, (5, 60, 80), np.uint8))
     told = chat(clip).stderr

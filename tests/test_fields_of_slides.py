@@ -28,7 +28,7 @@ def slide(tmp_path_factory) -> Path:
 def test_a_strip_that_is_squeezed_beyond_recognition_says_so(tmp_path: Path, size_wh, is_told: bool) -> None:
     for path in (write_svs(tmp_path / "a.svs", size_wh), write_png(tmp_path / "a.png", size_wh)):
         source = open_source(path)
-        plan_looks(source)
+        plan_looks(source, LookOptions(), CANVAS_WH)
         told = [warning for warning in source.warnings if "times as long as wide, and is squeezed" in warning]
         assert len(told) == is_told
 
@@ -36,7 +36,7 @@ def test_a_strip_that_is_squeezed_beyond_recognition_says_so(tmp_path: Path, siz
 @pytest.mark.parametrize(("mpp", "is_told"), [(2.0, True), (1.0, False)])
 def test_a_slide_without_the_detail_that_is_looked_for_says_so(tmp_path: Path, mpp: float, is_told: bool) -> None:
     source = open_source(write_svs(tmp_path / "a.svs", (1000, 800), mpp=mpp))
-    plan_looks(source)
+    plan_looks(source, LookOptions(), CANVAS_WH)
     assert any("2 microns per pixel at its finest" in warning for warning in source.warnings) is is_told
 
 
@@ -202,10 +202,10 @@ def test_what_cannot_be_meant_is_told(slide, options, words):
 def test_a_picture_has_regions_but_no_scales(tmp_path):
     path = write_png(tmp_path / "a.png", (400, 300))
     source = open_source(path)
-    (field,) = plan_looks(source, LookOptions(region=["10,20,100,50"])).fields
+    (field,) = plan_looks(source, LookOptions(region=["10,20,100,50"]), CANVAS_WH).fields
     assert (field.role, field.box) == ("region", Box(10, 20, 100, 50))
     with pytest.raises(UsageError, match="not a slide"):
-        plan_looks(source, LookOptions(mpp=0.5))
+        plan_looks(source, LookOptions(mpp=0.5), CANVAS_WH)
 
 
 def test_a_blurred_slide_is_told(tmp_path):

@@ -2,8 +2,10 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from make_files import write_png
 
 HEAVY = {
     "torch",
@@ -79,6 +81,18 @@ except SystemExit:
     pass
 """
     assert not loaded_after(run) & {"torch", "transformers"}
+
+
+def test_a_picture_is_drawn_as_the_model_sees_it_without_importing_torch(tmp_path: Path) -> None:
+    image, drawn = write_png(tmp_path / "a.png"), tmp_path / "drawn.png"
+    run = f"""
+try:
+    dragonfly_cli.main.app(["view", "{image}", "-o", "{drawn}"])
+except SystemExit:
+    pass
+"""
+    assert not loaded_after(run) & {"torch", "transformers"}
+    assert drawn.exists()
 
 
 def test_contradictory_options_are_told_without_importing_torch() -> None:

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dragonfly_cli.chat.commands import Quit, run_command, where
-from dragonfly_cli.engine.checkpoints import find_checkpoint
+from dragonfly_cli.engine.checkpoints import canvas_of, find_checkpoint
 from dragonfly_cli.errors import DragonflyError, InputError, UsageError
-from dragonfly_cli.fields import Field, arranged, check_looking, plan_fields
+from dragonfly_cli.fields import Field, arranged, check_looking, plan_looks
 from dragonfly_cli.option_values import Aggregate, Rank
 from dragonfly_cli.options import AnswerOptions, LookOptions, OpenOptions
 from dragonfly_cli.output.files import is_text
@@ -36,10 +36,10 @@ def run_chat(image: Path, opening: OpenOptions, looking: LookOptions, answering:
     check_looking(looking)
     checkpoint = find_checkpoint(answering.model)
     source = arranged(open_source(image, opening), looking)  # before torch is imported: a bad path is told at once
+    field = _one_field(source, looking, canvas_of(checkpoint))
     from dragonfly_cli.chat.session import Session
     from dragonfly_cli.engine.model import load_model
 
-    field = one_field(source, looking)
     model = load_model(checkpoint, answering.device, answering.quant, answering.attn)
     of_one_field = replace(answering, aggregate=Aggregate.auto)
     with closing(Session(source, field, model, opening, looking, of_one_field)) as session:
@@ -53,12 +53,12 @@ def run_chat(image: Path, opening: OpenOptions, looking: LookOptions, answering:
                 _take(session, line, said)
 
 
-def one_field(source: Source, looking: LookOptions) -> Field:
+def _one_field(source: Source, looking: LookOptions, canvas_wh: tuple[int, int]) -> Field:
     """What is looked at first: of several frames the middle one, unless others were asked for."""
     if source.frames > 1 and looking.frame is None and looking.slices is None:
         order = spatial_order(source)
         looking = replace(looking, frame=order[len(order) // 2])
-    return plan_fields(source, looking)[0]
+    return plan_looks(source, looking, canvas_wh).fields[0]
 
 
 def _of_one_field(source: Source, looking: LookOptions, answering: AnswerOptions) -> Iterator[str]:

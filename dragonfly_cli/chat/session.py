@@ -10,7 +10,8 @@ from dragonfly_cli.engine.desk import Desk
 from dragonfly_cli.engine.model import Model
 from dragonfly_cli.engine.questions import as_question
 from dragonfly_cli.errors import UsageError
-from dragonfly_cli.fields import Field, arranged, plan_fields
+from dragonfly_cli.fields import Field, arranged
+from dragonfly_cli.fields.frames import check_frame
 from dragonfly_cli.geometry import Box
 from dragonfly_cli.options import AnswerOptions, LookOptions, OpenOptions
 from dragonfly_cli.output.files import check_unread, check_writable, write_text
@@ -71,8 +72,8 @@ class Session:
 
     def look_at_frame(self, frame: int) -> None:
         """The same box of another frame; raises UsageError if there is none of that number."""
-        planned, *_ = plan_fields(self.source, LookOptions(frame=frame))
-        self.look_at(replace(self.field, frame=planned.frame))
+        check_frame(self.source, frame)
+        self.look_at(replace(self.field, frame=frame))
 
     def open_with_window(self, window: str) -> None:
         """Opens the file again under another grey level window; raises UsageError where there is no such thing."""

@@ -7,12 +7,16 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dragonfly_cli.errors import ModelError
 from dragonfly_cli.store.built_in import demo_folder
 from dragonfly_cli.store.catalog import DEMO, PUBLISHED, is_name, stored_id
 from dragonfly_cli.store.folder import expanded, model_folder, sha256_of
 from dragonfly_cli.store.manifest import Manifest, read_manifest
+
+if TYPE_CHECKING:  # ``dragonfly_med`` is imported by those that need it
+    from dragonfly_med.views import Architecture
 
 # The models that ``auto`` takes, in this order, if they have been pulled.
 _PREFERRED = ("med-v2", "med-v1")
@@ -94,12 +98,19 @@ def find_checkpoint(model: str) -> Checkpoint:
 
 
 def canvas_of(checkpoint: Checkpoint) -> tuple[int, int]:
-    """(width, height) in pixels of the model's high view, from its configuration alone; raises ModelError."""
-    from dragonfly_med.encoders import high_canvas_wh
+    """(width, height) in pixels of the model's high view of a landscape picture; raises ModelError."""
+    from dragonfly_med.views import high_canvas_wh
+
+    return high_canvas_wh(*crops_of(checkpoint))
+
+
+def crops_of(checkpoint: Checkpoint) -> "tuple[int, Architecture]":
+    """The side in pixels of its crops, and its architecture, from its configuration alone; raises ModelError."""
+    from dragonfly_med import encoders
     from dragonfly_med.errors import CheckpointError
 
     try:
-        return high_canvas_wh(checkpoint.folder)
+        return encoders.crops_of(checkpoint.folder)
     except CheckpointError as error:
         raise ModelError(f"model {checkpoint.id}: {error}", "give the folder of a Dragonfly checkpoint") from error
 

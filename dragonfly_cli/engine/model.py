@@ -21,7 +21,6 @@ from dragonfly_cli.errors import ModelError
 from dragonfly_cli.option_values import Attention, Quant
 from dragonfly_cli.store.manifest import MAY_NOT_READ
 from dragonfly_med import CheckpointError, DragonflyForCausalLM, DragonflyProcessor, NoNumbersError
-from dragonfly_med.encoders import LANDSCAPE_WH
 from dragonfly_med.generation import Reading
 from dragonfly_med.quantized_loading import open_in_4_bit
 
@@ -54,8 +53,7 @@ class Model:
 
     @property
     def canvas_wh(self) -> tuple[int, int]:
-        """(width, height) in pixels of the high view of a landscape picture."""
-        return self.processor.plan(LANDSCAPE_WH).canvas_sizes[-1]
+        return self.processor.canvas_wh
 
     @property
     def device(self) -> torch.device:

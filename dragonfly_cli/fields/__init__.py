@@ -5,7 +5,7 @@ How a field is cut into crops is not decided here: that belongs to the weights (
 
 from dragonfly_cli.fields.field import Field, LookPlan, field_mpp, field_view
 from dragonfly_cli.fields.frames import spread
-from dragonfly_cli.fields.look_plan import check_looking, displayed_field, plan_fields, plan_looks
+from dragonfly_cli.fields.look_plan import check_looking, displayed_field, plan_looks
 from dragonfly_cli.fields.montage import arranged
 
 __all__ = [
@@ -16,7 +16,6 @@ __all__ = [
     "displayed_field",
     "field_mpp",
     "field_view",
-    "plan_fields",
     "plan_looks",
     "spread",
 ]

@@ -14,8 +14,6 @@ from dragonfly_cli.options import LookOptions
 from dragonfly_cli.readers.source import Source, whole_of
 
 _STRIP = 20  # times as long as wide; the longest canvas is 6 times
-_NOTHING_SAID = LookOptions()
-PUBLISHED_V1_CANVAS_WH = (1344, 896)
 
 
 def check_looking(looking: LookOptions) -> None:
@@ -37,16 +35,7 @@ def check_looking(looking: LookOptions) -> None:
         raise UsageError("--mpp and --level both say the scale", "give one of them")
 
 
-def plan_fields(source: Source, looking: LookOptions = _NOTHING_SAID) -> list[Field]:
-    """``plan_looks`` for the published network, without a search."""
-    return plan_looks(source, looking).fields
-
-
-def plan_looks(
-    source: Source,
-    looking: LookOptions = _NOTHING_SAID,
-    canvas_wh: tuple[int, int] = PUBLISHED_V1_CANVAS_WH,
-) -> LookPlan:
+def plan_looks(source: Source, looking: LookOptions, canvas_wh: tuple[int, int]) -> LookPlan:
     """The fields to look at, for a network whose high view has ``canvas_wh`` pixels.
 
     Of several frames those that ``looking`` names, or some that are spread evenly over the volume, ``looking.budget``

@@ -21,7 +21,6 @@ from dragonfly_cli.fields.frames import check_frame
 from dragonfly_cli.options import LookOptions, OpenOptions
 from dragonfly_cli.readers import Source, open_source
 from dragonfly_med import DragonflyForCausalLM, DragonflyProcessor
-from dragonfly_med.encoders import LANDSCAPE_WH
 from dragonfly_med.training import Conversation, Exchange, Sample
 from dragonfly_med.training.sequences import SequenceMaker
 
@@ -31,7 +30,7 @@ class PictureReader:
 
     def __init__(self, processor: DragonflyProcessor, opening: OpenOptions, cache: Path | None) -> None:
         self._processor = processor
-        self._canvas_wh = processor.plan(LANDSCAPE_WH).canvas_sizes[-1]
+        self._canvas_wh = processor.canvas_wh
         self._opening = opening
         self._cache = cache
         self.warnings: Counter[str] = Counter()

@@ -1,4 +1,4 @@
-"""The shapes of vision encoders, and the canvases that follow from them; plain data, so that it costs no import.
+"""The shapes of vision encoders, and the crops that follow from them; plain data, so that it costs no import.
 
 Source: the published configurations of openai/clip-vit-base-patch32 and openai/clip-vit-large-patch14-336.
 """
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dragonfly_med.errors import CheckpointError
-from dragonfly_med.views import Architecture, plan_views
+from dragonfly_med.views import Architecture
 
 _CLIP_BY_HUB_ID: dict[str, dict[str, Any]] = {
     "openai/clip-vit-base-patch32": {
@@ -35,8 +35,6 @@ _CLIP_BY_HUB_ID: dict[str, dict[str, Any]] = {
 _LARGEST_V1_PATCH_GRID = 12
 
 _CLIP_DEFAULTS = {"image_size": 224, "patch_size": 32}  # what a description of an encoder may leave out
-
-LANDSCAPE_WH = (6000, 4000)  # of a picture large enough for the widest high view
 
 
 def encoder_shape(image_encoder: str, checkpoint: Path) -> dict[str, Any]:
@@ -67,20 +65,19 @@ def architecture_of(image_size: int, patch_size: int) -> Architecture:
     return "dragonfly-v1" if image_size // patch_size <= _LARGEST_V1_PATCH_GRID else "dragonfly-v2"
 
 
-def high_canvas_wh(folder: Path) -> tuple[int, int]:
-    """(width, height) in pixels of the high view of a landscape picture, from the ``config.json`` of a checkpoint.
+def crops_of(folder: Path) -> tuple[int, Architecture]:
+    """The side in pixels of a model's crops, and its architecture, from the ``config.json`` of a checkpoint alone.
 
-    Raises CheckpointError when it cannot be read.
+    They are what ``views.plan_views`` wants to know. Raises CheckpointError when they cannot be read.
     """
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         shape = config.get("vision_config") or encoder_shape(config["image_encoder"], folder)
         side, patch = (int(shape.get(name, default)) for name, default in _CLIP_DEFAULTS.items())
-        architecture = config.get("architecture") or architecture_of(side, patch)
+        return side, config.get("architecture") or architecture_of(side, patch)
     except FileNotFoundError:
         raise CheckpointError("there is no config.json in it") from None
     except CheckpointError:
         raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError):
         raise CheckpointError("its config.json cannot be read") from None
-    return plan_views(LANDSCAPE_WH, side, architecture).canvas_sizes[-1]

@@ -20,7 +20,7 @@ from dragonfly_med.configuration import DragonflyConfig
 from dragonfly_med.crops import Resizable, cut_crops, draw_canvases, normalize
 from dragonfly_med.errors import CheckpointError, ControlTokenError, PromptTooLongError
 from dragonfly_med.loading import existing_folder, first_line, naming
-from dragonfly_med.views import POOLED_GRID, Architecture, ViewPlan, plan_views
+from dragonfly_med.views import POOLED_GRID, Architecture, ViewPlan, high_canvas_wh, plan_views
 
 # Text may fill half of the length the networks were trained with (2048 ids in v1, 4096 in v2), less one id.
 TRAINED_LENGTH: dict[Architecture, int] = {"dragonfly-v1": 2048, "dragonfly-v2": 4096}
@@ -121,6 +121,11 @@ class DragonflyProcessor(ProcessorMixin):
             f"<|start_header_id|>assistant<|end_header_id|>\n\n{answer}"
             for asked, answer in zip(questions, answers, strict=True)
         )
+
+    @property
+    def canvas_wh(self) -> tuple[int, int]:
+        """(width, height) in pixels of the high view of a landscape picture."""
+        return high_canvas_wh(self.crop_side_px, self.architecture)
 
     def plan(self, size_wh: tuple[int, int]) -> ViewPlan:
         """Which crops an image of ``size_wh`` pixels is cut into."""

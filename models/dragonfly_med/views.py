@@ -19,6 +19,8 @@ _MIDDLE_GRIDS: tuple[Grid, ...] = ((2, 2), (1, 4), (4, 1))
 _V1_HIGH_GRIDS: tuple[Grid, ...] = ((6, 4), (4, 6), (3, 8), (8, 3), (2, 12), (12, 2))
 _V2_HIGH_PER_MIDDLE = 3
 
+_LANDSCAPE_WH = (6000, 4000)
+
 MIDDLE_CROPS = 4
 POOLED_GRID = 6  # v2 averages the patches of its middle and high crops to this many in a row, and in a column
 LEVELS = ("low", "middle", "high")
@@ -74,6 +76,11 @@ class ViewPlan:
     def high_crop(self, number: int) -> CropPlace:
         """The high crop of that number; zoom-in selection counts them from 0."""
         return self.places[1 + MIDDLE_CROPS + number]
+
+
+def high_canvas_wh(side_px: int, architecture: Architecture) -> tuple[int, int]:
+    """(width, height) in pixels of the high view of a landscape picture that is large enough for the widest."""
+    return plan_views(_LANDSCAPE_WH, side_px, architecture).canvas_sizes[-1]
 
 
 def plan_views(size_wh: tuple[int, int], side_px: int, architecture: Architecture) -> ViewPlan:
