@@ -95,4 +95,4 @@ def test_a_free_answer_is_the_commonest_and_of_equals_the_first() -> None:
 def test_a_scale_is_asked_upwards_and_downwards() -> None:
     scale = Question("scale", "How much?", ("1", "2", "3"))
     up, down = presentations(scale)
-    assert "from 1 to 3" in up and "from 3 to 1" in down
+    assert "a number from 1 to 3." in up and "a number from 3 to 1." in down

@@ -121,6 +121,10 @@ CELLS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=
 
 @given(CELLS)
 @example("'=1+1")
+@example("+1")
+@example("-1")
+@example("@A1")
+@example("\t=1")
 @example("''@x")
 def test_no_cell_is_a_formula_and_every_cell_comes_back(cell: str) -> None:
     text = as_csv([failure_row(cell, cell, 4, cell)], header=True)

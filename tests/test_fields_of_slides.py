@@ -165,6 +165,22 @@ def test_no_region_is_left_out_for_the_budget_and_what_is_left_out_is_told(slide
     assert any("--budget 2: none of" in warning for warning in source.warnings)
 
 
+def test_lengths_on_pixels_that_are_not_square_are_each_by_its_own_axis(tmp_path):
+    """A pixel is 0.5 um wide and 0.25 um high."""
+    path, scale = tmp_path / "a.tif", {"resolution": (20_000, 40_000), "resolutionunit": "CENTIMETER"}
+    tifffile.imwrite(path, tissue_like((900, 700)), photometric="rgb", tile=(256, 256), **scale)
+    record = dragonfly("ask", path, "Is it?", "--region", "50.4um,25.2um,100um,50um", "--json").json
+    (field,) = record["fields"]
+    assert field["box"] == {"x": 101, "y": 101, "width": 200, "height": 200}  # to the nearest pixel
+    assert field["box_um"] == {"x": 50.5, "y": 25.25, "width": 100, "height": 50}
+
+
+def test_a_scale_finer_than_the_slide_s_is_told(slide):
+    source = open_source(slide)
+    plan_looks(source, LookOptions(mpp=0.1), CANVAS_WH)
+    assert "--mpp 0.1: the slide has no finer level than 0.5" in source.warnings
+
+
 def test_a_region_that_reaches_beyond_the_slide_is_cut_and_told(slide):
     source = open_source(slide)
     (field,) = plan_looks(source, LookOptions(region=["3500,2500,1000,1000"]), CANVAS_WH).fields

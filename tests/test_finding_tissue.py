@@ -65,9 +65,12 @@ def test_pale_tissue_beside_strongly_stained_tissue_is_tissue_too(glass):
 
 
 @pytest.mark.parametrize("ink", [(20, 140, 60), (30, 90, 200), (15, 15, 15)])
-def test_ink_is_left_out_and_reported(ink):
+def test_ink_is_left_out_and_reported(tmp_path, ink):
     pixels = painted((100, 50, 300, 250))
     pixels[260:280, 50:350] = ink
+    source = open_source(write_svs(tmp_path / "a.svs", pixels=pixels.repeat(4, 0).repeat(4, 1)))
+    plan_looks(source, LookOptions(), CANVAS_WH)
+    assert any("pen marks were left out of the search" in warning for warning in source.warnings)
     tissue = tissue_of(pixels)
     assert tissue.ink_share > 0.05
     assert tissue.bounds == Box(1000, 500, 2000, 2000)

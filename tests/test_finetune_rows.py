@@ -621,3 +621,15 @@ def test_parquet_without_any_column_of_a_row_names_its_rows(folder: Path) -> Non
 
     write_table(pyarrow.table({"picture": ["0.png", "1.png"]}), folder / "other.parquet")
     assert list(read_data(folder / "other.parquet").bad) == [1, 2]
+
+
+def test_a_group_of_its_own_column_is_not_divided(folder: Path) -> None:
+    rows = [taught(number, group="north" if number % 2 else "south") for number in range(10)]
+    data = read_data(write_rows(folder / "groups.jsonl", rows))
+    split = split_rows(data.path, data.rows, 0.5, 0)
+    assert sorted(row.number % 2 for row in split.held_out) in ([0] * 5, [1] * 5)
+
+
+def test_what_just_fits_the_share_is_held_out(folder: Path) -> None:
+    data = read_data(write_rows(folder / "own.jsonl", [taught(number) for number in range(10)]))
+    assert len(split_rows(data.path, data.rows, 0.3, 0).held_out) == 3

@@ -1,6 +1,7 @@
 """A slide from the question to the evidence: the search with the model, GeoJSON, overlay, views."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from dragonfly_med.views import ViewPlan
 
 QUESTION = "Is there a tumour?"
 SIZE_WH = (2000, 1500)
+INK = (30, 30, 30)  # of texts and the scale bar
 CROPS = 29  # of an image that v1 reads whole
 
 
@@ -328,6 +330,16 @@ def test_a_slide_of_one_huge_level_is_read_as_a_whole_once_for_all_that_shows_it
 @pytest.mark.parametrize(("wanted", "length"), [(1, 1), (1.9, 1), (2, 2), (49, 20), (730, 500), (0.034, 0.02)])
 def test_a_scale_bar_has_a_round_length(wanted, length):
     assert round_length(wanted) == pytest.approx(length)
+
+
+@pytest.mark.parametrize("mpp", [0.25, 2.0, None])
+def test_a_scale_bar_is_as_long_as_it_says(tmp_path, drawn, mpp):
+    slide, seen = write_svs(tmp_path / "a.svs", (800, 600), mpp=mpp), tmp_path / "seen.png"
+    assert dragonfly("ask", slide, QUESTION, "--region", "0,0,400,300", "--overlay", seen).code == 0
+    said = next(text for text in drawn if re.fullmatch(r"\d+ (um|px)", text))  # the field has a smaller one
+    ink = (np.asarray(Image.open(seen).convert("RGB")) == INK).all(axis=-1)
+    bar_px = max(len(run) for row in ink for run in "".join(map("-#".__getitem__, row.astype(int))).split("-"))
+    assert bar_px == pytest.approx(int(said.split()[0]) / (mpp or 1) * 1100 / 800, abs=1.5)  # on a map of 1100 px
 
 
 def test_a_time_limit_ends_the_search_with_an_answer(asked):

@@ -53,3 +53,12 @@ def test_the_picture_says_what_an_uncertain_answer_lies_between(clip: Path, draw
     assert dragonfly("ask", clip, "Is there a tumour?", "--abstain", "1", "--overlay", overlay).code == 0
     title = next(text for text in drawn if text.startswith("Is there a tumour?"))
     assert "uncertain" in title and "yes " in title and "no " in title and "p = " not in title
+
+
+def test_a_field_that_was_looked_at_twice_says_what_both_looks_agree_on() -> None:
+    looks = [(0, None, 0.9), (1, None, 0.6), (2, 0, 0.3), (3, 1, 0.8)]
+    fields = [
+        {"id": number, "second_look_of": of, "probabilities": {"yes": yes, "no": 1 - yes}} for number, of, yes in looks
+    ]
+    record = {"fields": fields}
+    assert [support(record, field) for field in fields[:2]] == [0.3, 0.6]
