@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from batch_runs import wait_for
 from make_files import write_dicom, write_svs
 from PIL import Image
 from run_dragonfly import Outcome, dragonfly, expect_error
@@ -153,6 +154,22 @@ def test_bytes_that_are_no_text_do_not_end_the_conversation(photo: Path) -> None
     )
     assert b"error: the question is not valid UTF-8" in told.stderr
     assert told.stdout.decode() == dragonfly("ask", photo, QUESTION).stdout
+
+
+@pytest.mark.slow
+def test_a_file_that_is_gone_for_a_moment_is_asked_about_again(photo: Path) -> None:
+    command = [sys.executable, "-m", "dragonfly_cli", "chat", photo]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as process:
+        wait_for(process, "looking at: whole")
+        away = photo.rename(photo.with_suffix(".away"))
+        process.stdin.write(f"{QUESTION}\n")
+        process.stdin.flush()
+        wait_for(process, f"error: cannot read {photo}")
+        away.rename(photo)
+        answers, _ = process.communicate(f"{QUESTION}\n")
+    assert process.returncode == 0
+    assert answers == dragonfly("ask", photo, QUESTION).stdout
 
 
 def test_quit_ends_it(photo: Path) -> None:

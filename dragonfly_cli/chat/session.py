@@ -98,8 +98,9 @@ class Session:
         question = replace(as_question(text), earlier=tuple(self._turns))
         request = as_request(self._model, [question], self._options, asdict(self._opening) | asdict(self._looking))
         if self._looks is None:
-            self._looks = make_looks(self._model, self.source, self.field, request.control)
-            self._facts = source_record(self.source)
+            looks = make_looks(self._model, self.source, self.field, request.control)
+            self._facts = source_record(self.source)  # it reads the file, which may fail or be interrupted
+            self._looks = looks
         asked, desk = Asked(question), Desk(self._model, request.sampling)
         asked.ask(desk, self._looks, on_text)
         desk.write()
