@@ -144,6 +144,21 @@ def test_an_interrupted_quantization_goes_on(
     assert load_model(find_checkpoint("mine"), "cpu", Quant.four_bit).identity.quantization == "nf4"
 
 
+@pytest.mark.parametrize(("wanted", "left"), [("nf4", "full"), ("full", "nf4")])
+def test_what_a_kill_has_left_of_the_other_copy_is_deleted(
+    origin: Path, models_folder: Path, wanted: str, left: str
+) -> None:
+    """As after a kill while the full copy was deleted, or the 4-bit one written."""
+    assert dragonfly("model", "convert", origin, "--keep", wanted).code == 0
+    place = models_folder / "mine"
+    rests = [place / left] + [place / ".nf4.1.partial"] * (left == "nf4")
+    for rest in rests:
+        rest.mkdir()
+        (rest / "model.safetensors").write_bytes(b"weights")
+    assert dragonfly("model", "convert", origin, "--keep", wanted).code == 0
+    assert sorted(path.name for path in place.iterdir()) == sorted(["manifest.json", wanted])
+
+
 def test_without_bitsandbytes(origin: Path, models_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(copies, "has_bitsandbytes", lambda: False)
     expect_error(dragonfly("model", "convert", origin, "--keep", "nf4"), 5, "without bitsandbytes")

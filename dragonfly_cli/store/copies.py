@@ -1,7 +1,7 @@
 """Which copies of a model are kept: ``full`` as published, ``nf4`` with the language model in 4 bit, or both.
 
 The full copy is always made first, and listed; the 4-bit one is made from it and listed when it is whole. One that is
-not wanted is taken off the list before it is deleted.
+not wanted is taken off the list before it is deleted, so that what an interrupted call has left is on no list.
 """
 
 import shutil
@@ -13,7 +13,7 @@ from dragonfly_cli.errors import DeviceError, ModelError
 from dragonfly_cli.option_values import Keep
 from dragonfly_cli.output.files import flush_file, flush_folder
 from dragonfly_cli.store.folder import check_space
-from dragonfly_cli.store.manifest import FULL, NF4, Manifest, list_files, write_manifest
+from dragonfly_cli.store.manifest import COPIES, FULL, NF4, Manifest, list_files, write_manifest
 
 # Of an 8B model's weights 84 % become 4 bit and the rest stays: 0.36 of the full copy, and less is never the case.
 _NF4_SHARE = 0.4
@@ -46,7 +46,10 @@ def keep_copies(place: Path, manifest: Manifest, keep: Keep, say: Callable[[str]
         say("writing the 4-bit copy, which takes some minutes")
         manifest = _add_nf4(place, manifest)
     if keep is Keep.nf4 and FULL in manifest.copies:
-        manifest = _drop_full(place, manifest)
+        manifest = manifest.without_copy(FULL)
+        write_manifest(place, manifest)
+    for copy in set(COPIES) - set(manifest.copies):
+        _delete(place, copy)
     if keep is not Keep.nf4 and FULL not in manifest.copies:
         say(f"only the 4-bit copy is here; for the full one run: dragonfly model rm {manifest.id}, and get it again")
     return manifest
@@ -66,9 +69,7 @@ def _add_nf4(place: Path, manifest: Manifest) -> Manifest:
     from dragonfly_med.memory import is_out_of_memory
     from dragonfly_med.quantization import write_quantized
 
-    for rest in [place / NF4, *place.glob(f".{NF4}.*")]:  # of an interrupted call; no manifest lists it
-        if rest.exists():
-            shutil.rmtree(rest)
+    _delete(place, NF4)  # of an interrupted call
     try:
         write_quantized(place / FULL, place / NF4)
     except CheckpointError as error:
@@ -92,8 +93,8 @@ def _add_nf4(place: Path, manifest: Manifest) -> Manifest:
     return manifest
 
 
-def _drop_full(place: Path, manifest: Manifest) -> Manifest:
-    manifest = manifest.without_copy(FULL)
-    write_manifest(place, manifest)
-    shutil.rmtree(place / FULL)
-    return manifest
+def _delete(place: Path, copy: str) -> None:
+    """A copy that the manifest does not list, if there is anything of it."""
+    for rest in [place / copy, *place.glob(f".{copy}.*")]:
+        if rest.exists():
+            shutil.rmtree(rest)
