@@ -251,6 +251,8 @@ def test_the_disk_is_asked_before(tmp_path: Path, models_folder: Path, monkeypat
     origin = write_checkpoint(tmp_path / "mine")
     monkeypatch.setattr(folder.shutil, "disk_usage", lambda place: SimpleNamespace(free=1000))
     expect_error(dragonfly("model", "convert", origin), 7, "not enough disk space", "1.0 kB free")
+    monkeypatch.setattr(folder.shutil, "disk_usage", lambda place: SimpleNamespace(free=60_000_000))
+    expect_error(dragonfly("model", "convert", origin), 7, "kB needed and 67.1 MB to spare, 60.0 MB free")
     assert not (models_folder / "mine").exists()
 
 

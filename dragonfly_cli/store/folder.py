@@ -117,7 +117,8 @@ def check_space(
     free = shutil.disk_usage(there).free
     if free < needed_bytes + _SPARE_BYTES:
         raise OutputError(
-            f"not enough disk space for {what}: {readable(needed_bytes)} needed, {readable(free)} free in {there}",
+            f"not enough disk space for {what}: {readable(needed_bytes)} needed and {readable(_SPARE_BYTES)} to spare, "
+            f"{readable(free)} free in {there}",
             hint,
         )
 
