@@ -7,19 +7,21 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from time import monotonic, sleep
 from types import SimpleNamespace
 
 import huggingface_hub
 import pytest
 import torch
+from batch_runs import may_not_write_everywhere
 from fake_hub import REVISION, FakeHub, serve
 from huggingface_hub import constants
 from make_checkpoints import tensors, write_checkpoint, write_weights
 from run_dragonfly import dragonfly, expect_error
 from safetensors.torch import load_file
 
-from dragonfly_cli.store import convert, folder
+from dragonfly_cli.store import convert, copies, folder
 
 MED_V1 = "togethercomputer/Llama-3-8B-Dragonfly-Med-v1"
 WEIGHTS = "pytorch_model.bin"
@@ -86,6 +88,29 @@ def test_a_second_pull_asks_nobody(hub: FakeHub) -> None:
     for same in (REVISION[:8].upper(), "main"):
         assert dragonfly("model", "pull", "med-v1", "--revision", same).code == 0
     expect_error_after_notes("pull", "med-v1", "--revision", "nonesuch", code=5, words=["no such revision"])
+
+
+def test_a_model_of_a_store_that_may_not_be_written_is_there(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    pull = ("model", "pull", "med-v1")
+    with TemporaryDirectory() as name:  # pytest's own are closed to all others, from above
+        store = Path(name) / "models"
+        monkeypatch.setenv("DRAGONFLY_MODELS", str(store))
+        monkeypatch.setattr(constants, "HF_TOKEN_PATH", f"{name}/no-token")
+        assert dragonfly(*pull, "--keep-original").code == 0
+        asked = len(hub.requests)
+        Path(name).chmod(0o755)
+        store.chmod(0o555)
+        with may_not_write_everywhere():
+            outcome = dragonfly(*pull, "--keep-original")
+            assert (outcome.code, outcome.stdout) == (0, f"{store / 'med-v1'}\n"), outcome.stderr
+            assert "note: model med-v1 is on this machine already" in outcome.stderr
+            expect_error(dragonfly(*pull, "--keep-original", "--revision", "ffff"), 5, REVISION)
+            for with_work_left in (pull, (*pull, "--keep-original", "--keep", "nf4")):
+                expect_error(dragonfly(*with_work_left), 7, str(store), "Permission denied")
+            monkeypatch.setattr(copies, "has_bitsandbytes", lambda: False)
+            outcome = dragonfly(*pull, "--keep-original", "--keep", "both")
+            assert outcome.code == 0 and "bitsandbytes is not installed" in outcome.stderr
+        assert len(hub.requests) == asked
 
 
 @pytest.mark.parametrize("answer", [{"Location": "/again"}, {"Location": "file:///etc/hostname"}])

@@ -15,7 +15,7 @@ from dragonfly_cli.errors import ModelError, UsageError
 from dragonfly_cli.option_values import Keep
 from dragonfly_cli.store.catalog import PUBLISHED, id_for_folder, is_name, repository_of, stored_id
 from dragonfly_cli.store.convert import CheckpointFiles, choose_weights, convert, folder_source, is_companion
-from dragonfly_cli.store.copies import keep_copies, nf4_bytes, refuse_impossible
+from dragonfly_cli.store.copies import are_kept, keep_copies, nf4_bytes, refuse_impossible, tell_missing
 from dragonfly_cli.store.folder import check_space, disk_errors, locked, model_folder, readable
 from dragonfly_cli.store.hub import Listing, bytes_left, fetch, is_offline, look_up, recall, remember
 from dragonfly_cli.store.hub_errors import check_settings
@@ -57,6 +57,11 @@ def pull_model(name: str, settings: PullSettings, say: Say) -> Manifest | None:
     refuse_impossible(model_id, settings.keep)
     check_settings()
     place = model_folder(model_id)
+    if not settings.dry_run and (stored := _whole(place, settings)):  # without the lock, which has to be written
+        _refuse_other_revision(stored, repository, settings.revision)
+        say(f"model {model_id} is on this machine already")
+        tell_missing(stored, settings.keep, say)
+        return stored
     with nullcontext() if settings.dry_run else locked(place), disk_errors(place):
         manifest = read_manifest(place)
         if manifest:
@@ -74,6 +79,14 @@ def pull_model(name: str, settings: PullSettings, say: Say) -> Manifest | None:
         if not settings.keep_original and (place / ORIGINAL).exists():
             shutil.rmtree(place / ORIGINAL)
     return manifest
+
+
+def _whole(place: Path, settings: PullSettings) -> Manifest | None:
+    """The model, if nothing has to be done to it."""
+    with disk_errors(place):
+        manifest = read_manifest(place)
+        is_done = manifest and are_kept(place, manifest, settings.keep)
+        return manifest if is_done and (settings.keep_original or not (place / ORIGINAL).exists()) else None
 
 
 def convert_folder(folder: Path, name: str | None, keep: Keep, say: Say) -> Manifest:

@@ -39,20 +39,38 @@ def keep_copies(place: Path, manifest: Manifest, keep: Keep, say: Callable[[str]
     A full copy that was dropped before is not made again: only a new pull can do that. Without bitsandbytes the full
     copy stays alone.
     """
-    if keep is Keep.both and NF4 not in manifest.copies and not has_bitsandbytes():
-        say("there will be no 4-bit copy, because bitsandbytes is not installed")
-    if _makes_nf4(keep) and NF4 not in manifest.copies:
+    tell_missing(manifest, keep, say)
+    if _misses_nf4(manifest, keep):
         check_space(place, nf4_bytes(manifest.size_of(FULL), keep), f"the 4-bit copy of {manifest.id}")
         say("writing the 4-bit copy, which takes some minutes")
         manifest = _add_nf4(place, manifest)
-    if keep is Keep.nf4 and FULL in manifest.copies:
+    if _drops_full(manifest, keep):
         manifest = manifest.without_copy(FULL)
         write_manifest(place, manifest)
-    for copy in set(COPIES) - set(manifest.copies):
-        _delete(place, copy)
+    for rest in _rests(place, manifest):
+        shutil.rmtree(rest)
+    return manifest
+
+
+def are_kept(place: Path, manifest: Manifest, keep: Keep) -> bool:
+    """Whether there is nothing to make and nothing to delete."""
+    return not (_misses_nf4(manifest, keep) or _drops_full(manifest, keep) or _rests(place, manifest))
+
+
+def tell_missing(manifest: Manifest, keep: Keep, say: Callable[[str], None]) -> None:
+    """What was asked for and cannot be made here."""
+    if keep is Keep.both and NF4 not in manifest.copies and not has_bitsandbytes():
+        say("there will be no 4-bit copy, because bitsandbytes is not installed")
     if keep is not Keep.nf4 and FULL not in manifest.copies:
         say(f"only the 4-bit copy is here; for the full one run: dragonfly model rm {manifest.id}, and get it again")
-    return manifest
+
+
+def _misses_nf4(manifest: Manifest, keep: Keep) -> bool:
+    return _makes_nf4(keep) and NF4 not in manifest.copies
+
+
+def _drops_full(manifest: Manifest, keep: Keep) -> bool:
+    return keep is Keep.nf4 and FULL in manifest.copies
 
 
 def _makes_nf4(keep: Keep) -> bool:
@@ -69,7 +87,8 @@ def _add_nf4(place: Path, manifest: Manifest) -> Manifest:
     from dragonfly_med.memory import is_out_of_memory
     from dragonfly_med.quantization import write_quantized
 
-    _delete(place, NF4)  # of an interrupted call
+    for rest in _rests(place, manifest):
+        shutil.rmtree(rest)
     try:
         write_quantized(place / FULL, place / NF4)
     except CheckpointError as error:
@@ -93,8 +112,7 @@ def _add_nf4(place: Path, manifest: Manifest) -> Manifest:
     return manifest
 
 
-def _delete(place: Path, copy: str) -> None:
-    """A copy that the manifest does not list, if there is anything of it."""
-    for rest in [place / copy, *place.glob(f".{copy}.*")]:
-        if rest.exists():
-            shutil.rmtree(rest)
+def _rests(place: Path, manifest: Manifest) -> list[Path]:
+    """What an interrupted call has left of copies that the manifest does not list."""
+    unlisted = set(COPIES) - set(manifest.copies)
+    return [rest for copy in unlisted for rest in (place / copy, *place.glob(f".{copy}.*")) if rest.exists()]
