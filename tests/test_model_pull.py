@@ -301,8 +301,12 @@ def test_an_interrupted_download_goes_on_where_it_stopped(hub: FakeHub, models_f
     assert "med-v1  not finished" in dragonfly("model", "list").stdout
     hub.stop_after.clear()
     hub.requests.clear()
-    assert dragonfly("model", "pull", "med-v1").code == 0
+    outcome = dragonfly("model", "pull", "med-v1")
+    assert outcome.code == 0
     assert hub.downloads() == [f"{WEIGHTS} {half}"]
+    left = folder.readable((hub.folder / WEIGHTS).stat().st_size - half)
+    assert f"note: getting {WEIGHTS}, {left}\n" in outcome.stderr
+    assert "note: checking tokenizer.json\n" in outcome.stderr and outcome.stderr.count("note: getting") == 1
     assert dragonfly("model", "verify").code == 0
 
 

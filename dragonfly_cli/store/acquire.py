@@ -17,7 +17,7 @@ from dragonfly_cli.store.catalog import PUBLISHED, id_for_folder, is_name, repos
 from dragonfly_cli.store.convert import CheckpointFiles, choose_weights, convert, folder_source, is_companion
 from dragonfly_cli.store.copies import are_kept, keep_copies, nf4_bytes, refuse_impossible, tell_missing
 from dragonfly_cli.store.folder import check_space, disk_errors, locked, model_folder, readable
-from dragonfly_cli.store.hub import Listing, bytes_left, fetch, is_offline, look_up, recall, remember
+from dragonfly_cli.store.hub import Listing, bytes_left, fetch, file_bytes_left, is_offline, look_up, recall, remember
 from dragonfly_cli.store.hub_errors import check_settings
 from dragonfly_cli.store.manifest import FULL, Manifest, StoredFile, read_manifest, stored_file, write_manifest
 
@@ -197,7 +197,8 @@ def _download_and_convert(model_id: str, listing: Listing, place: Path, say: Say
     paths: dict[str, Path] = {}
     hashed: dict[str, StoredFile] = {}
     for file in sorted(listing.files, key=lambda file: file.size):  # a refusal should not come after hours
-        say(f"getting {file.name}, {readable(file.size)}")
+        left = file_bytes_left(listing, file, place / ORIGINAL)
+        say(f"getting {file.name}, {readable(left)}" if left else f"checking {file.name}")
         paths[file.name], hashed[file.name] = fetch(listing, file, place / ORIGINAL)
     weights = choose_weights(paths, lambda name: paths[name].read_bytes())
     source = CheckpointFiles(

@@ -99,7 +99,15 @@ def is_offline() -> bool:
 
 def bytes_left(listing: Listing, folder: Path) -> int:
     """How much of a repository is not on this machine yet."""
-    return sum(_bytes_left(listing, file, folder) for file in listing.files)
+    return sum(file_bytes_left(listing, file, folder) for file in listing.files)
+
+
+def file_bytes_left(listing: Listing, file: HubFile, folder: Path) -> int:
+    whole = folder / file.name
+    if (whole.is_file() and whole.stat().st_size == file.size) or _in_hub_cache(listing, file):
+        return 0
+    part = _part(folder, file)
+    return file.size - min(file.size, part.stat().st_size if part.is_file() else 0)
 
 
 def fetch(listing: Listing, file: HubFile, folder: Path) -> tuple[Path, StoredFile]:
@@ -154,14 +162,6 @@ def _download(listing: Listing, file: HubFile, folder: Path) -> Path:
 
 def _part(folder: Path, file: HubFile) -> Path:
     return folder / f".{file.name}.{(file.sha256 or file.git_id or 'unknown')[:16]}.part"
-
-
-def _bytes_left(listing: Listing, file: HubFile, folder: Path) -> int:
-    whole = folder / file.name
-    if (whole.is_file() and whole.stat().st_size == file.size) or _in_hub_cache(listing, file):
-        return 0
-    part = _part(folder, file)
-    return file.size - min(file.size, part.stat().st_size if part.is_file() else 0)
 
 
 def _in_hub_cache(listing: Listing, file: HubFile) -> Path | None:
