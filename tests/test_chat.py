@@ -81,6 +81,7 @@ def test_a_film_is_looked_at_under_another_window(tmp_path: Path) -> None:
     film = np.random.default_rng(0).integers(0, 1024, (60, 80), np.uint16)
     path = write_dicom(tmp_path / "film.dcm", film, window=(512, 1024), bits_stored=10)
     first, second, third = saved(path, QUESTION, "/window 100,200", QUESTION, "/window nonsense", QUESTION)
+    assert "error: /window 'nonsense' is not a window" in chat(path, "/window nonsense").stderr
     assert [record["settings"]["window"] for record in (first, second, third)] == [None, "100,200", "100,200"]
     assert first["probabilities"] != second["probabilities"]
     assert dragonfly("verify", path.with_name("saved.json")).code == 0
@@ -91,16 +92,17 @@ def test_frames(tmp_path: Path) -> None:
     first, second = saved(clip, QUESTION, "/frame 4", QUESTION)
     assert (first["fields"][0]["frame"], second["fields"][0]["frame"]) == (2, 4)
     assert first["probabilities"] != second["probabilities"]
-    assert "--frame 5" in chat(clip, "/frame 5").stderr
+    assert "error: /frame 5: " in chat(clip, "/frame 5").stderr
 
 
 WRONG = {
     "/nonsense": "there is no /nonsense",
-    "/region 1,2,3": "must be X,Y,W,H",
+    "/region 1,2,3": "error: /region 1,2,3: it must be X,Y,W,H",
     "/region 0,0,0,10": "less than a pixel",
-    "/region 900,0,10,10": "lies outside",
+    "/region 900,0,10,10": "error: /region 900,0,10,10: it lies outside",
     "/zoom in": "not a factor",
     "/zoom 0": "not a factor",
+    "/reset now": "/reset: nothing may follow it",
     "/frame x": "not a number",
     "/frame 3": "1 frame",
     "/window lung": "only a DICOM image",

@@ -32,9 +32,16 @@ def run_command(session: "Session", line: str) -> str:
     if command is None:
         raise UsageError(f"there is no {name}", "/help shows all commands")
     wanted = command.usage.partition(" ")[2]
-    if wanted and not rest:
-        raise UsageError(f"{name}: {wanted} is missing", f"{command.usage}: {command.does}")
-    return command.run(session, rest.strip())
+    if bool(wanted) != bool(rest):
+        what = f"{wanted} is missing" if wanted else "nothing may follow it"
+        raise UsageError(f"{name}: {what}", f"{command.usage}: {command.does}")
+    try:
+        return command.run(session, rest.strip())
+    except UsageError as error:  # which names the option of the same use
+        option = f"--{name.lower()[1:]}"
+        if not error.message.startswith(option):
+            raise
+        raise UsageError(name + error.message.removeprefix(option), error.hint) from error
 
 
 def where(session: "Session") -> str:
@@ -103,7 +110,7 @@ COMMANDS = {
     "/zoom": Command("/zoom FACTOR", "look closer at the middle; below 1, from farther away", _zoom),
     "/frame": Command("/frame N", "look at another frame, counted from 0", _frame),
     "/window": Command("/window NAME", "DICOM: another grey level window, lung, say, or WIDTH,LEVEL", _window),
-    "/reset": Command("/reset", "start again: forget what was said, and look where it began", _reset),
+    "/reset": Command("/reset", "start again, where it began; answers that were not saved are gone", _reset),
     "/save": Command("/save FILE", "write the records of all answers as JSON", _save),
     "/help": Command("/help", "show this", _help),
     "/quit": Command("/quit", "leave; Ctrl-D does the same", _quit),
