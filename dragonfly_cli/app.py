@@ -33,7 +33,6 @@ class App(typer.Typer):
             cls=ErrorFunnel,
             rich_markup_mode=None,  # help at once: rich takes longer to import than all else together
             no_args_is_help=True,
-            add_completion=False,
             context_settings={"help_option_names": ["-h", "--help"], "max_content_width": _WIDEST_HELP},
             help=help,
         )
@@ -79,6 +78,8 @@ class Command(TyperCommand):
         """Raises UsageError for an empty value: no option has a meaning for it, but as a path it is this folder."""
         given = list(args)
         rest: list[str] = super().parse_args(ctx, args)
+        if ctx.resilient_parsing:  # for the completion of a line that is not finished
+            return rest
         values, _, parameters = self.make_parser(ctx).parse_args(given)
         for each in parameters:
             value: Any = values.get(str(each.name))

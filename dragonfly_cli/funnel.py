@@ -29,8 +29,13 @@ class ErrorFunnel(TyperGroup):
     """A command group whose commands end in an exit code of the contract, whatever happens in them."""
 
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
-        with _usage_errors(info_name), _output_may_fail():  # a help page is written here
-            return super().make_context(info_name, args, parent=parent, **extra)
+        try:
+            with _usage_errors(info_name), _output_may_fail():  # a help page is written here
+                return super().make_context(info_name, args, parent=parent, **extra)
+        except OSError as error:  # of --install-completion
+            what = error.filename or "the output"
+            _two_lines(f"cannot write {what}: {error.strerror}", "put there what --show-completion prints")
+            raise typer.Exit(OutputError.exit_code) from error
 
     def invoke(self, ctx: Any) -> Any:
         try:
