@@ -137,19 +137,26 @@ def test_no_cell_is_a_formula_and_every_cell_comes_back(cell: str) -> None:
 def test_a_sample_of_the_images_is_asked_about_again_without_the_picture(tmp_path: Path) -> None:
     for number in range(4):
         Image.effect_noise((60, 50), 60 + number).convert("RGB").save(tmp_path / f"{number}.png")
+
+    def sample(table: Path, *more: str):
+        records = table.with_suffix(".jsonl")
+        call = ("batch", tmp_path, *QUESTIONS[:2], "-o", table, "--records", records, "--control-sample", "2")
+        return dragonfly(*call, *more)
+
     answers = tmp_path / "answers.csv"
-    outcome = dragonfly("batch", tmp_path, *QUESTIONS[:2], "-o", answers, "--control-sample", "2")
+    outcome = sample(answers)
     assert outcome.code == 0
     distances = [row["control_distance"] for row in rows_of(answers)]
     assert [bool(distance) for distance in distances] == [False, True, False, True]
     (told,) = [line for line in outcome.stderr.splitlines() if "control: without the picture 2 answers are" in line]
-    again = dragonfly("batch", tmp_path, *QUESTIONS[:2], "-o", answers, "--control-sample", "2")
+    again = sample(answers)
+    assert "4 of 4 images are done" in again.stderr
     assert told in again.stderr.splitlines()  # of all rows, not of those of the last call
     parts = [tmp_path / f"part{number}.csv" for number in (1, 2)]
     for number, part in enumerate(parts, 1):
-        command = ("batch", tmp_path, *QUESTIONS[:2], "-o", part, "--control-sample", "2", "--shard", f"{number}/2")
-        assert dragonfly(*command).code == 0
-    assert told in dragonfly("merge", *parts, "-o", tmp_path / "whole.csv").stderr.splitlines()
+        assert sample(part, "--shard", f"{number}/2").code == 0
+    whole = dragonfly("merge", *parts, "-o", tmp_path / "whole.csv", "--records", tmp_path / "whole.jsonl")
+    assert told in whole.stderr.splitlines()
 
 
 def test_other_options_than_yes_and_no_have_a_column(tmp_path: Path) -> None:

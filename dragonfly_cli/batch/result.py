@@ -1,7 +1,7 @@
 """One row of a run: which item and question it is about, and the record of the answer or why there is none."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import Any
 
@@ -29,7 +29,7 @@ class Result:
     record: dict[str, Any] | None = None
     error_code: int | None = None
     error: str = ""
-    held_distance: float | None = None
+    held_distance: float | None = field(default=None, compare=False)  # a table rounds it, a record does not
 
     @property
     def failed(self) -> bool:
