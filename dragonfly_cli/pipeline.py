@@ -141,7 +141,7 @@ def inquire(
 
 
 class Inquiry:
-    """Everything that is asked of one source: of all fields but the last at once, of the last when answers are told.
+    """Everything that is asked of one source: of all fields but the last at once, the rest when answers are told.
 
     The pixels of every field are read once, here or ahead, and the network reads them once; while it does, those of the
     next field are read. None are kept but those of the last field, and of fields whose free answers wait at the desk.
@@ -171,12 +171,12 @@ class Inquiry:
         self._streams = len(fields) * len(self._looks) * free == 1
 
     def draft(self) -> None:
-        """Asks the last field the free questions, after the typed ones before them; even a lone one waits then."""
+        """Asks the rest of the free questions, after the typed ones before them; even a lone one waits then."""
         self._streams = False
         before = takewhile(lambda one: one.question.options, self._unasked)
         free = (one for one in self._unasked if not one.question.options)
         for one in [*before, *free]:
-            self._ask_last_field(one)
+            self._ask_the_rest(one)
 
     def records(self, on_text: OnText = say_nothing) -> Iterator[dict[str, Any]]:
         """Yields one record per question, each as soon as it is complete; see ``answer_source``."""
@@ -194,16 +194,18 @@ class Inquiry:
             self.draft()
             self._desk.write()
             return
-        self._ask_last_field(one, aloud)
+        self._ask_the_rest(one, aloud)
+
+    def _ask_the_rest(self, one: "Asked", aloud: OnText | None = None) -> None:
+        """About the last field, and in second looks."""
+        if one not in self._unasked:
+            return
+        self._unasked.remove(one)
+        one.ask(self._desk, self._looks, aloud)
         if self._request.second_looks and not self._request.is_late:
             with closing(self._readable(self._request.second_looks(one.seen))) as once_more:
                 for again in once_more:
                     one.ask(self._desk, again)
-
-    def _ask_last_field(self, one: "Asked", aloud: OnText | None = None) -> None:
-        if one in self._unasked:
-            self._unasked.remove(one)
-            one.ask(self._desk, self._looks, aloud)
 
     def _readable(self, fields: list[Field]) -> Generator[list[Look]]:
         """Of every field that can be read, the field as it is, and where there is a control with nothing to be seen."""

@@ -56,3 +56,12 @@ def crops_encoded(most: int) -> Iterator[list[int]]:
         patch.setattr(ImageEncoder, "forward", watched)
         patch.setattr(modeling, "CROPS_OF_A_CPU", most)
         yield counts
+
+
+@contextmanager
+def seconds_are_passes() -> Iterator[list[int]]:
+    """To a time limit, every pass of the vision encoder takes one second, and nothing else takes any."""
+    with crops_encoded(modeling.CROPS_OF_A_CPU) as counts, pytest.MonkeyPatch.context() as patch:
+        for module in ("fields.field", "fields.search", "pipeline"):
+            patch.setattr(f"dragonfly_cli.{module}.monotonic", lambda: float(len(counts)))
+        yield counts

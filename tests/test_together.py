@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from batch_runs import QUESTIONS, TINY, bytes_of, rows_of, start, wait_for, write_study
-from layer_calls import crops_encoded, room_for, rows_written
+from layer_calls import crops_encoded, room_for, rows_written, seconds_are_passes
 from make_files import write_dicom
 from run_dragonfly import Outcome, dragonfly, expect_error
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
@@ -160,6 +160,16 @@ def test_crops_of_a_group_are_encoded_in_one_pass(study: Path, alone: Path, tmp_
     an_image = 29
     assert counts == [2 * an_image, 4 * an_image, *[an_image] * 3]  # two of the first group are broken; a film's frames
     assert bytes_of(tmp_path / "answers.csv") == bytes_of(alone)
+
+
+def test_neighbours_take_no_time_from_second_looks(tmp_path: Path) -> None:
+    looking = ("--budget", "4", "--rank", "spread", "--aggregate", "confirmed", "--time-limit", "3.5")
+    call = ("batch", SLIDE, SLIDE.with_name("slide_necrosis.svs"), "-q", "Is it normal?", *looking, "-m", TINY, "-o")
+    for name, more in (("alone.csv", ()), ("together.csv", ("--together", "2"))):
+        with seconds_are_passes() as passes:
+            assert dragonfly(*call, tmp_path / name, *more).code == 0
+        assert len(passes) == 2 * 4
+    assert bytes_of(tmp_path / "together.csv") == bytes_of(tmp_path / "alone.csv")
 
 
 def test_cut_off_within_a_group_it_ends_the_same(together: Path, study: Path, tmp_path: Path) -> None:
