@@ -160,13 +160,16 @@ class Inquiry:
 
     def ask(self, fields: list[Field]) -> None:
         """Asks about all ``fields`` but the last; raises DragonflyError for an image that cannot be read."""
-        with closing(self._readable(fields)) as coming:
+        left_out: list[str] = []
+        with closing(self._readable(fields, left_out)) as coming:
             self._looks, following = next(coming), next(coming, None)
             while following:
                 for one in self._asked:
                     one.ask(self._desk, self._looks)
                 self._looks, following = following, next(coming, None)
         self._unasked = [*self._asked]
+        for one in self._asked:
+            one.left_out += left_out
         free = sum(not one.question.options for one in self._asked)
         self._streams = len(fields) * len(self._looks) * free == 1
 
@@ -203,26 +206,33 @@ class Inquiry:
         self._unasked.remove(one)
         one.ask(self._desk, self._looks, aloud)
         if self._request.second_looks and not self._request.is_late:
-            with closing(self._readable(self._request.second_looks(one.seen))) as once_more:
+            with closing(self._readable(self._request.second_looks(one.seen), one.left_out)) as once_more:
                 for again in once_more:
                     one.ask(self._desk, again)
 
-    def _readable(self, fields: list[Field]) -> Generator[list[Look]]:
-        """Of every field that can be read, the field as it is, and where there is a control with nothing to be seen."""
+    def _readable(self, fields: list[Field], left_out: list[str]) -> Generator[list[Look]]:
+        """Of every field that can be read, the field as it is, and where there is a control with nothing to be seen.
+
+        Warnings of the others are added to ``left_out``.
+        """
         model, request = self._desk.model, self._request
         read = partial(self._read.look, model, self._source)
-        with closing(readable(self._source, fields, read, lambda: request.is_late)) as looks:
+        with closing(readable(self._source, fields, read, left_out, lambda: request.is_late)) as looks:
             for look in looks:
                 yield _with_control(model, look, request.control)
 
 
 @dataclass(eq=False)
 class Asked:
-    """One question, and what was said of the fields so far: as they are, and with nothing to be seen."""
+    """One question, and what was said of the fields so far: as they are, and with nothing to be seen.
+
+    ``left_out`` are warnings of fields about which it was not asked.
+    """
 
     question: Question
     seen: list[FieldAnswer] = field(default_factory=list)
     unseen: list[FieldAnswer] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
 
     def ask(self, desk: Desk, looks: list[Look], aloud: OnText | None = None) -> None:
         """A free answer that is not told ``aloud`` is there when the desk has written it."""
@@ -233,7 +243,7 @@ class Asked:
 
     def combined(self, model: Model, request: Request) -> Answer:
         told = _as_one(model, self.seen, request)
-        told = replace(told, calibrated=_calibrated(told, request), search_s=request.search_s)
+        told = replace(told, calibrated=_calibrated(told, request), search_s=request.search_s, left_out=self.left_out)
         if not self.unseen:
             return told
         unseen = _as_one(model, self.unseen, request)

@@ -89,9 +89,10 @@ def _draw(
     if viewing.what is Picture.fields:
         first_of = {field.frame: field for field in reversed(fields)}
         shown = [field for field in fields if first_of[field.frame] is field]
-        return pictures.sheet_of(list(readable(source, shown, lambda field: _fields_of(source, field.frame, fields))))
+        sheets = readable(source, shown, lambda field: _fields_of(source, field.frame, fields), source.warnings)
+        return pictures.sheet_of(list(sheets))
     plan_of = model.processor.plan if model else _configured(checkpoint)
-    drawn = readable(source, fields, lambda field: _crops(field_view(source, field), plan_of, model))
+    drawn = readable(source, fields, lambda field: _crops(field_view(source, field), plan_of, model), source.warnings)
     return pictures.sheet_of(list(drawn))
 
 

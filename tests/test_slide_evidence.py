@@ -344,9 +344,11 @@ def test_a_scale_bar_is_as_long_as_it_says(tmp_path, drawn, mpp):
 
 def test_a_time_limit_ends_the_search_with_an_answer(asked):
     *_, slide = asked
-    record = dragonfly("ask", slide, QUESTION, "--time-limit", "0.001", "--json").json
-    assert [field["role"] for field in record["fields"]] == ["overview"]
-    assert any(warning.startswith("--time-limit: ") for warning in record["warnings"])
+    outcome = dragonfly("ask", slide, QUESTION, "Is there necrosis?", "--time-limit", "0.001", "--json")
+    for record in outcome.json:
+        assert [field["role"] for field in record["fields"]] == ["overview"]
+        assert sum(warning.startswith("--time-limit: ") for warning in record["warnings"]) == 1
+    assert outcome.stderr.count("warning: --time-limit: ") == 2  # of each answer
 
 
 def test_a_time_limit_holds_for_named_regions_too(asked):

@@ -36,6 +36,10 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_dicom(tmp_path_factory.mktemp("clip") / "clip.dcm", np.stack([np.full_like(slope, 90), slope, noise]))
 
 
+def without_timing(record: dict[str, Any]) -> dict[str, Any]:
+    return record | {"timing": None}
+
+
 def answers_of(record: dict[str, Any]) -> list[str]:
     return [field["answer"] for field in record["fields"]]
 
@@ -163,13 +167,21 @@ def test_crops_of_a_group_are_encoded_in_one_pass(study: Path, alone: Path, tmp_
 
 
 def test_neighbours_take_no_time_from_second_looks(tmp_path: Path) -> None:
-    looking = ("--budget", "4", "--rank", "spread", "--aggregate", "confirmed", "--time-limit", "3.5")
-    call = ("batch", SLIDE, SLIDE.with_name("slide_necrosis.svs"), "-q", "Is it normal?", *looking, "-m", TINY, "-o")
-    for name, more in (("alone.csv", ()), ("together.csv", ("--together", "2"))):
-        with seconds_are_passes() as passes:
-            assert dragonfly(*call, tmp_path / name, *more).code == 0
-        assert len(passes) == 2 * 4
-    assert bytes_of(tmp_path / "together.csv") == bytes_of(tmp_path / "alone.csv")
+    """For the second question there is no time left, which is told of it alone."""
+    looking = ("--budget", "4", "--rank", "spread", "--aggregate", "confirmed", "--time-limit", "3.5", "-m", TINY)
+    slides = (SLIDE, SLIDE.with_name("slide_necrosis.svs"))
+    first, second = [], []
+    for name, more in (("alone", ()), ("together", ("--together", "2"))):
+        files = ("-o", tmp_path / f"{name}.csv", "--records", tmp_path / f"{name}.jsonl")
+        with seconds_are_passes():
+            assert dragonfly("batch", *slides, "-q", "Is it normal?", "-q", ORGAN, *looking, *files, *more).code == 0
+        records = [json.loads(line) for line in (tmp_path / f"{name}.jsonl").read_text().splitlines()]
+        first.append([without_timing(record) for record in records[::2]])
+        second.append(records[1::2])
+    assert first[0] == first[1]
+    assert [record["aggregate"] for record in first[1]] == ["confirmed"] * 2
+    for records, late in ((first[1], 0), (second[1], 1)):
+        assert [" ".join(record["warnings"]).count("--time-limit") for record in records] == [late] * 2
 
 
 def test_cut_off_within_a_group_it_ends_the_same(together: Path, study: Path, tmp_path: Path) -> None:

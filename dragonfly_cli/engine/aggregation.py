@@ -8,7 +8,7 @@ language model write one from all of them, is in a module of its own (``synthesi
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from statistics import fmean
@@ -71,7 +71,10 @@ class Synthesis:
 
 @dataclass(frozen=True)
 class Answer:
-    """One question's answer over all fields; ``aggregate`` is None where there was one field and nothing to combine."""
+    """One question's answer over all fields; ``aggregate`` is None where there was one field and nothing to combine.
+
+    ``left_out`` are warnings of fields that it is without.
+    """
 
     question: Question
     text: str
@@ -85,6 +88,7 @@ class Answer:
     synthesis: Synthesis | None = None
     search_s: float = 0.0  # what choosing the fields took
     control_s: float = 0.0
+    left_out: Sequence[str] = ()
 
     @property
     def prompt(self) -> str:
@@ -106,6 +110,7 @@ class Answer:
     def warnings(self) -> list[str]:
         cut = self.question.schema is not None and not is_json(self.text)
         return [
+            *self.left_out,
             *doubts_about(self.question.kind, self.option_mass),
             *(["the answer was cut at --max-tokens, so it is not whole JSON"] if cut else []),
             *(self.synthesis.warnings if self.synthesis else []),

@@ -1,4 +1,4 @@
-"""What can be read of a source's fields; those that cannot be are left out, which the source then warns of."""
+"""What can be read of a source's fields; those that cannot be are left out, which is warned of."""
 
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
@@ -13,18 +13,23 @@ Read = TypeVar("Read")
 
 
 def readable(
-    source: Source, fields: Sequence[Field], read: Callable[[Field], Read], is_late: Callable[[], bool] = lambda: False
+    source: Source,
+    fields: Sequence[Field],
+    read: Callable[[Field], Read],
+    warnings: list[str],
+    is_late: Callable[[], bool] = lambda: False,
 ) -> Generator[Read]:
     """Yields what ``read`` gives of every field that can be read, at least one; the next is being read meanwhile.
 
-    Once ``is_late`` says so and there is one, no other is begun. Raises InputError when none can be read, and
-    ChangedError when the file has changed meanwhile. Close the generator after use.
+    Once ``is_late`` says so and there is one, no other is begun. What is left out is told in ``warnings``. Raises
+    InputError when none can be read, and ChangedError when the file has changed meanwhile. Close the generator after
+    use.
     """
     unread: list[Field] = []
     with closing(read_in_turn(read, fields)) as coming:
         for number, (field, reading) in enumerate(zip(fields, coming, strict=True)):
             if number > len(unread) and is_late():
-                source.warnings.append(f"--time-limit: {len(fields) - number} fields {TOO_LATE}")
+                warnings.append(f"--time-limit: {len(fields) - number} fields {TOO_LATE}")
                 break
             try:
                 one = reading.result()
@@ -36,12 +41,11 @@ def readable(
                     raise
             else:
                 yield one
-    _warn_of_unread(source, unread, len(fields))
+    if unread:
+        warnings.append(_unread_warning(source, unread, len(fields)))
 
 
-def _warn_of_unread(source: Source, unread: Sequence[Field], looked_at: int) -> None:
-    if not unread:
-        return
+def _unread_warning(source: Source, unread: Sequence[Field], looked_at: int) -> str:
     what = "frames" if source.frames > 1 else "fields"
     numbers = ", ".join(str(field.frame if source.frames > 1 else field.id) for field in unread)
-    source.warnings.append(f"{len(unread)} of {looked_at} {what} {UNREAD}: {numbers}")
+    return f"{len(unread)} of {looked_at} {what} {UNREAD}: {numbers}"
