@@ -30,6 +30,7 @@ from dragonfly_cli.option_values import Aggregate, Control
 from dragonfly_cli.options import AnswerOptions
 from dragonfly_cli.output.record import answer_record, source_record
 from dragonfly_cli.readers import Source
+from dragonfly_cli.readers.source import TOO_LATE
 from dragonfly_med.generation import Sampling
 
 
@@ -205,10 +206,13 @@ class Inquiry:
             return
         self._unasked.remove(one)
         one.ask(self._desk, self._looks, aloud)
-        if self._request.second_looks and not self._request.is_late:
-            with closing(self._readable(self._request.second_looks(one.seen), one.left_out)) as once_more:
-                for again in once_more:
-                    one.ask(self._desk, again)
+        again = self._request.second_looks(one.seen) if self._request.second_looks else []
+        if again and self._request.is_late:
+            one.left_out.append(f"--time-limit: the fields for second looks {TOO_LATE}")
+            return
+        with closing(self._readable(again, one.left_out)) as once_more:
+            for looks in once_more:
+                one.ask(self._desk, looks)
 
     def _readable(self, fields: list[Field], left_out: list[str]) -> Generator[list[Look]]:
         """Of every field that can be read, the field as it is, and where there is a control with nothing to be seen.
@@ -243,7 +247,12 @@ class Asked:
 
     def combined(self, model: Model, request: Request) -> Answer:
         told = _as_one(model, self.seen, request)
-        told = replace(told, calibrated=_calibrated(told, request), search_s=request.search_s, left_out=self.left_out)
+        told = replace(
+            told,
+            calibrated=_calibrated(told, request),
+            search_s=request.search_s,
+            left_out=[*self.left_out, *_unconfirmed(told, request)],
+        )
         if not self.unseen:
             return told
         unseen = _as_one(model, self.unseen, request)
@@ -254,6 +263,13 @@ def _as_one(model: Model, answers: list[FieldAnswer], request: Request) -> Answe
     if request.rule is Aggregate.synthesise and len(answers) > 1:
         return synthesised(model, answers, request.sampling)
     return abstain_within(aggregate(answers, request.rule), request.abstain)
+
+
+def _unconfirmed(told: Answer, request: Request) -> list[str]:
+    """Says so where another rule stands for the one that was asked for."""
+    if request.rule is not Aggregate.confirmed or told.aggregate is not Aggregate.top3_mean:
+        return []
+    return ["--aggregate confirmed: no field was looked at twice, so the rule is top3-mean, for calibration too"]
 
 
 def _calibrated(told: Answer, request: Request) -> dict[str, float] | None:

@@ -297,6 +297,8 @@ def test_a_calibration_is_that_of_the_rule_by_which_fields_become_one(tmp_path: 
 
     def is_told(*arguments: str) -> bool:
         outcome = dragonfly("ask", clip, QUESTION, "--budget", "2", *arguments, "--json")
+        is_another = "confirmed" in arguments
+        assert ("so the rule is top3-mean, for calibration too" in outcome.stderr) is is_another
         return outcome.json["calibrated"] is not None
 
     def calibrated_by(rule: str | None) -> None:

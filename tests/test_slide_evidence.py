@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from batch_runs import files_limited_to
+from batch_runs import TINY, files_limited_to
+from layer_calls import seconds_are_passes
 from make_files import tissue_like, write_png, write_scn, write_svs
 from PIL import Image, ImageFont
 from run_dragonfly import dragonfly, expect_error
@@ -357,6 +358,19 @@ def test_a_time_limit_holds_for_named_regions_too(asked):
     record = dragonfly("ask", slide, QUESTION, *regions, "--time-limit", "0.001", "--json").json
     assert [field["box"]["x"] for field in record["fields"]] == [0]
     assert "--time-limit: 2 fields were not looked at in time" in record["warnings"]
+
+
+def test_second_looks_for_which_there_is_no_time_are_told(asked, tmp_path):
+    *_, slide = asked
+    call = ["batch", slide, "-q", QUESTION, *CONFIRMED, "--rank", "spread", "--time-limit", "2.5", "-m", TINY]
+    with seconds_are_passes():
+        told = dragonfly(*call, "-o", tmp_path / "answers.csv", "--records", tmp_path / "records.jsonl").stderr
+    record = json.loads((tmp_path / "records.jsonl").read_text())
+    assert (len(record["fields"]), record["aggregate"]) == (3, "top3-mean")
+    late = "--time-limit: the fields for second looks were not looked at in time"
+    assert late in record["warnings"]
+    assert any("no field was looked at twice, so the rule is top3-mean" in warning for warning in record["warnings"])
+    assert f"warning: {slide}: {late}" in told
 
 
 @pytest.mark.parametrize("form", [["--options", "benign,malignant"], ["--scale", "1-3"]])
