@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import os
 import shutil
 import signal
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 from batch_runs import (
     QUESTIONS,
+    TINY,
     bytes_of,
     files_limited_to,
     may_not_write_everywhere,
@@ -167,6 +169,26 @@ def test_a_slide_narrower_than_a_field_does_not_spoil_its_table(tmp_path: Path) 
     assert dragonfly(*call).code == 0
     assert ",-" in rows_of(tmp_path / "answers.csv")[0]["evidence"]
     assert "1 of 1 images are done" in dragonfly(*call).stderr
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["of the command", "of a manifest"])
+def test_an_outline_that_was_drawn_anew_is_another_setting(tmp_path: Path, own: bool) -> None:
+    slide, roi = write_svs(tmp_path / "slide.svs", (700, 500)), tmp_path / "roi.geojson"
+    manifest = tmp_path / "list.csv"
+    manifest.write_text(f"image,question,roi\n{slide},Is it?,{roi}\n")
+    given = (manifest,) if own else (slide, "-q", "Is it?", "--roi", roi)
+    call = ("batch", *given, "-m", str(TINY), "-o", tmp_path / "answers.csv")
+
+    def draw(side: int) -> None:
+        corners = [[0, 0], [side, 0], [side, 300], [0, 300], [0, 0]]
+        geometry = {"type": "Polygon", "coordinates": [corners]}
+        roi.write_text(json.dumps({"type": "Feature", "geometry": geometry, "properties": {}}))
+
+    draw(300)
+    assert dragonfly(*call).code == 0
+    assert "1 of 1 images are done" in dragonfly(*call).stderr
+    draw(400)
+    expect_error(dragonfly(*call), 7, "answers.csv", "(roi_hashes)")
 
 
 def test_a_bad_image_that_was_taken_out_is_no_failure_any_more(tmp_path: Path) -> None:

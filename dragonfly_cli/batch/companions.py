@@ -19,6 +19,7 @@ PLAIN_NAMES = frozenset(("run.json", "failed.csv"))
 
 # Settings:
 SERIES = "series"  # which file each numbered series begins with
+OUTLINES = "roi_hashes"  # of the files of --roi
 CALIBRATION = "calibration_sha256"  # by which fits probabilities are corrected
 
 # Settings that may differ when a run is continued.
@@ -74,10 +75,12 @@ def differing_names(one: Mapping[str, Any], other: Mapping[str, Any], but: Itera
 
 
 def _agree(name: str, one: Any, other: Any) -> bool:
-    """Of numbered series those that both know, as more may have come into a folder."""
-    if name != SERIES or one is None or other is None:
+    """Of numbered series and of outlines those that both know, as more may have come into a folder or a manifest."""
+    if name == OUTLINES:
+        one, other = one or {}, other or {}  # earlier versions did not tell them
+    if name not in (SERIES, OUTLINES) or one is None or other is None:
         return bool(one == other)
-    return all(one[series] == other[series] for series in one.keys() & other.keys())
+    return all(one[known] == other[known] for known in one.keys() & other.keys())
 
 
 def _choices(table: Path, is_shard: bool) -> list[Companions]:

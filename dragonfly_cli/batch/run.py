@@ -25,6 +25,7 @@ from dragonfly_cli.batch.settings import (
     deciding_settings,
     hash_of,
     numbering_settings,
+    outline_settings,
     selecting_settings,
     sharing_settings,
 )
@@ -60,7 +61,8 @@ def run_batch(
     items = shard_of(every, shard)
     checkpoint = find_checkpoint(options.answering.model)
     deciding = deciding_settings(questions, options, checkpoint)
-    settings = selecting_settings(sources, questions, options) | deciding | numbering_settings(every)
+    settings = selecting_settings(sources, questions, options) | deciding
+    settings |= numbering_settings(every) | outline_settings(every)
     is_shard = options.selecting.shard is not None  # 1/1 too, as a job array may have one task
     if is_shard:
         settings |= sharing_settings(shard, every)

@@ -3,18 +3,21 @@
 import hashlib
 import json
 import re
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from dragonfly_cli.batch.companions import CALIBRATION, SERIES
+from dragonfly_cli.batch.companions import CALIBRATION, OUTLINES, SERIES
 from dragonfly_cli.batch.items import Item, Shard, digest
 from dragonfly_cli.batch.options import BatchOptions
 from dragonfly_cli.calibration.store import calibrations_of
 from dragonfly_cli.engine.checkpoints import Checkpoint
 from dragonfly_cli.engine.forms import as_form
 from dragonfly_cli.engine.questions import Question
+from dragonfly_cli.errors import InputError
 from dragonfly_cli.output.record import versions_used
+from dragonfly_cli.readers.fingerprint import fingerprint
 from dragonfly_cli.templates import find_template
 
 _NUMBERED = re.compile(r"#\d+$")
@@ -51,6 +54,15 @@ def numbering_settings(every: list[Item]) -> dict[str, Any]:
     first = {item.image: item.input.files[0].name for item in every if item.input.files}
     numbered = {image: name for image, name in first.items() if _NUMBERED.search(image.removesuffix(name))}
     return {SERIES: numbered}
+
+
+def outline_settings(every: list[Item]) -> dict[str, Any]:
+    """Hashes of the files with outlines, which are read anew for every image; of one that is not there none."""
+    hashes: dict[str, Any] = {}
+    for file in dict.fromkeys(item.looking.roi for item in every if item.looking.roi):
+        with suppress(InputError):
+            hashes[str(file)] = fingerprint(file)
+    return {OUTLINES: hashes}
 
 
 def calibration_settings(every: list[Item], checkpoint: Checkpoint) -> dict[str, Any]:
