@@ -61,6 +61,17 @@ def test_a_parquet_file_is_replaced_only_by_the_run_that_it_was_made_of(folder: 
     expect_error(batch("a.png", "-o", "answers.parquet"), 7, "answers.parquet")
 
 
+def test_numbers_are_numbers_in_parquet_and_empty_ones_are_null(folder: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    assert batch("a.png", "b.png", "--control", "blank", "-o", "answers.parquet").code == 8
+    answered, failed = parquet.read_table("answers.parquet").to_pylist()
+    written, _ = rows_of(Path("answers.csv"))
+    for name in ("p_yes", "p_no", "option_mass", "control_distance"):
+        assert answered[name] == float(written[name])
+        assert failed[name] is None
+    assert (answered["calibrated_yes"], answered["fields"], failed["error_code"]) == (None, 1, 4)
+
+
 def test_tables_of_one_name_and_other_formats_keep_their_settings_apart(folder: Path) -> None:
     calls = [("a.png", "-o", "answers.csv"), ("a.png", "--seed", "3", "-o", "answers.jsonl")]
     calls.append(("a.png", "--seed", "5", "-o", "answers.ndjson"))

@@ -9,15 +9,14 @@ from typing import Any
 
 from dragonfly_cli.errors import UsageError
 from dragonfly_cli.output.files import write_whole
-from dragonfly_cli.output.table import COLUMNS, unguarded
+from dragonfly_cli.output.table import COLUMNS, SIX_DECIMALS, WHOLE_NUMBERS, unguarded
 
 UNDECODABLE = object()  # stands for a value that Python has no form for, such as text that is not UTF-8
 
 _ROWS_AT_A_TIME = 10_000
 # what pyarrow raises for such values: nanoseconds, a year after 9999, an unknown time zone, a type of a later version
 _HAS_NO_FORM = (ArithmeticError, LookupError, NotImplementedError, ValueError)
-_WHOLE_NUMBERS = frozenset(("error_code", "fields"))
-_NUMBERS = frozenset(("p_yes", "p_no", "seconds"))
+_NUMBERS = (*SIX_DECIMALS, "seconds")
 
 
 def check_parquet() -> None:
@@ -74,7 +73,7 @@ def _copy(table: Path, part: Path) -> None:
 
 
 def _type(pyarrow: Any, name: str) -> Any:
-    if name in _WHOLE_NUMBERS:
+    if name in WHOLE_NUMBERS:
         return pyarrow.int64()
     return pyarrow.float64() if name in _NUMBERS else pyarrow.string()
 
@@ -84,7 +83,7 @@ def _typed(row: dict[str, str]) -> dict[str, Any]:
 
 
 def _value(name: str, cell: str) -> Any:
-    if name in _WHOLE_NUMBERS:
+    if name in WHOLE_NUMBERS:
         return int(cell) if cell else None
     if name in _NUMBERS:
         return float(cell) if cell else None

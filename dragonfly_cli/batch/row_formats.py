@@ -13,17 +13,15 @@ from typing import BinaryIO, Protocol
 
 from dragonfly_cli.batch.result import Result, key_of
 from dragonfly_cli.output.files import storable
-from dragonfly_cli.output.table import COLUMNS, answer_row, as_csv, unguarded
+from dragonfly_cli.output.table import COLUMNS, SIX_DECIMALS, WHOLE_NUMBERS, answer_row, as_csv, unguarded
 
 _DELIMITERS = {b";": "semicolons", b"\t": "tabs"}
-_SIX_DECIMALS = re.compile(r"\d\.\d{6}|nan")
 _PLACE = r"\d+:-?\d+,-?\d+,\d+,\d+"  # a field larger than its slide begins outside
 _FORMS = {
-    **dict.fromkeys(("p_yes", "p_no", "option_mass", "calibrated_yes", "control_distance"), _SIX_DECIMALS),
+    **dict.fromkeys(SIX_DECIMALS, re.compile(r"\d\.\d{6}|nan")),
+    **dict.fromkeys(WHOLE_NUMBERS, re.compile(r"\d+")),
     "status": re.compile("ok|failed"),
     "seconds": re.compile(r"\d+\.\d{3}"),
-    "error_code": re.compile(r"\d+"),
-    "fields": re.compile(r"\d+"),
     "evidence": re.compile(rf"{_PLACE}( {_PLACE})*"),
 }
 

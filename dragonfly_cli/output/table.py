@@ -31,6 +31,9 @@ COLUMNS = (
     "row_options",
 )
 
+SIX_DECIMALS = ("p_yes", "p_no", "option_mass", "calibrated_yes", "control_distance")
+WHOLE_NUMBERS = ("error_code", "fields")
+
 _DELIMITERS = ",;\t"  # spreadsheets write semicolons where a comma stands in numbers
 
 csv.field_size_limit(2**31 - 1)  # else what we write can't be read again: the boxes of a large volume fill 200 KB
