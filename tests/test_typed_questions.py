@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -227,6 +228,13 @@ def test_an_answer_obeys_its_schema(photo: Path, tmp_path: Path) -> None:
     assert record["settings"]["schema"]["required"] == ["organ", "seen"]
     cut = dragonfly("ask", photo, "What is it?", "--schema", schema, "--max-tokens", "2", "--json").json
     assert any("not whole JSON" in warning for warning in cut["warnings"])
+
+
+def test_the_time_of_a_control_is_without_that_of_reading(photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock that is one second on whenever it is looked at."""
+    monkeypatch.setattr("dragonfly_cli.engine.answering.perf_counter", itertools.count().__next__)
+    timing = dragonfly("ask", photo, QUESTION, "--control", "blank", "--json").json["timing"]
+    assert timing == {"read_s": 1, "encode_s": 1, "generate_s": 1, "search_s": 0, "control_s": 2}
 
 
 @pytest.mark.parametrize("kind", ["blank", "shuffle"])

@@ -29,7 +29,7 @@ def controlled(model: Model, look: Look, kind: Control) -> Look:
         random = torch.Generator().manual_seed(_SEED)
         levels = look.pixels.split(sizes)
         pixels = torch.cat([_shuffled(level, model.processor.patch_grid, random) for level in levels])
-    return replace(look, pixels=pixels, reading=model.reading(pixels))
+    return replace(look, pixels=pixels, reading=model.reading(pixels), read_s=0.0, encode_s=0.0)
 
 
 def compare(seen: Answer, unseen: Answer, kind: Control) -> ControlAnswer:
