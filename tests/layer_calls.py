@@ -60,8 +60,9 @@ def crops_encoded(most: int) -> Iterator[list[int]]:
 
 @contextmanager
 def seconds_are_passes() -> Iterator[list[int]]:
-    """To a time limit, every pass of the vision encoder takes one second, and nothing else takes any."""
+    """For time limits and timings, a pass of the vision encoder takes a second, and nothing else takes any time."""
     with crops_encoded(modeling.CROPS_OF_A_CPU) as counts, pytest.MonkeyPatch.context() as patch:
-        for module in ("fields.field", "fields.search", "pipeline"):
-            patch.setattr(f"dragonfly_cli.{module}.monotonic", lambda: float(len(counts)))
+        for clock in ("fields.field.monotonic", "fields.search.monotonic", "pipeline.monotonic"):
+            patch.setattr(f"dragonfly_cli.{clock}", lambda: float(len(counts)))
+        patch.setattr("dragonfly_cli.engine.answering.perf_counter", lambda: float(len(counts)))
         yield counts

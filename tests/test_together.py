@@ -15,7 +15,7 @@ import pytest
 import torch
 from batch_runs import QUESTIONS, TINY, bytes_of, rows_of, start, wait_for, write_study
 from layer_calls import crops_encoded, room_for, rows_written, seconds_are_passes
-from make_files import write_dicom
+from make_files import write_dicom, write_png
 from run_dragonfly import Outcome, dragonfly, expect_error
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
@@ -182,6 +182,17 @@ def test_neighbours_take_no_time_from_second_looks(tmp_path: Path) -> None:
     assert [record["aggregate"] for record in first[1]] == ["confirmed"] * 2
     for records, late in ((first[1], 0), (second[1], 1)):
         assert [" ".join(record["warnings"]).count("--time-limit") for record in records] == [late] * 2
+
+
+def test_what_is_encoded_together_counts_once(tmp_path: Path) -> None:
+    """The crops of both images take two passes, for the first question; the second one finds them encoded."""
+    for name in ("a.png", "b.png"):
+        write_png(tmp_path / name, (60, 40))
+    asked = ("-q", "Is it normal?", "-q", "Is it pink?", "-m", TINY, "--together", "2")
+    with seconds_are_passes():
+        dragonfly("batch", tmp_path, *asked, "-o", tmp_path / "answers.csv", "--records", tmp_path / "answers.jsonl")
+    records = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines()]
+    assert [record["timing"]["encode_s"] for record in records] == [1, 0] * 2
 
 
 def test_cut_off_within_a_group_it_ends_the_same(together: Path, study: Path, tmp_path: Path) -> None:

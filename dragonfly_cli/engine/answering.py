@@ -50,12 +50,12 @@ class Timing:
         return self.read_s + self.encode_s + self.generate_s + self.search_s + self.control_s
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Look:
     """A field whose pixels have been read: float32 [crops, 3, side, side], and which crop lies where.
 
     What the network has made of them is kept in ``reading``, for all questions; ``encode_s`` is what it took when that
-    was begun beside other fields, and counts for each question.
+    was begun beside other fields, and counts for the first question.
     """
 
     field: Field
@@ -64,6 +64,11 @@ class Look:
     reading: Reading
     read_s: float
     encode_s: float = 0.0
+
+    def take_encode_s(self) -> float:
+        """Given away once."""
+        taken, self.encode_s = self.encode_s, 0.0
+        return taken
 
 
 @dataclass(frozen=True)
@@ -224,7 +229,7 @@ def _unanswered(model: Model, look: Look, question: Question, encode_s: float) -
         probabilities=None,
         option_mass=None,
         selected=_selected_boxes(look),
-        timing=Timing(look.read_s, look.encode_s + encode_s, 0.0),
+        timing=Timing(look.read_s, look.take_encode_s() + encode_s, 0.0),
     )
 
 
