@@ -333,8 +333,15 @@ def test_a_review_may_be_saved_by_a_spreadsheet(tmp_path: Path) -> None:
 
 def test_a_damaged_calibration_is_told(tmp_path: Path) -> None:
     outcome = dragonfly("calibrate", write_review(tmp_path / "reviewed.csv", *overconfident(40)))
-    Path(outcome.stderr.split("stored in ")[1].strip()).write_text("{}")
-    expect_error(dragonfly("ask", write_png(tmp_path / "photo.png"), QUESTION), 4, "calibration")
+    file, photo = Path(outcome.stderr.split("stored in ")[1].strip()), write_png(tmp_path / "photo.png")
+    stored = json.loads(file.read_text())
+    damaged = ["{}", "[" * 100_000]
+    for slope in (float("nan"), float("inf"), "1.2", None, [1], 10**400):
+        stored["questions"][QUESTION]["slope"] = slope
+        damaged.append(json.dumps(stored))
+    for content in damaged:
+        file.write_text(content)
+        expect_error(dragonfly("ask", photo, QUESTION), 4, "calibration")
 
 
 @pytest.mark.parametrize(

@@ -239,6 +239,18 @@ def test_a_tar_that_ends_between_two_members_is_refused(study: Path, kind: str) 
         expect_error(dragonfly("info", archive), 4, archive.name, "cut short, or damaged")
 
 
+@pytest.mark.parametrize("compression", ["gz", "bz2", "xz"])
+def test_a_packed_archive_whose_checksum_is_wrong_is_refused(study: Path, compression: str) -> None:
+    archive = study.with_suffix(f".tar.{compression}")
+    with tarfile.open(archive, f"w:{compression}") as packing:
+        packing.add(study, "study")
+    stored = archive.read_bytes()
+    assert dragonfly("info", archive).code == 0
+    for place in range(len(stored) // 4, len(stored), len(stored) // 8):
+        archive.write_bytes(stored[:place] + bytes([stored[place] ^ 16]) + stored[place + 1 :])
+        expect_error(dragonfly("info", archive), 4, archive.name)
+
+
 def test_a_packed_slide_or_photograph_is_to_be_unpacked(tmp_path: Path) -> None:
     write_dicom_slide(tmp_path / "slide.dcm", np.zeros((64, 64, 3), np.uint8), "1.2.3", 0)
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")

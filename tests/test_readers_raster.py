@@ -442,6 +442,23 @@ def test_a_tiff_without_its_last_bytes_is_not_shown_in_other_colours(tmp_path, c
     assert capfd.readouterr().err == ""
 
 
+@pytest.mark.parametrize("layout", [{}, {"rowsperstrip": 16}])
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "CMYK"])
+def test_a_deflated_tiff_whose_checksum_is_wrong_is_refused(tmp_path, mode, layout):
+    image, path = Image.fromarray(tissue_like((90, 60))), tmp_path / "a.tif"
+    if layout:
+        tifffile.imwrite(path, np.asarray(image), photometric="rgb", compression="zlib", **layout)
+    else:
+        image.convert(mode).save(path, compression="tiff_adobe_deflate")
+    assert dragonfly("info", path).code == 0
+    with tifffile.TiffFile(path) as tiff:
+        end = tiff.pages[0].dataoffsets[-1] + tiff.pages[0].databytecounts[-1]
+    stored = bytearray(path.read_bytes())
+    stored[end - 1] ^= 1  # of the Adler-32
+    path.write_bytes(stored)
+    expect_error(dragonfly("info", path), 4, "a.tif: the image data is damaged")
+
+
 def test_a_page_is_shown_by_its_own_profile(tmp_path):
     colours = np.full((8, 8, 3), (10, 20, 200), np.uint8)
     with tifffile.TiffWriter(tmp_path / "a.tif") as tiff:

@@ -105,6 +105,8 @@ def test_what_a_changed_template_says_before_a_manifest_s_questions_is_another_r
     ("text", "word"),
     [
         ("[mine", "cannot read templates"),
+        ("mine = " + "1" * 5000, "cannot read templates"),
+        ("mine = " + "[" * 3000, "cannot read templates"),
         ('mine = "x"', "mine is not a template"),
         ("[mine]\ncolour = 3", "unknown entry: colour"),
         ("[mine]\nsystem = 3", "not text"),

@@ -62,7 +62,10 @@ def first_choice(table: Path, *, is_shard: bool) -> Companions:
 
 def read_settings(run_file: Path) -> dict[str, Any]:
     """Raises OSError or ValueError where there is none that can be read."""
-    settings = json.loads(run_file.read_text(encoding="utf-8"))
+    try:
+        settings = json.loads(run_file.read_text(encoding="utf-8"))
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
     if not isinstance(settings, dict):
         raise ValueError("not an object")
     return settings
@@ -78,7 +81,7 @@ def _agree(name: str, one: Any, other: Any) -> bool:
     """Of numbered series and of outlines those that both know, as more may have come into a folder or a manifest."""
     if name == OUTLINES:
         one, other = one or {}, other or {}  # earlier versions did not tell them
-    if name not in (SERIES, OUTLINES) or one is None or other is None:
+    if name not in (SERIES, OUTLINES) or not (isinstance(one, dict) and isinstance(other, dict)):
         return bool(one == other)
     return all(one[known] == other[known] for known in one.keys() & other.keys())
 

@@ -5,6 +5,7 @@ names another folder.
 """
 
 import json
+import math
 import os
 from dataclasses import asdict
 from pathlib import Path
@@ -40,7 +41,7 @@ def read_calibration(sha256: str | None, quantization: str) -> dict[str, Fit]:
         return {question: _as_fit(**numbers) for question, numbers in content["questions"].items()}
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         raise InputError(f"cannot read the calibration {file}", "delete it, and calibrate again") from None
 
 
@@ -72,6 +73,9 @@ def store_calibration(sha256: str, quantization: str, fits: dict[str, Fit]) -> P
 
 
 def _as_fit(aggregate: str | None = None, **numbers: Any) -> Fit:
+    """Raises ValueError, TypeError or OverflowError for what is no fit."""
+    if not all(math.isfinite(number) for name, number in numbers.items() if name != "method"):
+        raise ValueError("a number is not finite")
     return Fit(**numbers, aggregate=None if aggregate is None else Aggregate(aggregate))
 
 

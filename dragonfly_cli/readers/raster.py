@@ -275,6 +275,7 @@ class RasterSource:
         if raster_tiff.has_no_range(file):
             values = raster_tiff.grey_samples(self.path, page)
             return from_wide_range(values, is_white_zero=raster_tiff.is_white_zero(file)), [NO_RANGE]
+        raster_tiff.check_deflated(file, self.path)
         file.load()
         stored = raster_png.with_opacity(raster_jp2.in_8_bits(raster_tiff.with_palette(file), self.path), self.path)
         return to_rgb(stored)

@@ -4,6 +4,7 @@ Every function takes a picture that Pillow has opened, of whatever format; one t
 Tags and their values are those of TIFF 6.0.
 """
 
+import zlib
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -21,7 +22,8 @@ _BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 259, 262, 339
 _DESCRIPTION, _COLOR_MAP = 270, 320
 _STRIP_OFFSETS, _STRIP_BYTE_COUNTS, _TILE_OFFSETS, _TILE_BYTE_COUNTS = 273, 279, 324, 325
 _PROFILE = 34675
-_NO_COMPRESSION = 1
+_NO_COMPRESSION, _DEFLATED = 1, (8, 32946)
+_UNPACKED_BYTES = 2**20  # at a time
 _WHITE_IS_ZERO = 0
 _WEBP = 50001
 _SIGNED = 2
@@ -153,12 +155,31 @@ def ends_early(image: Image.Image, path: Path) -> bool:
     """The same, or whether one of its compressed tiles or strips ends there."""
     if not isinstance(image, TiffImageFile):
         return False
-    tags, file_bytes = _tags(image), path.stat().st_size
+    file_bytes = path.stat().st_size
+    is_compressed = _tags(image).get(_COMPRESSION) != _NO_COMPRESSION  # of others the counts are often wrong
+    is_broken_off = any(start + size > file_bytes for start, size in _pieces(image))
+    return (is_compressed and is_broken_off) or is_cut_short(path)
+
+
+def check_deflated(image: Image.Image, path: Path) -> None:
+    """Raises zlib.error where the checksum of a tile or strip is wrong, at which libtiff does not look."""
+    if _tags(image).get(_COMPRESSION) not in _DEFLATED:
+        return
+    with path.open("rb") as file:
+        for start, size in _pieces(image):
+            file.seek(start)
+            packed, unpacking = file.read(size), zlib.decompressobj()
+            while packed and not unpacking.eof:
+                unpacking.decompress(packed, _UNPACKED_BYTES)
+                packed = unpacking.unconsumed_tail
+
+
+def _pieces(image: Image.Image) -> Iterator[tuple[int, int]]:
+    """Where each tile or strip of a page begins in the file, and how many bytes it has there."""
+    tags = _tags(image)
     offsets = tags.get(_TILE_OFFSETS) or tags.get(_STRIP_OFFSETS) or ()
     counts = tags.get(_TILE_BYTE_COUNTS) or tags.get(_STRIP_BYTE_COUNTS) or ()
-    is_compressed = tags.get(_COMPRESSION) != _NO_COMPRESSION  # of others the counts are often wrong
-    is_broken_off = any(sum(piece) > file_bytes for piece in zip(offsets, counts, strict=False))
-    return (is_compressed and is_broken_off) or is_cut_short(path)
+    return zip(offsets, counts, strict=False)
 
 
 def _tags(image: Image.Image) -> Any:

@@ -62,7 +62,7 @@ def _read(file: Path) -> dict[str, Template]:
         content = tomllib.loads(file.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError):
         raise InputError(f"cannot read templates from {file}", "it must be a UTF-8 text file") from None
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"cannot read templates from {file}: {error}", _HINT) from None
     return {name: _template(file, name, settings) for name, settings in content.items()}
 

@@ -4,6 +4,7 @@ Nothing is unpacked on disk: a member of an archive is read into memory when it 
 never a path, links are not followed, and sizes are checked before anything is read. Non-goals: what the files hold.
 """
 
+import lzma
 import os
 import tarfile
 import zipfile
@@ -44,11 +45,13 @@ ARCHIVE_ERRORS = (
     tarfile.TarError,
     zipfile.BadZipFile,
     zlib.error,
+    lzma.LZMAError,
     EOFError,
     OSError,
     ValueError,
     RuntimeError,  # a password; with NotImplementedError for a compression that Python has not
 )
+_PIECE_BYTES = 2**20
 ARCHIVE_HINT = "unpack it and give the folder, or pack it again"
 
 
@@ -197,6 +200,10 @@ def _refuse_lost_end(path: Path, archive: tarfile.TarFile) -> None:
     has_read_one = stream.tell() == archive.offset + tarfile.BLOCKSIZE
     if not has_read_one or stream.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
         raise InputError(f"cannot open the archive {path}: it is cut short, or damaged", ARCHIVE_HINT)
+    padding = 0
+    while block := stream.read(_PIECE_BYTES):  # only at its end does what is packed check itself
+        padding += len(block)
+        _check_sizes(path, 0, 0, padding)
 
 
 def _check_sizes(path: Path, members: int, largest: int, total: int) -> None:
