@@ -1,6 +1,6 @@
 """``ask`` and ``caption``: one image, some questions, answers printed as they come or written as records."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
@@ -36,7 +36,7 @@ from dragonfly_cli.output.terminal import (
 from dragonfly_cli.output.votes import certainty
 from dragonfly_cli.readers import Source, exists, open_source
 from dragonfly_cli.readers.source import files_of
-from dragonfly_cli.templates import find_template
+from dragonfly_cli.templates import find_template, own_file
 
 _NO_EVIDENCE = EvidenceOptions()
 _ANY_FORM = FormOptions()
@@ -74,6 +74,11 @@ def questions_about_each(asked: list[str], file: Path | None, wanted: FormOption
         return gather_questions(asked, file, wanted)
     is_free = as_form(wanted) in (Form(), Form("open"))
     return [caption_question()] if is_free and not wanted.template else _given([], None, wanted)
+
+
+def check_questions_kept(outputs: Iterable[Path | None], wanted: FormOptions, file: Path | None = None) -> None:
+    """Raises UsageError for an output that is a file from which questions or their form are read."""
+    check_unread(outputs, (file, wanted.schema, own_file() if wanted.template else None))
 
 
 def _given(asked: list[str], file: Path | None, wanted: FormOptions) -> list[Question]:

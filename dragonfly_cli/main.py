@@ -101,9 +101,10 @@ def ask(
 
     Example: dragonfly ask slide.svs "Is there necrosis?"
     """
-    from dragonfly_cli.asking import ask_image, gather_questions, refuse_bare_words
+    from dragonfly_cli.asking import ask_image, check_questions_kept, gather_questions, refuse_bare_words
 
     refuse_bare_words(question or [])
+    check_questions_kept((printing.output, evidence.geojson, evidence.overlay), form, questions_file)
     questions = gather_questions([*(question or []), *(more or [])], questions_file, form)
     ask_image(image, questions, opening, looking, answering, printing, evidence)
 
@@ -284,9 +285,10 @@ def view(
     debug: DebugOption = False,
 ) -> None:
     """Draw exactly what the model will see. Weights are loaded only to search a slide, or for a question."""
-    from dragonfly_cli.asking import gather_questions
+    from dragonfly_cli.asking import check_questions_kept, gather_questions
     from dragonfly_cli.viewing import draw_view
 
+    check_questions_kept((output,), form)
     questions = gather_questions(question or [], None, form) if question or form.template else []
     draw_view(image, output, questions, viewing, opening, looking)
 

@@ -171,6 +171,29 @@ def test_the_suffix_of_the_output_is_its_format(photo: Path, tmp_path: Path, nam
     assert (tmp_path / name).read_text(encoding="utf-8").startswith(("Yes", "No"))
 
 
+SAYS_WHAT_IS_ASKED = [
+    ("--questions", "Is it red?\n"),
+    ("--schema", '{"type": "boolean"}'),
+    ("--template", '[mine]\nquestions = ["Is it red?"]\n'),
+]
+
+
+@pytest.mark.parametrize(("option", "content"), SAYS_WHAT_IS_ASKED)
+def test_a_file_that_says_what_is_asked_is_not_written_over(
+    photo: Path, monkeypatch: pytest.MonkeyPatch, option: str, content: str
+) -> None:
+    file = photo.with_name("asked")
+    file.write_text(content)
+    monkeypatch.setenv("DRAGONFLY_TEMPLATES", str(file))
+    wanted = (option, "mine" if option == "--template" else file)
+    calls = [("ask", photo, "-q", QUESTION, *wanted, output, file) for output in ("-o", "--geojson", "--overlay")]
+    if option != "--questions":  # which view does not take
+        calls.append(("view", photo, "-q", QUESTION, *wanted, "-o", file))
+    for call in calls:
+        expect_error(dragonfly(*call), 2, f"cannot write {file}", "is being read")
+    assert file.read_text() == content
+
+
 def test_the_built_in_model_given_by_its_folder_is_told_to_be_that(photo: Path) -> None:
     outcome = dragonfly("ask", photo, QUESTION, "--model", demo_folder(), "--json")
     assert outcome.json["model"]["id"] == "demo" and "demonstration model" in outcome.stderr

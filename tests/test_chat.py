@@ -246,6 +246,16 @@ def test_records_are_not_saved_over_the_image(photo: Path) -> None:
     assert photo.read_bytes() == before
 
 
+def test_a_conversation_is_not_saved_over_the_outlines_that_it_is_about(tmp_path: Path) -> None:
+    ring = [[100, 100], [600, 100], [600, 400], [100, 400], [100, 100]]
+    outline = json.dumps({"type": "Polygon", "coordinates": [ring]})
+    roi = tmp_path / "roi.geojson"
+    roi.write_text(outline)
+    told = chat(write_svs(tmp_path / "slide.svs"), QUESTION, f"/save {roi}", more=("--roi", str(roi))).stderr
+    assert f"cannot write {roi}: it is being read" in told
+    assert roi.read_text() == outline
+
+
 def test_of_several_frames_it_is_told_that_one_is_looked_at(tmp_path: Path) -> None:
     clip = write_dicom(tmp_path / "clip.dcm", np.random.default_rng(0).integers(0, 255, (5, 60, 80), np.uint8))
     told = chat(clip).stderr

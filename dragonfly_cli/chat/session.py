@@ -115,7 +115,7 @@ class Session:
     def save(self, file: Path) -> None:
         """The records of the conversation as JSON; raises OutputError if that cannot be written."""
         check_writable(file)
-        check_unread((file,), files_of(self.source))
+        check_unread((file,), (*files_of(self.source), self._looking.roi))
         if not self.records:
             raise UsageError("nothing has been answered yet", "ask something first")
         write_text(file, as_json(self.records))

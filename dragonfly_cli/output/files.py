@@ -60,7 +60,7 @@ def check_unread(outputs: Iterable[Path | None], inputs: Iterable[Path | None]) 
     """Raises UsageError for an output that is also an input, which writing would destroy."""
     read = [path for path in inputs if path]
     for output in outputs:
-        if output and any(_are_same(output, path) for path in read):
+        if output not in (None, STDOUT) and any(_are_same(output, path) for path in read):
             raise UsageError(f"cannot write {output}: it is being read, and would be lost", "give another name")
 
 
