@@ -194,7 +194,7 @@ def verify(
     ],
     image: Annotated[
         Path | None,
-        typer.Option("--image", help="Where the image is now, if it has moved."),
+        typer.Option("--image", help="Where the image is now, if it has moved; for records about one image."),
     ] = None,
     json: JsonOption = False,
     debug: DebugOption = False,

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dragonfly_cli.engine.checkpoints import Checkpoint
-from dragonfly_cli.errors import InputError, NoInputError, ProblemError
+from dragonfly_cli.errors import InputError, NoInputError, ProblemError, UsageError
 from dragonfly_cli.fields import Field, arranged
 from dragonfly_cli.options import AnswerOptions, OpenOptions
 from dragonfly_cli.output.json_text import json_text
@@ -75,10 +75,16 @@ def compare_all(records: Records, image: Path | None) -> Iterator[Comparison]:
     """Asks every question again; ``image`` is where the image lies now, if it was moved.
 
     Raises:
+        UsageError: there is more than one image, and only one place.
         NoInputError: the only image is not there.
         ModelError: the model is not here, or is another one.
         ProblemError: the record looked at what is not part of the image.
     """
+    if image and records.are_of_several_images:
+        raise UsageError(
+            "--image is where one image is now, and the records are about several",
+            "leave it out, and put the images where the records name them",
+        )
     asked = [as_asked(*each) for each in records.placed]  # what is wrong is reported before any image is opened
 
     @cache

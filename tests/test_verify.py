@@ -322,6 +322,7 @@ def test_of_several_images_one_that_is_gone_does_not_keep_the_others_from_being_
     assert outcome.code == 9 and "a.png" in outcome.stderr
     gone, there, damaged = outcome.stdout.splitlines()
     study = tmp_path / "study"
+    expect_error(dragonfly("verify", records, "--image", study / "b.png"), 2, "--image", "about several")
     assert gone.startswith(f"drift {study / 'a.png'}: {QUESTION}: was ") and "not there" in gone
     assert there.startswith(f"same  {study / 'b.png'}: {QUESTION}: ")
     assert damaged.startswith(f"drift {study / 'c.png'}: {QUESTION}: was ") and "not an image" in damaged
