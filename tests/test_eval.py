@@ -305,9 +305,25 @@ def test_a_question_is_asked_in_the_form_of_its_known_answer(study: Path) -> Non
     assert {block["kind"]: block["answers"] for block in outcome.json["scores"]} == {"yesno": 2, "open": 1}
     kept = [json.loads(line) for line in (study / "kept.jsonl").read_text().splitlines()]
     assert [each["settings"]["type"] for each in kept] == ["yesno", "open"]
+    assert "warning: 1 yes/no question is asked freely, as its known answer is neither yes nor no" in outcome.stderr
     forced = evaluate(study / "rows.jsonl", "--json", "--type", "yesno")
     assert {block["kind"]: block["answers"] for block in forced.json["scores"]} == {"yesno": 2, "options": 1}
     assert "1 of the known answers is none of those to choose from" in forced.stderr
+
+
+def test_yes_and_no_are_known_however_tables_write_them(study: Path) -> None:
+    plain = write_rows(study / "plain.jsonl", [taught(number, answer="no") for number in range(6)])
+    known = ["No", "n", "FALSE", 0, 0.0, "'No.'"]
+    rows = [taught(number, answer=answer) for number, answer in enumerate(known)]
+    outcome = evaluate(write_rows(study / "rows.jsonl", rows), "--json")
+    assert outcome.json["scores"] == evaluate(plain, "--json").json["scores"]
+    assert block_of(outcome, QUESTION)["kind"] == "yesno"
+    assert "neither yes nor no" not in outcome.stderr
+    forced = evaluate(study / "rows.jsonl", "--json", "--type", "yesno")
+    assert forced.json["scores"] == outcome.json["scores"] and "to choose from" not in forced.stderr
+    counted = [taught(number, question="How many stripes?", answer=number) for number in (0, 1)]
+    free = evaluate(write_rows(study / "rows.jsonl", [*counted, taught(2, answer="N/A"), taught(3, answer="?")]))
+    assert "warning: 2 yes/no questions are asked freely, as their known answer is neither yes nor no" in free.stderr
 
 
 def test_numbers_from_a_table_with_gaps_are_places_on_a_scale(study: Path) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from dragonfly_cli.engine.questions import WORDS_OF_YES_NO
 from dragonfly_cli.errors import InputError, NoInputError
 from dragonfly_cli.output.table import delimiter_of, unguarded
 
@@ -14,7 +15,6 @@ FEWEST_IMAGES = 5  # one for every fold of the cross-validation
 FEWEST_OF_EACH = 2  # images
 
 _NEEDED = ("image", "question", "p_yes", "model", "quantization", TRUTH)
-_TRUTHS = {"yes": True, "y": True, "true": True, "1": True, "no": False, "n": False, "false": False, "0": False}
 _QUANTIZATIONS = ("none", "nf4")  # of models, as a table has them
 _HINT = f'review a CSV that dragonfly batch has written: add a column "{TRUTH}" with yes or no in it'
 
@@ -100,10 +100,10 @@ def _probability(file: Path, cell: str) -> float:
 
 
 def _truth(file: Path, cell: str) -> bool:
-    known = _TRUTHS.get(cell.strip().lower())
+    known = WORDS_OF_YES_NO.get(cell.strip().lower())
     if known is None:
         raise InputError(f"{file}: the {TRUTH} {cell} is not understood", f"write yes or no in the column {TRUTH}")
-    return known
+    return known == "yes"
 
 
 def _refuse_too_little(file: Path, reviewed: Reviewed) -> None:

@@ -23,6 +23,8 @@ DOUBTFUL_OPTION_MASS = 0.5
 HARDLY_APART = 0.05
 
 YES_NO = ("yes", "no")
+# How people and their tables write either, where they say what is true; in lower case.
+WORDS_OF_YES_NO = dict.fromkeys(("yes", "y", "true", "1"), "yes") | dict.fromkeys(("no", "n", "false", "0"), "no")
 
 _AUXILIARY = (
     "is are was were am be do does did has have had can could will would shall should may might must "

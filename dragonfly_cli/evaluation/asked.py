@@ -12,11 +12,12 @@ from dragonfly_cli.batch.result import Key
 from dragonfly_cli.datasets.groups import connected
 from dragonfly_cli.datasets.identity import identified
 from dragonfly_cli.datasets.rows import Row, Turn
-from dragonfly_cli.engine.questions import YES_NO, Question
+from dragonfly_cli.engine.questions import WORDS_OF_YES_NO, Question
 from dragonfly_cli.evaluation.metrics import Kind, Scored, as_compared
 from dragonfly_cli.option_values import AnswerType
 
 _HASH_DIGITS = 16
+_FREE = "type=open"
 
 
 @dataclass(frozen=True)
@@ -32,10 +33,22 @@ class Asked:
         return self.item.questions[0]
 
     @property
+    def reference(self) -> str:
+        """The known answer; of a question for yes or no, which of them it means."""
+        if self.question.kind != "yesno":
+            return self.turn.answer
+        return WORDS_OF_YES_NO.get(as_compared(self.turn.answer), self.turn.answer)
+
+    @property
+    def is_free_after_all(self) -> bool:
+        """Whether it is asked freely only since its known answer is neither yes nor no."""
+        return _FREE in self.item.row_options.split()
+
+    @property
     def is_answerable(self) -> bool:
         """Whether the known answer is among those to choose from."""
         options = self.question.options
-        return not options or as_compared(self.turn.answer) in map(as_compared, options)
+        return not options or as_compared(self.reference) in map(as_compared, options)
 
     @property
     def kind(self) -> Kind:
@@ -47,7 +60,7 @@ class Asked:
         """With the cells of a table's row."""
         p_yes = float(cells["p_yes"]) if self.kind == "yesno" else None
         is_unsure = cells["abstained"] == "yes"
-        return Scored(self.kind, self.turn.question, self.turn.answer, cells["answer"], p_yes, is_unsure, self.group)
+        return Scored(self.kind, self.turn.question, self.reference, cells["answer"], p_yes, is_unsure, self.group)
 
 
 def asked_of(rows: list[Row], data_file: Path, batch: BatchOptions) -> list[Asked]:
@@ -98,7 +111,7 @@ def _in_its_form(item: Item, turn: Turn, wanted: AnswerType) -> Item:
     if turn.system:
         question = replace(question, system=turn.system)
         own.append(f"system={sha256(turn.system.encode()).hexdigest()[:_HASH_DIGITS]}")
-    if question.kind == "yesno" and wanted is AnswerType.auto and as_compared(turn.answer) not in YES_NO:
+    if question.kind == "yesno" and wanted is AnswerType.auto and as_compared(turn.answer) not in WORDS_OF_YES_NO:
         question = replace(question, kind="open", options=())
-        own.append("type=open")
+        own.append(_FREE)
     return replace(item, questions=(question,), row_options=" ".join(own))

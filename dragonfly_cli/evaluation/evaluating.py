@@ -133,6 +133,9 @@ def _check(asked: list[Asked], data_file: Path, wanted: Sequence[Metric]) -> Non
                 f"--metric {metric}: {data_file} has {its} alone, which have no {metric}",
                 f"choose among: {', '.join(dict.fromkeys(m for kind in kinds for m in metrics_of(kind)))}",
             )
+    if free := sum(each.is_free_after_all for each in asked):
+        questions, their = ("yes/no question is", "its") if free == 1 else ("yes/no questions are", "their")
+        say(f"warning: {free} {questions} asked freely, as {their} known answer is neither yes nor no")
     if vain := sum(not each.is_answerable for each in asked):
         are = "is" if vain == 1 else "are"
         say(
