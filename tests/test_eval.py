@@ -311,6 +311,16 @@ def test_a_question_is_asked_in_the_form_of_its_known_answer(study: Path) -> Non
     assert "1 of the known answers is none of those to choose from" in forced.stderr
 
 
+def test_a_question_that_was_asked_in_two_forms_is_told_apart(study: Path) -> None:
+    rows = [taught(1), taught(2, answer="perhaps"), taught(3, question=FREE, answer="stripes")]
+    data = write_rows(study / "rows.jsonl", rows)
+    titles = [line for line in evaluate(data, "--metric", "accuracy").stdout.splitlines() if line.endswith(")")]
+    assert titles == [f"{QUESTION} (answers: 1, groups: 1)", "all free answers (answers: 2, groups: 2)"]
+    write_rows(data, rows[:2])
+    titles = [line for line in evaluate(data, "--metric", "accuracy").stdout.splitlines() if line.endswith(")")]
+    assert titles == [f"{QUESTION} [{kind}] (answers: 1, groups: 1)" for kind in ("yes/no questions", "free answers")]
+
+
 def test_yes_and_no_are_known_however_tables_write_them(study: Path) -> None:
     plain = write_rows(study / "plain.jsonl", [taught(number, answer="no") for number in range(6)])
     known = ["No", "n", "FALSE", 0, 0.0, "'No.'"]

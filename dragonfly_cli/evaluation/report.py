@@ -1,5 +1,6 @@
 """The scores of an evaluation, of all answers of a kind and of every question that was asked often, as text or JSON."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -70,7 +71,10 @@ def _block(question: str | None, scored: list[Scored], columns: Columns, metrics
 
 def as_text(report: Report) -> str:
     """A paragraph for every block; intervals are of 95 %."""
-    paragraphs = ["".join(f"{line}\n" for line in _lines(block)) for block in report.blocks]
+    kinds = Counter(block.question for block in report.blocks)
+    paragraphs = [
+        "".join(f"{line}\n" for line in _lines(block, names_kind=kinds[block.question] > 1)) for block in report.blocks
+    ]
     if report.unanswered:
         paragraphs.append(f"questions without an answer, which are in no figure: {report.unanswered}\n")
     return "\n".join(paragraphs)
@@ -92,10 +96,11 @@ def as_report(report: Report) -> str:
     )
 
 
-def _lines(block: Block) -> Iterable[str]:
+def _lines(block: Block, *, names_kind: bool) -> Iterable[str]:
     counts = f"answers: {block.answers}, groups: {block.groups}"
     uncertain = f", uncertain: {block.uncertain}" if block.uncertain else ""
-    title = f"all {KIND_NAMES[block.kind]}" if block.question is None else " ".join(block.question.split())
+    kind = KIND_NAMES[block.kind]
+    title = f"all {kind}" if block.question is None else " ".join(block.question.split()) + f" [{kind}]" * names_kind
     yield f"{title} ({counts}{uncertain})"
     width = max(map(len, block.metrics))
     for name, each in block.metrics.items():
