@@ -1,5 +1,6 @@
 """Scores of answers that are known: the metrics against plain definitions of them, and the real command."""
 
+import csv
 import json
 import shutil
 from itertools import combinations, product
@@ -263,6 +264,19 @@ def test_answers_may_be_kept_in_any_table(study: Path, suffix: str) -> None:
         pytest.importorskip("pyarrow")
     data = write_rows(study / "rows.jsonl", rows_about(study, wrong=2))
     assert evaluate(data, "--json").json == evaluate(data, "--json", "-o", study / f"kept.{suffix}").json
+
+
+@pytest.mark.parametrize("cell", ["", "0.5?"])
+def test_a_probability_that_was_changed_by_hand_is_told(study: Path, cell: str) -> None:
+    data = write_rows(study / "rows.jsonl", [taught(1)])
+    assert evaluate(data, "-o", study / "kept.csv").code == 0
+    with (study / "kept.csv").open(newline="") as file:
+        header, row = csv.reader(file)
+    row[header.index("p_yes")] = cell
+    with (study / "kept.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([header, row])
+    changed = evaluate(data, "-o", study / "kept.csv")
+    expect_error(changed, 7, "kept.csv", "saved again by another program", f"p_yes is {cell or 'empty'} in one of")
 
 
 def test_held_out_rows_alone_are_asked(study: Path) -> None:

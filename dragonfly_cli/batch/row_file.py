@@ -59,7 +59,7 @@ class RowFile:
                     self._is_as_written &= self._rows.renewed(row) == row
                     at += len(row)
         except (ValueError, KeyError, TypeError, csv.Error) as error:
-            raise _foreign(self.path, error) from error
+            raise foreign(self.path, error) from error
         return held
 
     def open(self) -> dict[Key, Result]:
@@ -169,7 +169,8 @@ def unwritable(path: Path, error: OSError) -> OutputError:
     )
 
 
-def _foreign(path: Path, error: Exception) -> OutputError:
+def foreign(path: Path, error: Exception) -> OutputError:
+    """What to raise for a table that cannot be read; ``error`` says why."""
     if not isinstance(error, NotAsWrittenError):
         return OutputError(
             f"cannot read {path}: it is not a table of this version of dragonfly", "choose another --output"

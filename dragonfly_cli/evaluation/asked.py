@@ -9,6 +9,7 @@ from dragonfly_cli.batch.items import Item, items_of_rows, joined
 from dragonfly_cli.batch.manifest import ManifestRow
 from dragonfly_cli.batch.options import BatchOptions
 from dragonfly_cli.batch.result import Key
+from dragonfly_cli.batch.row_formats import NotAsWrittenError
 from dragonfly_cli.datasets.groups import connected
 from dragonfly_cli.datasets.identity import identified
 from dragonfly_cli.datasets.rows import Row, Turn
@@ -57,7 +58,9 @@ class Asked:
         return "yesno" if self.question.kind == "yesno" and self.is_answerable else "options"
 
     def scored(self, cells: Mapping[str, str]) -> Scored:
-        """With the cells of a table's row."""
+        """With the cells of a table's row; raises NotAsWrittenError where its probability is missing."""
+        if self.kind == "yesno" and not cells["p_yes"]:
+            raise NotAsWrittenError("p_yes is empty in one of its rows")
         p_yes = float(cells["p_yes"]) if self.kind == "yesno" else None
         is_unsure = cells["abstained"] == "yes"
         return Scored(self.kind, self.turn.question, self.reference, cells["answer"], p_yes, is_unsure, self.group)

@@ -16,7 +16,8 @@ from dragonfly_cli.asking import question_maker
 from dragonfly_cli.batch.ledger import Outputs
 from dragonfly_cli.batch.options import BatchOptions, FileOptions, SelectOptions, StopOptions
 from dragonfly_cli.batch.result import Key
-from dragonfly_cli.batch.row_file import RowFile
+from dragonfly_cli.batch.row_file import RowFile, foreign
+from dragonfly_cli.batch.row_formats import NotAsWrittenError
 from dragonfly_cli.batch.run import run_batch
 from dragonfly_cli.datasets.data_file import Data, read_data
 from dragonfly_cli.datasets.rows import Row
@@ -54,7 +55,10 @@ def evaluate(data_file: Path, options: EvalOptions) -> tuple[int, Report | None]
             how = "the same command goes on" if scoring.answers else "--output FILE keeps the answers, to go on with"
             say(f"note: nothing was scored; {how}")
             return code, None
-        scored = list(scored_of(asked, items, _answers(outputs)))
+        try:
+            scored = list(scored_of(asked, items, _answers(outputs)))
+        except NotAsWrittenError as error:
+            raise foreign(outputs.table, error) from None
     return code, Report(blocks_of(scored, scoring.metric), len(asked) - len(scored), about)
 
 
