@@ -133,6 +133,8 @@ def ask_image(
             write_evidence(evidence, looking, source, plan, _print_text(answers, printing.verbose))
             return
         records = list(_answers(source, plan, checkpoint, questions, answering, settings))
+        if printing.format is Format.text:  # the others hold it
+            _say_controls(records)
         if printing.verbose:
             _say_where(records)
         text = _formatted(records, printing.format)
@@ -194,11 +196,16 @@ def _print_text(records: Iterator[dict[str, Any]], verbose: bool) -> list[dict[s
     for record in records:
         printed.append(record)
         show(certainty(record) + "\n")
-        for line in without_the_picture(record):
-            say(line)
+        _say_controls([record])
         if verbose:
             _say_where([record])
     return printed
+
+
+def _say_controls(records: list[dict[str, Any]]) -> None:
+    for record in records:
+        for line in without_the_picture(record):
+            say(line)
 
 
 def _say_where(records: list[dict[str, Any]]) -> None:

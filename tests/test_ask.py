@@ -267,6 +267,8 @@ def test_the_control_is_told_where_the_picture_mattered_too(photo: Path) -> None
         f"control blank: {free['answer']}, {free['distance']:.2f} apart",
     ]
     assert "control" not in dragonfly("ask", photo, QUESTION).stderr
+    beside_a_file = dragonfly(*call, "-o", photo.with_name("answers.txt")).stderr.splitlines()
+    assert [line for line in beside_a_file if line.startswith("control blank: ")] == told
 
 
 def test_two_formats_are_one_too_many(photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
