@@ -97,7 +97,12 @@ OfflineOption = Annotated[
     ),
 ]
 BudgetOption = Annotated[
-    int | None, typer.Option("--budget", min=1, help="Look at N fields of view at most (default: 8).")
+    int | None,
+    typer.Option(
+        "--budget",
+        min=1,
+        help="Look at N fields of view or frames at most (default: 8). Named regions are all looked at.",
+    ),
 ]
 AggregateOption = Annotated[
     Aggregate, typer.Option("--aggregate", help="How the answers about several fields become one.")
