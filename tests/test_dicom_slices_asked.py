@@ -146,6 +146,7 @@ def test_a_film_by_itself_is_no_montage_of_black_tiles(tmp_path: Path) -> None:
     plain, arranged = (dragonfly("ask", film, "Is there a tumour?", "--json", *more) for more in ((), MONTAGE))
     assert arranged.json["probabilities"] == plain.json["probabilities"]
     assert any("--montage is for several frames" in warning for warning in arranged.json["warnings"])
+    expect_error(dragonfly("ask", film, "Is it?", "--slice", "2:5", *MONTAGE), 2, "--slice 2:5", "has 1")
 
 
 WRONG_USAGE = {

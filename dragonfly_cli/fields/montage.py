@@ -22,10 +22,11 @@ def arranged(source: Source, looking: LookOptions) -> Source:
     if looking.montage is None:
         return source
     columns, rows = parse_montage(looking.montage)
+    frames = frames_to_look_at(source, looking, columns * rows)
     if source.frames == 1:  # a montage of it would be one tile amid black ones
         source.warnings.append("--montage is for several frames: there is only one, which is shown as it is")
         return source
-    return Montage(source, frames_to_look_at(source, looking, columns * rows), (columns, rows))
+    return Montage(source, frames, (columns, rows))
 
 
 def _refuse_what_series_have(source: Source, looking: LookOptions) -> None:
