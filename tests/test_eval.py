@@ -325,6 +325,27 @@ def test_a_question_is_asked_in_the_form_of_its_known_answer(study: Path) -> Non
     assert "1 of the known answers is none of those to choose from" in forced.stderr
 
 
+@pytest.mark.parametrize(
+    ("own", "option", "place"),
+    [
+        ({"region": [0, 0, 30, 40]}, "--region", "10,10,20,20"),
+        ({"region": [0, 0, 30, 40]}, "--center", "30,20"),
+        ({"region": [0, 0, 30, 40]}, "--roi", "outlines.geojson"),
+        ({"frame": 0}, "--frame", "1"),
+    ],
+)
+def test_an_option_does_not_say_where_to_look_beside_a_row_that_does(
+    study: Path, own: dict[str, Any], option: str, place: str
+) -> None:
+    data = write_rows(study / "rows.jsonl", [taught(1), taught(2, **own)])
+    expect_error(evaluate(data, option, place), 2, "rows.jsonl, row 2: it says itself where to look", option)
+
+
+def test_a_frame_that_row_and_option_agree_about_is_asked(study: Path) -> None:
+    data = write_rows(study / "rows.jsonl", [taught(1), taught(2, frame=0), taught(3, region=[0, 0, 30, 40])])
+    assert "(answers: 3," in evaluate(data, "--frame", "0").stdout
+
+
 def test_a_question_that_was_asked_in_two_forms_is_told_apart(study: Path) -> None:
     rows = [taught(1), taught(2, answer="perhaps"), taught(3, question=FREE, answer="stripes")]
     data = write_rows(study / "rows.jsonl", rows)

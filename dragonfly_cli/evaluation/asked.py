@@ -14,8 +14,10 @@ from dragonfly_cli.datasets.groups import connected
 from dragonfly_cli.datasets.identity import identified
 from dragonfly_cli.datasets.rows import Row, Turn
 from dragonfly_cli.engine.questions import WORDS_OF_YES_NO, Question
+from dragonfly_cli.errors import UsageError
 from dragonfly_cli.evaluation.metrics import Kind, Scored, as_compared
 from dragonfly_cli.option_values import AnswerType
+from dragonfly_cli.options import LookOptions
 
 _HASH_DIGITS = 16
 _FREE = "type=open"
@@ -68,6 +70,7 @@ class Asked:
 
 def asked_of(rows: list[Row], data_file: Path, batch: BatchOptions) -> list[Asked]:
     """Every turn of every row, by itself; raises UsageError for a frame or region that the options contradict."""
+    _refuse_another_place(rows, data_file, batch.looking)
     told_apart, _ = identified(rows)  # what cannot be read is told when it is asked about
     groups = {row.number: group for group, some in enumerate(connected(told_apart)) for row in some}
     turns = [(row, turn) for row in rows for turn in row.turns]
@@ -94,6 +97,20 @@ def scored_of(asked: list[Asked], items: list[Item], answers: Mapping[Key, Mappi
 
 def _place(item: Item) -> tuple[str, str]:
     return item.input.place, item.row_options
+
+
+def _refuse_another_place(rows: list[Row], data_file: Path, looking: LookOptions) -> None:
+    places = {"--region": looking.region, "--center": looking.center, "--roi": looking.roi}
+    for row in rows:
+        own = row.picture
+        others = [option for option, place in places.items() if own.region and place]
+        if None not in (own.frame, looking.frame) and own.frame != looking.frame:
+            others.append("--frame")
+        if others:
+            raise UsageError(
+                f"{data_file}, row {row.number}: it says itself where to look, and {others[0]} says otherwise",
+                f"leave {others[0]} out, or such rows",
+            )
 
 
 def _as_manifest(row: Row, turn: Turn, data_file: Path) -> ManifestRow:
