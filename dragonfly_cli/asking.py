@@ -37,6 +37,7 @@ from dragonfly_cli.output.votes import certainty
 from dragonfly_cli.readers import Source, exists, open_source
 from dragonfly_cli.readers.source import files_of
 from dragonfly_cli.templates import find_template, own_file
+from dragonfly_cli.unused_options import unused_options
 
 _NO_EVIDENCE = EvidenceOptions()
 _ANY_FORM = FormOptions()
@@ -128,6 +129,8 @@ def ask_image(
     with closing(opened) as source:
         check_unread((output, evidence.geojson, evidence.overlay), (*files_of(source), looking.roi))
         plan = plan_looks(source, looking, canvas_of(checkpoint))
+        if unused := unused_options(looking, answering, evidence, plan, questions):
+            say(f"note: {', '.join(unused)} will not be used: nothing that is looked at or asked here depends on it")
         if printing.format is Format.text and output is None:
             answers = _answers(source, plan, checkpoint, questions, answering, settings, aloud=True)
             write_evidence(evidence, looking, source, plan, _print_text(answers, printing.verbose))

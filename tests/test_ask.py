@@ -271,6 +271,27 @@ def test_the_control_is_told_where_the_picture_mattered_too(photo: Path) -> None
     assert [line for line in beside_a_file if line.startswith("control blank: ")] == told
 
 
+def test_options_of_which_no_use_is_made_are_told(photo: Path, slide: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unused(*call: str | Path) -> list[str]:
+        told = dragonfly(*call, "-m", TINY, "--max-tokens", "1").stderr.splitlines()
+        notes = [line.partition(" will not be used")[0] for line in told if "will not be used" in line]
+        return notes[0].removeprefix("note: ").split(", ") if notes else []
+
+    looking = ("--rank", "spread", "--time-limit", "60")
+    assert unused("ask", photo, QUESTION, *looking) == ["--rank", "--time-limit"]
+    assert unused("ask", slide, QUESTION, *looking, "--region", "0,0,90,90") == ["--rank"]
+    searched = write_svs(slide.with_name("large.svs"), (2000, 1500))
+    assert unused("ask", searched, QUESTION, *looking, "--budget", "2", "--frame", "0") == []
+    assert unused("ask", photo, QUESTION, "--no-bounds-offset") == ["--no-bounds-offset"]
+    answering = ("--abstain", "0.2", "--aggregate", "max")
+    assert unused("caption", photo, *answering) == ["--abstain", "--aggregate"]
+    assert unused("ask", photo, "What is it?", QUESTION, *answering) == []
+    assert unused("caption", photo, "--budget", "2", "--frame", "0", "--aggregate", "vote") == ["--budget"]
+    monkeypatch.setenv("DRAGONFLY_ABSTAIN", "0.2")
+    monkeypatch.setenv("DRAGONFLY_BOUNDS_OFFSET", "0")
+    assert unused("caption", photo) == []
+
+
 def test_two_formats_are_one_too_many(photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expect_error(dragonfly("ask", photo, QUESTION, "--json", "-f", "csv"), 2, "--json and --format csv")
     assert dragonfly("ask", photo, QUESTION, "--json", "-f", "json").json["question"] == QUESTION
