@@ -25,8 +25,7 @@ TINY_TEXT = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2
 TINY_TEXT |= {"num_key_value_heads": 2, "vocab_size": 600, "bos_token_id": 500, "eos_token_id": 501}
 TINY_VISION = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
 
-# (crops that are encoded, crops in the sequence and how many embeddings each of those has)
-CROPS = {"v1": 29, "v2": 41}
+CROPS = {"v1": 29, "v2": 41}  # that are encoded
 QUESTION_TOKENS = 64
 ROWS_OF_A_PRODUCT = (1, 8, 32, 256, 2048)
 WARM_UPS, ROUNDS = 2, 5

@@ -168,21 +168,18 @@ def _answers(
     aloud: bool = False,
 ) -> Iterator[dict[str, Any]]:
     """The records, in the order of the questions; ``aloud`` shows the answers as they come."""
+    from dragonfly_cli.engine.answering import say_nothing
     from dragonfly_cli.pipeline import prepare
     from dragonfly_cli.searching import answer_planned
 
     model, request = prepare(checkpoint, questions, answering, settings)
     say_notices(checkpoint)
     said = {DEMO_WARNING}
-    records = answer_planned(model, source, plan, request, show if aloud else _show_nothing)
+    records = answer_planned(model, source, plan, request, show if aloud else say_nothing)
     for _, record in zip(_named(questions, aloud), records, strict=True):
         yield record
         say_warnings(record, said, shown=aloud)
         said.update(source.warnings)  # of the others, each is about its own question
-
-
-def _show_nothing(piece: str) -> None:
-    """Where answers are written as records."""
 
 
 def _named(questions: list[Question], aloud: bool) -> Iterator[Question]:

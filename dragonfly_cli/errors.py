@@ -1,8 +1,8 @@
 """Every error a user may meet, with its exit code and its remedy.
 
-One base class, one subclass per exit code of the command line's contract. An error is shown as two lines,
-``error: what, which file, why`` and ``hint: what to do``. File names may appear in them, patient data never.
-This module imports nothing of the program, so that any other may import it.
+One base class, and for each exit code of the command line's contract a subclass, some with cases of their own. An error
+is shown as two lines, ``error: what, which file, why`` and ``hint: what to do``. File names may appear in them, patient
+data never. This module imports nothing of the program, so that any other may import it.
 """
 
 import traceback

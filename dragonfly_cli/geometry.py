@@ -42,6 +42,12 @@ class Box:
         left, top, right, bottom = self.corners
         return other.x < right and left < other.x + other.width and other.y < bottom and top < other.y + other.height
 
+    def within(self, other: "Box") -> "Box | None":
+        """What the two have in common."""
+        left, top = max(self.x, other.x), max(self.y, other.y)
+        right, bottom = (min(ends) for ends in zip(self.corners[2:], other.corners[2:], strict=True))
+        return Box(left, top, right - left, bottom - top) if right > left and bottom > top else None
+
     def as_dict(self) -> dict[str, int]:
         return {"x": self.x, "y": self.y, "width": self.width, "height": self.height}
 

@@ -53,11 +53,12 @@ def list_stored(json: JsonOption = False, debug: DebugOption = False) -> None:
 @model_app.command("show")
 def show_model(name: NameArgument, json: JsonOption = False, debug: DebugOption = False) -> None:
     """Show a model's licence, architecture, origin, sizes and hashes."""
+    from dragonfly_cli.output.json_text import json_text
     from dragonfly_cli.output.terminal import show
-    from dragonfly_cli.store.report import facts_json, facts_text, model_facts
+    from dragonfly_cli.store.report import facts_text, model_facts
 
     facts = model_facts(name)
-    show(facts_json(facts) if json else facts_text(facts))
+    show(json_text(facts) if json else facts_text(facts))
 
 
 @model_app.command()

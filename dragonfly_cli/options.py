@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dragonfly_cli.errors import UsageError
 from dragonfly_cli.funnel import DEBUG_KEY
 from dragonfly_cli.option_lines import LINES
 from dragonfly_cli.option_values import Aggregate, AnswerType, Attention, Control, Format, Picture, Quant, Rank
@@ -206,8 +207,6 @@ class OpenOptions:
         self.dicom  # noqa: B018 - raises for a window or series that cannot be understood
         least, most = _THINKABLE_MPP
         if self.slide_mpp is not None and not least <= self.slide_mpp <= most:
-            from dragonfly_cli.errors import UsageError
-
             raise UsageError(
                 f"--slide-mpp {self.slide_mpp:g}: no image has so many microns per pixel",
                 "a slide has about 0.25 or 0.5; give microns, not nanometres",
@@ -240,20 +239,6 @@ class LookOptions:
     time_limit: TimeLimitOption = None
     bounds_offset: BoundsOffsetOption = True
 
-    def __post_init__(self) -> None:
-        """What cannot be understood is told before any file is opened. Raises UsageError."""
-        if self.slices is None and self.montage is None:
-            return
-        from dragonfly_cli.errors import UsageError
-        from dragonfly_cli.fields.frames import parse_montage, parse_slices
-
-        if self.frame is not None:
-            raise UsageError("--frame chooses one picture", "leave --frame out, or --slice and --montage")
-        if self.slices is not None:
-            parse_slices(self.slices)
-        if self.montage is not None:
-            parse_montage(self.montage)
-
 
 @dataclass(frozen=True)
 class AnswerOptions:
@@ -272,7 +257,6 @@ class AnswerOptions:
 
     def __post_init__(self) -> None:
         """Numbers that no answer can be drawn with. Raises UsageError."""
-        from dragonfly_cli.errors import UsageError
 
         for name, value in (("--temperature", self.temperature), ("--abstain", self.abstain)):
             if not isfinite(value):
@@ -316,8 +300,6 @@ class PrintOptions:
     def __post_init__(self) -> None:
         """Raises UsageError where two formats are asked for."""
         if self.json and self.output_format not in (None, Format.json):
-            from dragonfly_cli.errors import UsageError
-
             raise UsageError(f"--json and --format {self.output_format} are two formats", "leave one of them out")
 
     @property

@@ -9,7 +9,6 @@ from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import takewhile
-from pathlib import Path
 from time import monotonic
 from typing import Any
 
@@ -28,7 +27,7 @@ from dragonfly_cli.fields import Field
 from dragonfly_cli.fields.readable import readable
 from dragonfly_cli.option_values import Aggregate, Control
 from dragonfly_cli.options import AnswerOptions
-from dragonfly_cli.output.record import answer_record, source_record
+from dragonfly_cli.output.record import answer_record, source_record, storable_settings
 from dragonfly_cli.readers import Source
 from dragonfly_cli.readers.source import TOO_LATE
 from dragonfly_med.generation import Sampling
@@ -81,11 +80,6 @@ def as_request(model: Model, questions: list[Question], options: AnswerOptions, 
     return Request(questions, sampling, options.aggregate, options.abstain, options.control, everything, calibration)
 
 
-def storable_settings(settings: dict[str, Any]) -> dict[str, Any]:
-    """Options as a record holds them."""
-    return {name: str(value) if isinstance(value, Path) else value for name, value in settings.items()}
-
-
 @dataclass(frozen=True)
 class ReadAhead:
     """What of a source was read before its turn: its facts, and the pixels of its first fields, by their ids."""
@@ -117,19 +111,9 @@ def encode_ahead(model: Model, reads: Sequence[ReadAhead]) -> None:
             read.looks[number] = look
 
 
-def answer_source(
-    model: Model,
-    source: Source,
-    fields: list[Field],
-    request: Request,
-    on_text: OnText = say_nothing,
-    read: ReadAhead | None = None,
-) -> Iterator[dict[str, Any]]:
-    """Yields one record per question, in their order; ``on_text`` is called with the answer, in pieces as they come.
-
-    Raises DragonflyError for an image that cannot be read.
-    """
-    yield from inquire(Desk(model, request.sampling), source, fields, request, read).records(on_text)
+def answer_source(model: Model, source: Source, fields: list[Field], request: Request) -> Iterator[dict[str, Any]]:
+    """Yields one record per question, in their order; raises DragonflyError for an image that cannot be read."""
+    return inquire(Desk(model, request.sampling), source, fields, request).records()
 
 
 def inquire(
@@ -183,7 +167,10 @@ class Inquiry:
             self._ask_the_rest(one)
 
     def records(self, on_text: OnText = say_nothing) -> Iterator[dict[str, Any]]:
-        """Yields one record per question, each as soon as it is complete; see ``answer_source``."""
+        """Yields one record per question, each as soon as it is complete.
+
+        ``on_text`` is called with the answer, in pieces as they come.
+        """
         model, request = self._desk.model, self._request
         for one in self._asked:
             streams = self._streams and not one.question.options

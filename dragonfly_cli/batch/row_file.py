@@ -1,10 +1,10 @@
 """A file of rows that grows by appending and is never read wrongly after a kill.
 
 What was synced stays; a torn last row is cut off when the file is opened again, and what another program has written
-in other words for the same is written anew. While a run goes on, rows stand in
-the order in which they were finished, and one that was asked again stands twice, of which the last one counts.
-``put_in_order`` then writes the file anew, in a fixed order and each row once, and moves it in place in one step: a
-kill before the move leaves the old file, from which the next run comes to the same end.
+in other words for the same is written anew. While a run goes on, rows stand in the order in which they were finished,
+and one that was asked again stands twice, of which the last one counts. ``put_in_order`` then writes the file anew, in
+a fixed order and each row once, and moves it in place in one step: a kill before the move leaves the old file, from
+which the next run comes to the same end.
 """
 
 import csv
@@ -31,7 +31,7 @@ class _Place:
 
 
 class RowFile:
-    """Call ``open`` before anything else and ``close`` at the end; ``append`` has the rows on disk when it returns."""
+    """``open`` comes before anything is written and ``close`` at the end; ``append`` returns once rows are on disk."""
 
     def __init__(self, path: Path, rows: RowFormat) -> None:
         self.path = path

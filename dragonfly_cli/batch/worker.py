@@ -25,7 +25,8 @@ from dragonfly_cli.engine.desk import MOST_TOGETHER, Desk
 from dragonfly_cli.engine.questions import Question
 from dragonfly_cli.errors import BUG_CODE, DragonflyError, InputError, LostDeviceError, UsageError
 from dragonfly_cli.fields import LookPlan, plan_looks
-from dragonfly_cli.pipeline import Inquiry, ReadAhead, Request, encode_ahead, prepare, read_ahead, storable_settings
+from dragonfly_cli.output.record import storable_settings
+from dragonfly_cli.pipeline import Inquiry, ReadAhead, Request, encode_ahead, prepare, read_ahead
 from dragonfly_cli.readers import Source
 from dragonfly_cli.searching import answer_planned, inquiries
 

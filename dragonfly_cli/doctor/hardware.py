@@ -1,4 +1,4 @@
-"""The GPU, its driver, 4-bit arithmetic and the attention kernel, each tried and not only looked up."""
+"""The GPU, its driver, 4-bit arithmetic and SDPA attention, each tried and not only looked up."""
 
 import shutil
 import subprocess
@@ -56,7 +56,7 @@ def four_bit(settings: DoctorSettings) -> Iterator[Finding]:
 
 
 def attention(settings: DoctorSettings) -> Iterator[Finding]:
-    """The kernel that ``--attn`` comes to here, compared with the plain formula."""
+    """The kernel that ``--attn`` comes to here; SDPA, the one for every card, is compared with the plain formula."""
     from dragonfly_cli.engine.placement import choose_attention, choose_dtype
 
     try:

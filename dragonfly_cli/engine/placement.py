@@ -122,10 +122,6 @@ def check_memory(model_id: str, needed: dict[bool, int], quantized: bool, device
     )
 
 
-def out_of_memory(device: str, hint: str = MEMORY_HINT) -> DeviceError:
-    return DeviceError(f"out of memory on {device}", hint)
-
-
 @contextmanager
 def device_errors(device: str, hint: str = MEMORY_HINT) -> Iterator[None]:
     """Turns a full memory into DeviceError, and what else goes wrong on a GPU into LostDeviceError."""
@@ -133,7 +129,7 @@ def device_errors(device: str, hint: str = MEMORY_HINT) -> Iterator[None]:
         yield
     except RuntimeError as error:
         if is_out_of_memory(error):
-            raise out_of_memory(device, hint) from error
+            raise DeviceError(f"out of memory on {device}", hint) from error
         if is_of_a_gpu(error):
             raise LostDeviceError(f"{device} cannot go on: {first_line(error)}", _LOST_HINT) from error
         raise

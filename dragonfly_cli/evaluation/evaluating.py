@@ -27,7 +27,8 @@ from dragonfly_cli.evaluation.asked import Asked, asked_of, items_of, scored_of
 from dragonfly_cli.evaluation.metrics import metrics_of
 from dragonfly_cli.evaluation.options import EvalOptions, Metric, Part
 from dragonfly_cli.evaluation.report import KIND_NAMES, Report, blocks_of
-from dragonfly_cli.output.record import versions_used
+from dragonfly_cli.fields import check_looking
+from dragonfly_cli.output.record import storable_settings, versions_used
 from dragonfly_cli.output.terminal import say
 from dragonfly_cli.readers.fingerprint import fingerprint
 
@@ -44,6 +45,7 @@ def evaluate(data_file: Path, options: EvalOptions) -> tuple[int, Report | None]
     with _table(scoring.answers) as table:
         batch = _as_batch(options, table)
         question_maker(batch.form)  # what is wrong with options is told before any file is opened
+        check_looking(batch.looking)
         outputs = Outputs.of(batch.files)
         data = _usable(data_file, scoring.max_errors)
         about = _about(data, options)  # of what was read, whatever becomes of the file meanwhile
@@ -96,7 +98,7 @@ def _about(data: Data, options: EvalOptions) -> dict[str, Any]:
         "data": {"name": data.path.name, **fingerprint(data.path), "left_out": len(data.bad)},
         "split": options.scoring.part,
         "model": {"id": checkpoint.id, "sha256": checkpoint.sha256()},
-        "settings": {name: str(value) if isinstance(value, Path) else value for name, value in settings.items()},
+        "settings": storable_settings(settings),
         "versions": versions_used(),
     }
 

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 from dragonfly_cli.errors import UsageError
 from dragonfly_cli.fields.field import Field, LookPlan, Role
-from dragonfly_cli.fields.frames import check_frame, frames_to_look_at
-from dragonfly_cli.fields.regions import centered_box, parse_center, parse_fov, parse_region, region_box
+from dragonfly_cli.fields.frames import check_frame, frames_to_look_at, parse_montage, parse_slices
+from dragonfly_cli.fields.regions import named_boxes, parse_center, parse_fov, parse_region
 from dragonfly_cli.options import LookOptions
 from dragonfly_cli.readers.source import Source, whole_of
 
@@ -18,6 +18,12 @@ _STRIP = 20  # times as long as wide; the longest canvas is 6 times
 
 def check_looking(looking: LookOptions) -> None:
     """Raises UsageError for options that cannot be understood or contradict each other; opens nothing."""
+    if looking.frame is not None and (looking.slices is not None or looking.montage is not None):
+        raise UsageError("--frame chooses one picture", "leave --frame out, or --slice and --montage")
+    if looking.slices is not None:
+        parse_slices(looking.slices)
+    if looking.montage is not None:
+        parse_montage(looking.montage)
     for region in looking.region or ():
         parse_region(region)
     if looking.center:
@@ -73,9 +79,7 @@ def _warn_of_strips(source: Source, fields: list[Field]) -> None:
 def _plan_frames(source: Source, looking: LookOptions, canvas_wh: tuple[int, int]) -> LookPlan:
     is_one = source.frames == 1 and looking.frame is None and looking.slices is None
     frames = [0] if is_one or looking.montage else frames_to_look_at(source, looking)
-    boxes = [region_box(source, region) for region in looking.region or ()]
-    if looking.center:
-        boxes.append(centered_box(source, looking.center, looking.fov, canvas_wh))
+    boxes = named_boxes(source, looking, canvas_wh)
     role: Role = "region" if boxes else "slice" if source.frames > 1 else "whole"
     places = [(frame, box) for frame in frames for box in boxes or [whole_of(source)]]
     return LookPlan([Field(number, role, frame, box) for number, (frame, box) in enumerate(places)])

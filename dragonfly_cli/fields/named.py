@@ -7,18 +7,10 @@ import shapely
 from dragonfly_cli.errors import UsageError
 from dragonfly_cli.fields.downsample import target_downsample
 from dragonfly_cli.fields.outline import areas_of, bounds_of, read_outline
-from dragonfly_cli.fields.regions import centered_box, region_box
+from dragonfly_cli.fields.regions import named_boxes
 from dragonfly_cli.geometry import Box, ViewerPixels
 from dragonfly_cli.options import LookOptions
 from dragonfly_cli.readers.source import Source, whole_of
-
-
-def named_boxes(source: Source, looking: LookOptions, field_wh: tuple[int, int]) -> list[Box]:
-    """The boxes of ``--region`` and ``--center``, in level-0 pixels."""
-    boxes = [region_box(source, region) for region in looking.region or ()]
-    if looking.center:
-        boxes.append(centered_box(source, looking.center, looking.fov, field_wh))
-    return boxes
 
 
 def named_outline(source: Source, looking: LookOptions, boxes: list[Box]) -> shapely.Geometry | None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from dragonfly_cli.errors import UsageError
 from dragonfly_cli.geometry import Box
+from dragonfly_cli.options import LookOptions
 from dragonfly_cli.readers.source import Source
 
 _NUMBER = re.compile(r"\s*(-?\d{1,15}(?:\.\d*)?|-?\.\d+)\s*(px|um|µm|μm|mm|%)?\s*")
@@ -50,6 +51,14 @@ def region_box(source: Source, region: str) -> Box:
     if width < 1 or height < 1:
         raise _too_small(f"--region {region}")
     return on_image(source, (left, top, width, height), f"--region {region}")
+
+
+def named_boxes(source: Source, looking: LookOptions, field_wh: tuple[int, int]) -> list[Box]:
+    """The boxes of ``--region`` and ``--center``, in level-0 pixels."""
+    boxes = [region_box(source, region) for region in looking.region or ()]
+    if looking.center:
+        boxes.append(centered_box(source, looking.center, looking.fov, field_wh))
+    return boxes
 
 
 def centered_box(source: Source, center: str, fov: str | None, default_wh: tuple[float, float]) -> Box:

@@ -4,7 +4,6 @@ A checkpoint appears whole: its files are written in ``work`` and moved, config.
 training has not ended is no model.
 """
 
-import errno
 import json
 import os
 import shutil
@@ -16,11 +15,11 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from dragonfly_cli.errors import DragonflyError, LostError, OutputError
-from dragonfly_cli.output.files import is_part, write_text
+from dragonfly_cli.output.files import NO_ROOM, is_part, write_text
 from dragonfly_cli.output.json_text import json_text
 
 _RECORD, _CONFIG, _WORK = "training.json", "config.json", "work"
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, None)  # NumPy, safetensors and torch give no number
+_FULL = (*NO_ROOM, None)  # NumPy, safetensors and torch give no number
 
 
 class RunFolder:

@@ -23,7 +23,7 @@ from dragonfly_cli.readers.fingerprint import fingerprint, fingerprint_of_many
 from dragonfly_cli.readers.source import Source, files_of
 from dragonfly_cli.store.catalog import DEMO
 
-if TYPE_CHECKING:  # these import torch, and `info` needs none
+if TYPE_CHECKING:  # most of these import torch, and `info` needs none
     from dragonfly_cli.engine.aggregation import Answer
     from dragonfly_cli.engine.answering import FieldAnswer
     from dragonfly_cli.engine.model import ModelIdentity
@@ -55,6 +55,11 @@ def _hashes(files: list[Path]) -> dict[str, str | None]:
 def source_info(source: Source) -> dict[str, Any]:
     """What ``dragonfly info`` shows: an allow-list of technical facts."""
     return {"image": str(source.path), **_shape(source), **source.details(), "warnings": source.warnings}
+
+
+def storable_settings(settings: dict[str, Any]) -> dict[str, Any]:
+    """Options as a record holds them."""
+    return {name: str(value) if isinstance(value, Path) else value for name, value in settings.items()}
 
 
 def answer_record(

@@ -22,7 +22,6 @@ from dragonfly_cli.readers.dicom.signature import HEAD_BYTES, WSI_SOP_CLASS, is_
 from dragonfly_cli.readers.head import head_if_readable
 from dragonfly_cli.readers.pyramid import WHITE, TileError, downsamples_of, one_of
 from dragonfly_cli.readers.slide_scale import scale_of
-from dragonfly_cli.readers.slide_tiles import intersection
 
 
 def is_zipped_slide(path: Path) -> bool:
@@ -128,7 +127,7 @@ class WsidicomPyramid:
 
     def read(self, level: int, block: Box) -> Image.Image:
         canvas = Image.new("RGB", block.size_wh, WHITE)
-        inside = intersection(block, Box(0, 0, *self.level_sizes[level]))
+        inside = block.within(Box(0, 0, *self.level_sizes[level]))
         if inside is None:
             return canvas
         try:

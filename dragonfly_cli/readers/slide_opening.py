@@ -6,7 +6,8 @@ from pathlib import Path
 
 from dragonfly_cli.errors import InputError
 from dragonfly_cli.readers import slide_openslide, slide_tiff
-from dragonfly_cli.readers.head import is_endless
+from dragonfly_cli.readers.dicom.signature import is_dicom
+from dragonfly_cli.readers.head import is_endless, read_head
 from dragonfly_cli.readers.pyramid import Pyramid
 from dragonfly_cli.readers.signature import TIFF_MAGICS
 
@@ -59,13 +60,8 @@ def _refuse_pipes(folder: Path) -> None:
 
 
 def _is_tiff(path: Path) -> bool:
-    return _head(path).startswith(TIFF_MAGICS)
+    return read_head(path).startswith(TIFF_MAGICS)
 
 
 def _is_dicom(path: Path) -> bool:
-    return _head(path)[128:132] == b"DICM"
-
-
-def _head(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(132)
+    return is_dicom(read_head(path))

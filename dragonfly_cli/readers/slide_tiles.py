@@ -55,7 +55,7 @@ class SegmentedPage:
     def read(self, block: Box) -> Image.Image:
         """``block`` as RGB; raises TileError if a tile of it is damaged or cut short."""
         canvas = np.full((block.height, block.width, 3), 255, np.uint8)
-        inside = intersection(block, Box(0, 0, *self.size_wh))
+        inside = block.within(Box(0, 0, *self.size_wh))
         for (column, row), part in plan_tiles(inside, self.segment_wh) if inside else ():
             segment = self._segment(row * self._columns + column)
             if segment is not None:
@@ -151,11 +151,3 @@ def _is_direct(page: Any) -> bool:
 def _slices(part: Box, left: int, top: int) -> tuple[slice, slice]:
     """Rows and columns of ``part`` in an array whose first pixel is (left, top)."""
     return slice(part.y - top, part.y - top + part.height), slice(part.x - left, part.x - left + part.width)
-
-
-def intersection(one: Box, other: Box) -> Box | None:
-    """What two boxes have in common, or None."""
-    left, top = max(one.x, other.x), max(one.y, other.y)
-    right = min(one.x + one.width, other.x + other.width)
-    bottom = min(one.y + one.height, other.y + other.height)
-    return Box(left, top, right - left, bottom - top) if right > left and bottom > top else None

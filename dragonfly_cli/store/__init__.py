@@ -1,6 +1,7 @@
 """The model store: checkpoints on this machine, how they come here, and whether they are still what they were.
 
     catalog    names of models and what is known of them
+    built_in   where the demonstration checkpoint is
     folder     where models live, locks, disk space, hashes
     manifest   what a stored model consists of; without one a model does not exist
     convert    published weight files to safetensors

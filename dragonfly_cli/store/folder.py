@@ -18,7 +18,6 @@ from dragonfly_cli.user_folders import data_folder
 
 VARIABLE = "DRAGONFLY_MODELS"
 
-_CHUNK_BYTES = 4 * 2**20
 # All that may lie in a model's folder. ``DRAGONFLY_MODELS`` can be set to any folder, so whatever else is there is
 # somebody's own: it is neither listed nor deleted.
 _OURS = ("manifest.json", ".manifest.json.part", "full", "full.part", "nf4", ".nf4.*", "original", "import.part")
@@ -124,11 +123,8 @@ def check_space(
 
 
 def sha256_of(path: Path) -> str:
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_atomically(path: Path, text: str) -> None:

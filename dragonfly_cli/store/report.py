@@ -57,7 +57,7 @@ def list_models(show: Callable[[str], None], *, as_json: bool) -> None:
         "size": None,
     }
     rows = [built_in, *(_row(name, known) for name, known in stored.items())]
-    show(facts_json(rows) if as_json else _rows_text(rows))
+    show(json_text(rows) if as_json else _rows_text(rows))
     if damaged := {name: known for name, known in stored.items() if isinstance(known, ModelError)}:
         first = next(iter(damaged.values()))
         raise ModelError("; ".join(error.message for error in damaged.values()), first.hint)
@@ -103,10 +103,6 @@ def model_facts(name: str) -> dict[str, Any]:
 
 def facts_text(facts: dict[str, Any]) -> str:
     return info_text({**facts, "copies": {copy: readable(size) for copy, size in facts["copies"].items()}})
-
-
-def facts_json(facts: Any) -> str:
-    return json_text(facts)
 
 
 def verify_models(names: list[str], show: Callable[[str], None]) -> None:
