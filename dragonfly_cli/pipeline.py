@@ -159,11 +159,14 @@ class Inquiry:
         self._streams = len(fields) * len(self._looks) * free == 1
 
     def draft(self) -> None:
-        """Asks the rest of the free questions, after the typed ones before them; even a lone one waits then."""
+        """Asks what is left; even a lone free answer waits then.
+
+        In the order in which answers are told, but that all free questions are asked where the first one is.
+        """
         self._streams = False
-        before = takewhile(lambda one: one.question.options, self._unasked)
-        free = (one for one in self._unasked if not one.question.options)
-        for one in [*before, *free]:
+        typed = list(takewhile(lambda one: one.question.options, self._unasked))
+        others = sorted(self._unasked[len(typed) :], key=lambda one: bool(one.question.options))
+        for one in [*typed, *others]:
             self._ask_the_rest(one)
 
     def records(self, on_text: OnText = say_nothing) -> Iterator[dict[str, Any]]:
