@@ -4,6 +4,7 @@ A record may have been written by hand or on another machine, so everything in i
 """
 
 import json
+import os
 from dataclasses import dataclass, fields, replace
 from enum import Enum
 from pathlib import Path
@@ -17,6 +18,7 @@ from dragonfly_cli.fields import Field
 from dragonfly_cli.geometry import Box
 from dragonfly_cli.option_values import Control
 from dragonfly_cli.options import AnswerOptions, LookOptions, OpenOptions
+from dragonfly_cli.output.files import is_text
 from dragonfly_cli.output.record import SCHEMA_VERSION
 
 Record = dict[str, Any]
@@ -133,6 +135,8 @@ def as_asked(place: str, record: Record) -> Asked:
 
 def _check_form(record: Record, asked: Asked) -> None:
     """Raises ValueError for what no answer can have been."""
+    if b"\0" in os.fsencode(asked.image):
+        raise ValueError("its image is no path")
     for each in (record, *record["fields"], *([record["control"]] if record.get("control") else [])):
         said = each["probabilities"] or {}
         if said.keys() != set(asked.question.options) or not all(0 <= p <= 1 for p in said.values()):
@@ -154,7 +158,7 @@ def _check_form(record: Record, asked: Asked) -> None:
 def _check_question(question: Question) -> None:
     texts = [*question.options, *(text for turn in question.earlier for text in turn)]
     texts += [text for text in (question.text, question.system) if text is not None]
-    if question.kind not in get_args(QuestionKind) or not all(_is_of(str, text) for text in texts):
+    if question.kind not in get_args(QuestionKind) or not all(_is_of(str, text) and is_text(text) for text in texts):
         raise ValueError("its question is none")
 
 

@@ -354,8 +354,11 @@ def test_failures_stop_a_run_that_was_told_so(undisturbed: Undisturbed, tmp_path
 
 def test_another_table_s_settings_are_not_taken_for_its_own(undisturbed: Undisturbed, table: Path) -> None:
     expect_error(undisturbed.again(table, "--limit", "2"), 7, "answers.csv", "limit")
-    table.with_name("answers.jsonl").write_text("this is not a record\n")
-    expect_error(undisturbed.again(table), 7, "answers.jsonl", "not a table")
+    record = json.loads(table.with_name("answers.jsonl").read_text().splitlines()[0])
+    others = (record | {"question": 1.5}, record | {"row_options": [1]}, record | {"control": "blank"})
+    for row in ("this is not a record", "[" * 10**5, *map(json.dumps, others)):
+        table.with_name("answers.jsonl").write_text(f"{row}\n")
+        expect_error(undisturbed.again(table), 7, "answers.jsonl", "not a table")
 
 
 def test_records_that_another_run_writes_or_has_written_are_refused(undisturbed: Undisturbed, table: Path) -> None:

@@ -187,6 +187,8 @@ def test_what_is_wrong_with_a_manifest_is_told_before_anything_runs(study: Path,
         ('{"image": "study/film.dcm", "slice": 1, "slices": 2}', ("row 1", "slice and slices are two columns")),
         ('{"image": "study/000.png", "Image": "study/001.png"}', ("row 1", "two columns have the same name")),
         ('{"image": "study/000.png", "image": "study/001.png"}', ("row 1", "two columns have the same name")),
+        ('{"image": "study/000.png", "roi": "a\\u0000.geojson"}', ("row 1", "zero byte")),
+        ('{"image": "study/000.png", "roi": "\\ud800"}', ("row 1", "half a letter")),
     ):
         (tmp_path / "list.jsonl").write_text(lines)
         expect_error(dragonfly("batch", tmp_path / "list.jsonl", *QUESTIONS, "-o", output), 4, "list.jsonl", *words)

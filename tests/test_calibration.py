@@ -331,6 +331,15 @@ def test_a_review_may_be_saved_by_a_spreadsheet(tmp_path: Path) -> None:
     assert dragonfly("calibrate", tmp_path / "saved.csv").stdout == dragonfly("calibrate", plain).stdout != ""
 
 
+def test_a_cell_is_not_lost_behind_another(tmp_path: Path) -> None:
+    """Two reviewers may each have added a column; a comma may stand outside of quotes."""
+    lines = write_review(tmp_path / "reviewed.csv", *overconfident(40)).read_text().splitlines()
+    (tmp_path / "two.csv").write_text("\n".join([f"{lines[0]},truth", *(f"{line},no" for line in lines[1:])]))
+    expect_error(dragonfly("calibrate", tmp_path / "two.csv"), 4, "two columns have the same name")
+    (tmp_path / "more.csv").write_text("\n".join([*lines[:3], f"{lines[3]},and more", *lines[4:]]))
+    expect_error(dragonfly("calibrate", tmp_path / "more.csv"), 4, "row 3: it has more cells than the header")
+
+
 def test_a_damaged_calibration_is_told(tmp_path: Path) -> None:
     outcome = dragonfly("calibrate", write_review(tmp_path / "reviewed.csv", *overconfident(40)))
     file, photo = Path(outcome.stderr.split("stored in ")[1].strip()), write_png(tmp_path / "photo.png")

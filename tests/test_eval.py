@@ -459,6 +459,31 @@ def test_rows_that_share_a_patient_or_a_picture_are_one_group(study: Path) -> No
     assert block_of(outcome, QUESTION)["groups"] == 2
 
 
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_columns_are_known_in_other_letters_and_those_of_no_use_are_told(study: Path, suffix: str) -> None:
+    rows = [
+        {"Image": f"{number}.png", "question": QUESTION, "answer": "Yes", "Patient": "a", "Split": split, "age": 7}
+        for number, split in enumerate(("train", "test", "test"))
+    ]
+    data = write_rows(study / "rows.jsonl", rows)
+    if suffix == ".parquet":
+        parquet = pytest.importorskip("pyarrow.parquet")
+        data = data.with_suffix(suffix)
+        parquet.write_table(pytest.importorskip("pyarrow").Table.from_pylist(rows), data)
+    outcome = evaluate(data, "--json")
+    block = block_of(outcome, QUESTION)
+    assert (block["answers"], block["groups"]) == (2, 1)
+    assert f"note: {data}: columns that are not used: age\n" in outcome.stderr
+
+
+def test_two_columns_of_a_parquet_file_are_not_taken_for_one(study: Path) -> None:
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    cells = [pyarrow.array([text]) for text in ("0.png", QUESTION, "Yes", "No")]
+    table = pyarrow.Table.from_arrays(cells, ["image", "question", "answer", "answer"])
+    parquet.write_table(table, study / "a.parquet")
+    expect_error(evaluate(study / "a.parquet"), 4, "a.parquet: two columns have the same name")
+
+
 def test_files_that_name_one_patient_are_one_group_and_copies_of_a_picture_one(study: Path) -> None:
     shutil.copy(study / "1.png", study / "copy.png")
     for number in range(3):  # all by the same patient

@@ -34,6 +34,7 @@ def test_the_environment_sets_an_option_and_the_command_line_goes_before_it(
     monkeypatch.setenv("DRAGONFLY_WINDOW", "no window")
     expect_error(dragonfly("info", photo), 2, "no window")
     expect_error(dragonfly("info", photo, "--window", "lung"), 2, "--window is for DICOM")
+    expect_error(dragonfly("info", photo, "--window", "1" + "0" * 5000), 2, "is not a window")
 
 
 def test_a_wrong_value_from_the_environment_is_told_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ from dragonfly_cli.batch.parquet import UNDECODABLE, read_rows
 from dragonfly_cli.errors import InputError, UsageError
 from dragonfly_cli.option_groups import option_names
 from dragonfly_cli.options import LookOptions, OpenOptions
-from dragonfly_cli.output.table import COLUMNS, delimiter_of, unguarded
+from dragonfly_cli.output.table import COLUMNS, column_name, delimiter_of, unguarded
 from dragonfly_cli.output.terminal import say
 from dragonfly_cli.readers import exists
 
@@ -74,8 +74,6 @@ def _manifest_row(path: Path, number: int, row: Mapping[str, str], options: Mapp
     where = _where(path, number)
     if not row.get("image"):
         raise InputError(f"{where}: there is no image", "name the column with the paths `image`, and fill every row")
-    if "\0" in row["image"] or _HALF_A_LETTER.search(row["image"]):
-        raise InputError(f"{where}: the path has a zero byte or half a letter in it", "write that path again")
     _refuse_two_of_one_option(row, where, options)
     own = dict(_taken_apart(row.get("row_options", ""), where, options))
     own |= {options[name]: _without_fraction(text) for name, text in row.items() if name in options and text}
@@ -116,6 +114,8 @@ def _taken_apart(row_options: str, where: str, options: Mapping[str, str]) -> It
 
 def _found(text: str, manifest: Path, where: str) -> Path:
     """The path as seen from the current folder, as a run writes it, or else from the manifest's."""
+    if "\0" in text or _HALF_A_LETTER.search(text):
+        raise InputError(f"{where}: the path has a zero byte or half a letter in it", "write that path again")
     file = Path(_ESCAPED_BYTE.sub(lambda match: chr(0xDC00 + int(match[1], 16)), text))
     here, beside = exists(file), manifest.parent / file
     if file.is_absolute() or beside == file or not exists(beside):
@@ -179,7 +179,7 @@ def _named(cells: Iterable[tuple[str, Any]], where: str) -> dict[str, str]:
     """Raises InputError where one cell would be lost behind another, or what is asked is no text."""
     named: dict[str, str] = {}
     for written, value in cells:
-        name = written.strip().lower().replace("-", "_")
+        name = column_name(written)
         if name in named:
             raise InputError(f"{where}: two columns have the same name", "rename one of them")
         if value is UNDECODABLE and name in (*_TEXTS, "row_options", *option_names(ROW_GROUPS)):

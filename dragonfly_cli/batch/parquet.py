@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from dragonfly_cli.errors import UsageError
+from dragonfly_cli.errors import InputError, UsageError
 from dragonfly_cli.output.files import write_whole
 from dragonfly_cli.output.table import COLUMNS, SIX_DECIMALS, WHOLE_NUMBERS, unguarded
 
@@ -25,17 +25,28 @@ def check_parquet() -> None:
         raise UsageError("Parquet needs pyarrow, which is not installed", 'pip install "dragonfly-cli[parquet]"')
 
 
+def column_names(path: Path) -> list[str]:
+    """Those of a Parquet file; raises ValueError where it is none."""
+    check_parquet()
+    from pyarrow import parquet
+
+    with parquet.ParquetFile(path) as file:
+        return list(file.schema_arrow.names)
+
+
 def read_rows(path: Path, wanted: Collection[str] | None = None) -> Iterator[dict[str, Any]]:
     """The rows of a Parquet file, of which no columns but those ``wanted`` are read; ``UNDECODABLE`` may be in them.
 
-    Raises ValueError where it is none.
+    Raises ValueError where it is none, InputError where one column would be lost behind another.
     """
     check_parquet()
     from pyarrow import parquet
 
     with parquet.ParquetFile(path) as file:
-        names = None if wanted is None else [name for name in file.schema_arrow.names if name in wanted]
-        for group in file.iter_batches(_ROWS_AT_A_TIME, columns=names):
+        names = [name for name in file.schema_arrow.names if wanted is None or name in wanted]
+        if len(set(names)) < len(names):
+            raise InputError(f"cannot read {path}: two columns have the same name", "rename one of them")
+        for group in file.iter_batches(_ROWS_AT_A_TIME, columns=None if wanted is None else names):
             columns = {name: _decoded(column) for name, column in zip(group.schema.names, group.columns, strict=True)}
             for index in range(group.num_rows):
                 yield {name: values[index] for name, values in columns.items() if wanted is None or name in wanted}

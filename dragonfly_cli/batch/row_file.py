@@ -58,7 +58,7 @@ class RowFile:
                     self._places.append(_Place(result.key, at, at + len(row)))
                     self._is_as_written &= self._rows.renewed(row) == row
                     at += len(row)
-        except (ValueError, KeyError, TypeError, csv.Error) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, csv.Error) as error:
             raise foreign(self.path, error) from error
         return held
 

@@ -4,6 +4,7 @@ import csv
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from dragonfly_cli.engine.questions import WORDS_OF_YES_NO
 from dragonfly_cli.errors import InputError, NoInputError
@@ -74,15 +75,23 @@ def _rows(file: Path) -> Iterable[dict[str, str]]:
         with file.open(encoding="utf-8-sig", newline="") as text:
             header = text.readline()
             text.seek(0)
-            reader = csv.DictReader(text, restval="", delimiter=delimiter_of(header))
+            reader = csv.DictReader(text, restval="", delimiter=delimiter_of(header), strict=True)
+            names = [name for name in reader.fieldnames or [] if name]
+            if len(set(names)) < len(names):
+                raise InputError(f"{file}: two columns have the same name", "rename one of them")
             missing = [name for name in _NEEDED if name not in (reader.fieldnames or [])]
             if missing:
                 raise InputError(f"{file} has no column {missing[0]}", _HINT)
-            return list(reader)
+            rows = list(reader)
     except FileNotFoundError:
         raise NoInputError(f"no file {file}", "check the path") from None
     except (OSError, UnicodeDecodeError, csv.Error):
         raise InputError(f"cannot read {file} as a CSV", "it must be a table in UTF-8") from None
+    for number, row in enumerate(rows, start=1):
+        beyond: Any = row.pop(None, [])
+        if any(beyond):
+            raise InputError(f"{file}, row {number}: it has more cells than the header", "put commas in quotes")
+    return rows
 
 
 def _is_of_question_alone(row: Mapping[str, str]) -> bool:

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dragonfly_cli.batch.parquet import check_parquet, read_rows
-from dragonfly_cli.datasets.rows import COLUMNS, NOT_JSON, BadRowError, Row, as_row
+from dragonfly_cli.batch.parquet import check_parquet, column_names, read_rows
+from dragonfly_cli.datasets.rows import COLUMNS, TWO_ALIKE, BadRowError, Row, as_row
 from dragonfly_cli.errors import InputError, NoInputError
+from dragonfly_cli.output.table import column_name
 
 _NAMED = 5  # bad rows that an error names
 
@@ -22,6 +23,7 @@ class Data:
     path: Path
     rows: list[Row]
     bad: dict[int, str] = field(default_factory=dict)
+    unused: set[str] = field(default_factory=set)  # names of columns
 
     def leave_out(self, reasons: Mapping[int, str]) -> None:
         """Moves rows to the bad ones; the reasons are kept without the place of the data on this machine."""
@@ -37,6 +39,9 @@ class Data:
         places = {home, *map(str, (self.path.parent, *ways))} - {"."}
         longest_first = sorted((re.escape(place + os.sep) for place in places), key=len, reverse=True)
         return re.compile(rf"(?<![\w/])(?:{'|'.join(longest_first)})")  # not as the end of another path
+
+    def unused_line(self) -> str | None:
+        return f"{self.path}: columns that are not used: {', '.join(sorted(self.unused))}" if self.unused else None
 
     def bad_lines(self) -> list[str]:
         return [f"row {number}: {why}" for number, why in sorted(self.bad.items())]
@@ -67,6 +72,8 @@ def read_data(path: Path) -> Data:
     """Reads every row; raises NoInputError, InputError, and UsageError where a package for the format is missing."""
     data = Data(path, [])
     for number, content in _contents(path):
+        if isinstance(content, dict):
+            data.unused |= {name for name in content if column_name(name) not in COLUMNS}
         try:
             data.rows.append(as_row(number, content, path.parent))
         except BadRowError as error:
@@ -75,7 +82,7 @@ def read_data(path: Path) -> Data:
 
 
 def _contents(path: Path) -> Iterator[tuple[int, Any]]:
-    """Numbers from 1 and decoded rows; one that is no JSON is given as ``NOT_JSON``."""
+    """Numbers from 1 and decoded rows, each as an object, or BadRowError where it is none."""
     _check_file(path)
     if path.suffix.lower() == ".parquet":
         yield from enumerate(_parquet_rows(path), start=1)
@@ -108,9 +115,18 @@ def _unreadable(path: Path, error: OSError) -> InputError:
 
 def _decoded(line: str) -> Any:
     try:
-        return json.loads(line)
+        return json.loads(line, object_pairs_hook=_object)
+    except BadRowError as error:
+        return error
     except (ValueError, RecursionError):
-        return NOT_JSON
+        return BadRowError("it is not JSON")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    named = dict(pairs)
+    if len(named) < len(pairs):
+        raise BadRowError(TWO_ALIKE)
+    return named
 
 
 def _parquet_rows(path: Path) -> list[dict[str, Any]]:
@@ -118,6 +134,8 @@ def _parquet_rows(path: Path) -> list[dict[str, Any]]:
     from pyarrow import ArrowException
 
     try:
-        return list(read_rows(path, COLUMNS))
+        names = column_names(path)
+        unused = dict.fromkeys(name for name in names if column_name(name) not in COLUMNS)
+        return [unused | row for row in read_rows(path, set(names) - unused.keys())]
     except (ArrowException, OSError):
         raise InputError(f"cannot read {path}: it is not a Parquet file", "export it again") from None

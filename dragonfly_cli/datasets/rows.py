@@ -20,13 +20,14 @@ from dragonfly_cli.batch.parquet import UNDECODABLE
 from dragonfly_cli.engine.questions import CAPTION_INSTRUCTION
 from dragonfly_cli.geometry import Box
 from dragonfly_cli.output.files import is_text
+from dragonfly_cli.output.table import column_name
 
 GROUP_COLUMNS = ("patient", "slide", "group")
 COLUMNS = frozenset(
     (*GROUP_COLUMNS, "image", "image_url", "frame", "region", "split", "question", "answer", "conversations", "text")
 )
 
-NOT_JSON = object()  # stands for the content of a line that is not JSON
+TWO_ALIKE = "two columns have the same name"
 
 _TRAIN = frozenset(("train", "training"))
 _HELD_OUT = frozenset("val valid validation dev eval test held-out held_out".split())
@@ -78,14 +79,18 @@ class Row:
 
 
 def as_row(number: int, content: Any, folder: Path) -> Row:
-    """The row that a decoded line holds; raises BadRowError."""
-    if content is NOT_JSON:
-        raise BadRowError("it is not JSON")
+    """The row that a decoded line holds, or why there is none; raises BadRowError."""
+    if isinstance(content, BadRowError):
+        raise content
     if not isinstance(content, dict):
         raise BadRowError("it is not an object with named columns")
     for name, value in content.items():
         if value is UNDECODABLE:
             raise BadRowError(f"the column {name} holds a value that cannot be decoded")
+    named = {column_name(name): value for name, value in content.items()}
+    if len(named) < len(content):
+        raise BadRowError(TWO_ALIKE)
+    content = named
     gaps = {name: value for name, value in content.items() if _is_gap(value)}
     content = {name: value for name, value in content.items() if name not in gaps}
     groups = {name: key for name in GROUP_COLUMNS if (key := _group(content.get(name)))}
@@ -212,9 +217,17 @@ def _paired(said: list[tuple[str, Any]]) -> tuple[Turn, ...]:
     return tuple(turns)
 
 
+def _in_digits(number: float) -> str | None:
+    """None of what is no number, or has more digits than Python writes."""
+    try:
+        return str(_as_count(number)) if math.isfinite(number) else None
+    except (OverflowError, ValueError):
+        return None
+
+
 def _plain(text: Any, what: str) -> str:
-    if isinstance(text, int | float) and not isinstance(text, bool) and math.isfinite(text):
-        text = str(_as_count(text))
+    if isinstance(text, int | float) and not isinstance(text, bool):
+        text = _in_digits(text)
     if not isinstance(text, str):
         raise BadRowError(f"the {what} is no text")
     text = text.replace(_PICTURE_MARK, "").strip()

@@ -85,6 +85,8 @@ def _temporary_folder() -> TemporaryDirectory[str]:
 def _usable(data_file: Path, max_errors: int) -> Data:
     data = read_data(data_file)
     data.refuse_too_many_bad(max_errors)
+    if unused := data.unused_line():
+        say(f"note: {unused}")
     for line in data.bad_lines():
         say(f"warning: {line}")
     return data

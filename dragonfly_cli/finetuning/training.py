@@ -78,6 +78,7 @@ def train_rows(
         network, processor = open_for_training(checkpoint, tuning)
         cache = None if RECIPES[tuning.recipe].encoder_learns else folder.features
         prepared = _prepare(network, processor, PictureReader(processor, opening, cache), data, split, tuning)
+        _tell_first([f"note: {line}" for line in [data.unused_line()] if line])
         _tell_first([f"warning: {line}" for line in _oddities(data, prepared, tuning)])
         _tell_first([f"note: model {checkpoint.id} learns from {prepared.split.summary()}"])
         run = TrainingRun(

@@ -99,6 +99,11 @@ def delimiter_of(header: str) -> str:
     return max(_DELIMITERS, key=header.count)
 
 
+def column_name(written: str) -> str:
+    """What a column is called that somebody has named by hand, as ``Slide-MPP`` is ``slide_mpp``."""
+    return written.strip().lower().replace("-", "_")
+
+
 def unguarded(cell: str) -> str:
     """The cell as it was before ``as_csv`` guarded it."""
     return cell[1:] if cell.startswith("'") and _LOOKS_LIKE_A_FORMULA.match(cell) else cell

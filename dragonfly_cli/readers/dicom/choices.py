@@ -82,9 +82,9 @@ def parse_window(text: str) -> WindowChoice:
         return WindowChoice(name, RGB3, needs_hounsfield=True)
     if name in PRESETS:
         return WindowChoice(name, (PRESETS[name],), needs_hounsfield=True)
-    if name.isdecimal() and int(name) > 0:
-        return WindowChoice(name, number=int(name))
     try:
+        if name.isdecimal() and int(name) > 0:
+            return WindowChoice(name, number=int(name))
         width, level = (float(part) for part in name.split(","))
     except ValueError:
         raise UsageError(f"--window {text!r} is not a window", WINDOW_HINT) from None
