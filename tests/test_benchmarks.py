@@ -57,7 +57,7 @@ def test_loading_takes_no_more_memory_than_the_files_have() -> None:
     pytest.importorskip("bitsandbytes")
     if not Path("/proc/self/clear_refs").exists():
         pytest.skip("the peak cannot be measured here")
-    lines = run_here("load.py", "--megabytes", "20", "--rounds", "2", "--skip-transformers").splitlines()
+    lines = run_here("load.py", "--megabytes", "20", "--rounds", "1", "--skip-transformers").splitlines()
     (memory,) = (line for line in lines if line.startswith("memory: ours"))
     assert float(memory.removeprefix("memory: ours ").split(",")[0]) <= 1.5  # 1.2 from 64 MB on
     assert any(line.startswith("cold: ours") for line in lines)
@@ -84,8 +84,8 @@ def test_the_batch_benchmark_s_comparisons_work(what: str) -> None:
 @pytest.mark.slow
 def test_a_batch_is_compared_with_asking_each_question_by_itself() -> None:
     """One of the asks starts a process of its own for each question, which is why there is one image."""
-    lines = run_here("batch.py", "asks", "--images", "1", "--questions", "2", "--model", "tiny").splitlines()
-    assert lines[0].startswith("batch of 1 images, questions of each 2: ")
+    lines = run_here("batch.py", "asks", "--images", "1", "--questions", "1", "--model", "tiny").splitlines()
+    assert lines[0].startswith("batch of 1 images, questions of each 1: ")
     assert "; asks in one process " in lines[0]
     assert lines[1].startswith("one process each, ")
 

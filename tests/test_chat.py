@@ -226,13 +226,12 @@ def test_of_a_slide_it_is_told_that_a_conversation_does_not_search_it(tmp_path: 
 
 
 def test_the_field_around_a_point_is_that_of_ask(tmp_path: Path) -> None:
-    slide, center = write_svs(tmp_path / "slide.svs", (6000, 4000)), ("--center", "3000,2000")
-    said = chat(slide, more=center).stderr
+    slide, center = write_svs(tmp_path / "slide.svs", (3000, 2000)), ("--center", "1500,1000")
+    said = chat(slide, "/frame 0", "/frame 1", more=center).stderr
     (field,) = dragonfly("ask", slide, QUESTION, "--json", *center).json["fields"]
     x, y, width, height = field["box"].values()
     assert f"{width} x {height} px from ({x}, {y})" in said
-    for line in ("/frame 0", "/frame 1"):
-        assert ("has 1 frame" in chat(slide, line, more=center).stderr) == (line == "/frame 1")
+    assert said.count("has 1 frame") == 1
 
 
 def test_a_warning_is_told_with_the_first_answer_alone(photo: Path) -> None:

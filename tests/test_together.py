@@ -280,13 +280,10 @@ def test_shards_of_groups_are_merged_into_the_table_of_one_run(study: Path, alon
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("workers", [("--engine", "ray"), ("--workers", "2")], ids=["ray", "processes"])
-def test_workers_take_whole_groups_and_finish_those_in_hand(workers: tuple[str, str], tmp_path: Path) -> None:
+def test_workers_take_whole_groups_and_finish_those_in_hand(tmp_path: Path) -> None:
     """Ctrl-C reaches all processes that were started for the run, too."""
-    if "ray" in workers:
-        pytest.importorskip("ray")
     call = ("batch", write_study(tmp_path / "study", images=30), *QUESTIONS, "--together", "4", "-o")
-    first = start(*call, tmp_path / "answers.csv", *workers)
+    first = start(*call, tmp_path / "answers.csv", "--workers", "2")
     wait_for(first, "001-broken")
     os.killpg(first.pid, signal.SIGINT)
     wait_for(first, "note: ending after the group in hand")
