@@ -136,6 +136,7 @@ def _parquet_rows(path: Path) -> list[dict[str, Any]]:
     try:
         names = column_names(path)
         unused = dict.fromkeys(name for name in names if column_name(name) not in COLUMNS)
+        # they are not read, as they may be pictures, but named in each row, as a line of JSON names them
         return [unused | row for row in read_rows(path, set(names) - unused.keys())]
     except (ArrowException, OSError):
         raise InputError(f"cannot read {path}: it is not a Parquet file", "export it again") from None

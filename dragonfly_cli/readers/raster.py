@@ -196,7 +196,9 @@ class RasterSource:
             with self.path.open("rb") as file:
                 head = file.read(HEAD_BYTES)
             if head.startswith(TIFF_MAGICS):
-                if raster_tiff.is_cut_short(self.path):
+                from dragonfly_cli.readers.slide_tiff import is_cut_short
+
+                if is_cut_short(self.path):
                     raise self._broken(EOFError("truncated")) from None
                 with suppress(InputError, TileError):
                     decoded, self.warnings = raster_tiff.by_slide_reader(self.path)

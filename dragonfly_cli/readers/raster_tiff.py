@@ -144,17 +144,12 @@ def profile_of(image: Image.Image) -> bytes | None:
     return profile
 
 
-def is_cut_short(path: Path) -> bool:
-    """Whether a TIFF points to anything beyond its end."""
-    from dragonfly_cli.readers import slide_tiff
-
-    return slide_tiff.is_cut_short(path)
-
-
 def ends_early(image: Image.Image, path: Path) -> bool:
-    """The same, or whether one of its compressed tiles or strips ends there."""
+    """Whether a TIFF points to anything beyond its end, or one of its compressed tiles or strips ends there."""
     if not isinstance(image, TiffImageFile):
         return False
+    from dragonfly_cli.readers.slide_tiff import is_cut_short
+
     file_bytes = path.stat().st_size
     is_compressed = _tags(image).get(_COMPRESSION) != _NO_COMPRESSION  # of others the counts are often wrong
     is_broken_off = any(start + size > file_bytes for start, size in _pieces(image))
