@@ -47,7 +47,7 @@ def test_the_gpu_benchmark_s_steps_work(tmp_path: Path) -> None:
     report = json.loads((tmp_path / "gpu.json").read_text())
     network = report["networks"]["v1"]
     assert network["prompt_tokens"] == 17 * (50 + 1) + 64
-    assert network["decode_tokens_per_s"] > 0
+    assert network["decoded_tokens"] == 3  # random weights may choose a stop token at once
     assert {product["rows"] for product in report["products"]} == {1, 8, 32, 256, 2048}
 
 
