@@ -7,7 +7,7 @@ data never. This module imports nothing of the program, so that any other may im
 
 import traceback
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 # Exit codes that come from no error, or not from one alone.
 BUG_CODE = 1
@@ -25,12 +25,15 @@ class DragonflyError(Exception):
         self.message = message
         self.hint = hint
 
-    def __reduce__(self) -> tuple[type, tuple[str, ...]]:
-        return type(self), (self.message, self.hint)  # so that an error of a worker process arrives whole
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.message, self.hint), self.__dict__  # an error of a worker process arrives whole
 
 
 class BugError(DragonflyError):
-    """An exception that nobody expected: where it was raised, not what it says, which may quote a patient's file."""
+    """An exception that nobody expected: where it was raised, not what it says, which may quote a patient's file.
+
+    Its traceback goes along as a note, which --debug prints, also where another process raised it.
+    """
 
     exit_code = BUG_CODE
 
@@ -38,10 +41,17 @@ class BugError(DragonflyError):
     def of(cls, error: Exception) -> Self:
         last = traceback.extract_tb(error.__traceback__)[-1]
         place = f"{type(error).__name__} in {Path(last.filename).name}, line {last.lineno}"
-        return cls(
+        bug = cls(
             f"this is a bug in dragonfly: {place}",
             "run it again with --debug and report what it prints, without patient data",
         )
+        bug.add_note("".join(traceback.format_exception(error)))
+        return bug
+
+
+def as_told(error: Exception) -> DragonflyError:
+    """What one process tells another of an error: an expected one as it is, any other as a bug."""
+    return error if isinstance(error, DragonflyError) else BugError.of(error)
 
 
 class UsageError(DragonflyError):
@@ -76,7 +86,7 @@ class LostError(InputError):
         message = text.rpartition(f"{type(self).__name__}: ")[2].strip()
         super().__init__(message, "make it readable again and run the same command, which goes on")
 
-    def __reduce__(self) -> tuple[type, tuple[str, ...]]:
+    def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.message,)
 
 

@@ -21,7 +21,7 @@ from dragonfly_cli.batch.groups import Group
 from dragonfly_cli.batch.handout import Handout
 from dragonfly_cli.batch.job import LOOK_UP_S, Job, Stopped, lost
 from dragonfly_cli.batch.result import Result
-from dragonfly_cli.errors import DeviceError, DragonflyError
+from dragonfly_cli.errors import DeviceError, DragonflyError, as_told
 from dragonfly_cli.process import begin_process
 
 
@@ -34,27 +34,27 @@ class _Actor:
         self._stopped = False
 
     def begin(self) -> DragonflyError | None:
-        """Loads the model; what is expected to go wrong is returned, as Ray would wrap what is raised."""
+        """Loads the model; what goes wrong is returned, as Ray would wrap what is raised."""
         begin_process()
-        from dragonfly_cli.batch.worker import Worker
-
         try:
+            from dragonfly_cli.batch.worker import Worker
+
             self._worker = Worker(self._job)
-        except DragonflyError as error:
-            return error
+        except Exception as error:
+            return as_told(error)
         return None
 
     def answer(self, group: Group) -> list[list[Result]] | DragonflyError | None:
         """The results of every item, None if they were not begun before the run was stopped, or what ends the run."""
-        reading = [self._worker.read_now(item) for item in group.items]
-        with self._device:
-            if self._stopped:
-                return None
-            asked = self._worker.ask(group, reading)
         try:
+            reading = [self._worker.read_now(item) for item in group.items]
+            with self._device:
+                if self._stopped:
+                    return None
+                asked = self._worker.ask(group, reading)
             return [self._worker.finish(each) for each in asked]
-        except DragonflyError as error:
-            return error
+        except Exception as error:
+            return as_told(error)
 
     def stop(self) -> None:
         self._stopped = True

@@ -18,7 +18,7 @@ from dragonfly_cli.batch.groups import Group
 from dragonfly_cli.batch.handout import Handout
 from dragonfly_cli.batch.job import LOOK_UP_S, Job, Stopped, lost
 from dragonfly_cli.batch.result import Result
-from dragonfly_cli.errors import BugError, DeviceError, DragonflyError
+from dragonfly_cli.errors import DeviceError, DragonflyError, as_told
 from dragonfly_cli.process import begin_process
 
 _END_S = 10  # how long a process may take to end by itself
@@ -168,7 +168,7 @@ def _serve(connection: Connection, job: Job, number: int, threads: int) -> None:
             for group, answered in worker.answers(inbox.take, lambda: inbox.closed):
                 connection.send((group.place, answered))
         except Exception as error:  # a traceback would be printed where the bar of the run is
-            connection.send(error if isinstance(error, DragonflyError) else BugError.of(error))
+            connection.send(as_told(error))
 
 
 def end_with_parent() -> None:
