@@ -138,9 +138,9 @@ class Inquiry:
         self._source = source
         self._request = request
         self._read = read
-        self._asked = [Asked(question) for question in request.questions]
+        self._questions = [QuestionInProgress(question) for question in request.questions]
         self._looks: list[Look] = []  # of the last field
-        self._unasked: list[Asked] = []  # of it
+        self._unasked: list[QuestionInProgress] = []  # of it
         self._streams = False
 
     def ask(self, fields: list[Field]) -> None:
@@ -149,13 +149,13 @@ class Inquiry:
         with closing(self._readable(fields, left_out)) as coming:
             self._looks, following = next(coming), next(coming, None)
             while following:
-                for one in self._asked:
+                for one in self._questions:
                     one.ask(self._desk, self._looks)
                 self._looks, following = following, next(coming, None)
-        self._unasked = [*self._asked]
-        for one in self._asked:
+        self._unasked = [*self._questions]
+        for one in self._questions:
             one.left_out += left_out
-        free = sum(not one.question.options for one in self._asked)
+        free = sum(not one.question.options for one in self._questions)
         self._streams = len(fields) * len(self._looks) * free == 1
 
     def draft(self) -> None:
@@ -175,7 +175,7 @@ class Inquiry:
         ``on_text`` is called with the answer, in pieces as they come.
         """
         model, request = self._desk.model, self._request
-        for one in self._asked:
+        for one in self._questions:
             streams = self._streams and not one.question.options
             self._complete(one, on_text if streams else None)
             combined = one.combined(model, request)
@@ -183,14 +183,14 @@ class Inquiry:
                 on_text(combined.text)
             yield answer_record(self._source, self._read.facts, combined, model.identity, request.settings)
 
-    def _complete(self, one: "Asked", aloud: OnText | None) -> None:
+    def _complete(self, one: "QuestionInProgress", aloud: OnText | None) -> None:
         if not one.question.options and not aloud:
             self.draft()
             self._desk.write()
             return
         self._ask_the_rest(one, aloud)
 
-    def _ask_the_rest(self, one: "Asked", aloud: OnText | None = None) -> None:
+    def _ask_the_rest(self, one: "QuestionInProgress", aloud: OnText | None = None) -> None:
         """About the last field, and in second looks."""
         if one not in self._unasked:
             return
@@ -217,7 +217,7 @@ class Inquiry:
 
 
 @dataclass(eq=False)
-class Asked:
+class QuestionInProgress:
     """One question, and what was said of the fields so far: as they are, and with nothing to be seen.
 
     ``left_out`` are warnings of fields about which it was not asked.

@@ -30,7 +30,7 @@ _HINT = "give a file that dragonfly ask --json -o has written"
 
 
 @dataclass(frozen=True)
-class Asked:
+class RecordedQuestion:
     """What was asked, of what, and of whom."""
 
     image: Path
@@ -110,11 +110,11 @@ def _no_record(place: str, why: str) -> InputError:
     return InputError(f"{place} is not a record: {why}", _HINT)
 
 
-def as_asked(place: str, record: Record) -> Asked:
+def read_back(place: str, record: Record) -> RecordedQuestion:
     """Raises InputError for a record whose parts are not of the form that this program writes, ModelError."""
     try:
         settings = record["settings"]
-        asked = Asked(
+        asked = RecordedQuestion(
             image=Path(record["image"]),
             opening=options_from(OpenOptions, settings),
             looking=options_from(LookOptions, settings),
@@ -133,7 +133,7 @@ def as_asked(place: str, record: Record) -> Asked:
         ) from error
 
 
-def _check_form(record: Record, asked: Asked) -> None:
+def _check_form(record: Record, asked: RecordedQuestion) -> None:
     """Raises ValueError for what no answer can have been."""
     if b"\0" in os.fsencode(asked.image):
         raise ValueError("its image is no path")

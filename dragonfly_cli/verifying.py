@@ -23,7 +23,7 @@ from dragonfly_cli.output.json_text import json_text
 from dragonfly_cli.output.record import source_record
 from dragonfly_cli.readers import Source, exists, open_source
 from dragonfly_cli.readers.inputs import named_input
-from dragonfly_cli.recorded import Record, Records, as_asked
+from dragonfly_cli.recorded import Record, Records, read_back
 
 if TYPE_CHECKING:  # imports torch, which is not needed to tell that a record is none
     from dragonfly_cli.engine.model import Model
@@ -85,7 +85,7 @@ def compare_all(records: Records, image: Path | None) -> Iterator[Comparison]:
             "--image is where one image is now, and the records are about several",
             "leave it out, and put the images where the records name them",
         )
-    asked = [as_asked(*each) for each in records.placed]  # what is wrong is reported before any image is opened
+    asked = [read_back(*each) for each in records.placed]  # what is wrong is reported before any image is opened
 
     @cache
     def load(checkpoint: Checkpoint, options: AnswerOptions) -> "Model":

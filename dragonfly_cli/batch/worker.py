@@ -46,7 +46,7 @@ class _Open:
 
 
 @dataclass
-class _Asked:
+class _AskedImage:
     """An image about which everything was asked, still open, so that it can be drawn.
 
     ``failure``, a code and a reason, is that of all questions behind the records; ``misfits`` are the results of
@@ -125,7 +125,7 @@ class Worker:
         """The results of all questions of an item; those that an error left without an answer say so."""
         return self.finish(self._ask(item, self.read_now(item)))
 
-    def ask(self, group: Group, reading: Sequence[Future[_Open]]) -> list[_Asked]:
+    def ask(self, group: Group, reading: Sequence[Future[_Open]]) -> list[_AskedImage]:
         """What the network does: all questions in one go, so that no answer depends on where an earlier run ended."""
         if len(group.items) > 1:
             try:
@@ -136,7 +136,7 @@ class Worker:
             return [self._ask(item, self.read_now(item)) for item in group.items]
         return [self._ask(item, each) for item, each in zip(group.items, reading, strict=True)]
 
-    def _ask(self, item: Item, reading: Future[_Open]) -> _Asked:
+    def _ask(self, item: Item, reading: Future[_Open]) -> _AskedImage:
         asked = self._fitting(item)
         try:
             asked.opened = opened = reading.result()
@@ -153,7 +153,7 @@ class Worker:
             asked.failure = BUG_CODE, f"{item.image}: {bug}"
         return asked
 
-    def _ask_together(self, group: Group, reading: Sequence[Future[_Open]]) -> list[_Asked]:
+    def _ask_together(self, group: Group, reading: Sequence[Future[_Open]]) -> list[_AskedImage]:
         """Raises what goes wrong, but for an image that cannot be read, which costs its neighbours nothing."""
         desk = Desk(self.model, self._request.sampling, max(MOST_TOGETHER, len(group.items)))
         asked = [self._opened(*each) for each in zip(group.items, reading, strict=True)]
@@ -164,7 +164,7 @@ class Worker:
             one.records = [_named(record, one.item) for inquiry in some for record in inquiry.records()]
         return asked
 
-    def _begin(self, desk: Desk, asked: _Asked) -> list[Inquiry]:
+    def _begin(self, desk: Desk, asked: _AskedImage) -> list[Inquiry]:
         """Everything is asked of the image if it could be opened, and free answers wait at the desk."""
         begun: list[Inquiry] = []
         if not (opened := asked.opened):
@@ -178,7 +178,7 @@ class Worker:
             asked.failure = error.exit_code, error.message
         return begun
 
-    def finish(self, asked: _Asked) -> list[Result]:
+    def finish(self, asked: _AskedImage) -> list[Result]:
         """Writes evidence, closes the image and gives its results; may run beside the network.
 
         Raises OutputError where evidence cannot be written, which is no failure of this image.
@@ -193,7 +193,7 @@ class Worker:
         failed = asked.fitting.failures(*asked.failure, but=len(records)) if asked.failure else []
         return answered + failed + asked.misfits
 
-    def _opened(self, item: Item, reading: Future[_Open]) -> _Asked:
+    def _opened(self, item: Item, reading: Future[_Open]) -> _AskedImage:
         asked = self._fitting(item)
         try:
             asked.opened = reading.result()
@@ -201,7 +201,7 @@ class Worker:
             asked.failure = error.exit_code, error.message
         return asked
 
-    def _fitting(self, item: Item) -> _Asked:
+    def _fitting(self, item: Item) -> _AskedImage:
         """The item with the questions that can be put; each of the others, as one that is too long, fails alone."""
         fitting: list[Question] = []
         misfits: list[Result] = []
@@ -211,7 +211,7 @@ class Worker:
                 fitting.append(question)
             except UsageError as error:
                 misfits += item.asking([question]).failures(error.exit_code, error.message)
-        return _Asked(item, item.asking(fitting), misfits)
+        return _AskedImage(item, item.asking(fitting), misfits)
 
     def _request_for(self, item: Item) -> Request:
         """That of the run, with the calibration that was there when it began, for this item's questions and options."""

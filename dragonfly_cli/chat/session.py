@@ -16,7 +16,7 @@ from dragonfly_cli.geometry import Box
 from dragonfly_cli.options import AnswerOptions, LookOptions, OpenOptions
 from dragonfly_cli.output.files import check_unread, check_writable, write_text
 from dragonfly_cli.output.record import answer_record, as_json, source_record
-from dragonfly_cli.pipeline import Asked, as_request, make_looks
+from dragonfly_cli.pipeline import QuestionInProgress, as_request, make_looks
 from dragonfly_cli.readers import Source, open_source
 from dragonfly_cli.readers.source import files_of
 
@@ -101,7 +101,7 @@ class Session:
             looks = make_looks(self._model, self.source, self.field, request.control)
             self._facts = source_record(self.source)  # it reads the file, which may fail or be interrupted
             self._looks = looks
-        asked, desk = Asked(question), Desk(self._model, request.sampling)
+        asked, desk = QuestionInProgress(question), Desk(self._model, request.sampling)
         asked.ask(desk, self._looks, on_text)
         desk.write()
         told = asked.combined(self._model, request)
