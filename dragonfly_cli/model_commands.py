@@ -123,10 +123,10 @@ def import_packed(
 def remove(name: NameArgument, debug: DebugOption = False) -> None:
     """Delete a model, and whatever an interrupted pull of it has left."""
     from dragonfly_cli.output.terminal import say
-    from dragonfly_cli.store.folder import readable
+    from dragonfly_cli.store.folder import size_in_words
     from dragonfly_cli.store.removal import remove_model
 
-    say(f"note: {readable(remove_model(name))} freed")
+    say(f"note: {size_in_words(remove_model(name))} freed")
 
 
 def _tell_where(model_id: str) -> None:

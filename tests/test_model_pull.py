@@ -304,7 +304,7 @@ def test_an_interrupted_download_goes_on_where_it_stopped(hub: FakeHub, models_f
     outcome = dragonfly("model", "pull", "med-v1")
     assert outcome.code == 0
     assert hub.downloads() == [f"{WEIGHTS} {half}"]
-    left = folder.readable((hub.folder / WEIGHTS).stat().st_size - half)
+    left = folder.size_in_words((hub.folder / WEIGHTS).stat().st_size - half)
     assert f"note: getting {WEIGHTS}, {left}\n" in outcome.stderr
     assert "note: checking tokenizer.json\n" in outcome.stderr and outcome.stderr.count("note: getting") == 1
     assert dragonfly("model", "verify").code == 0

@@ -16,7 +16,7 @@ from dragonfly_cli.option_values import Keep
 from dragonfly_cli.store.catalog import PUBLISHED, id_for_folder, is_name, repository_of, stored_id
 from dragonfly_cli.store.convert import CheckpointFiles, choose_weights, convert, folder_source, is_companion
 from dragonfly_cli.store.copies import are_kept, keep_copies, nf4_bytes, refuse_impossible, tell_missing
-from dragonfly_cli.store.folder import check_space, disk_errors, locked, model_folder, readable
+from dragonfly_cli.store.folder import check_space, disk_errors, locked, model_folder, size_in_words
 from dragonfly_cli.store.hub import Listing, bytes_left, fetch, file_bytes_left, is_offline, look_up, recall, remember
 from dragonfly_cli.store.hub_errors import check_settings
 from dragonfly_cli.store.manifest import FULL, Manifest, StoredFile, read_manifest, stored_file, write_manifest
@@ -110,7 +110,7 @@ def convert_folder(folder: Path, name: str | None, keep: Keep, say: Say) -> Mani
         manifest = read_manifest(place)
         if manifest is None:
             check_space(place, size + nf4_bytes(size, keep), f"model {origin.id}")
-        say(f"checking {readable(size)} of weights in {folder}")
+        say(f"checking {size_in_words(size)} of weights in {folder}")
         original = hash_weights(source)
         if manifest is None:
             manifest = store_full(place, origin, source, original, say)
@@ -173,12 +173,12 @@ def _listing(place: Path, repository: str, settings: PullSettings) -> Listing:
 
 
 def _announce(model_id: str, listing: Listing, place: Path, keep: Keep, say: Say) -> None:
-    left = readable(bytes_left(listing, place / ORIGINAL))
+    left = size_in_words(bytes_left(listing, place / ORIGINAL))
     total = sum(file.size for file in listing.files)
     kept = (0 if keep is Keep.nf4 else total) + nf4_bytes(total, keep)
     say(f"model {model_id} is {listing.repository}, revision {listing.revision}")
     say(f"licence: {_licence(model_id, listing)}")
-    say(f"size: {readable(total)}, of which {left} are still to be downloaded; {readable(kept)} will be kept")
+    say(f"size: {size_in_words(total)}, of which {left} are still to be downloaded; {size_in_words(kept)} will be kept")
 
 
 def _licence(model_id: str, listing: Listing) -> str:
@@ -198,7 +198,7 @@ def _download_and_convert(model_id: str, listing: Listing, place: Path, say: Say
     hashed: dict[str, StoredFile] = {}
     for file in sorted(listing.files, key=lambda file: file.size):  # a refusal should not come after hours
         left = file_bytes_left(listing, file, place / ORIGINAL)
-        say(f"getting {file.name}, {readable(left)}" if left else f"checking {file.name}")
+        say(f"getting {file.name}, {size_in_words(left)}" if left else f"checking {file.name}")
         paths[file.name], hashed[file.name] = fetch(listing, file, place / ORIGINAL)
     weights = choose_weights(paths, lambda name: paths[name].read_bytes())
     source = CheckpointFiles(

@@ -116,8 +116,8 @@ def check_space(
     free = shutil.disk_usage(there).free
     if free < needed_bytes + _SPARE_BYTES:
         raise OutputError(
-            f"not enough disk space for {what}: {readable(needed_bytes)} needed and {readable(_SPARE_BYTES)} to spare, "
-            f"{readable(free)} free in {there}",
+            f"not enough disk space for {what}: {size_in_words(needed_bytes)} needed and "
+            f"{size_in_words(_SPARE_BYTES)} to spare, {size_in_words(free)} free in {there}",
             hint,
         )
 
@@ -135,7 +135,7 @@ def write_atomically(path: Path, text: str) -> None:
     flush_folder(path.parent)
 
 
-def readable(size_bytes: int) -> str:
+def size_in_words(size_bytes: int) -> str:
     """``16.2 GB``: powers of ten, as disks and hubs count."""
     size = float(size_bytes)
     for unit in ("bytes", "kB", "MB"):

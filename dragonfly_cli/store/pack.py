@@ -16,7 +16,7 @@ from typing import IO
 from dragonfly_cli.errors import ModelError, NoInputError
 from dragonfly_cli.option_values import Keep
 from dragonfly_cli.output.files import check_unread, check_writable, flush_file, write_whole
-from dragonfly_cli.store.folder import check_space, disk_errors, locked, model_folder, readable
+from dragonfly_cli.store.folder import check_space, disk_errors, locked, model_folder, size_in_words
 from dragonfly_cli.store.manifest import (
     FULL,
     MANIFEST,
@@ -49,7 +49,7 @@ def export_model(name: str, copies: Keep, output: Path, say: Say) -> None:
     check_unread((output,), [place / MANIFEST, *(place / file.path for file in manifest.files)])
     size = sum(file.size + 2 * _TAR_BLOCK_BYTES for file in manifest.files) + _LARGEST_MANIFEST_BYTES
     check_space(output.parent, size, str(output), "make room, or choose an --output on a larger disk")
-    say(f"writing {readable(size)} to {output}")
+    say(f"writing {size_in_words(size)} to {output}")
     write_whole(output, lambda part: _write_tar(part, place, manifest))
 
 
@@ -60,7 +60,7 @@ def import_model(packed: Path, say: Say) -> Manifest:
     try:
         with tarfile.open(packed, "r:") as tar:
             manifest = _read_manifest(tar, packed)
-            say(f"model {manifest.id}, {readable(manifest.size)}; licence: {manifest.licence}")
+            say(f"model {manifest.id}, {size_in_words(manifest.size)}; licence: {manifest.licence}")
             _unpack(tar, manifest, packed)
     except tarfile.TarError as error:
         raise _damaged(packed) from error

@@ -16,7 +16,7 @@ from dragonfly_cli.store.folder import (
     model_folders,
     model_in,
     models_folder,
-    readable,
+    size_in_words,
 )
 from dragonfly_cli.store.manifest import MANIFEST, Manifest, find_drift, read_manifest
 
@@ -77,7 +77,7 @@ def _rows_text(rows: list[dict[str, Any]]) -> str:
 
 
 def _row_text(row: dict[str, Any]) -> str:
-    size = None if row["size"] is None else readable(row["size"])
+    size = None if row["size"] is None else size_in_words(row["size"])
     parts = [row["status"], row["architecture"], " + ".join(row["copies"]), size, row.get("licence")]
     return "  ".join(part for part in parts if part)
 
@@ -102,7 +102,7 @@ def model_facts(name: str) -> dict[str, Any]:
 
 
 def facts_text(facts: dict[str, Any]) -> str:
-    return info_text({**facts, "copies": {copy: readable(size) for copy, size in facts["copies"].items()}})
+    return info_text({**facts, "copies": {copy: size_in_words(size) for copy, size in facts["copies"].items()}})
 
 
 def verify_models(names: list[str], show: Callable[[str], None]) -> None:
@@ -145,7 +145,7 @@ def _verify(name: str, folder: Path, show: Callable[[str], None]) -> bool:
     with disk_errors(folder):
         drift = find_drift(folder, manifest)
     state = "changed" if drift else "unchanged"
-    show(f"{manifest.id}: {state}, {len(manifest.files)} files, {readable(manifest.size)}\n")
+    show(f"{manifest.id}: {state}, {len(manifest.files)} files, {size_in_words(manifest.size)}\n")
     for line in drift:
         show(f"{manifest.id}: {line}\n")
     return not drift
