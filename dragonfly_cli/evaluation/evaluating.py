@@ -25,7 +25,7 @@ from dragonfly_cli.engine.checkpoints import find_checkpoint
 from dragonfly_cli.errors import SOME_FAILED_CODE, InputError, OutputError, UsageError
 from dragonfly_cli.evaluation.asked import Asked, asked_of, items_of, scored_of
 from dragonfly_cli.evaluation.metrics import metrics_of
-from dragonfly_cli.evaluation.options import EvalOptions, Metric, Part
+from dragonfly_cli.evaluation.options import EvalOptions, Metric, SplitChoice
 from dragonfly_cli.evaluation.report import KIND_NAMES, Report, blocks_of
 from dragonfly_cli.fields import check_looking
 from dragonfly_cli.output.record import storable_settings, versions_used
@@ -49,7 +49,7 @@ def evaluate(data_file: Path, options: EvalOptions) -> tuple[int, Report | None]
         outputs = Outputs.of(batch.files)
         data = _usable(data_file, scoring.max_errors)
         about = _about(data, options)  # of what was read, whatever becomes of the file meanwhile
-        asked = asked_of(_rows_of(scoring.part, data), data_file, batch)
+        asked = asked_of(_rows_of(scoring.split, data), data_file, batch)
         _check(asked, data_file, scoring.metric or [])
         items = items_of(asked)
         code = run_batch([data_file], [], batch, items, is_kept=scoring.answers is not None, is_calibrated=False)
@@ -98,22 +98,22 @@ def _about(data: Data, options: EvalOptions) -> dict[str, Any]:
     settings = {name: value for group in groups for name, value in asdict(group).items()}
     return {
         "data": {"name": data.path.name, **fingerprint(data.path), "left_out": len(data.bad)},
-        "split": options.scoring.part,
+        "split": options.scoring.split,
         "model": {"id": checkpoint.id, "sha256": checkpoint.sha256()},
         "settings": storable_settings(settings),
         "versions": versions_used(),
     }
 
 
-def _rows_of(part: Part, data: Data) -> list[Row]:
+def _rows_of(split: SplitChoice, data: Data) -> list[Row]:
     is_told = any(row.is_held_out is not None for row in data.rows)
-    if part is Part.all or (part is Part.auto and not is_told):
+    if split is SplitChoice.all or (split is SplitChoice.auto and not is_told):
         return data.rows
-    chosen = [row for row in data.rows if row.is_held_out is (part is not Part.train)]
+    chosen = [row for row in data.rows if row.is_held_out is (split is not SplitChoice.train)]
     if not chosen:
-        name = Part.train if part is Part.train else Part.held_out
+        name = SplitChoice.train if split is SplitChoice.train else SplitChoice.held_out
         raise InputError(f"{data.path}: no row is {name} by its column split", "--split all takes every row")
-    if part is Part.auto and len(chosen) < len(data.rows):
+    if split is SplitChoice.auto and len(chosen) < len(data.rows):
         counts = f"{len(chosen)} of {len(data.rows)} rows"
         say(f"note: {counts} are held out by the column split; only these are asked")
     return chosen

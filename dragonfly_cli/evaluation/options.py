@@ -27,7 +27,7 @@ class Metric(StrEnum):
     rouge_l = "rouge_l"
 
 
-class Part(StrEnum):
+class SplitChoice(StrEnum):
     """Which rows of the data."""
 
     auto = "auto"
@@ -43,9 +43,9 @@ class ScoreOptions:
     metric: Annotated[
         list[Metric] | None, typer.Option("--metric", help="Only this metric; may be repeated.", show_default=False)
     ] = None
-    part: Annotated[
-        Part, typer.Option("--split", help="auto: the held-out rows where a column split says which, else all.")
-    ] = Part.auto
+    split: Annotated[
+        SplitChoice, typer.Option("--split", help="auto: the held-out rows where a column split says which, else all.")
+    ] = SplitChoice.auto
     answers: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="Keep the answers in this table; the same command goes on with it."),
