@@ -14,13 +14,13 @@ from dragonfly_cli import __version__
 from dragonfly_cli.datasets.data_file import read_data
 from dragonfly_cli.engine.checkpoints import Checkpoint, find_checkpoint
 from dragonfly_cli.errors import ModelError, UsageError
-from dragonfly_cli.finetuning.folder import RunFolder, is_first_process, process_count
+from dragonfly_cli.finetuning.folder import RunFolder
 from dragonfly_cli.finetuning.hashes import data_hashes
 from dragonfly_cli.finetuning.options import RecipeName, TuneOptions
+from dragonfly_cli.finetuning.processes import process_count, say_once
 from dragonfly_cli.finetuning.splits import split_rows
 from dragonfly_cli.options import OpenOptions
 from dragonfly_cli.output.notices import NOTICE
-from dragonfly_cli.output.terminal import say
 
 SCHEMA_VERSION = 1
 
@@ -47,11 +47,11 @@ def finetune(data_file: Path, output: Path, tuning: TuneOptions, opening: OpenOp
     earlier = folder.earlier(record["settings"])
     if earlier and earlier["status"] == "finished":
         folder.clear()  # a kill may have left a part of it
-        _tell(f"{output} was finished by an earlier run with the same settings; nothing was changed")
+        say_once(f"note: {output} was finished by an earlier run with the same settings; nothing was changed")
         return
-    _tell(NOTICE)
+    say_once(f"note: {NOTICE}")
     if earlier:
-        _tell(f"continuing {output}")
+        say_once(f"note: continuing {output}")
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # remarks on a CPU, which nobody can do anything about
     try:
         with folder.at_work(record):
@@ -59,15 +59,9 @@ def finetune(data_file: Path, output: Path, tuning: TuneOptions, opening: OpenOp
 
             train_rows(folder, record, checkpoint, data, split, tuning, opening)
     except (KeyboardInterrupt, SystemExit):  # the latter where it is terminated
-        _tell("interrupted; the same command goes on")
+        say_once("note: interrupted; the same command goes on")
         raise
-    _tell(f'written to {output}; ask it with: dragonfly ask IMAGE "..." --model {_as_model(output)}')
-
-
-def _tell(note: str) -> None:
-    """Once, however many processes train."""
-    if is_first_process():
-        say(f"note: {note}")
+    say_once(f'note: written to {output}; ask it with: dragonfly ask IMAGE "..." --model {_as_model(output)}')
 
 
 def _as_model(output: Path) -> str:

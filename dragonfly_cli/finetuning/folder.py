@@ -15,6 +15,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from dragonfly_cli.errors import DragonflyError, LostError, OutputError
+from dragonfly_cli.finetuning.processes import is_first_process
 from dragonfly_cli.output.files import NO_ROOM, is_part, write_text
 from dragonfly_cli.output.json_text import json_text
 
@@ -160,16 +161,6 @@ class RunFolder:
             self._record.unlink(missing_ok=True)
             with suppress(OSError):  # not empty, or removed by another process of this run
                 self.path.rmdir()
-
-
-def is_first_process() -> bool:
-    """Whether this is, of the processes that train side by side, the one that speaks and writes."""
-    return os.environ.get("RANK", "0") == "0"
-
-
-def process_count() -> int:
-    """How many processes train side by side."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from typing import Any
 from transformers import TrainerCallback
 
 from dragonfly_cli.errors import UsageError
-from dragonfly_cli.output.terminal import say
+from dragonfly_cli.finetuning.processes import say_once
 
 _LINES = 20
 
@@ -28,10 +28,8 @@ class Progress(TrainerCallback):
         loss = logs.get("loss")
         if not all(math.isfinite(logs.get(name, 0)) for name in ("loss", "eval_loss")):
             raise diverged(state.global_step, Path(args.output_dir))
-        if not state.is_world_process_zero:
-            return
         step = f"step {state.global_step} of {state.max_steps}"
         if loss is not None and state.global_step % max(1, state.max_steps // _LINES) == 0:
-            say(f"note: {step}: loss {loss:.4g}")
+            say_once(f"note: {step}: loss {loss:.4g}")
         if "eval_loss" in logs:
-            say(f"note: {step}: held-out loss {logs['eval_loss']:.4g}")
+            say_once(f"note: {step}: held-out loss {logs['eval_loss']:.4g}")

@@ -35,11 +35,11 @@ from dragonfly_cli.finetuning.pictures import (
     encoded,
     unreadable_pictures,
 )
+from dragonfly_cli.finetuning.processes import is_first_process, say_once
 from dragonfly_cli.finetuning.progress import Progress, diverged
 from dragonfly_cli.finetuning.splits import Split
 from dragonfly_cli.options import OpenOptions
 from dragonfly_cli.output.files import write_whole
-from dragonfly_cli.output.terminal import say
 from dragonfly_med import ControlTokenError, DragonflyForCausalLM, DragonflyProcessor, PromptTooLongError
 from dragonfly_med.training import Settings, Teaching, Trained, TrainingRun
 from dragonfly_med.training.recipes import RECIPES, Adapters
@@ -78,17 +78,19 @@ def train_rows(
         network, processor = open_for_training(checkpoint, tuning)
         cache = None if RECIPES[tuning.recipe].encoder_learns else folder.features
         prepared = _prepare(network, processor, PictureReader(processor, opening, cache), data, split, tuning)
-        _tell_first([f"note: {line}" for line in [data.unused_line()] if line])
-        _tell_first([f"warning: {line}" for line in _oddities(data, prepared, tuning)])
-        _tell_first([f"note: model {checkpoint.id} learns from {prepared.split.summary()}"])
+        if unused := data.unused_line():
+            say_once(f"note: {unused}")
+        for line in _oddities(data, prepared, tuning):
+            say_once(f"warning: {line}")
+        say_once(f"note: model {checkpoint.id} learns from {prepared.split.summary()}")
         run = TrainingRun(
             network, processor, prepared.train, prepared.held_out, _settings(tuning), folder.checkpoints, [Progress()]
         )
         metrics, trained = _trained_and_scored(run, prepared, checkpoint.folder)
         _refuse_diverged(run, prepared, folder.checkpoints)
         if prepared.split.held_out:
-            _tell_first([f"note: {_what_it_learnt(metrics)}"])
-    if PartialState().is_main_process:
+            say_once(f"note: {_what_it_learnt(metrics)}")
+    if is_first_process():
         seconds = round(trained.earlier_seconds + perf_counter() - started, 1)
         done = {"metrics": metrics, "history": trained.history, "seconds": seconds}
         record |= _what_was_used(data, prepared, run) | done
@@ -245,10 +247,3 @@ def _save_adapter(adapted: Any, place: Path, base: str) -> None:
     adapted.peft_config["default"].base_model_name_or_path = base
     adapted.save_pretrained(str(place), save_embedding_layers=False)  # else the base is looked for on the hub
     (place / "README.md").unlink()
-
-
-def _tell_first(lines: list[str]) -> None:
-    """Says it once, however many processes train."""
-    if PartialState().is_main_process:
-        for line in lines:
-            say(line)
