@@ -89,6 +89,7 @@ def test_the_record_says_what_was_done_and_what_came_of_it(tuned: Path, folder: 
     assert len(settings["base"]["sha256"]) == len(settings["data"]["file"]) == 64
     assert settings["data"]["images"] == 10
     assert record["versions"]["torch"] == torch.__version__
+    assert {"dragonfly-cli", "accelerate", "numpy", "pillow", "pydicom"} <= set(record["versions"])
     used = record["training"]
     assert (used["learning_rate"], used["batch"], used["accumulate"], used["processes"]) == (1e-3, 1, 1, 1)
     assert (used["weight_decay"], used["clip"], used["warmup"]) == (0.1, 1.0, 0.01)

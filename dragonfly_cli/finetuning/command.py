@@ -5,12 +5,10 @@ import json
 import logging
 import shlex
 from dataclasses import asdict
-from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from dragonfly_cli import __version__
 from dragonfly_cli.datasets.data_file import read_data
 from dragonfly_cli.engine.checkpoints import Checkpoint, find_checkpoint
 from dragonfly_cli.errors import ModelError, UsageError
@@ -21,11 +19,12 @@ from dragonfly_cli.finetuning.processes import process_count, say_once
 from dragonfly_cli.finetuning.splits import split_rows
 from dragonfly_cli.options import OpenOptions
 from dragonfly_cli.output.notices import NOTICE
+from dragonfly_cli.output.record import versions_used
 
 SCHEMA_VERSION = 1
 
 _INSTALL = 'run: pip install "dragonfly-cli[finetune]"'
-_RECORDED_PACKAGES = ("torch", "transformers", "accelerate", "peft", "numpy", "pillow")
+_PACKAGES_THAT_TRAIN = ("accelerate", "peft", "numpy")
 
 
 def finetune(data_file: Path, output: Path, tuning: TuneOptions, opening: OpenOptions) -> None:
@@ -89,7 +88,7 @@ def _record(
         "schema_version": SCHEMA_VERSION,
         "status": "running",
         "settings": json.loads(json.dumps(settings, default=str)),  # as it will be read back
-        "versions": {"dragonfly-cli": __version__, **{name: _version(name) for name in _RECORDED_PACKAGES}},
+        "versions": versions_used(*_PACKAGES_THAT_TRAIN),
         "notice": NOTICE,
     }
 
@@ -99,7 +98,3 @@ def _without_uid(opening: OpenOptions) -> dict[str, Any]:
     series = opening.series
     is_uid = series is not None and "." in series
     return asdict(opening) | ({"series": hashlib.sha256(str(series).encode()).hexdigest()} if is_uid else {})
-
-
-def _version(package: str) -> str | None:
-    return version(package) if find_spec("PIL" if package == "pillow" else package) else None
