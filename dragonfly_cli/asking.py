@@ -39,11 +39,8 @@ from dragonfly_cli.readers.source import files_of
 from dragonfly_cli.templates import find_template, own_file
 from dragonfly_cli.unused_options import unused_options
 
-_NO_EVIDENCE = EvidenceOptions()
-_ANY_FORM = FormOptions()
 
-
-def gather_questions(asked: list[str], file: Path | None, wanted: FormOptions = _ANY_FORM) -> list[Question]:
+def gather_questions(asked: list[str], file: Path | None, wanted: FormOptions) -> list[Question]:
     """The questions of the command line, then those of a file, one a line; if there is none, those of the template.
 
     Raises UsageError if there is no question at all.
@@ -115,7 +112,7 @@ def ask_image(
     looking: LookOptions,
     answering: AnswerOptions,
     printing: PrintOptions,
-    evidence: EvidenceOptions = _NO_EVIDENCE,
+    evidence: EvidenceOptions,
 ) -> None:
     """Answers the questions about one image, on stdout or into ``printing.output``; shows where it looked."""
     output = None if printing.output in (None, STDOUT) else printing.output

@@ -132,17 +132,6 @@ ControlOption = Annotated[
     Control,
     typer.Option("--control", help="Ask again with the picture blanked or shuffled, to see whether it mattered."),
 ]
-
-ControlSampleOption = Annotated[
-    int | None,
-    typer.Option(
-        "--control-sample",
-        min=1,
-        help="Ask again about N of the images only; their picture is blanked unless --control says otherwise.",
-    ),
-]
-
-
 RegionOption = Annotated[
     list[str] | None,
     typer.Option(

@@ -50,7 +50,7 @@ def answer_planned(
 
 
 def inquiries(
-    desk: Desk, source: Source, plan: LookPlan, request: Request, read: ReadAhead | None = None
+    desk: Desk, source: Source, plan: LookPlan, request: Request, read: ReadAhead | None
 ) -> Iterator[Inquiry]:
     """All questions about the fields of a plan; after a search, those that share their fields, group by group."""
     plan = plan.begun()

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dragonfly_cli.options import AnswerOptions, ControlSampleOption, FormOptions, LookOptions, OpenOptions
+from dragonfly_cli.options import AnswerOptions, FormOptions, LookOptions, OpenOptions
 
 
 class TableFormat(StrEnum):
@@ -44,6 +44,14 @@ SampleOption = Annotated[
 ShardOption = Annotated[
     str | None,
     typer.Option("--shard", help="I/N: only the I-th of N parts. slurm: the part of this task of a job array."),
+]
+ControlSampleOption = Annotated[
+    int | None,
+    typer.Option(
+        "--control-sample",
+        min=1,
+        help="Ask again about N of the images only; their picture is blanked unless --control says otherwise.",
+    ),
 ]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only tell what would be done; write nothing.")]
 RetryFailedOption = Annotated[bool, typer.Option("--retry-failed", help="Ask again what failed in an earlier run.")]

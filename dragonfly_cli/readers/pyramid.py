@@ -116,7 +116,7 @@ def plan_overview(level_sizes: tuple[tuple[int, int], ...], downsamples: tuple[f
     return ReadPlan(level, downsamples[level], Box(0, 0, width, height), (0, 0, width, height), (factor, factor))
 
 
-def plan_strips(region: Box, reduce_xy: tuple[int, int], tile_wh: tuple[int, int] = (1, 1)) -> Iterator[Box]:
+def plan_strips(region: Box, reduce_xy: tuple[int, int], tile_wh: tuple[int, int]) -> Iterator[Box]:
     """``region`` cut into strips of its full width, whose origins fall on whole reduced pixels.
 
     Of a high region that is not reduced they are low, and cut between tiles of ``tile_wh`` where these allow it; of
@@ -144,7 +144,7 @@ def are_wide(tile_wh: tuple[int, int]) -> bool:
     return tile_wh[0] > BLOCK_SIDE_PX
 
 
-def plan_blocks(strip: Box, reduce_x: int, tile_wh: tuple[int, int] = (1, 1)) -> Iterator[Box]:
+def plan_blocks(strip: Box, reduce_x: int, tile_wh: tuple[int, int]) -> Iterator[Box]:
     """A strip cut into blocks whose origins fall on whole reduced pixels."""
     step = strip.width if are_wide(tile_wh) else max(1, BLOCK_SIDE_PX // reduce_x) * reduce_x
     for x in range(0, strip.width, step):

@@ -215,7 +215,7 @@ def stream_text(processor: DragonflyProcessor, tokens: Iterable[int], verbatim: 
         yield text[shown:]
 
 
-def whole_text(processor: DragonflyProcessor, tokens: Sequence[int], verbatim: bool = False) -> str:
+def whole_text(processor: DragonflyProcessor, tokens: Sequence[int], verbatim: bool) -> str:
     """What ``stream_text`` yields in pieces."""
     clean_up = False if verbatim else None
     return processor.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=clean_up).lstrip()

@@ -27,7 +27,7 @@ from dragonfly_med.quantization import (
 _CARDS = ("README.md", "CARD.md")
 
 
-def write_trained(base: Path, network: nn.Module, out: Path, four_bit: bool = False) -> None:
+def write_trained(base: Path, network: nn.Module, out: Path, four_bit: bool) -> None:
     """Writes the network, which began as the checkpoint ``base``, into the existing folder ``out``.
 
     Args:
