@@ -1,10 +1,18 @@
-"""Where the platform keeps what belongs to a user: models and calibrations, and templates."""
+"""Folders of a user: the home, and where the platform keeps models and calibrations, and templates."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from dragonfly_cli.errors import UsageError
+
+
+def expanded(path: str) -> Path:
+    """With the home folder in place of ``~`` or ``~user``; raises UsageError if there is no such user."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise UsageError(f"{path}: there is no such home folder", "write the whole path") from None
 
 
 def data_folder() -> Path:

@@ -14,9 +14,9 @@ from typing import Any
 from dragonfly_cli.calibration.fitting import Fit
 from dragonfly_cli.errors import InputError, OutputError
 from dragonfly_cli.option_values import Aggregate
-from dragonfly_cli.output.files import expanded, write_text
+from dragonfly_cli.output.files import write_text
 from dragonfly_cli.output.json_text import json_text
-from dragonfly_cli.user_folders import data_folder
+from dragonfly_cli.user_folders import data_folder, expanded
 
 VARIABLE = "DRAGONFLY_CALIBRATIONS"
 SCHEMA_VERSION = 1

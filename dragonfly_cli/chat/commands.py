@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from dragonfly_cli.errors import OutputError, UsageError
 from dragonfly_cli.fields.regions import region_box
-from dragonfly_cli.output.files import expanded
+from dragonfly_cli.user_folders import expanded
 
 if TYPE_CHECKING:  # imports torch
     from dragonfly_cli.chat.session import Session

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 from dragonfly_cli.errors import ModelError
 from dragonfly_cli.store.built_in import demo_folder
 from dragonfly_cli.store.catalog import DEMO, PUBLISHED, is_name, stored_id
-from dragonfly_cli.store.folder import expanded, model_folder, sha256_of
+from dragonfly_cli.store.folder import model_folder, sha256_of
 from dragonfly_cli.store.manifest import Manifest, read_manifest
+from dragonfly_cli.user_folders import expanded
 
 if TYPE_CHECKING:  # ``dragonfly_med`` is imported by those that need it
     from dragonfly_med.views import Architecture

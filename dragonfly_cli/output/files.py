@@ -24,14 +24,6 @@ _NO_ROOM_HINT = "make room there and run the same command again, or choose anoth
 STDOUT = Path("-")
 
 
-def expanded(path: str) -> Path:
-    """With the home folder in place of ``~`` or ``~user``; raises UsageError if there is no such user."""
-    try:
-        return Path(path).expanduser()
-    except RuntimeError:
-        raise UsageError(f"{path}: there is no such home folder", "write the whole path") from None
-
-
 def check_writable(path: Path) -> None:
     """Raises OutputError or UsageError if ``path`` cannot be written; called before any work is done."""
     if path == STDOUT:

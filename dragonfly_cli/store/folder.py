@@ -13,8 +13,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from dragonfly_cli.errors import ModelError, OutputError
-from dragonfly_cli.output.files import expanded, flush_folder, move_whole
-from dragonfly_cli.user_folders import data_folder
+from dragonfly_cli.output.files import flush_folder, move_whole
+from dragonfly_cli.user_folders import data_folder, expanded
 
 VARIABLE = "DRAGONFLY_MODELS"
 

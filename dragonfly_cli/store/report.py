@@ -11,7 +11,6 @@ from dragonfly_cli.store.built_in import ARCHITECTURE, demo_folder, demo_manifes
 from dragonfly_cli.store.catalog import DEMO, is_name, stored_id
 from dragonfly_cli.store.folder import (
     disk_errors,
-    expanded,
     model_folder,
     model_folders,
     model_in,
@@ -19,6 +18,7 @@ from dragonfly_cli.store.folder import (
     size_in_words,
 )
 from dragonfly_cli.store.manifest import MANIFEST, Manifest, find_drift, read_manifest
+from dragonfly_cli.user_folders import expanded
 
 Known = Manifest | ModelError | None  # whole, not readable and why, begun and not finished
 

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dragonfly_cli.errors import InputError, NoInputError, UsageError
-from dragonfly_cli.output.files import expanded
-from dragonfly_cli.user_folders import config_folder
+from dragonfly_cli.user_folders import config_folder, expanded
 
 VARIABLE = "DRAGONFLY_TEMPLATES"
 
