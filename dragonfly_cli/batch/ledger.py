@@ -26,7 +26,6 @@ from dragonfly_cli.batch.companions import (
     read_settings,
 )
 from dragonfly_cli.batch.options import TableFormat, TableOptions
-from dragonfly_cli.batch.parquet import check_parquet, write_from_csv
 from dragonfly_cli.batch.result import Key, Result
 from dragonfly_cli.batch.row_file import RowFile, unwritable
 from dragonfly_cli.batch.row_formats import CsvRows, JsonRows, RowFormat
@@ -35,6 +34,7 @@ from dragonfly_cli.errors import OutputError, UsageError
 from dragonfly_cli.output.files import check_writable, write_text
 from dragonfly_cli.output.json_text import json_text
 from dragonfly_cli.output.table import as_csv
+from dragonfly_cli.parquet import check_parquet, write_from_csv
 
 _BY_SUFFIX = {
     **dict.fromkeys((".csv", ".txt"), TableFormat.csv),

@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dragonfly_cli.batch.parquet import UNDECODABLE, read_rows
 from dragonfly_cli.errors import InputError, UsageError
 from dragonfly_cli.option_groups import option_names
 from dragonfly_cli.options import LookOptions, OpenOptions
 from dragonfly_cli.output.table import COLUMNS, column_name, delimiter_of, unguarded
 from dragonfly_cli.output.terminal import say
+from dragonfly_cli.parquet import UNDECODABLE, read_rows
 from dragonfly_cli.readers import exists
 
 ROW_GROUPS = (OpenOptions, LookOptions)

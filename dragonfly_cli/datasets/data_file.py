@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dragonfly_cli.batch.parquet import check_parquet, column_names, read_rows
 from dragonfly_cli.datasets.rows import COLUMNS, TWO_ALIKE, BadRowError, Row, as_row
 from dragonfly_cli.errors import InputError, NoInputError
 from dragonfly_cli.output.table import column_name
+from dragonfly_cli.parquet import check_parquet, column_names, read_rows
 
 _NAMED = 5  # bad rows that an error names
 

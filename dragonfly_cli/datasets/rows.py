@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 from unicodedata import normalize
 
-from dragonfly_cli.batch.parquet import UNDECODABLE
 from dragonfly_cli.engine.questions import CAPTION_INSTRUCTION
 from dragonfly_cli.geometry import Box
 from dragonfly_cli.output.files import is_text
 from dragonfly_cli.output.table import column_name
+from dragonfly_cli.parquet import UNDECODABLE
 
 GROUP_COLUMNS = ("patient", "slide", "group")
 COLUMNS = frozenset(

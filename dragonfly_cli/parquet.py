@@ -1,4 +1,4 @@
-"""Parquet, by pyarrow, which is an extra: manifests are read from it, finished tables written to it."""
+"""Parquet, by pyarrow, which is an extra: manifests and data sets are read from it, finished tables written to it."""
 
 import csv
 from collections.abc import Collection, Iterator
