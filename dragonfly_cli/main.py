@@ -224,8 +224,8 @@ def calibrate(
     debug: DebugOption = False,
 ) -> None:
     """Calibrate the probability of yes on reviewed answers. From then on, ask shows it beside the model's own."""
-    from dragonfly_cli.calibration.calibrating import as_report, as_text
-    from dragonfly_cli.calibration.calibrating import calibrate as fit_and_store
+    from dragonfly_cli.calibrating import as_report, as_text
+    from dragonfly_cli.calibrating import calibrate as fit_and_store
     from dragonfly_cli.output.terminal import say, show
 
     fits, file = fit_and_store(reviewed)
