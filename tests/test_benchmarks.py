@@ -1,9 +1,7 @@
 """The benchmarks of loading and of cards run, small, and say plainly what they cannot measure."""
 
 import json
-import os
 import runpy
-import subprocess
 import sys
 from contextlib import redirect_stdout
 from io import StringIO
@@ -17,17 +15,9 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
 def run(name: str, *arguments: str | Path) -> str:
-    """What a benchmark prints on a machine without a card."""
-    command = [sys.executable, str(BENCHMARKS / name), *map(str, arguments)]
-    without_card = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300, env=without_card)
-    return done.stdout
-
-
-def run_here(name: str, *arguments: str) -> str:
-    """Likewise, in this process, which has imported what takes longer to import than most of them run."""
+    """What a benchmark prints without a card, in this process, which has imported what takes longer than most run."""
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(StringIO()) as told:
-        patch.setattr(sys, "argv", [name, *arguments])
+        patch.setattr(sys, "argv", [name, *map(str, arguments)])
         patch.setattr(sys, "path", sys.path.copy())
         patch.setattr(torch.cuda, "is_available", lambda: False)
         runpy.run_path(str(BENCHMARKS / name), run_name="__main__")
@@ -57,7 +47,7 @@ def test_loading_takes_no_more_memory_than_the_files_have() -> None:
     pytest.importorskip("bitsandbytes")
     if not Path("/proc/self/clear_refs").exists():
         pytest.skip("the peak cannot be measured here")
-    lines = run_here("load.py", "--megabytes", "20", "--rounds", "1", "--skip-transformers").splitlines()
+    lines = run("load.py", "--megabytes", "20", "--rounds", "1", "--skip-transformers").splitlines()
     (memory,) = (line for line in lines if line.startswith("memory: ours"))
     assert float(memory.removeprefix("memory: ours ").split(",")[0]) <= 1.5  # 1.2 from 64 MB on
     assert any(line.startswith("cold: ours") for line in lines)
@@ -77,14 +67,14 @@ def test_the_dicom_benchmark_shows_what_pydicom_shows_and_opens_one_file() -> No
 @pytest.mark.parametrize("what", ["stages", "resume"])
 def test_the_batch_benchmark_s_comparisons_work(what: str) -> None:
     """Not one process per file or worker, which takes as long as it sounds."""
-    lines = run_here("batch.py", what, "--images", "5", "--model", "tiny").splitlines()
+    lines = run("batch.py", what, "--images", "5", "--model", "tiny").splitlines()
     assert len(lines) == {"stages": 1, "resume": 3}[what]
 
 
 @pytest.mark.slow
 def test_a_batch_is_compared_with_asking_each_question_by_itself() -> None:
     """One of the asks starts a process of its own for each question, which is why there is one image."""
-    lines = run_here("batch.py", "asks", "--images", "1", "--questions", "1", "--model", "tiny").splitlines()
+    lines = run("batch.py", "asks", "--images", "1", "--questions", "1", "--model", "tiny").splitlines()
     assert lines[0].startswith("batch of 1 images, questions of each 1: ")
     assert "; asks in one process " in lines[0]
     assert lines[1].startswith("one process each, ")
@@ -93,21 +83,21 @@ def test_a_batch_is_compared_with_asking_each_question_by_itself() -> None:
 @pytest.mark.slow
 def test_a_second_question_costs_little() -> None:
     """Both are measured in turn on the same machine, and the target has room: 0.15, where 0.03 is usual."""
-    ratio = float(run_here("questions.py", "--rounds", "3").split("ratio ")[1])
+    ratio = float(run("questions.py", "--rounds", "3").split("ratio ")[1])
     assert ratio <= 0.15
 
 
 @pytest.mark.slow
 def test_answers_are_the_same_and_sooner_there_when_they_are_written_together() -> None:
     """Both in turn, in time on the processor; a GPU gains more."""
-    line = run_here("together.py", "captions", "--rounds", "1").splitlines()[1]
+    line = run("together.py", "captions", "--rounds", "1").splitlines()[1]
     assert line.startswith("8 captions of 64 tokens, demo on cpu: ") and line.endswith("; same ids: True")
     assert float(line.split("ratio ")[1].split(";")[0]) > 1
 
 
 @pytest.mark.slow
 def test_what_computing_together_would_cost_is_told() -> None:
-    lines = run_here("together.py", "questions", "--rounds", "1").splitlines()
+    lines = run("together.py", "questions", "--rounds", "1").splitlines()
     assert lines[1].startswith("logits differ by ")
     assert lines[2].startswith("8 questions in one batch: ")
 
@@ -116,7 +106,7 @@ def test_what_computing_together_would_cost_is_told() -> None:
 def test_the_search_benchmark_compares_all_ways() -> None:
     """How much each looks at does not depend on what the network knows."""
     slides = ("--slides", "2", "--side", "2560")
-    lines = run_here("slide_search.py", *slides, "--budget", "4", "--model", str(TINY)).splitlines()
+    lines = run("slide_search.py", *slides, "--budget", "4", "--model", str(TINY)).splitlines()
     ways = {line.split()[0]: line for line in lines[1:]}
     assert list(ways) == ["exhaustive", "thumbnail", "spread", "likeness", "contrast", "odd", "yes", "auto"]
     crops = {way: float(line.split()[-1]) for way, line in ways.items()}

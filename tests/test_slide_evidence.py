@@ -191,9 +191,9 @@ CONFIRMED = ["--budget", "4", "--aggregate", "confirmed"]  # one of three zooms 
 @pytest.mark.parametrize(
     ("question", "options"),
     [
-        (QUESTION, ["--budget", "3"]),
-        ("What kind of tissue is this?", ["--budget", "3"]),
-        (None, ["--budget", "3"]),
+        (QUESTION, ["--budget", "2"]),
+        ("What kind of tissue is this?", ["--budget", "2"]),
+        (None, ["--budget", "2"]),
         (QUESTION, CONFIRMED),
     ],
 )
@@ -323,7 +323,7 @@ def test_a_slide_of_one_huge_level_is_read_as_a_whole_once_for_all_that_shows_it
         SlideSource, "read", lambda source, plan, *rest: read.append(plan) or original(source, plan, *rest)
     )
     files = ["--geojson", tmp_path / "seen.geojson", "--overlay", tmp_path / "seen.png"]
-    assert dragonfly("ask", path, QUESTION, "Is there necrosis?", "--budget", "3", *files).code == 0
+    assert dragonfly("ask", path, QUESTION, "Is there necrosis?", "--budget", "2", *files).code == 0
     large = [plan.region.size_wh for plan in read if plan.level == 0 and plan.region.width > 1000]
     assert large == [(2400, 1700)]
 

@@ -3,7 +3,7 @@
 import math
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from slide_plans import CANVAS_WH, painted, tissue_of
 
@@ -56,6 +56,7 @@ def test_a_coarse_cell_is_made_of_its_children(grid, power):
             assert outer.y <= inner.y and inner.y + inner.height <= outer.y + outer.height
 
 
+@settings(max_examples=30)  # each takes a tenth of a second
 @given(st.integers(0, 100), st.integers(0, 230), st.integers(15, 40))
 def test_a_small_piece_of_tissue_by_itself_is_not_left_out(left, top, side):
     """Pieces of less than a fifth of a field, beside a large one."""
