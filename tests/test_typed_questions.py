@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from batch_runs import TINY
 from PIL import Image
 from run_dragonfly import dragonfly, expect_error
 
@@ -28,6 +29,12 @@ CHOICE = "What kind of image is this?"
 @pytest.fixture(scope="module")
 def model() -> Model:
     return load_model(find_checkpoint("demo"), "cpu")
+
+
+@pytest.fixture(autouse=True)
+def tiny_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answers where no other model is named."""
+    monkeypatch.setenv("DRAGONFLY_MODEL", str(TINY))
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +130,7 @@ def test_the_probability_of_an_option_is_the_mean_over_the_orders(model: Model, 
     prompts = [model.processor.text_ids(model.processor.prompt(asked)) for asked in presentations(question)]
     alone = [read_choice(reading, [prompt], model.spellings(question)) for prompt in prompts]
     mass = sum(each.option_mass for each in alone)
-    record = dragonfly("ask", photo, CHOICE, "--options", ",".join(question.options), "--json").json
+    record = dragonfly("ask", photo, CHOICE, "-m", "demo", "--options", ",".join(question.options), "--json").json
     assert record["option_mass"] == pytest.approx(mass / 3, rel=1e-3)
     assert all(each.option_mass != pytest.approx(mass / 3, rel=1e-3) for each in alone)  # so that one alone would show
     for option, told in record["probabilities"].items():
