@@ -88,9 +88,17 @@ def test_two_processes_of_which_one_is_killed_write_the_rows_of_one(study: Path,
     assert not multiprocessing.active_children()
 
 
+# What every process of the run begins with, as in a container whose disk cannot be written to.
+NO_TEMPORARY_FOLDER = "import tempfile; tempfile._candidate_tempdir_list = list"
+
+
 @pytest.mark.slow
-def test_an_interrupt_lets_every_process_finish_its_image_and_leaves_none_behind(study: Path, tmp_path: Path) -> None:
-    """Ctrl-C in a terminal reaches the workers as well."""
+def test_an_interrupt_lets_every_process_finish_its_image_and_leaves_none_behind(
+    study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C in a terminal reaches the workers as well. They need no folder for temporary files."""
+    (tmp_path / "sitecustomize.py").write_text(NO_TEMPORARY_FOLDER)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     table = tmp_path / "answers.csv"
     asked = ("-q", "What is it?", "-m", TINY, "--max-tokens", "300")
     run = start("batch", study, *asked, "-o", table, "--workers", "2")

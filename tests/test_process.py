@@ -24,9 +24,6 @@ class AtTorch:
 sys.meta_path.insert(0, AtTorch())
 """
 
-# As in a container whose disk cannot be written to.
-NO_TEMPORARY_FOLDER = "import tempfile; tempfile._candidate_tempdir_list = list"
-
 
 def run(folder: Path, beginning: str, *arguments: str | Path) -> "subprocess.CompletedProcess[str]":
     """``dragonfly ARGUMENTS...``, where every process of it begins with this code."""
@@ -66,13 +63,6 @@ def test_it_is_settled_before_torch_is_imported_whose_failure_is_told_in_two_lin
     assert "JANE" not in failed.stderr
     if "2" in more:
         assert "import torch\n" in run(tmp_path, beginning, *call, "--debug").stderr  # the traceback of a worker
-
-
-@pytest.mark.slow
-def test_workers_answer_where_nothing_temporary_can_be_written(tmp_path: Path) -> None:
-    image = write_png(tmp_path / "a.png")
-    done = run(tmp_path, NO_TEMPORARY_FOLDER, "batch", image, *QUESTIONS, "-o", tmp_path / "a.csv", "--workers", "2")
-    assert done.returncode == 0, done.stderr
 
 
 def test_an_eval_that_has_no_place_for_its_answers_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
