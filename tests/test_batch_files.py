@@ -21,6 +21,7 @@ from dragonfly_cli.batch.result import Result, key_of
 from dragonfly_cli.batch.row_file import RowFile
 from dragonfly_cli.batch.row_formats import CsvRows, JsonRows
 from dragonfly_cli.errors import OutputError
+from dragonfly_cli.output.terminal import say
 
 WRITES_HALF = """
 import sys
@@ -157,6 +158,17 @@ def test_a_terminal_that_is_closed_does_not_end_a_run(tmp_path: Path, monkeypatc
             terminal.is_gone = True
             progress.advance(failed=False)
         assert "images" in (tmp_path / "shown").read_text()
+
+
+def test_a_long_line_above_the_bar_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "60")
+    line = "error: cannot open " + "/a folder of many letters" * 8
+    with Terminal((tmp_path / "shown").open("wb")) as terminal:
+        monkeypatch.setattr(sys, "stderr", terminal)
+        with Progress(2):
+            say(line)
+    assert line in (tmp_path / "shown").read_text()
 
 
 def test_what_a_killed_process_left_is_removed_by_the_next_and_nothing_else_is(tmp_path: Path) -> None:

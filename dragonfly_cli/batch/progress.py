@@ -88,4 +88,5 @@ def _bar() -> Any:
         TimeRemainingColumn(),
         TextColumn("{task.fields[errors]}"),
     )
-    return Bar(*columns, console=Console(stderr=True), transient=True)
+    # lines said above the bar are left to the terminal to break, so that what is copied from there is whole
+    return Bar(*columns, console=Console(stderr=True, soft_wrap=True), transient=True)
