@@ -358,3 +358,13 @@ def test_a_damaged_slide_header_does_not_end_the_run_of_a_folder(tmp_path):
     assert damaged != slide.read_bytes()
     (tmp_path / "bad.dcm").write_bytes(damaged)
     assert [Path(each.name).name for each in list_inputs(tmp_path)] == ["bad.dcm", "good.dcm"]
+
+
+@pytest.mark.parametrize("cut_to", [0, 100, 200, 700])
+def test_a_level_that_cannot_be_read_is_told_where_a_coarser_one_is_shown_in_its_place(dicom_slide, cut_to):
+    finest = dicom_slide / "level0.dcm"
+    finest.write_bytes(finest.read_bytes()[:cut_to])
+    for path in (dicom_slide, zipped(dicom_slide)):
+        source = open_source(path)
+        assert source.size_wh == (64, 64)
+        assert source.warnings == ["1 of 2 files could not be read and were left out: number 1 by name"]

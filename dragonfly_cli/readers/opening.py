@@ -61,7 +61,7 @@ def open_source(path: str | os.PathLike[str], options: OpenOptions = _AS_THE_FIL
     _refuse_options_of_other_readers(reader, place, options)
     source: Source = getattr(import_module(reader.module), reader.opener)(place, options)
     if source.kind == "slide" and (place != named or head.startswith(ZIP_MAGIC)):
-        _warn_of_other_slides(source, named)
+        source.warnings += import_module("dragonfly_cli.readers.slide_dicom").not_shown(named)
     if _is_folder(named):
         _warn_of_other_images(source, named)
     return source
@@ -85,18 +85,13 @@ def _refuse_options_of_other_readers(reader: Reader, path: Path, options: OpenOp
         raise UsageError(f"--series is for a folder or an archive, and {path} is one file", "leave it out")
 
 
-def _warn_of_other_slides(source: Source, place: Path) -> None:
-    slides = import_module("dragonfly_cli.readers.slide_dicom").count_slides(place)
-    if slides > 1:
-        source.warnings.append(f"only one of {slides} DICOM slides in it is shown; give a file of another to see that")
-
-
 def _warn_of_other_images(source: Source, folder: Path) -> None:
     """Of those that are of another kind than what is shown, where a folder was given."""
 
     def is_other(image: Path) -> bool:
         head = head_if_readable(image)
-        is_own = is_dicom_slide(head) if source.kind == "slide" else _is_slice(image, head)
+        is_damaged = _is_dicom_file(image, head) and not is_dicom(head)
+        is_own = is_damaged or is_dicom_slide(head) if source.kind == "slide" else _is_slice(image, head)
         return bool(head) and not is_own  # what cannot be read has been told
 
     others = sum(map(is_other, list_images(folder)))
@@ -113,7 +108,7 @@ def _is_folder(path: Path) -> bool:
 
 
 def _slide_in(folder: Path) -> Path | None:
-    """The first file of a DICOM slide that lies in ``folder``, of one that is no label if there is one.
+    """The first file of a DICOM slide that lies in ``folder``, one that can be read and is no label if there is one.
 
     OpenSlide finds the others by itself.
     """
@@ -123,12 +118,12 @@ def _slide_in(folder: Path) -> Path | None:
         why = (error.strerror or "the disk refused").lower()
         raise InputError(f"cannot read {folder}: {why}", "check the permissions of the folder") from None
     slides = [file for file in files if is_dicom_slide(head_if_readable(file))]
-    return next((file for file in slides if not _is_label(file)), slides[0] if slides else None)
+    return next(filter(_may_be_level, slides), slides[0] if slides else None)
 
 
-def _is_label(file: Path) -> bool:
+def _may_be_level(file: Path) -> bool:
     part = import_module("dragonfly_cli.readers.slide_dicom").part_of(partial(file.open, "rb"))
-    return bool(part and part.is_label)
+    return bool(part and not part.is_label)
 
 
 def _is_slide(path: Path, head: bytes) -> bool:

@@ -6,7 +6,7 @@ A zip is read where it lies: nothing of it is unpacked to disk. Label and overvi
 import threading
 import warnings
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,11 +17,12 @@ from PIL import Image
 
 from dragonfly_cli.errors import InputError
 from dragonfly_cli.geometry import Box
-from dragonfly_cli.readers.dicom.collection import ARCHIVE_ERRORS
+from dragonfly_cli.readers.dicom.collection import ARCHIVE_ERRORS, may_be_slice
 from dragonfly_cli.readers.dicom.signature import HEAD_BYTES, WSI_SOP_CLASS, is_dicom, sop_class
 from dragonfly_cli.readers.head import head_if_readable
 from dragonfly_cli.readers.pyramid import WHITE, TileError, downsamples_of, one_of
 from dragonfly_cli.readers.slide_scale import scale_of
+from dragonfly_cli.readers.source import left_out
 
 
 def is_zipped_slide(path: Path) -> bool:
@@ -39,22 +40,39 @@ def _is_of_slide(archive: zipfile.ZipFile, name: str) -> bool:
     return is_dicom(head) and sop_class(head) == WSI_SOP_CLASS
 
 
-def count_slides(place: Path) -> int:
-    """How many DICOM slides a zip or a folder holds; a label may be a series of its own, and is none."""
+def not_shown(place: Path) -> list[str]:
+    """What of a zip or a folder with a DICOM slide is not shown, one sentence each.
+
+    That is other slides - a label may be a series of its own, and is none - and files that cannot be read, any of which
+    may be the finest level of this one.
+    """
     if place.is_dir():
-        return _count_series(partial(entry.open, "rb") for entry in place.iterdir() if entry.is_file())
+        files = sorted(entry for entry in place.iterdir() if entry.is_file() and not entry.name.startswith("."))
+        return _not_shown({file.name: partial(file.open, "rb") for file in files})
     with zipfile.ZipFile(place) as archive:
-        return _count_series(partial(archive.open, name) for name in _entries(archive))
+        return _not_shown({name: partial(archive.open, name) for name in sorted(_entries(archive))})
 
 
-def _count_series(openers: Iterable[Callable[[], Any]]) -> int:
-    return len({series for opener in openers if (series := _series_of_level(opener))})
+def _not_shown(openers: dict[str, Callable[[], Any]]) -> list[str]:
+    parts = {name: part_of(opener) for name, opener in openers.items()}
+    slides = {part.series for part in parts.values() if part and part.is_level}
+    meant = [name for name, part in parts.items() if part or _is_broken_part(name, openers[name])]
+    broken = [number for number, name in enumerate(meant, 1) if parts[name] is None]
+    several = f"only one of {len(slides)} DICOM slides in it is shown; give a file of another to see that"
+    return [several] * (len(slides) > 1) + [left_out(broken, len(meant))] * bool(broken)
 
 
-def _series_of_level(opener: Callable[[], Any]) -> str | None:
-    """The series of a file with a level of a slide, None of any other; for counting, never shown."""
-    part = part_of(opener)
-    return part.series if part and part.is_level else None
+def _is_broken_part(name: str, opener: Callable[[], Any]) -> bool:
+    """Whether a file that is no part of a slide that can be read may have been one."""
+    try:
+        with opener() as file:
+            head = file.read(HEAD_BYTES)
+    except ARCHIVE_ERRORS:
+        head = None
+    if head and is_dicom(head):
+        is_cut = len(head) < HEAD_BYTES and WSI_SOP_CLASS.startswith(sop_class(head))
+        return is_cut or sop_class(head) == WSI_SOP_CLASS
+    return may_be_slice(name, head)
 
 
 _SERIES_TAG = b"\x20\0\x0e\0"  # (0020,000E), as nearly all files write it
@@ -71,7 +89,7 @@ class SlidePart:
 
 
 def part_of(opener: Callable[[], Any]) -> SlidePart | None:
-    """None of a file that is damaged, or of another kind."""
+    """None of a file that is damaged, cut before its pixels, or of another kind."""
     import pydicom
 
     tags = ["SOPClassUID", "ImageType", "SeriesInstanceUID"]
@@ -79,7 +97,7 @@ def part_of(opener: Callable[[], Any]) -> SlidePart | None:
         with warnings.catch_warnings(), opener() as file:
             warnings.simplefilter("ignore")
             header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=tags)
-            if header.SOPClassUID != WSI_SOP_CLASS.decode():
+            if header.SOPClassUID != WSI_SOP_CLASS.decode() or not file.read(1):
                 return None
             kinds = set(header.get("ImageType") or ())
             return SlidePart(str(header.SeriesInstanceUID), "VOLUME" in kinds, bool(kinds & _NO_LEVELS))
@@ -195,7 +213,7 @@ class WsidicomPyramid:
         from upath import UPath
 
         with zipfile.ZipFile(self._path) as archive:
-            for name in filter(lambda name: _is_of_slide(archive, name), _entries(archive)):
+            for name in filter(lambda name: part_of(partial(archive.open, name)), _entries(archive)):
                 yield UPath(f"zip://{name}", fo=str(self._path))
 
     def _files_beside(self) -> list[Path]:

@@ -19,6 +19,7 @@ TOO_LATE = "were not looked at in time"
 LOSSES = UNREAD, SHOWN_WHITE, TOO_LATE  # one of these stands in every warning of what an answer is not about
 SQUARE_WITHIN = 0.005  # rounding in a header is no reason to resample
 _SAME_SCALE = 0.05  # two scanners' statements of one scale are nearer
+_MOST_LISTED = 12
 MppSource = Literal["file", "resolution", "objective", "option", "none"]
 
 
@@ -82,3 +83,9 @@ def spatial_order(source: Source) -> Sequence[int]:
 def files_of(source: Source) -> list[Path]:
     """The files that the source was made of."""
     return getattr(source, "files", None) or [source.path]
+
+
+def left_out(numbers: list[int], files: int) -> str:
+    """The warning of those files that cannot be read; told by their number, for their names may be those of patients."""
+    listed = ", ".join(map(str, numbers[:_MOST_LISTED])) + ", ..." * (len(numbers) > _MOST_LISTED)
+    return f"{len(numbers)} of {files} files {UNREAD}: number{'s' * (len(numbers) > 1)} {listed} by name"

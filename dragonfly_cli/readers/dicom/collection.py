@@ -73,7 +73,7 @@ def folder_places(folder: Path) -> list[Place]:
     for parent, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         files = (Path(parent, name) for name in sorted(names) if not name.startswith("."))
-        found += [on_disk(file) for file in files if _is_file(file) and _may_be_slice(file.name, _head_of(file))]
+        found += [on_disk(file) for file in files if _is_file(file) and may_be_slice(file.name, _head_of(file))]
     return found
 
 
@@ -105,7 +105,7 @@ def zip_places(path: Path) -> list[Place]:
     heads = [_readable_head(archive, member) for member in shown]
     if shown and all(head is None for head in heads):
         raise zipfile.BadZipFile("no member can be read")
-    slices = [m for m, head in zip(shown, heads, strict=True) if _may_be_slice(m.filename, head)]
+    slices = [m for m, head in zip(shown, heads, strict=True) if may_be_slice(m.filename, head)]
     if not slices and any(map(_is_zip, members)):
         raise InputError(f"cannot open the archive {path}: it holds other archives, and no DICOM files", ARCHIVE_HINT)
     slices.sort(key=lambda member: member.filename)
@@ -161,7 +161,7 @@ def tar_places(path: Path) -> list[Place]:
     slices = []
     for member in members_within_limits(path, archive):
         stream = archive.extractfile(member) if member.isreg() else None
-        if stream and not _is_hidden(member.name) and _may_be_slice(member.name, stream.read(HEAD_BYTES)):
+        if stream and not _is_hidden(member.name) and may_be_slice(member.name, stream.read(HEAD_BYTES)):
             slices.append(member)
 
     @lru_cache(maxsize=1)
@@ -232,7 +232,7 @@ def _inside(folder: Path, names: list[str]) -> Path | None:
     return None
 
 
-def _may_be_slice(name: str, head: bytes | None) -> bool:
+def may_be_slice(name: str, head: bytes | None) -> bool:
     """Whether a file is a DICOM image, or was meant as one and is to be told as unreadable; no head is such a one.
 
     A cut copy, or a disk that lost power, leaves nothing, or nothing but zeros.

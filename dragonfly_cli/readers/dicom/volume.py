@@ -29,9 +29,8 @@ from dragonfly_cli.readers.dicom.windows import told_as_unreadable
 from dragonfly_cli.readers.head import read_head
 from dragonfly_cli.readers.raster import crop
 from dragonfly_cli.readers.signature import is_archive
-from dragonfly_cli.readers.source import UNREAD, MppSource, SourceKind, stated_scale
+from dragonfly_cli.readers.source import MppSource, SourceKind, left_out, stated_scale
 
-MOST_LISTED = 12
 ONE_IMAGE_HINT = "give one of its images, or ask about all of them with `dragonfly batch`"
 PACKED_HINT = "unpack it: photographs, and slides in anything but a zip, are read from a folder"
 SECTIONS = frozenset(("CT", "MR", "PT", "NM"))  # pictures of these are of one body, also where they do not say where
@@ -63,14 +62,8 @@ def read_series(path: Path, places: list[Place] | None = None) -> tuple[list[Ser
         held = "DICOM objects, but no pictures" if places else "no DICOM series"
         is_packed = path.is_file() and is_archive(read_head(path))
         raise InputError(f"{what}: it holds {held}", PACKED_HINT if is_packed else ONE_IMAGE_HINT)
-    notes = [_left_out(broken, len(places))] if broken else []
+    notes = [left_out(broken, len(places))] if broken else []
     return group(slices), notes + ([f"{other} of {len(places)} files hold no picture"] if other else [])
-
-
-def _left_out(numbers: list[int], files: int) -> str:
-    """Files are told by their number, for their names may be those of patients."""
-    listed = ", ".join(map(str, numbers[:MOST_LISTED])) + ", ..." * (len(numbers) > MOST_LISTED)
-    return f"{len(numbers)} of {files} files {UNREAD}: number{'s' * (len(numbers) > 1)} {listed} by name"
 
 
 class VolumeSource:
