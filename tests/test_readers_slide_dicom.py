@@ -368,3 +368,11 @@ def test_a_level_that_cannot_be_read_is_told_where_a_coarser_one_is_shown_in_its
         source = open_source(path)
         assert source.size_wh == (64, 64)
         assert source.warnings == ["1 of 2 files could not be read and were left out: number 1 by name"]
+
+
+@pytest.mark.parametrize("damaged", [swapping_profile()[:200], bytes(500)])
+def test_a_damaged_profile_is_told_of_a_folder_as_of_a_zip(case, damaged):
+    write_changed(case / "a.dcm", lambda data: setattr(data.OpticalPathSequence[0], "ICCProfile", damaged))
+    for path in (case, zipped(case)):
+        (warning,) = open_source(path).warnings
+        assert warning.startswith("the ICC profile in the file cannot be used")

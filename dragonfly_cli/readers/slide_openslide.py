@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import openslide
-from PIL import Image
+from PIL import Image, ImageCms
 
 from dragonfly_cli.errors import InputError
 from dragonfly_cli.geometry import Box
@@ -21,6 +21,7 @@ from dragonfly_cli.readers.slide_tiles import SegmentedPage, jpeg_levels
 
 OPEN_ERRORS = (openslide.OpenSlideError, OSError, ValueError, RuntimeError)
 _UNTOLD_TILE_PX = 256
+_DAMAGED_PROFILE = b"damaged"  # what cannot be used, and is told as that
 _SECOND_PATH = "dicom.OpticalPathSequence[1].OpticalPathIdentifier"
 
 
@@ -123,6 +124,8 @@ class OpenSlidePyramid:
     def _profile(self) -> bytes | None:
         try:
             profile = self._handle.color_profile
+        except ImageCms.PyCMSError:
+            return _DAMAGED_PROFILE
         except OPEN_ERRORS:
             return None
         return None if profile is None else profile.tobytes()

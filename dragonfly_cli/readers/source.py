@@ -86,6 +86,6 @@ def files_of(source: Source) -> list[Path]:
 
 
 def left_out(numbers: list[int], files: int) -> str:
-    """The warning of those files that cannot be read; told by their number, for their names may be those of patients."""
+    """The warning of files that cannot be read; told by their number, for their names may be those of patients."""
     listed = ", ".join(map(str, numbers[:_MOST_LISTED])) + ", ..." * (len(numbers) > _MOST_LISTED)
     return f"{len(numbers)} of {files} files {UNREAD}: number{'s' * (len(numbers) > 1)} {listed} by name"
