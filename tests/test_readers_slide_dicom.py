@@ -376,3 +376,50 @@ def test_a_damaged_profile_is_told_of_a_folder_as_of_a_zip(case, damaged):
     for path in (case, zipped(case)):
         (warning,) = open_source(path).warnings
         assert warning.startswith("the ICC profile in the file cannot be used")
+
+
+def tiled_as(organization):
+    def change(data):
+        tile_up(data, coded(200, 150))
+        data.DimensionOrganizationType = organization
+
+    return change
+
+
+def of_frame(number, name, value):
+    """A change of where a frame of a sparsely tiled slide lies; without a value it is nowhere."""
+
+    def change(data):
+        tile_up(data, coded(200, 150), sparse=True)
+        frame = data.PerFrameFunctionalGroupsSequence[number]
+        if value is None:
+            del frame[name]
+        else:
+            setattr(frame.PlanePositionSlideSequence[0], name, value)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        tiled_as(None),
+        tiled_as(""),
+        of_frame(0, "RowPositionInTotalImagePixelMatrix", 0),
+        of_frame(3, "PlanePositionSlideSequence", None),
+    ],
+)
+def test_a_zip_whose_slide_does_not_say_where_its_tiles_lie_is_refused(case, change):
+    write_changed(case / "a.dcm", change)
+    expect_error(dragonfly("info", zipped(case)), 4, "case.zip", "no DICOM whole slide that can be read")
+
+
+def test_a_profile_is_used_whatever_else_of_a_zipped_slide_is_odd(case):
+    profile = swapping_profile()
+
+    def add(data):
+        data.SpecimenDescriptionSequence = [Dataset()]
+        data.OpticalPathSequence[0].ICCProfile = profile + b"\0" * (len(profile) % 2)
+
+    write_changed(case / "a.dcm", add)
+    assert open_source(zipped(case)).details()["colour_profile"] == "converted to sRGB"

@@ -7,6 +7,7 @@ import threading
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -131,17 +132,14 @@ class WsidicomPyramid:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock = threading.Lock()
-        self._slide = self._open()
-        levels = sorted(self._slide.levels, key=lambda level: level.level)
-        self._numbers = [level.level for level in levels]
-        self.level_sizes = tuple((level.size.width, level.size.height) for level in levels)
-        self.downsamples = downsamples_of(self.level_sizes)
-        self.tile_sizes = tuple((level.tile_size.width, level.tile_size.height) for level in levels)
-        self.shortcomings = one_of(len(levels[0].focal_planes) * len(levels[0].optical_paths))
-        self.icc_profile = self._profile()
-        self._largest = 2 ** levels[0].default_instance.dataset.bits - 1
-        mpp = levels[0].mpp
-        self.scale = scale_of({"openslide.mpp-x": str(mpp.width), "openslide.mpp-y": str(mpp.height)})
+        with self._in_own_words():
+            self._slide = self._open()
+        try:
+            with self._in_own_words():  # much is read only now
+                self._read_levels()
+        except InputError:
+            self.close()
+            raise
 
     def read(self, level: int, block: Box) -> Image.Image:
         canvas = Image.new("RGB", block.size_wh, WHITE)
@@ -169,21 +167,36 @@ class WsidicomPyramid:
             return pixels
         return Image.fromarray((np.asarray(pixels) * 255 // self._largest).astype(np.uint8))
 
-    def _profile(self) -> bytes | None:
-        try:
-            paths = self._slide.metadata.pyramid.optical_paths
-            return paths[0].icc_profile if paths else None
-        except Exception:  # of the many facts that are read with it, any may be odd
-            return None
-
     def _open(self) -> Any:
         from wsidicom import WsiDicom
+
+        return WsiDicom.open(list(self._files()))
+
+    def _read_levels(self) -> None:
+        levels = sorted(self._slide.levels, key=lambda level: level.level)
+        self._numbers = [level.level for level in levels]
+        self.level_sizes = tuple((level.size.width, level.size.height) for level in levels)
+        self.downsamples = downsamples_of(self.level_sizes)
+        self.tile_sizes = tuple((level.tile_size.width, level.tile_size.height) for level in levels)
+        pictures = [
+            len(level.focal_planes) * len(level.optical_paths) for level in levels
+        ]  # all, to refuse odd ones
+        self.shortcomings = one_of(pictures[0])
+        finest = levels[0].default_instance
+        self.icc_profile = _profile_in(finest.image_data.files[0])
+        self._largest = 2**finest.dataset.bits - 1
+        mpp = levels[0].mpp
+        self.scale = scale_of({"openslide.mpp-x": str(mpp.width), "openslide.mpp-y": str(mpp.height)})
+
+    @contextmanager
+    def _in_own_words(self) -> Iterator[None]:
+        """Whatever wsidicom raises as an InputError; pydicom's warnings may quote a patient's name."""
         from wsidicom.errors import WsiDicomNoResolutionError
 
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # pydicom's may quote a patient's name
-                return WsiDicom.open(list(self._files()))
+                warnings.simplefilter("ignore")
+                yield
         except InputError:
             raise
         except WsiDicomNoResolutionError:  # wsidicom tells levels apart by it alone
@@ -223,6 +236,19 @@ class WsidicomPyramid:
                 f"cannot open {self._path}: it holds a label or an overview, and no slide", "name a file of the slide"
             )
         return list(parts)
+
+
+def _profile_in(file: Any) -> bytes | None:
+    """The colour profile of the first optical path.
+
+    wsidicom gives it with many other facts, and none at all where any of these is odd. Raises what pydicom raises.
+    """
+    import pydicom
+
+    with file.open("rb") as stream:
+        header = pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=["OpticalPathSequence"])
+    paths = header.get("OpticalPathSequence")
+    return paths[0].get("ICCProfile") if paths else None
 
 
 def _entries(archive: zipfile.ZipFile) -> list[str]:
