@@ -1,5 +1,6 @@
 """DICOM slides: from a folder, one of its files or a zip, through OpenSlide or wsidicom, with the same pixels."""
 
+import io
 import os
 import zipfile
 from pathlib import Path
@@ -10,7 +11,8 @@ from make_files import swapping_profile, write_dicom_slide
 from PIL import Image
 from pydicom import dcmread
 from pydicom.dataset import Dataset
-from pydicom.uid import RLELossless
+from pydicom.encaps import encapsulate, encapsulate_extended
+from pydicom.uid import JPEGBaseline8Bit, RLELossless
 from run_dragonfly import dragonfly, expect_error
 
 from dragonfly_cli.geometry import Box
@@ -406,7 +408,6 @@ def of_frame(number, name, value):
         tiled_as(None),
         tiled_as(""),
         of_frame(0, "RowPositionInTotalImagePixelMatrix", 0),
-        of_frame(3, "PlanePositionSlideSequence", None),
     ],
 )
 def test_a_zip_whose_slide_does_not_say_where_its_tiles_lie_is_refused(case, change):
@@ -423,3 +424,100 @@ def test_a_profile_is_used_whatever_else_of_a_zipped_slide_is_odd(case):
 
     write_changed(case / "a.dcm", add)
     assert open_source(zipped(case)).details()["colour_profile"] == "converted to sRGB"
+
+
+def photograph(width=256, height=192):
+    """Of many soft colours, so that JPEG changes little of it."""
+    y, x = np.mgrid[:height, :width]
+    return np.stack([x * 255 // width, y * 255 // height, 128 + 100 * np.sin(x / 20)], axis=-1).astype(np.uint8)
+
+
+def jpeg_tiles(picture, side=64, **how):
+    """The tiles of a picture as JPEG streams, as Pillow writes them."""
+    streams = []
+    for row in range(0, picture.shape[0], side):
+        for column in range(0, picture.shape[1], side):
+            stream = io.BytesIO()
+            Image.fromarray(picture[row : row + side, column : column + side]).save(stream, "JPEG", quality=95, **how)
+            streams.append(stream.getvalue())
+    return streams
+
+
+def write_jpeg_slide(path, photometric="YBR_FULL_422", store=encapsulate, **how):
+    """A slide of JPEG tiles; ``store`` makes its pixel data of their streams."""
+    picture = photograph()
+
+    def change(data):
+        tile_up(data, picture)
+        data.file_meta.TransferSyntaxUID, data.PhotometricInterpretation = JPEGBaseline8Bit, photometric
+        stored = store(jpeg_tiles(picture, **how))
+        if isinstance(stored, tuple):
+            stored, data.ExtendedOffsetTable, data.ExtendedOffsetTableLengths = stored
+        data.PixelData = stored
+        data["PixelData"].VR = "OB"
+
+    write_changed(path, change, picture)
+    return picture
+
+
+@pytest.mark.parametrize(
+    ("photometric", "how"),
+    [
+        ("RGB", {}),  # Pillow's mark says YCbCr
+        ("RGB", {"keep_rgb": True}),
+        ("YBR_FULL_422", {"keep_rgb": True}),
+        ("YBR_FULL_422", {}),
+    ],
+)
+def test_jpeg_tiles_have_the_colours_that_they_say_themselves(case, photometric, how):
+    picture = write_jpeg_slide(case / "a.dcm", photometric, **how)
+    for path in (case, zipped(case)):
+        assert np.abs(whole(open_source(path), (256, 192)) - picture).mean() < 2
+
+
+def with_basic_table(*entries):
+    def store(streams):
+        table = b"".join(entry.to_bytes(4, "little") for entry in entries)
+        stored = encapsulate(streams)
+        return stored[:8] + table + stored[8 + len(table) :]
+
+    return store
+
+
+def with_extended_table_of_zeros(streams):
+    stored, table, lengths = encapsulate_extended(streams)
+    return stored, bytes(len(table)), lengths
+
+
+@pytest.mark.parametrize(
+    "store",
+    [with_basic_table(0, 0, 0), with_basic_table(0, 50), with_basic_table(0, 10**8), with_extended_table_of_zeros],
+)
+def test_a_slide_that_is_wrong_about_where_its_tiles_begin_is_refused(case, store):
+    """By such a table OpenSlide reads where nothing is, which ends the whole program."""
+    write_jpeg_slide(case / "a.dcm", store=store)
+    for path in (case, zipped(case)):
+        expect_error(dragonfly("info", path), 4, "wrong about where in the file its tiles lie")
+
+
+def test_tiles_in_several_fragments_are_shown_where_openslide_can_and_are_told_elsewhere(case):
+    picture = write_jpeg_slide(case / "a.dcm", store=lambda streams: encapsulate(streams, fragments_per_frame=2))
+    assert np.abs(whole(open_source(case), (256, 192)) - picture).mean() < 2
+    refused = dragonfly("info", zipped(case))
+    expect_error(refused, 4, "in several fragments each, which is not supported")
+    assert "unpack the zip" in refused.error_lines[1]
+    write_jpeg_slide(case / "a.dcm", store=lambda streams: encapsulate(streams, fragments_per_frame=2, has_bot=False))
+    for path in (case, zipped(case)):
+        expect_error(dragonfly("info", path), 4, "in several fragments each, which is not supported")
+
+
+def wider_than_its_tiles(data):
+    tile_up(data, photograph())
+    data.TotalPixelMatrixColumns = 320
+
+
+@pytest.mark.parametrize("change", [wider_than_its_tiles, of_frame(3, "PlanePositionSlideSequence", None)])
+def test_a_folder_whose_slide_does_not_say_where_its_tiles_lie_is_refused_as_a_zip_is(case, change):
+    write_changed(case / "a.dcm", change)
+    for path in (case, zipped(case)):
+        expect_error(dragonfly("info", path), 4, "no DICOM whole slide that can be read")

@@ -3,6 +3,7 @@
 A zip is read where it lies: nothing of it is unpacked to disk. Label and overview images are never opened.
 """
 
+import sys
 import threading
 import warnings
 import zipfile
@@ -11,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -24,6 +25,9 @@ from dragonfly_cli.readers.head import head_if_readable
 from dragonfly_cli.readers.pyramid import WHITE, TileError, downsamples_of, one_of
 from dragonfly_cli.readers.slide_scale import scale_of
 from dragonfly_cli.readers.source import left_out
+
+if TYPE_CHECKING:
+    from dragonfly_cli.readers.slide_dicom_tiles import TileFacts
 
 
 def is_zipped_slide(path: Path) -> bool:
@@ -76,6 +80,7 @@ def _is_broken_part(name: str, opener: Callable[[], Any]) -> bool:
     return may_be_slice(name, head)
 
 
+_LOOKED_INTO_BYTES = 2**24  # of a file in a zip
 _SERIES_TAG = b"\x20\0\x0e\0"  # (0020,000E), as nearly all files write it
 _NO_LEVELS = {"LABEL", "OVERVIEW", "THUMBNAIL"}  # third value of ImageType, PS3.3 C.8.12.4.1.1
 
@@ -91,13 +96,12 @@ class SlidePart:
 
 def part_of(opener: Callable[[], Any]) -> SlidePart | None:
     """None of a file that is damaged, cut before its pixels, or of another kind."""
-    import pydicom
+    from dragonfly_cli.readers.slide_dicom_tiles import read_to_frames
 
-    tags = ["SOPClassUID", "ImageType", "SeriesInstanceUID"]
     try:
         with warnings.catch_warnings(), opener() as file:
             warnings.simplefilter("ignore")
-            header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=tags)
+            header = read_to_frames(file, "SOPClassUID", "ImageType", "SeriesInstanceUID")
             if header.SOPClassUID != WSI_SOP_CLASS.decode() or not file.read(1):
                 return None
             kinds = set(header.get("ImageType") or ())
@@ -120,6 +124,24 @@ def _may_be_of(series: str, path: Path) -> bool:
     """False where the first bytes name another series: a folder may hold hundreds of slides, and parsing is slow."""
     head = head_if_readable(path)
     return series.encode() in head or _SERIES_TAG not in head
+
+
+def suits_openslide(path: Path) -> bool:
+    """Whether OpenSlide would show a slide as it is, and would not end the program, which a damaged one can do."""
+    try:
+        return all(tile_facts_of(file).suit_openslide for file, part in parts_beside(path).items() if not part.is_label)
+    except Exception:  # pydicom's, of what wsidicom refuses
+        return False
+
+
+def tile_facts_of(file: Path) -> "TileFacts":
+    """What a file of a slide says of its tiles, in a zip only as far as little of it need be unpacked."""
+    from dragonfly_cli.readers.slide_dicom_tiles import tile_facts
+
+    with warnings.catch_warnings(), file.open("rb") as stream:
+        warnings.simplefilter("ignore")
+        reach = _LOOKED_INTO_BYTES if isinstance(stream, zipfile.ZipExtFile) else sys.maxsize
+        return tile_facts(stream, file.stat().st_size, reach)
 
 
 class WsidicomPyramid:
@@ -162,7 +184,9 @@ class WsidicomPyramid:
         self._slide.close()
 
     def _as_8_bits(self, pixels: Image.Image) -> Image.Image:
-        """Grey of more bits by the range that is stored; Pillow would clip it to white."""
+        """Grey of more bits by the range that is stored, as Pillow would clip it to white; what is no RGB as YCbCr."""
+        if self._is_rgb_in_name_only:
+            return Image.merge("YCbCr", pixels.convert("RGB").split())
         if pixels.mode != "I":
             return pixels
         return Image.fromarray((np.asarray(pixels) * 255 // self._largest).astype(np.uint8))
@@ -170,7 +194,22 @@ class WsidicomPyramid:
     def _open(self) -> Any:
         from wsidicom import WsiDicom
 
-        return WsiDicom.open(list(self._files()))
+        files = list(self._files())
+        facts = [self._facts_of(file) for file in files]
+        self._is_rgb_in_name_only = any(each.is_rgb and not each.is_stored_as_rgb for each in facts)
+        return WsiDicom.open(files)
+
+    def _facts_of(self, file: Any) -> "TileFacts":
+        """Raises InputError where wsidicom would take other bytes for tiles."""
+        facts = tile_facts_of(file)
+        if not facts.fits_table:
+            why = "the DICOM slide is wrong about where in the file its tiles lie"
+            raise InputError(f"cannot open {self._path}: {why}", "copy or export it again")
+        if facts.are_in_pieces:
+            why = "the tiles of the DICOM slide are stored in several fragments each, which is not supported"
+            remedy = "export it again with one fragment for each tile"
+            raise InputError(f"cannot open {self._path}: {why}", self._unpack_or(remedy) if facts.has_table else remedy)
+        return facts
 
     def _read_levels(self) -> None:
         levels = sorted(self._slide.levels, key=lambda level: level.level)
@@ -178,9 +217,7 @@ class WsidicomPyramid:
         self.level_sizes = tuple((level.size.width, level.size.height) for level in levels)
         self.downsamples = downsamples_of(self.level_sizes)
         self.tile_sizes = tuple((level.tile_size.width, level.tile_size.height) for level in levels)
-        pictures = [
-            len(level.focal_planes) * len(level.optical_paths) for level in levels
-        ]  # all, to refuse odd ones
+        pictures = [len(level.focal_planes) * len(level.optical_paths) for level in levels]  # all, to refuse odd ones
         self.shortcomings = one_of(pictures[0])
         finest = levels[0].default_instance
         self.icc_profile = _profile_in(finest.image_data.files[0])
@@ -226,8 +263,10 @@ class WsidicomPyramid:
         from upath import UPath
 
         with zipfile.ZipFile(self._path) as archive:
-            for name in filter(lambda name: part_of(partial(archive.open, name)), _entries(archive)):
-                yield UPath(f"zip://{name}", fo=str(self._path))
+            for name in _entries(archive):
+                part = part_of(partial(archive.open, name))
+                if part and not part.is_label:
+                    yield UPath(f"zip://{name}", fo=str(self._path))
 
     def _files_beside(self) -> list[Path]:
         parts = parts_beside(self._path)
@@ -235,7 +274,7 @@ class WsidicomPyramid:
             raise InputError(
                 f"cannot open {self._path}: it holds a label or an overview, and no slide", "name a file of the slide"
             )
-        return list(parts)
+        return [file for file, part in parts.items() if not part.is_label]
 
 
 def _profile_in(file: Any) -> bytes | None:
@@ -243,11 +282,10 @@ def _profile_in(file: Any) -> bytes | None:
 
     wsidicom gives it with many other facts, and none at all where any of these is odd. Raises what pydicom raises.
     """
-    import pydicom
+    from dragonfly_cli.readers.slide_dicom_tiles import read_to_frames
 
     with file.open("rb") as stream:
-        header = pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=["OpticalPathSequence"])
-    paths = header.get("OpticalPathSequence")
+        paths = read_to_frames(stream, "OpticalPathSequence").get("OpticalPathSequence")
     return paths[0].get("ICCProfile") if paths else None
 
 

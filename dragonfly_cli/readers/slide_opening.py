@@ -31,16 +31,25 @@ def open_pyramid(path: Path) -> Pyramid:
         return slide_openslide.OpenSlidePyramid(path)
     if _is_dicom(path):
         _refuse_pipes(path.parent)
-        with suppress(InputError):
-            pyramid = slide_openslide.OpenSlidePyramid(path)  # which is faster
-            if not pyramid.mixes_pictures:
-                return pyramid
-            pyramid.close()
+        if pyramid := _through_openslide(path):  # which is faster
+            return pyramid
     elif not zipfile.is_zipfile(path):
         return slide_openslide.OpenSlidePyramid(path)
     from dragonfly_cli.readers.slide_dicom import WsidicomPyramid
 
     return WsidicomPyramid(path)
+
+
+def _through_openslide(path: Path) -> Pyramid | None:
+    """A DICOM slide's levels; None where OpenSlide refuses it, or would show something else."""
+    from dragonfly_cli.readers.slide_dicom import suits_openslide
+
+    with suppress(InputError):
+        pyramid = slide_openslide.OpenSlidePyramid(path)
+        if not pyramid.mixes_pictures and suits_openslide(path):
+            return pyramid
+        pyramid.close()
+    return None
 
 
 def files_of_slide(path: Path) -> list[Path]:
