@@ -443,9 +443,9 @@ def jpeg_tiles(picture, side=64, **how):
     return streams
 
 
-def write_jpeg_slide(path, photometric="YBR_FULL_422", store=encapsulate, **how):
+def write_jpeg_slide(path, photometric="YBR_FULL_422", store=encapsulate, picture=None, **how):
     """A slide of JPEG tiles; ``store`` makes its pixel data of their streams."""
-    picture = photograph()
+    picture = photograph() if picture is None else picture
 
     def change(data):
         tile_up(data, picture)
@@ -521,3 +521,20 @@ def test_a_folder_whose_slide_does_not_say_where_its_tiles_lie_is_refused_as_a_z
     write_changed(case / "a.dcm", change)
     for path in (case, zipped(case)):
         expect_error(dragonfly("info", path), 4, "no DICOM whole slide that can be read")
+
+
+@pytest.mark.parametrize("has_table", [True, False])
+def test_a_jpeg_tile_that_has_lost_a_block_is_white_and_told(case, has_table):
+    def store(streams):
+        half, block = len(streams[5]) // 2, 512
+        streams[5] = streams[5][:half] + bytes(block) + streams[5][half + block :]
+        return encapsulate(streams, has_bot=has_table)
+
+    grainy = np.random.default_rng(0).integers(90, 160, (192, 256, 3), np.uint8)
+    write_jpeg_slide(case / "a.dcm", store=store, picture=grainy)
+    for path in (case, zipped(case)):
+        source = open_source(path)
+        assert (whole(source, (256, 192))[64:128, 64:128] == 255).all()
+        assert source.warnings == [
+            "these tiles of the slide are shown white, because they are damaged: level 0, column 1, row 1"
+        ]

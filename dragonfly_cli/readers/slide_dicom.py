@@ -3,14 +3,14 @@
 A zip is read where it lies: nothing of it is unpacked to disk. Label and overview images are never opened.
 """
 
-import sys
+import math
 import threading
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,14 +20,17 @@ from PIL import Image
 from dragonfly_cli.errors import InputError
 from dragonfly_cli.geometry import Box
 from dragonfly_cli.readers.dicom.collection import ARCHIVE_ERRORS, may_be_slice
+from dragonfly_cli.readers.dicom.jpeg import has_end
 from dragonfly_cli.readers.dicom.signature import HEAD_BYTES, WSI_SOP_CLASS, is_dicom, sop_class
 from dragonfly_cli.readers.head import head_if_readable
-from dragonfly_cli.readers.pyramid import WHITE, TileError, downsamples_of, one_of
+from dragonfly_cli.readers.jpeg_damage import is_damaged
+from dragonfly_cli.readers.pyramid import WHITE, TileError, downsamples_of, one_of, plan_tiles
 from dragonfly_cli.readers.slide_scale import scale_of
+from dragonfly_cli.readers.slide_tiles import KEPT_BYTES
 from dragonfly_cli.readers.source import left_out
 
 if TYPE_CHECKING:
-    from dragonfly_cli.readers.slide_dicom_tiles import TileFacts
+    from dragonfly_cli.readers.slide_dicom_tiles import JpegTiles, TileFacts
 
 
 def is_zipped_slide(path: Path) -> bool:
@@ -80,7 +83,7 @@ def _is_broken_part(name: str, opener: Callable[[], Any]) -> bool:
     return may_be_slice(name, head)
 
 
-_LOOKED_INTO_BYTES = 2**24  # of a file in a zip
+_JPEG_BASELINE = "1.2.840.10008.1.2.4.50"
 _SERIES_TAG = b"\x20\0\x0e\0"  # (0020,000E), as nearly all files write it
 _NO_LEVELS = {"LABEL", "OVERVIEW", "THUMBNAIL"}  # third value of ImageType, PS3.3 C.8.12.4.1.1
 
@@ -126,22 +129,18 @@ def _may_be_of(series: str, path: Path) -> bool:
     return series.encode() in head or _SERIES_TAG not in head
 
 
-def suits_openslide(path: Path) -> bool:
-    """Whether OpenSlide would show a slide as it is, and would not end the program, which a damaged one can do."""
-    try:
-        return all(tile_facts_of(file).suit_openslide for file, part in parts_beside(path).items() if not part.is_label)
-    except Exception:  # pydicom's, of what wsidicom refuses
-        return False
+def jpegs_if_openslide_fits(path: Path) -> "list[JpegTiles] | None":
+    """The levels of JPEG tiles of a slide that OpenSlide shows as it is.
 
-
-def tile_facts_of(file: Path) -> "TileFacts":
-    """What a file of a slide says of its tiles, in a zip only as far as little of it need be unpacked."""
+    None of one that it would show otherwise, or that would end the program, which a damaged one can do.
+    """
     from dragonfly_cli.readers.slide_dicom_tiles import tile_facts
 
-    with warnings.catch_warnings(), file.open("rb") as stream:
-        warnings.simplefilter("ignore")
-        reach = _LOOKED_INTO_BYTES if isinstance(stream, zipfile.ZipExtFile) else sys.maxsize
-        return tile_facts(stream, file.stat().st_size, reach)
+    try:
+        facts = [tile_facts(file) for file, part in parts_beside(path).items() if not part.is_label]
+    except Exception:  # pydicom's, of what wsidicom refuses
+        return None
+    return [each.jpegs for each in facts if each.jpegs] if all(each.suit_openslide for each in facts) else None
 
 
 class WsidicomPyramid:
@@ -170,12 +169,38 @@ class WsidicomPyramid:
             return canvas
         try:
             with self._lock:  # some of wsidicom's decoders would mix up the tiles of two threads
-                pixels = self._slide.read_region((inside.x, inside.y), self._numbers[level], inside.size_wh, threads=1)
+                pixels = self._jpeg_block(level, inside) if self._is_jpeg else self._block(level, inside)
         except Exception:
             # decoders, pydicom and wsidicom each raise what they like; whichever it is, the pixels are not there
             raise TileError(f"level {level}") from None
         canvas.paste(self._as_8_bits(pixels).convert("RGB"), (inside.x - block.x, inside.y - block.y))
         return canvas
+
+    def _block(self, level: int, block: Box) -> Image.Image:
+        pixels: Image.Image = self._slide.read_region(
+            (block.x, block.y), self._levels[level].level, block.size_wh, threads=1
+        )
+        return pixels
+
+    def _jpeg_block(self, level: int, block: Box) -> Image.Image:
+        canvas = Image.new("RGB", block.size_wh)
+        for (column, row), part in plan_tiles(block, self.tile_sizes[level]):
+            left, top = column * self.tile_sizes[level][0], row * self.tile_sizes[level][1]
+            there = part.x - left, part.y - top, part.x - left + part.width, part.y - top + part.height
+            canvas.paste(self._jpeg_tile(level, column, row).crop(there), (part.x - block.x, part.y - block.y))
+        return canvas
+
+    def _decode_jpeg(self, level: int, column: int, row: int) -> Image.Image:
+        """Raises TileError where libjpeg would show a part of the tile alone, and what is none of it from there on."""
+        from wsidicom.geometry import Point
+
+        instance = self._levels[level].default_instance
+        stream, pixels = instance.image_data.get_encoded_and_decoded_tile(
+            Point(column, row), instance.default_z, instance.default_path
+        )
+        if is_damaged(stream) or not has_end(stream):
+            raise TileError("libjpeg would not tell")
+        return Image.fromarray(pixels)
 
     def details(self) -> dict[str, Any]:
         return {"objective_power": None, "bounds": None, "quickhash": None}
@@ -201,7 +226,9 @@ class WsidicomPyramid:
 
     def _facts_of(self, file: Any) -> "TileFacts":
         """Raises InputError where wsidicom would take other bytes for tiles."""
-        facts = tile_facts_of(file)
+        from dragonfly_cli.readers.slide_dicom_tiles import tile_facts
+
+        facts = tile_facts(file)
         if not facts.fits_table:
             why = "the DICOM slide is wrong about where in the file its tiles lie"
             raise InputError(f"cannot open {self._path}: {why}", "copy or export it again")
@@ -213,7 +240,7 @@ class WsidicomPyramid:
 
     def _read_levels(self) -> None:
         levels = sorted(self._slide.levels, key=lambda level: level.level)
-        self._numbers = [level.level for level in levels]
+        self._levels = levels
         self.level_sizes = tuple((level.size.width, level.size.height) for level in levels)
         self.downsamples = downsamples_of(self.level_sizes)
         self.tile_sizes = tuple((level.tile_size.width, level.tile_size.height) for level in levels)
@@ -221,6 +248,8 @@ class WsidicomPyramid:
         self.shortcomings = one_of(pictures[0])
         finest = levels[0].default_instance
         self.icc_profile = _profile_in(finest.image_data.files[0])
+        self._is_jpeg = finest.image_data.transfer_syntax == _JPEG_BASELINE and finest.dataset.samples_per_pixel == 3
+        self._jpeg_tile = lru_cache(max(1, KEPT_BYTES // (3 * math.prod(self.tile_sizes[0]))))(self._decode_jpeg)
         self._largest = 2**finest.dataset.bits - 1
         mpp = levels[0].mpp
         self.scale = scale_of({"openslide.mpp-x": str(mpp.width), "openslide.mpp-y": str(mpp.height)})

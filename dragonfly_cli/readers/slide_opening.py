@@ -42,11 +42,14 @@ def open_pyramid(path: Path) -> Pyramid:
 
 def _through_openslide(path: Path) -> Pyramid | None:
     """A DICOM slide's levels; None where OpenSlide refuses it, or would show something else."""
-    from dragonfly_cli.readers.slide_dicom import suits_openslide
+    from dragonfly_cli.readers.slide_dicom import jpegs_if_openslide_fits
 
+    jpegs = jpegs_if_openslide_fits(path)
+    if jpegs is None:
+        return None
     with suppress(InputError):
-        pyramid = slide_openslide.OpenSlidePyramid(path)
-        if not pyramid.mixes_pictures and suits_openslide(path):
+        pyramid = slide_openslide.OpenSlidePyramid(path, jpegs)
+        if not pyramid.mixes_pictures:
             return pyramid
         pyramid.close()
     return None

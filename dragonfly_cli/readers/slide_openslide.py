@@ -5,8 +5,9 @@ gives the same pixels (``slide_tiles``).
 """
 
 import threading
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import openslide
 from PIL import Image, ImageCms
@@ -18,6 +19,9 @@ from dragonfly_cli.readers.pyramid import TileError, exact_downsamples
 from dragonfly_cli.readers.slide_scale import positive_number, scale_of
 from dragonfly_cli.readers.slide_tiff import tiff_shortcomings
 from dragonfly_cli.readers.slide_tiles import SegmentedPage, jpeg_levels
+
+if TYPE_CHECKING:
+    from dragonfly_cli.readers.slide_dicom_tiles import JpegTiles
 
 OPEN_ERRORS = (openslide.OpenSlideError, OSError, ValueError, RuntimeError)
 _UNTOLD_TILE_PX = 256
@@ -35,11 +39,14 @@ def vendor_of(path: Path) -> str | None:
 
 
 class OpenSlidePyramid:
-    """See ``Pyramid``. Raises InputError where OpenSlide refuses the file."""
+    """See ``Pyramid``. Raises InputError where OpenSlide refuses the file.
+
+    ``jpegs`` are the levels of JPEG tiles, any of which may be damaged without a word of OpenSlide's.
+    """
 
     mode = "RGB"
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, jpegs: "Sequence[JpegTiles]" = ()) -> None:
         self._path = path
         self._lock = threading.Lock()
         self._handle = self._open()
@@ -53,6 +60,8 @@ class OpenSlidePyramid:
         self.scale = scale_of(properties)
         self.icc_profile = self._profile()
         self.shortcomings = tiff_shortcomings(path, self.format)
+        by_size = {each.size_wh: each for each in jpegs}
+        self._jpegs = {level: by_size[size] for level, size in enumerate(self.level_sizes) if size in by_size}
         self._direct: dict[int, SegmentedPage] = jpeg_levels(path, self.format, self.level_sizes, self.downsamples)
 
     @property
@@ -66,6 +75,8 @@ class OpenSlidePyramid:
     def read(self, level: int, block: Box) -> Image.Image:
         if direct := self._direct.get(level):
             return direct.read(block)
+        if (jpegs := self._jpegs.get(level)) and jpegs.are_damaged(block):
+            raise TileError("libjpeg would not tell")
         handle = self._handle
         try:
             return self._read(handle, level, block)
