@@ -98,6 +98,14 @@ def test_a_label_of_a_series_of_its_own_is_no_slide(dicom_slide):
     assert len(list_inputs(dicom_slide)) == 2
 
 
+def test_a_slide_that_names_its_kind_in_its_file_meta_alone_counts_as_read(dicom_slide):
+    level = dcmread(dicom_slide / "level0.dcm")
+    del level.SOPClassUID
+    level.save_as(dicom_slide / "level0.dcm")
+    source = open_source(dicom_slide)
+    assert (source.size_wh, source.warnings) == ((256, 256), [])
+
+
 def test_a_folder_run_takes_a_dicom_slide_once(dicom_slide):
     (first,) = list_inputs(dicom_slide)
     assert first.name == str(dicom_slide / "level0.dcm")

@@ -105,7 +105,8 @@ def part_of(opener: Callable[[], Any]) -> SlidePart | None:
         with warnings.catch_warnings(), opener() as file:
             warnings.simplefilter("ignore")
             header = read_to_frames(file, "SOPClassUID", "ImageType", "SeriesInstanceUID")
-            if header.SOPClassUID != WSI_SOP_CLASS.decode() or not file.read(1):
+            kind = header.get("SOPClassUID") or header.file_meta.MediaStorageSOPClassUID
+            if kind != WSI_SOP_CLASS.decode() or not file.read(1):
                 return None
             kinds = set(header.get("ImageType") or ())
             return SlidePart(str(header.SeriesInstanceUID), "VOLUME" in kinds, bool(kinds & _NO_LEVELS))
