@@ -546,3 +546,12 @@ def test_a_jpeg_tile_that_has_lost_a_block_is_white_and_told(case, has_table):
         assert source.warnings == [
             "these tiles of the slide are shown white, because they are damaged: level 0, column 1, row 1"
         ]
+
+
+def test_another_slide_in_a_zip_may_be_wrong_about_its_tiles(case):
+    write_dicom_slide(case / "a.dcm", quarters(512), SERIES, 0)
+    write_jpeg_slide(case / "b.dcm", store=with_extended_table_of_zeros)
+    other = dcmread(case / "b.dcm")
+    other.SeriesInstanceUID = SERIES + ".9"
+    other.save_as(case / "b.dcm")
+    assert open_source(zipped(case)).size_wh == (512, 512)

@@ -201,7 +201,8 @@ class WsidicomPyramid:
         )
         if is_damaged(stream) or not has_end(stream):
             raise TileError("libjpeg would not tell")
-        return Image.fromarray(pixels)
+        tile = Image.fromarray(pixels)
+        return Image.merge("YCbCr", tile.split()).convert("RGB") if self._is_rgb_in_name_only else tile
 
     def details(self) -> dict[str, Any]:
         return {"objective_power": None, "bounds": None, "quickhash": None}
@@ -210,9 +211,7 @@ class WsidicomPyramid:
         self._slide.close()
 
     def _as_8_bits(self, pixels: Image.Image) -> Image.Image:
-        """Grey of more bits by the range that is stored, as Pillow would clip it to white; what is no RGB as YCbCr."""
-        if self._is_rgb_in_name_only:
-            return Image.merge("YCbCr", pixels.convert("RGB").split())
+        """Grey of more bits by the range that is stored; Pillow would clip it to white."""
         if pixels.mode != "I":
             return pixels
         return Image.fromarray((np.asarray(pixels) * 255 // self._largest).astype(np.uint8))
@@ -220,10 +219,7 @@ class WsidicomPyramid:
     def _open(self) -> Any:
         from wsidicom import WsiDicom
 
-        files = list(self._files())
-        facts = [self._facts_of(file) for file in files]
-        self._is_rgb_in_name_only = any(each.is_rgb and not each.is_stored_as_rgb for each in facts)
-        return WsiDicom.open(files)
+        return WsiDicom.open(list(self._files()))
 
     def _facts_of(self, file: Any) -> "TileFacts":
         """Raises InputError where wsidicom would take other bytes for tiles."""
@@ -235,8 +231,9 @@ class WsidicomPyramid:
             raise InputError(f"cannot open {self._path}: {why}", "copy or export it again")
         if facts.are_in_pieces:
             why = "the tiles of the DICOM slide are stored in several fragments each, which is not supported"
-            remedy = "export it again with one fragment for each tile"
-            raise InputError(f"cannot open {self._path}: {why}", self._unpack_or(remedy) if facts.has_table else remedy)
+            by_openslide = "unpack the zip, or " if facts.has_table and zipfile.is_zipfile(self._path) else ""
+            remedy = f"{by_openslide}export it again with one fragment for each tile"
+            raise InputError(f"cannot open {self._path}: {why}", remedy)
         return facts
 
     def _read_levels(self) -> None:
@@ -247,6 +244,8 @@ class WsidicomPyramid:
         self.tile_sizes = tuple((level.tile_size.width, level.tile_size.height) for level in levels)
         pictures = [len(level.focal_planes) * len(level.optical_paths) for level in levels]  # all, to refuse odd ones
         self.shortcomings = one_of(pictures[0])
+        facts = [self._facts_of(file) for level in levels for file in level.default_instance.image_data.files]
+        self._is_rgb_in_name_only = any(each.is_rgb and not each.is_stored_as_rgb for each in facts)
         finest = levels[0].default_instance
         self.icc_profile = _profile_in(finest.image_data.files[0])
         self._is_jpeg = finest.image_data.transfer_syntax == _JPEG_BASELINE and finest.dataset.samples_per_pixel == 3

@@ -48,36 +48,6 @@ _MOST_STREAM_BYTES = 2**26
 
 
 @dataclass(frozen=True)
-class TileFacts:
-    """What a file says of its tiles, held against what is there."""
-
-    are_placed: bool = True  # there are as many as the picture needs, or each says where it lies
-    has_table: bool = True  # of the places in the file where they begin
-    fits_table: bool = True
-    are_in_pieces: bool = False  # of several fragments each
-    jpegs: "JpegTiles | None" = None
-    is_rgb: bool = True  # by the header
-    is_stored_as_rgb: bool = True  # by the first tile itself
-
-    @property
-    def suit_openslide(self) -> bool:
-        are_found = self.fits_table and (self.has_table or not self.are_in_pieces)
-        return are_found and self.are_placed and self.is_rgb == self.is_stored_as_rgb
-
-
-def read_to_frames(file: BinaryIO, *keywords: str) -> Dataset:
-    """The header of a DICOM file up to what it says of single frames, which may take seconds to parse.
-
-    Of the elements at its root only those named. Raises what pydicom raises.
-    """
-
-    def is_reached(tag: Any, vr: str | None, length: int) -> bool:
-        return bool(tag >= _PER_FRAME_GROUPS)
-
-    return read_partial(file, is_reached, specific_tags=[Tag(keyword) for keyword in keywords])
-
-
-@dataclass(frozen=True)
 class JpegTiles:
     """The JPEG streams of a fully tiled level in its file, in the rows of its picture."""
 
@@ -112,6 +82,36 @@ class JpegTiles:
                 found.append(file.tell() - _HEAD_BYTES - self.start)
                 file.seek(_number(head[len(_ITEM) :]), os.SEEK_CUR)
         return np.array(found, np.int64)
+
+
+@dataclass(frozen=True)
+class TileFacts:
+    """What a file says of its tiles, held against what is there."""
+
+    are_placed: bool = True  # there are as many as the picture needs, or each says where it lies
+    has_table: bool = True  # of the places in the file where they begin
+    fits_table: bool = True
+    are_in_pieces: bool = False  # of several fragments each
+    jpegs: JpegTiles | None = None
+    is_rgb: bool = True  # by the header
+    is_stored_as_rgb: bool = True  # by the first tile itself
+
+    @property
+    def suit_openslide(self) -> bool:
+        are_found = self.fits_table and (self.has_table or not self.are_in_pieces)
+        return are_found and self.are_placed and self.is_rgb == self.is_stored_as_rgb
+
+
+def read_to_frames(file: BinaryIO, *keywords: str) -> Dataset:
+    """The header of a DICOM file up to what it says of single frames, which may take seconds to parse.
+
+    Of the elements at its root only those named. Raises what pydicom raises.
+    """
+
+    def is_reached(tag: Any, vr: str | None, length: int) -> bool:
+        return bool(tag >= _PER_FRAME_GROUPS)
+
+    return read_partial(file, is_reached, specific_tags=[Tag(keyword) for keyword in keywords])
 
 
 def tile_facts(path: Path) -> TileFacts:
