@@ -181,14 +181,40 @@ def test_a_jpeg_ls_stream_without_its_end_is_refused_before_it_is_decoded(tmp_pa
     assert not decoded
 
 
-def test_a_segment_that_is_too_long_does_no_harm(tmp_path):
-    """pylibjpeg-rle panics where a byte plane holds more than its frame, which is no Exception in Python."""
+def two_planes(first, second):
+    """An RLE stream of 16 bits."""
+    return np.array([2, 64, 64 + len(first)] + [0] * 13, "<u4").tobytes() + first + second
+
+
+@pytest.mark.parametrize("surplus", [bytes([257 - 128, 0]), bytes([0, 7])])
+def test_rle_that_is_longer_than_the_header_says_is_refused(tmp_path, surplus):
+    """Left away, as decoders do, the rest may be sheared; pylibjpeg-rle panics, which is no Exception in Python."""
     plane = bytes([257 - 128, 0]) * (SMOOTH_12.size // 128)  # 128 times a zero, as often as fits
-    stream = np.array([2, 64, 64 + len(plane) + 2] + [0] * 13, "<u4").tobytes() + plane + plane[:2] + plane
-    path = encoded(tmp_path / "a.dcm", SMOOTH_12, stream, RLELossless)
-    outcome = dragonfly("view", path, "--what", "display", "-o", tmp_path / "a.png")
-    assert (outcome.code, outcome.error_lines) == (0, [])
-    assert not np.asarray(Image.open(tmp_path / "a.png")).any()
+    path = encoded(tmp_path / "a.dcm", SMOOTH_12, two_planes(plane + surplus, plane), RLELossless)
+    expect_error(dragonfly("view", path, "-o", tmp_path / "a.png"), 4, "a.dcm", "damaged or incomplete")
+
+
+def test_rle_whose_bytes_are_lost_or_whose_size_is_wrong_is_refused(tmp_path):
+    path = write_dicom(tmp_path / "a.dcm", SMOOTH_12 ^ (SMOOTH_12 >> 3), window=(2048, 4096))
+    dataset = pydicom.dcmread(path)
+    dataset.compress(RLELossless, generate_instance_uid=False)
+    (stream,) = generate_frames(dataset.PixelData, number_of_frames=1)
+    for lost, smaller in ((1, {}), (5, {}), (0, {"Rows": 47}), (0, {"Columns": 63}), (0, {"Columns": 32})):
+        for at in (len(stream) // 3, len(stream) // 2):
+            dataset.PixelData = encapsulate([stream[:at] + stream[at + lost :]])
+            dataset.Rows, dataset.Columns = smaller.get("Rows", 48), smaller.get("Columns", 64)
+            dataset.save_as(path)
+            with pytest.raises(InputError, match="damaged or incomplete"):
+                shown(path)
+
+
+@pytest.mark.parametrize("padding", [b"\0", bytes(2), bytes(10)])
+def test_rle_whose_planes_are_padded_with_zeros_is_shown(tmp_path, padding):
+    """One is what the standard has; some ultrasound machines write more."""
+    plane = bytes([257 - 128, 9]) * (SMOOTH_12.size // 128)
+    stream = two_planes(plane + padding, plane + padding)
+    path = encoded(tmp_path / "a.dcm", SMOOTH_12, stream, RLELossless, window=(9 * 257, 1))
+    assert (shown(path) == 255).all()
 
 
 def test_a_stream_of_another_size_is_refused(tmp_path):

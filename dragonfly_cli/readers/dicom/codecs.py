@@ -8,6 +8,7 @@ import os
 import sys
 import threading
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 from pydicom.dataset import Dataset
@@ -39,7 +40,8 @@ INSTALL_HINTS = {  # for the compressed transfer syntaxes that pydicom does not 
     "1.2.840.10008.1.2.5": "RLE needs pylibjpeg: pip install pylibjpeg pylibjpeg-rle",
 }
 DEEPEST_BITS = {JPEGExtended12Bit: 12}  # GDCM and Pillow count as decoders of its 8-bit form
-PLUGINS = (jpeg_plugin.NAME, "pylibjpeg", "pyjpegls", "pydicom", "pillow")  # in the order in which they are tried
+PLUGINS = (jpeg_plugin.NAME, "pylibjpeg", "pyjpegls", "pillow")  # in the order in which they are tried
+RLE_HEAD_BYTES = 64
 
 _stderr_lock = threading.Lock()
 jpeg_plugin.register()
@@ -70,6 +72,22 @@ def decoded_frame(one: Dataset, syntax: UID) -> Array:
             return decoder.as_array(one, decoding_plugin=plugin, **how)[0]
     with _panics_as_errors():
         return decoder.as_array(one, decoding_plugin=plugins[-1], **how)[0]
+
+
+def refuse_rle_surplus(stream: bytes, plane_bytes: int) -> None:
+    """Raises ValueError where an RLE stream has more than ``plane_bytes`` in a plane: of another size, or damaged.
+
+    Decoders leave the surplus away, and what they keep may be sheared. Zeros, two for a byte, pad the planes of some.
+    """
+    from rle.rle import decode_segment, parse_header
+
+    with _panics_as_errors():
+        starts = [start for start in parse_header(stream[:RLE_HEAD_BYTES]) if start]
+        for start, stop in pairwise([*starts, len(stream)]):
+            plane = stream[start:stop]
+            surplus = len(decode_segment(plane)) - plane_bytes
+            if surplus > 0 and not plane.endswith(bytes(2 * surplus)):
+                raise ValueError("a plane is longer than the header says")
 
 
 @contextlib.contextmanager

@@ -22,12 +22,13 @@ from pydicom.uid import (
     JPEGLSNearLossless,
     JPEGLSTransferSyntaxes,
     JPEGTransferSyntaxes,
+    RLELossless,
 )
 
 from dragonfly_cli.errors import InputError
 from dragonfly_cli.readers.dicom import header as header_of
 from dragonfly_cli.readers.dicom import jpeg, jpeg_plugin
-from dragonfly_cli.readers.dicom.codecs import decoded_frame, quiet_decoders, undecodable
+from dragonfly_cli.readers.dicom.codecs import decoded_frame, quiet_decoders, refuse_rle_surplus, undecodable
 from dragonfly_cli.readers.dicom.display import Array
 from dragonfly_cli.readers.dicom.failures import READ_ERRORS, quiet_pydicom
 from dragonfly_cli.readers.dicom.pixel_facts import PixelFacts
@@ -104,6 +105,8 @@ class FrameReader:
     def _check_stream(self, stream: bytes) -> None:
         """Raises ValueError when the codec's own header speaks of another size or depth, or a JPEG has no end."""
         facts = self._facts
+        if facts.syntax == RLELossless:
+            refuse_rle_surplus(stream, facts.rows * facts.columns)
         if facts.syntax not in (*JPEGTransferSyntaxes, *JPEGLSTransferSyntaxes, *JPEG2000TransferSyntaxes):
             return
         if jpeg.size_of(stream) not in (None, (facts.columns, facts.rows)):
