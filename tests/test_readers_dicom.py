@@ -91,6 +91,26 @@ def test_frames_that_the_header_passes_over_are_told(tmp_path, declared, taken):
     assert [("room for 3 frames" in sentence) for sentence in source.warnings] == [True] * (taken < 3)
 
 
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian])
+@pytest.mark.parametrize(("wrong", "surplus"), [({"Columns": 63}, 128), ({"Rows": 61}, 384), ({}, 0)])
+def test_pixels_that_are_more_than_the_header_says_are_told(tmp_path, syntax, wrong, surplus):
+    """Each row begins a little later than the one above then, as of a picture that is sheared."""
+    path = write_dicom(tmp_path / "a", RAMP, window=(2048, 4096), **wrong)
+    source = open_source(save_dicom(path, pydicom.Dataset(pydicom.dcmread(path)), syntax))
+    told = [f"its pixel data is {surplus} bytes longer than its header declares: its rows may be shifted"]
+    assert source.warnings == told * bool(surplus)
+
+
+def test_a_byte_that_makes_an_even_number_is_no_surplus(tmp_path):
+    assert open_source(write_dicom(tmp_path / "a", RAMP[:63, :63].astype(np.uint8))).warnings == []
+
+
+def test_bits_that_are_called_packed_and_lie_in_whole_bytes_are_refused(tmp_path):
+    """Unpacked, they would be noise."""
+    path = write_dicom(tmp_path / "a.dcm", RAMP, BitsAllocated=12, BitsStored=12, HighBit=11)
+    expect_error(dragonfly("info", path), 4, "a.dcm", "1 x 12 bits, but they lie in whole bytes")
+
+
 def test_functional_groups_give_each_frame_its_own_window_and_rescale(tmp_path):
     pixels = np.stack([RAMP, RAMP])
     shared = item(

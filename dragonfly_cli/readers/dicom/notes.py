@@ -52,5 +52,7 @@ def _of_frames(header: Dataset, facts: PixelFacts) -> Iterator[str]:
     described = len(header.get("PerFrameFunctionalGroupsSequence") or ())
     if described not in (0, facts.frames):
         yield f"its header describes {described} frames, of {facts.frames}: the others may look otherwise"
-    if facts.room != facts.frames:
+    if facts.is_of_another_shape:
+        yield f"its pixel data is {facts.surplus_bytes} bytes longer than its header declares: its rows may be shifted"
+    elif facts.room != facts.frames:
         yield f"its pixel data has room for {facts.room} frames: {facts.frames}, as it declares, are taken"

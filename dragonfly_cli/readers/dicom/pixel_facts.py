@@ -61,6 +61,22 @@ class PixelFacts:
         return self.frames if self.is_compressed else 8 * self.length // self.frame_bits
 
     @property
+    def surplus_bytes(self) -> int:
+        """What uncompressed pixel data has beyond the frames that its header declares, padding included."""
+        return 0 if self.is_compressed else self.length - math.ceil(self.frames * self.frame_bits / 8)
+
+    @property
+    def is_in_whole_bytes(self) -> bool:
+        """Whether samples that the header calls packed, as those of 12 bits are, have whole bytes of their own."""
+        samples = self.frames * self.frame_bits // self.allocated
+        return self.surplus_bytes > 1 and self.length - samples * math.ceil(self.allocated / 8) in (0, 1)
+
+    @property
+    def is_of_another_shape(self) -> bool:
+        """Whether uncompressed pixel data has something behind its last whole frame, and more than a byte of padding."""
+        return not self.is_compressed and 8 * self.length % self.frame_bits >= 16
+
+    @property
     def frame_bits(self) -> int:
         """Bits of one uncompressed frame."""
         is_halved = self.photometric == "YBR_FULL_422" and self.samples == 3 and not self.is_whole_422
@@ -116,6 +132,8 @@ def _check_facts(facts: PixelFacts, label: str) -> None:
             f"cannot show {label}: it declares {shape}, more than {MAX_FRAME_PIXELS // 10**6} million pixels a frame",
             "a whole slide must be a slide file; otherwise the header is damaged",
         )
+    if facts.is_in_whole_bytes:
+        raise InputError(f"cannot show {label}: it declares {shape}, but they lie in whole bytes", "correct the header")
     wanted = facts.frames * FRAGMENT_BYTES if facts.is_compressed else math.ceil(facts.frames * facts.frame_bits / 8)
     if facts.length < wanted:
         raise InputError(f"cannot show {label}: it declares {shape}, but its pixel data is cut short", COPY_HINT)
