@@ -11,7 +11,13 @@ from PIL import Image
 from PIL.ImageCms import ImageCmsProfile, createProfile
 from pydicom.encaps import encapsulate
 from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
     JPEGBaseline8Bit,
+    JPEGLSLossless,
+    RLELossless,
 )
 
 from dragonfly_cli.geometry import Box
@@ -44,6 +50,51 @@ def test_palettes_of_8_and_16_bits(tmp_path, bits, full):
         elements[f"{color}PaletteColorLookupTableData"] = np.array(entries, kind).tobytes()
     path = write_dicom(tmp_path / "a", np.array([[0, 1]], np.uint8), photometric="PALETTE COLOR", **elements)
     assert shown(path)[0].tolist() == [[0, 0, 255], [255, 0, 0]]
+
+
+def as_stream(path, syntax, name):
+    """The same picture in another transfer syntax."""
+    dataset = pydicom.dcmread(path)
+    if syntax in PLAIN:
+        return save_dicom(path.with_name(name), pydicom.Dataset(dataset), syntax)
+    dataset.compress(syntax, generate_instance_uid=False)
+    dataset.save_as(path.with_name(name))
+    return path.with_name(name)
+
+
+PLAIN = (ExplicitVRLittleEndian, ImplicitVRLittleEndian, DeflatedExplicitVRLittleEndian)
+
+
+@pytest.mark.parametrize("syntax", [*PLAIN, RLELossless, JPEG2000Lossless, JPEGLSLossless])
+@pytest.mark.parametrize("kind", ["RGB", "YBR_FULL", "16 bits", "palette", "palette of 12 bits"])
+def test_colours_have_no_sign_whatever_the_header_says(tmp_path, kind, syntax):
+    """Taken for negative, all that is bright would be black."""
+    levels = np.repeat(np.arange(256, dtype=np.uint16), 16).reshape(64, 64)
+    about = {"photometric": kind if kind == "YBR_FULL" else "RGB"}
+    pixels = np.stack([levels, 255 - levels, levels // 2 + 64], -1)
+    if kind.startswith("palette"):
+        about, pixels = {"photometric": "PALETTE COLOR", "bits_stored": 12 if "12" in kind else None}, levels
+        for colour, entries in zip(("Red", "Green", "Blue"), (range(256), range(255, -1, -1), [7] * 256), strict=True):
+            about[f"{colour}PaletteColorLookupTableDescriptor"] = [256, 0, 8]
+            about[f"{colour}PaletteColorLookupTableData"] = bytes(entries)
+    scale = {"16 bits": (np.uint16, 257), "palette of 12 bits": (np.uint16, 1)}.get(kind, (np.uint8, 1))
+    written = (pixels * scale[1]).astype(scale[0])
+    expected = shown(write_dicom(tmp_path / "a", written, **about))
+    path = as_stream(write_dicom(tmp_path / "b", written, **about), syntax, "c")
+    dataset = pydicom.dcmread(path)
+    dataset.PixelRepresentation = 1
+    dataset.save_as(path)
+    assert np.ptp(expected[..., 0].astype(int)) > 128 and np.array_equal(shown(path), expected)
+
+
+def test_indices_of_a_palette_that_begins_below_zero_are_negative(tmp_path):
+    about = {}
+    for colour in ("Red", "Green", "Blue"):
+        about[f"{colour}PaletteColorLookupTableDescriptor"] = [256, -128, 8]
+        about[f"{colour}PaletteColorLookupTableData"] = bytes(range(256))
+    pixels = np.arange(-128, 128, dtype=np.int16).reshape(16, 16)
+    path = write_dicom(tmp_path / "a", pixels, photometric="PALETTE COLOR", **about)
+    assert np.array_equal(gray(path).ravel(), np.arange(256))
 
 
 def colour_jpeg(tmp_path, photometric, **options):

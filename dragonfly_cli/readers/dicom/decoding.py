@@ -144,7 +144,7 @@ class FrameReader:
         values: Array = np.zeros(count, np.int32)
         for place in range(facts.bits):
             values |= bits[:, place].astype(np.int32) << place
-        if self._header.get("PixelRepresentation") == 1:
+        if header_of.is_signed(self._header):
             values = values << (32 - facts.bits) >> (32 - facts.bits)
         return values.reshape(facts.rows, facts.columns)
 

@@ -24,6 +24,7 @@ from pydicom.uid import (
 )
 
 from dragonfly_cli.errors import InputError
+from dragonfly_cli.readers.dicom import terms
 from dragonfly_cli.readers.dicom.choices import Window
 from dragonfly_cli.readers.dicom.display import LookupTable, Modality, Rescale
 from dragonfly_cli.readers.dicom.places import Place
@@ -115,8 +116,18 @@ def completed(header: Dataset, photometric: str) -> Dataset:
     return header
 
 
+def is_signed(header: Dataset) -> bool:
+    """Whether stored integers may be negative; colours are not, nor indices of a palette that begins at 0 or above."""
+    if header.get("PixelRepresentation") != 1:
+        return False
+    if terms.photometric(code_of(header, "PhotometricInterpretation")) != "PALETTE COLOR":
+        return int(header.get("SamplesPerPixel") or 1) == 1
+    first = int((header.get("RedPaletteColorLookupTableDescriptor") or (0, 0))[1])
+    return first < 0 or first > 32767  # which is a negative number that was written as an unsigned one
+
+
 def _left_out(header: Dataset) -> Dataset:
-    """What pixels of integers must have said of them and is left out, as other viewers take it."""
+    """What pixels of integers must have said of them and is left out or cannot be, as other viewers take it."""
     missing = Dataset()
     if "PixelData" not in header:
         return missing
@@ -126,6 +137,8 @@ def _left_out(header: Dataset) -> Dataset:
     for keyword, value in usual.items():
         if header.get(keyword) in (None, ""):
             setattr(missing, keyword, value)
+    if header.get("PixelRepresentation") == 1 and not is_signed(header):
+        missing.PixelRepresentation = 0
     return missing
 
 
@@ -269,7 +282,7 @@ def palette_tables(header: Dataset) -> list[LookupTable]:
         descriptor = header.get(f"{colour}PaletteColorLookupTableDescriptor")
         if data is None or descriptor is None:
             return []
-        tables.append(_table(header, descriptor, data))
+        tables.append(_table(header, descriptor, data).for_signed(is_signed(header)))
     return tables
 
 

@@ -73,7 +73,7 @@ class PixelFacts:
 
     @property
     def is_of_another_shape(self) -> bool:
-        """Whether uncompressed pixel data has something behind its last whole frame, and more than a byte of padding."""
+        """Whether uncompressed pixel data has more than a byte of padding behind its last whole frame."""
         return not self.is_compressed and 8 * self.length % self.frame_bits >= 16
 
     @property
