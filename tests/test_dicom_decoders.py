@@ -13,7 +13,7 @@ import pytest
 from dicom_display import shown
 from make_files import save_dicom, write_dicom
 from PIL import Image
-from pydicom.encaps import encapsulate, generate_frames
+from pydicom.encaps import encapsulate, encapsulate_extended, generate_frames
 from pydicom.pixels import compress, get_decoder
 from pydicom.pixels.encoders import RLELosslessEncoder
 from pydicom.uid import (
@@ -352,6 +352,34 @@ def test_a_table_of_frames_that_cannot_be_right_exchanges_none(tmp_path, table, 
     items = pixels[20:] if table != "none" else pixels[8:]
     head = b"\xfe\xff\0\xe0" + struct.pack("<I", 4 * len(wrong)) + struct.pack(f"<{len(wrong)}I", *wrong)
     dataset.PixelData = pixels if table == "none" else head + items
+    dataset.save_as(path)
+    source = open_source(path)
+    assert [source.view(Box(0, 0, 1, 1), frame).getpixel((0, 0))[0] for frame in (2, 0, 1)] == [240, 10, 120]
+
+
+EXTENDED_TABLES = {  # what is made of a right table
+    "right": lambda starts, lengths: (starts, lengths),
+    "zeros": lambda starts, lengths: ([0, 0, 0], lengths),
+    "exchanged": lambda starts, lengths: ([0, *starts[:0:-1]], [lengths[0], *lengths[:0:-1]]),
+    "doubled": lambda starts, lengths: ([0, 0, starts[2]], [lengths[0], lengths[0], lengths[2]]),
+    "short": lambda starts, lengths: (starts[:2], lengths[:2]),
+    "shifted": lambda starts, lengths: ([0, starts[1] + 2, starts[2] + 2], lengths),
+    "far": lambda starts, lengths: ([0, 2**63, 2**64 - 1], lengths),
+    "huge": lambda starts, lengths: (starts, [2**63] * 3),
+}
+
+
+@pytest.mark.parametrize("table", EXTENDED_TABLES)
+@pytest.mark.parametrize("syntax", [RLELossless, JPEG2000Lossless])
+def test_an_extended_table_that_cannot_be_right_exchanges_none(tmp_path, table, syntax):
+    frames = [np.full((48, 64), level, np.uint8) for level in (10, 120, 240)]
+    path = write_dicom(tmp_path / "a", np.stack(frames), window=(128, 256))
+    dataset = pydicom.dcmread(path)
+    dataset.compress(syntax, generate_instance_uid=False)
+    dataset.PixelData, *tables = encapsulate_extended(list(generate_frames(dataset.PixelData, number_of_frames=3)))
+    starts, lengths = EXTENDED_TABLES[table](*(list(struct.unpack("<3Q", each)) for each in tables))
+    dataset.ExtendedOffsetTable = struct.pack(f"<{len(starts)}Q", *starts)
+    dataset.ExtendedOffsetTableLengths = struct.pack(f"<{len(lengths)}Q", *lengths)
     dataset.save_as(path)
     source = open_source(path)
     assert [source.view(Box(0, 0, 1, 1), frame).getpixel((0, 0))[0] for frame in (2, 0, 1)] == [240, 10, 120]
