@@ -385,9 +385,15 @@ def test_an_extended_table_that_cannot_be_right_exchanges_none(tmp_path, table, 
     assert [source.view(Box(0, 0, 1, 1), frame).getpixel((0, 0))[0] for frame in (2, 0, 1)] == [240, 10, 120]
 
 
-def test_an_absurd_shape_above_compressed_pixels_is_refused_too(tmp_path):
-    path = encoded(tmp_path / "a.dcm", SMOOTH_8, jpeg_8(SMOOTH_8), JPEGBaseline8Bit, NumberOfFrames=10**9)
+@pytest.mark.parametrize("syntax", [JPEGBaseline8Bit, RLELossless, ExplicitVRLittleEndian])
+@pytest.mark.parametrize("frames", [10**4, 10**9])
+def test_more_frames_than_a_file_has_room_for_are_refused_before_they_are_listed(tmp_path, frames, syntax):
+    if syntax == ExplicitVRLittleEndian:
+        path = write_dicom(tmp_path / "a.dcm", SMOOTH_8, NumberOfFrames=frames)
+    else:
+        path = encoded(tmp_path / "a.dcm", SMOOTH_8, jpeg_8(SMOOTH_8), syntax, NumberOfFrames=frames)
     expect_error(dragonfly("info", path), 4, "a.dcm", "cut short")
+    expect_error(dragonfly("info", tmp_path), 4, "none of the DICOM files", "can be read")
 
 
 @pytest.mark.parametrize("bits", [1, 4, 12, 15])

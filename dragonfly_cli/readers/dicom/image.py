@@ -78,7 +78,7 @@ class DicomImage:
         with in_own_words(place.label, "its header is damaged or incomplete"):
             self.header = header_of.read_header(place)
             _check_is_picture(self.header, place.label)
-            self.facts: PixelFacts = pixel_facts(self.header, place.label)
+            self.facts: PixelFacts = pixel_facts(self.header, place)
             self._windows = Windows(self.header, self.facts, choice, place.label)
             self._read_facts()
             self._windows.check()

@@ -10,17 +10,18 @@ from dataclasses import dataclass, replace
 from io import BytesIO
 from typing import Any
 
-import pydicom
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_partial
 
 from dragonfly_cli.readers.dicom import header as header_of
 from dragonfly_cli.readers.dicom.failures import in_own_words
-from dragonfly_cli.readers.dicom.places import Place
+from dragonfly_cli.readers.dicom.pixel_facts import PIXEL_KEYWORDS, room_for_frames
+from dragonfly_cli.readers.dicom.places import Place, size_of
 
 HEAD_BYTES = 2**16  # holds the header of nearly every single-frame file
 LAST_TAG = 0x00280030  # Pixel Spacing: what is needed stands up to here
+PIXEL_TAGS = {tag_for_keyword(keyword) for keyword in PIXEL_KEYWORDS}
 LOCALIZER_WORDS = {"LOCALIZER", "SCOUT", "TOPOGRAM"}
 GROUPS = ("PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence")
 Vector = tuple[float, ...]
@@ -67,7 +68,10 @@ def slices_of(place: Place) -> list[Slice]:
         # An enhanced object may have one frame only; its place is in its functional groups all the same.
         if frames > 1 or ("NumberOfFrames" in header and "ImagePositionPatient" not in header):
             with place.opener() as file:
-                header = pydicom.dcmread(file, stop_before_pixels=True, force=True)
+                header, pixel_bytes = _parsed_until_pixels(file)
+            is_picture = bool(frames_in(header, place, 1))
+            if is_picture and frames > room_for_frames(header, pixel_bytes, size_of(place)):
+                raise ValueError("more frames than there is room for")
         return frames_in(header, place, frames)
 
 
@@ -118,6 +122,19 @@ def _parsed_until_last(file: Any) -> tuple[Dataset, bool]:
         return read_partial(file, stop_when=is_past, force=True), reached
     except EOFError:
         return Dataset(), False
+
+
+def _parsed_until_pixels(file: Any) -> tuple[Dataset, int]:
+    """The data set up to its pixels, and how many bytes the header says they take; 0 without any."""
+    pixel_bytes = 0
+
+    def is_at_pixels(tag: int, vr: str | None, length: int) -> bool:
+        nonlocal pixel_bytes
+        is_there = tag in PIXEL_TAGS
+        pixel_bytes = length if is_there else 0
+        return is_there
+
+    return read_partial(file, stop_when=is_at_pixels, force=True), pixel_bytes
 
 
 def _common_facts(header: Dataset, place: Place) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from pydicom.uid import UID, UncompressedTransferSyntaxes
 from dragonfly_cli.errors import InputError
 from dragonfly_cli.readers.dicom import header as header_of
 from dragonfly_cli.readers.dicom.failures import COPY_HINT
+from dragonfly_cli.readers.dicom.places import Place, size_of
 from dragonfly_cli.readers.dicom.terms import photometric
 
 PIXEL_KEYWORDS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
@@ -84,7 +85,15 @@ class PixelFacts:
         return self.rows * self.columns * samples * self.allocated
 
 
-def pixel_facts(header: Dataset, label: str) -> PixelFacts:
+def room_for_frames(header: Dataset, declared_bytes: int, file_bytes: int) -> int:
+    """How many frames of at least one sample a pixel go into a pixel data element whose declared length is given."""
+    if header_of.syntax_of(header) not in UncompressedTransferSyntaxes:
+        return min(declared_bytes, file_bytes) // FRAGMENT_BYTES
+    frame_bits = int(header.Rows) * int(header.Columns) * int(header.get("BitsAllocated") or 1)
+    return 8 * declared_bytes // frame_bits
+
+
+def pixel_facts(header: Dataset, place: Place) -> PixelFacts:
     """What the header declares; raises InputError for what cannot be, or would not fit memory."""
     keyword = next(word for word in PIXEL_KEYWORDS if word in header)
     element: Any = header.get_item(keyword)
@@ -113,11 +122,12 @@ def pixel_facts(header: Dataset, label: str) -> PixelFacts:
     if not facts.is_compressed and facts.photometric == "YBR_FULL_422":
         in_full = replace(facts, is_whole_422=True)
         facts = in_full if in_full.room == facts.frames else facts
-    _check_facts(facts, label)
+    _check_facts(facts, place)
     return facts
 
 
-def _check_facts(facts: PixelFacts, label: str) -> None:
+def _check_facts(facts: PixelFacts, place: Place) -> None:
+    label = place.label
     shape = f"{facts.columns} x {facts.rows} pixels, {facts.frames} frames of {facts.samples} x {facts.allocated} bits"
     if facts.length == 0:
         raise InputError(f"cannot show {label}: its pixel data is empty", COPY_HINT)
@@ -134,6 +144,7 @@ def _check_facts(facts: PixelFacts, label: str) -> None:
         )
     if facts.is_in_whole_bytes:
         raise InputError(f"cannot show {label}: it declares {shape}, but they lie in whole bytes", "correct the header")
+    length = min(facts.length, size_of(place)) if facts.is_compressed else facts.length
     wanted = facts.frames * FRAGMENT_BYTES if facts.is_compressed else math.ceil(facts.frames * facts.frame_bits / 8)
-    if facts.length < wanted:
+    if length < wanted:
         raise InputError(f"cannot show {label}: it declares {shape}, but its pixel data is cut short", COPY_HINT)

@@ -1,6 +1,7 @@
 """Where the bytes of one DICOM file lie: on disk, or in memory when it came out of an archive."""
 
 import hashlib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
@@ -24,6 +25,12 @@ def content_of(place: Place) -> bytes:
     """A hash of all bytes of a file."""
     with place.opener() as file:
         return hashlib.sha256(file.read()).digest()
+
+
+def size_of(place: Place) -> int:
+    """Bytes of a file."""
+    with place.opener() as file:
+        return file.seek(0, os.SEEK_END)
 
 
 def on_disk(path: Path) -> Place:
