@@ -11,10 +11,16 @@ from hypothesis import strategies as st
 from make_files import save_dicom, write_dicom, write_png, write_svs
 from make_series import AXIAL, CT, SAGITTAL, heights, write_ct, write_slice
 from pydicom.dataelem import RawDataElement
-from pydicom.uid import DeflatedExplicitVRLittleEndian, MRSpectroscopyStorage, RTDoseStorage, SegmentationStorage
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    MRSpectroscopyStorage,
+    RLELossless,
+    RTDoseStorage,
+    SegmentationStorage,
+)
 from run_dragonfly import dragonfly, expect_error
 
-from dragonfly_cli.errors import UsageError
+from dragonfly_cli.errors import InputError, UsageError
 from dragonfly_cli.geometry import Box
 from dragonfly_cli.options import OpenOptions
 from dragonfly_cli.readers import open_source
@@ -118,6 +124,30 @@ def test_copies_mixed_directions_gaps_and_broken_files_are_found_and_said(study:
     assert "not even: 1 gap" in said
     assert "1 of 15 files" in said
     assert [each["orientation"] for each in source.details()["series"]] == ["axial", "sagittal"]
+
+
+def test_a_cut_file_of_many_frames_is_opened_once_for_all_of_them(tmp_path: Path, monkeypatch) -> None:
+    """For each of them, one of a thousand frames took minutes to be refused."""
+    path = write_dicom(tmp_path / "study.dcm", np.zeros((40, 32, 48), np.uint16), SeriesInstanceUID="1.2")
+    dataset = pydicom.dcmread(path)
+    dataset.compress(RLELossless, generate_instance_uid=False)
+    dataset.save_as(path)
+    path.write_bytes(path.read_bytes()[:-20])
+    read = []
+    real = pydicom.dcmread
+    monkeypatch.setattr("pydicom.dcmread", lambda *given, **how: (read.append(given), real(*given, **how))[1])
+    expect_error(dragonfly("info", tmp_path), 4, "study.dcm")
+    assert len(read) == 1
+
+
+def test_the_frames_that_a_cut_file_still_has_are_shown(tmp_path: Path) -> None:
+    pixels = np.stack([np.full((32, 48), 10 * number, np.uint16) for number in range(10)])
+    path = write_dicom(tmp_path / "study.dcm", pixels, SeriesInstanceUID="1.2", window=(50.5, 101))
+    path.write_bytes(path.read_bytes()[: -6 * 32 * 48 * 2])
+    source = open_source(tmp_path)
+    assert (source.frames, source.view(Box(0, 0, 1, 1), 3).getpixel((0, 0))[0]) == (10, 76)
+    with pytest.raises(InputError, match="damaged or incomplete"):
+        source.view(Box(0, 0, 1, 1), 4)
 
 
 def test_copies_of_slices_are_no_pictures_of_their_own(study: Path) -> None:

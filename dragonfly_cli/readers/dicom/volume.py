@@ -152,7 +152,12 @@ class VolumeSource:
         return DicomImage(each.place, example=each.frame).values(each.frame)
 
     def _first_readable(self) -> DicomImage:
-        for each in self.series.slices[:-1]:
+        """That of the first slice whose file can be opened; a file is tried once, however many slices it holds."""
+        firsts: dict[Place, Slice] = {}
+        for each in self.series.slices:
+            firsts.setdefault(each.place, each)
+        *others, last = firsts.values()
+        for each in others:
             with suppress(InputError):
                 return self._image(each)
-        return self._image(self.series.slices[-1])
+        return self._image(last)
