@@ -267,6 +267,42 @@ def test_bits_above_those_stored_say_nothing(tmp_path, syntax, encode, signed, a
     assert np.array_equal(shown(encoded(tmp_path / "b", words, encode(words), syntax, **about)), expected)
 
 
+@pytest.mark.parametrize("syntax", [JPEGLosslessSV1, JPEGLSLossless, JPEG2000Lossless])
+@pytest.mark.parametrize(("declared", "window"), [(10, (2048, 4096)), (8, None)])
+def test_values_that_do_not_fit_the_bits_declared_are_taken_whole_and_told(tmp_path, syntax, declared, window):
+    """Cut to these bits, what is bright would wrap round to dark."""
+    path = write_dicom(tmp_path / "a", SMOOTH_12, bits_stored=12, window=window)
+    expected = shown(path)
+    if syntax == JPEGLosslessSV1:
+        encoded(path, SMOOTH_12, lossless(1)(SMOOTH_12), syntax, window=window)
+    dataset = pydicom.dcmread(path)
+    if syntax != JPEGLosslessSV1:
+        dataset.compress(syntax, generate_instance_uid=False)
+    dataset.BitsStored, dataset.HighBit = declared, declared - 1
+    dataset.save_as(path)
+    source = open_source(path)
+    assert np.array_equal(np.asarray(source.view(Box(0, 0, 64, 48))), expected)
+    assert "more bits than its header declares" in " ".join(source.warnings)
+
+
+@pytest.mark.parametrize("pixels", [SMOOTH_8, COLOR])
+def test_8_bits_that_are_called_7_are_taken_whole(tmp_path, pixels):
+    path = encoded(tmp_path / "a", pixels, imagecodecs.jpegls_encode(pixels), JPEGLSLossless, bits_stored=7)
+    assert np.array_equal(shown(path), pixels if pixels.ndim == 3 else np.stack([pixels] * 3, -1))
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_a_stream_with_more_bits_than_its_values_need_changes_nothing(tmp_path, signed):
+    """Some encoders know 8, 12 and 16 bits only; negative values may have no sign above their own bits."""
+    values = (SMOOTH_12 // 4).astype(np.int16) - 512 * signed
+    about = {"bits_stored": 10, "window": (0 if signed else 512, 1024), "PixelRepresentation": int(signed)}
+    expected = shown(write_dicom(tmp_path / "a", values, **about))
+    for mask in (0x03FF, 0x0FFF):
+        words = values.astype(np.uint16) & mask
+        source = open_source(encoded(tmp_path / "b", words, lossless(1)(words), JPEGLosslessSV1, **about))
+        assert np.array_equal(np.asarray(source.view(Box(0, 0, 64, 48))), expected) and source.warnings == []
+
+
 def test_what_a_lossy_codec_makes_brighter_than_white_stays_white(tmp_path):
     """10 bits are stored, and around a sharp edge the codec's 12 bits swing beyond them."""
     pixels = np.where((X // 5 + Y // 5) % 2, 1023, 0).astype(np.uint16)

@@ -6,6 +6,7 @@ because pydicom's may quote an element. Non-goals: what the values look like (``
 """
 
 import math
+from dataclasses import replace
 from io import BytesIO
 from typing import Any
 
@@ -38,14 +39,17 @@ from dragonfly_cli.readers.dicom.streams import frame_stream
 # Their values may stray beyond the bits stored, where those of all other syntaxes have old overlays, or nothing.
 LOSSY = (JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless, JPEG2000, HTJ2K)
 
+WORD_BITS = 16
+
 # libjpeg would fill what is missing with grey, and CharLS, which refuses it too, may take seconds to notice.
 _NEEDING_AN_END = (*jpeg_plugin.SYNTAXES, *JPEGLSTransferSyntaxes)
 
 
 class FrameReader:
-    """The stored values of the frames of one data set, read one at a time."""
+    """The stored values of the frames of one data set, read one at a time; ``bits`` are those of the last one."""
 
     def __init__(self, place: Place, header: Dataset, facts: PixelFacts) -> None:
+        self.bits = facts.bits
         self._place = place
         self._header = header
         self._facts = facts
@@ -86,7 +90,12 @@ class FrameReader:
         stored = decoded_frame(one, facts.syntax)
         if is_doubtful and stored.dtype == np.uint8:
             return jpeg.rgb_by_look(stored)
-        return stored if facts.syntax in LOSSY else _without_unused_bits(stored, facts)
+        if facts.syntax in LOSSY:
+            return stored
+        precision = None if facts.syntax == RLELossless else jpeg.precision(stream)
+        self.bits = _bits_needed(stored, facts, precision or 0)
+        true_facts = facts if self.bits == facts.bits else replace(facts, bits=self.bits, spare_low_bits=0)
+        return _without_unused_bits(stored, true_facts)
 
     def _has_own_colours(self, stream: bytes) -> bool:
         return self._facts.syntax in JPEG2000TransferSyntaxes and jpeg.has_own_colours(stream)
@@ -154,6 +163,21 @@ class FrameReader:
         with self._place.opener() as file:
             file.seek(self._facts.offset + start)
             return file.read(stop - start)
+
+
+def _bits_needed(stored: Array, facts: PixelFacts, precision: int) -> int:
+    """How many bits the values have: those of the stream where some do not fit into those that the header declares.
+
+    Cut to these, what is brightest would wrap round to dark. A stream of 16 bits may hold whole words, with old
+    overlays above the values, and is no witness.
+    """
+    declared = facts.bits + facts.spare_low_bits
+    if not declared < precision < WORD_BITS:
+        return facts.bits
+    values = stored.astype(np.int32) & (2**precision - 1)
+    as_signed = values + 2 ** (declared - 1) & (2**precision - 1)
+    fits = values.max() < 2**declared or (stored.dtype.kind == "i" and as_signed.max() < 2**declared)
+    return facts.bits if fits else precision
 
 
 def _without_unused_bits(stored: Array, facts: PixelFacts) -> Array:

@@ -41,6 +41,7 @@ ODD_WINDOW = {  # by the origin of the window that is shown in its place
         ("stored", "the values are shown as they are stored"),
     )
 }
+DEEPER = "its compressed values have more bits than its header declares: they are shown as they are"
 FLAT_WITHIN = 16  # of 255, as of 12 bits in a table for 16
 FLAT = f"the values as they are shown differ by no more than {FLAT_WITHIN} of 255; try --window WIDTH,LEVEL"
 MEANT_FOR_ALL = ("stored", "voi lut")  # a slice with little in it is often flat in the window of its series
@@ -92,6 +93,8 @@ class DicomImage:
         if not 0 <= frame < self.facts.frames:
             raise InputError(f"{self.label} has no frame {frame}", f"it has {self.facts.frames}, counted from 0")
         stored = self._frames.read(frame)
+        if self._frames.bits > self.facts.bits:
+            self._warn(DEEPER)
         with in_own_words(self.label, "its header does not fit its pixels"):
             image = self._to_srgb(Image.fromarray(self._display(stored, frame)).convert("RGB"))
         if image.size == self.shape.shown_wh:
@@ -177,7 +180,7 @@ class DicomImage:
         if stored.ndim == 3:
             if photometric.startswith("YBR_PARTIAL") and not self.facts.is_compressed:  # codecs give RGB
                 stored = display.partial_ybr_to_rgb(stored)
-            return display.colour_to_8_bit(stored, self.facts.bits)
+            return display.colour_to_8_bit(stored, self._frames.bits)
         ways = self._ways(stored, frame)
         self.used = ways[0].voi
         shown = ways[0].levels(stored) if len(ways) == 1 else np.stack([way.levels(stored) for way in ways], axis=-1)
@@ -213,7 +216,7 @@ class DicomImage:
         """What the file gives, else what is usual for its kind, else what is measured."""
         if own := self._windows.own(frame):
             return own
-        if usual := self._windows.usual(frame):
+        if usual := self._windows.usual(frame, self._frames.bits):
             if header_of.names_window(self.header, frame):
                 self._warn(ODD_WINDOW[usual.origin])
             return usual

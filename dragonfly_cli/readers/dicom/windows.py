@@ -58,9 +58,9 @@ class Windows:
         tables, windows = header_of.voi_of(self.header, frame)
         return tables[0] if tables else windows[0] if windows else None
 
-    def usual(self, frame: int) -> Window | None:
-        """What is usual for its kind of picture, where the file gives none."""
-        if as_stored := self._as_stored(frame):  # a screenshot of a CT, too, whatever rescale it has inherited
+    def usual(self, frame: int, bits: int) -> Window | None:
+        """What is usual for its kind of picture, with values of ``bits``, where the file gives none."""
+        if as_stored := self._as_stored(frame, bits):  # a screenshot of a CT, too, whatever rescale it has inherited
             return as_stored
         return CT_DEFAULT if header_of.is_hounsfield(self.header, frame) else None
 
@@ -73,12 +73,12 @@ class Windows:
             raise UsageError(f"--window {number}: {self.label} has {count}", "they are counted from 1")
         return known[number - 1]
 
-    def _as_stored(self, frame: int) -> Window | None:
+    def _as_stored(self, frame: int, bits: int) -> Window | None:
         """The window over all that 8 bits can hold, which without one of its own are meant for the screen as they are.
 
         PS3.3 A.8.3.4 says so of secondary captures. More bits are hardly ever used in full, and counts have no end.
         """
-        modality, top = header_of.modality_of(self.header, frame), 2**self.facts.bits - 1
+        modality, top = header_of.modality_of(self.header, frame), 2**bits - 1
         is_signed = self.header.get("PixelRepresentation") == 1
         is_emission = header_of.code_of(self.header, "Modality") in header_of.EMISSION
         if top > 255 or is_signed or is_emission or not isinstance(modality, Rescale) or not modality.slope:
