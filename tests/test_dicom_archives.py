@@ -182,21 +182,38 @@ def test_a_locked_zip_is_refused(study: Path) -> None:
     expect_error(dragonfly("info", archive), 4, archive.name, "password")
 
 
-def test_a_dicomdir_names_its_series(study: Path, tmp_path: Path) -> None:
+def disc_of(study: Path, disc: Path) -> Path:
+    """A folder with a DICOMDIR that names the slices of ``study``."""
     patient = {"PatientID": "1", "PatientName": "N", "StudyInstanceUID": "1.2", "StudyID": "1", "StudyDate": "20200101"}
     files = FileSet()
     for path in study.iterdir():
         dataset = pydicom.dcmread(path)
-        for keyword, value in (patient | {"StudyTime": "0", "SeriesNumber": 1}).items():
+        for keyword, value in (patient | {"StudyTime": "00", "SeriesNumber": 1}).items():
             setattr(dataset, keyword, value)
         dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.2"
         files.add(dataset)
-    files.write(tmp_path / "disc")
-    assert heights(open_source(tmp_path / "disc" / "DICOMDIR")) == list(range(10, 101, 10))
-    assert heights(open_source(tmp_path / "disc")) == list(range(10, 101, 10))
-    next(path for path in (tmp_path / "disc").rglob("IM*")).unlink()
-    source = open_source(tmp_path / "disc" / "DICOMDIR")
+    files.write(disc)
+    return disc
+
+
+def test_a_dicomdir_names_its_series(study: Path, tmp_path: Path) -> None:
+    disc = disc_of(study, tmp_path / "disc")
+    assert heights(open_source(disc / "DICOMDIR")) == list(range(10, 101, 10))
+    assert heights(open_source(disc)) == list(range(10, 101, 10))
+    next(path for path in disc.rglob("IM*")).unlink()
+    source = open_source(disc / "DICOMDIR")
     assert source.frames == 9 and "1 of 10 files could not be read" in " ".join(source.warnings)
+
+
+@pytest.mark.parametrize("left", [0.5, 0.9, 0.99])
+def test_a_dicomdir_that_is_cut_short_is_refused(study: Path, tmp_path: Path, left: float) -> None:
+    """It would show a part of the series, as if that were all."""
+    directory = disc_of(study, tmp_path / "disc") / "DICOMDIR"
+    stored = directory.read_bytes()
+    directory.write_bytes(stored[: int(left * len(stored))])
+    outcome = dragonfly("info", directory)
+    expect_error(outcome, 4, "its directory is cut short")
+    assert "hint: give its folder" in outcome.stderr
 
 
 def test_a_dicomdir_may_not_name_files_elsewhere(study: Path) -> None:

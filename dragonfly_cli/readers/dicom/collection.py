@@ -52,6 +52,7 @@ ARCHIVE_ERRORS = (
     RuntimeError,  # a password; with NotImplementedError for a compression that Python has not
 )
 _PIECE_BYTES = 2**20
+DICOMDIR_HINT = "give its folder, or copy the whole disc again"
 ARCHIVE_HINT = "unpack it and give the folder, or pack it again"
 
 
@@ -80,7 +81,11 @@ def folder_places(folder: Path) -> list[Place]:
 def dicomdir_places(path: Path) -> list[Place]:
     """The files that a DICOMDIR names; those that do not lie in its folder cannot be read."""
     with in_own_words(str(path), "its directory is damaged"):
-        records = pydicom.dcmread(path).DirectoryRecordSequence or []
+        header = pydicom.dcmread(path)
+        stored: Any = header.get_item("DirectoryRecordSequence")
+        if len(stored.value) < getattr(stored, "length", 0):  # pydicom takes what is left of it for all
+            raise InputError(f"cannot read the DICOM file {path}: its directory is cut short", DICOMDIR_HINT)
+        records = header.DirectoryRecordSequence or []
         named = [record.get("ReferencedFileID") for record in records]
         parts = [[name] if isinstance(name, str) else list(name) for name in named if name]
     places = {str(PurePosixPath(*names)): _inside(path.parent, names) for names in parts}
