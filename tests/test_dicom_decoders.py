@@ -421,6 +421,19 @@ def test_an_extended_table_that_cannot_be_right_exchanges_none(tmp_path, table, 
     assert [source.view(Box(0, 0, 1, 1), frame).getpixel((0, 0))[0] for frame in (2, 0, 1)] == [240, 10, 120]
 
 
+@pytest.mark.parametrize("syntax", [RLELossless, JPEGLSLossless])
+@pytest.mark.parametrize("table", ["basic", "extended"])
+def test_frames_of_a_table_that_the_header_passes_over_are_told(tmp_path, syntax, table):
+    path = write_dicom(tmp_path / "a", np.stack([SMOOTH_8] * 3), window=(128, 256))
+    dataset = pydicom.dcmread(path)
+    dataset.compress(syntax, generate_instance_uid=False, encapsulate_ext=table == "extended")
+    for declared in (3, 2, 1):
+        dataset.NumberOfFrames = declared
+        dataset.save_as(path)
+        told = f"its pixel data has room for 3 frames: {declared}, as it declares, are taken"
+        assert open_source(path).warnings == [told] * (declared < 3)
+
+
 @pytest.mark.parametrize("syntax", [JPEGBaseline8Bit, RLELossless, ExplicitVRLittleEndian])
 @pytest.mark.parametrize("frames", [10**4, 10**9])
 def test_more_frames_than_a_file_has_room_for_are_refused_before_they_are_listed(tmp_path, frames, syntax):

@@ -40,6 +40,7 @@ class PixelFacts:
     syntax: UID
     length: int  # bytes of the element; 2**32 - 1 when undefined
     offset: int | None
+    listed: int  # frames that an offset table of encapsulated pixel data names, 0 without one
 
     @property
     def is_gray(self) -> bool:
@@ -58,8 +59,8 @@ class PixelFacts:
 
     @property
     def room(self) -> int:
-        """How many frames uncompressed pixel data holds, whatever the header declares."""
-        return self.frames if self.is_compressed else 8 * self.length // self.frame_bits
+        """How many frames pixel data holds, whatever the header declares; compressed, as far as a table tells."""
+        return max(self.frames, self.listed) if self.is_compressed else 8 * self.length // self.frame_bits
 
     @property
     def surplus_bytes(self) -> int:
@@ -118,12 +119,26 @@ def pixel_facts(header: Dataset, place: Place) -> PixelFacts:
         syntax=header_of.syntax_of(header),
         length=length,
         offset=element.value_tell if is_raw and header_of.has_place(header) else None,
+        listed=0,
     )
+    if facts.is_compressed:
+        facts = replace(facts, listed=_frames_listed(header, facts, place))
     if not facts.is_compressed and facts.photometric == "YBR_FULL_422":
         in_full = replace(facts, is_whole_422=True)
         facts = in_full if in_full.room == facts.frames else facts
     _check_facts(facts, place)
     return facts
+
+
+def _frames_listed(header: Dataset, facts: PixelFacts, place: Place) -> int:
+    """The entries of the Extended Offset Table, or else of the basic one, whose item pixel data begins with."""
+    if not header_of.is_empty(header, "ExtendedOffsetTable"):
+        return len(header.ExtendedOffsetTable) // 8
+    if facts.offset is None:
+        return 0
+    with place.opener() as file:
+        file.seek(facts.offset + 4)
+        return int.from_bytes(file.read(4), "little") // 4
 
 
 def _check_facts(facts: PixelFacts, place: Place) -> None:
