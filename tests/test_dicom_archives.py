@@ -216,14 +216,54 @@ def test_a_dicomdir_that_is_cut_short_is_refused(study: Path, tmp_path: Path, le
     assert "hint: give its folder" in outcome.stderr
 
 
+RENAMED = {
+    "lower case": str.lower,
+    "a suffix": lambda name: f"{name}.dcm",
+    "both": lambda name: f"{name.lower()}.DCM",
+    "mixed case": str.title,
+}
+
+
+@pytest.mark.parametrize("how", RENAMED)
+def test_files_that_a_copy_of_a_disc_has_renamed_are_found(study: Path, tmp_path: Path, how: str) -> None:
+    disc = disc_of(study, tmp_path / "disc")
+    for path in sorted(disc.rglob("*"), reverse=True):
+        if path.name != "DICOMDIR":
+            path.rename(path.with_name(RENAMED[how](path.name) if path.is_file() else path.name.lower()))
+    source = open_source(disc / "DICOMDIR")
+    assert (heights(source), source.warnings) == (list(range(10, 101, 10)), [])
+
+
+def test_a_dicomdir_whose_files_are_not_there_is_no_reason_not_to_try_its_folder(study: Path, tmp_path: Path) -> None:
+    disc = disc_of(study, tmp_path / "disc")
+    for number, path in enumerate(path for path in disc.rglob("*") if path.is_file() and path.name != "DICOMDIR"):
+        path.rename(disc / str(number))
+    outcome = dragonfly("info", disc / "DICOMDIR")
+    expect_error(outcome, 4, "none of the DICOM files", "can be read")
+    assert "hint: give its folder" in outcome.stderr
+    assert open_source(disc).frames == 10
+
+
+@pytest.mark.parametrize("name", ["A" * 300, "A\0B"])
+def test_a_name_in_a_dicomdir_that_no_file_can_have_is_that_of_a_missing_one(
+    study: Path, tmp_path: Path, name: str
+) -> None:
+    directory = disc_of(study, tmp_path / "disc") / "DICOMDIR"
+    dataset = pydicom.dcmread(directory)
+    last = [record for record in dataset.DirectoryRecordSequence if "ReferencedFileID" in record][-1]
+    last.add_new("ReferencedFileID", "CS", name)
+    dataset.save_as(directory)
+    assert "1 of 10 files could not be read" in open_source(directory).warnings[0]
+
+
 def test_a_dicomdir_may_not_name_files_elsewhere(study: Path) -> None:
-    assert collection._inside(study / "..", ["study", "IM0"]) == study / ".." / "study" / "IM0"
-    assert collection._inside(study, ["..", "study", "IM0"]) is None
-    assert collection._inside(study, ["/", "etc", "passwd"]) is None
+    assert collection._inside(study / "..", ["study", "IM0"], collection._entries) == study / ".." / "study" / "IM0"
+    assert collection._inside(study, ["..", "study", "IM0"], collection._entries) is None
+    assert collection._inside(study, ["/", "etc", "passwd"], collection._entries) is None
     (study / "door").symlink_to(study.parent)
-    assert collection._inside(study, ["door", "study", "IM0"]) is not None  # leads back inside
+    assert collection._inside(study, ["door", "study", "IM0"], collection._entries) is not None  # leads back inside
     (study.parent / "outside").write_bytes(b"")
-    assert collection._inside(study, ["door", "outside"]) is None
+    assert collection._inside(study, ["door", "outside"], collection._entries) is None
 
 
 def test_a_folder_without_dicom_is_refused(tmp_path: Path) -> None:

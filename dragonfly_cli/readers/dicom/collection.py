@@ -11,7 +11,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -88,7 +88,8 @@ def dicomdir_places(path: Path) -> list[Place]:
         records = header.DirectoryRecordSequence or []
         named = [record.get("ReferencedFileID") for record in records]
         parts = [[name] if isinstance(name, str) else list(name) for name in named if name]
-    places = {str(PurePosixPath(*names)): _inside(path.parent, names) for names in parts}
+    entries_of = cache(_entries)
+    places = {str(PurePosixPath(*names)): _inside(path.parent, names, entries_of) for names in parts}
     return [
         on_disk(file) if file else missing(f"{path}:{name}")
         for name, file in places.items()
@@ -226,15 +227,29 @@ def _archive_errors(path: Path) -> Iterator[None]:
         raise InputError(f"cannot open the archive {path}: {why}", ARCHIVE_HINT) from None
 
 
-def _inside(folder: Path, names: list[str]) -> Path | None:
-    """The file that a DICOMDIR calls ``names``, if it is there and below ``folder``; in lower case if need be."""
+def _inside(folder: Path, names: list[str], entries_of: Callable[[Path], dict[str, str]]) -> Path | None:
+    """The file that a DICOMDIR calls ``names``, if it is there and below ``folder``, as ``_entries`` know it.
+
+    Discs are copied by systems that write names in lower case, or add a suffix.
+    """
     name = PurePosixPath(*names)
     if name.is_absolute() or ".." in name.parts:
         return None
-    for candidate in (folder / name, folder / str(name).lower()):
-        if candidate.is_file() and candidate.resolve().is_relative_to(folder.resolve()):
-            return candidate
-    return None
+    found = folder
+    for part in name.parts:
+        found /= part if os.path.exists(found / part) else entries_of(found).get(part.lower(), part)  # noqa: PTH110
+    is_there = os.path.isfile(found)  # noqa: PTH113 - of a name that is too long, Path's raises
+    return found if is_there and found.resolve().is_relative_to(folder.resolve()) else None
+
+
+def _entries(folder: Path) -> dict[str, str]:
+    """What a folder holds, by its name in lower case, and by that without a suffix of DICOM files."""
+    try:
+        names = sorted(entry.name for entry in folder.iterdir())
+    except OSError:
+        return {}
+    bare = {PurePosixPath(name).stem: name for name in names if PurePosixPath(name).suffix.lower() in DICOM_SUFFIXES}
+    return {key.lower(): name for key, name in (bare | dict(zip(names, names, strict=True))).items()}
 
 
 def may_be_slice(name: str, head: bytes | None) -> bool:

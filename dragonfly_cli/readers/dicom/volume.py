@@ -18,7 +18,7 @@ from dragonfly_cli.options import OpenOptions
 from dragonfly_cli.readers.dicom import header as header_of
 from dragonfly_cli.readers.dicom.brightness import shared_window
 from dragonfly_cli.readers.dicom.choices import Window
-from dragonfly_cli.readers.dicom.collection import places_in
+from dragonfly_cli.readers.dicom.collection import DICOMDIR_HINT, places_in
 from dragonfly_cli.readers.dicom.display import Array, Voi
 from dragonfly_cli.readers.dicom.failures import quiet_pydicom
 from dragonfly_cli.readers.dicom.image import DicomImage
@@ -56,11 +56,11 @@ def read_series(path: Path, places: list[Place] | None = None) -> tuple[list[Ser
     other = sum(not own for own in found.values())
     if not slices:
         what = f"cannot open {path} as one image"
+        is_packed = path.is_file() and is_archive(read_head(path))
         if places and len(broken) == len(places):
-            hint = "copy the whole disc, folder or archive again"
+            hint = "copy the whole folder or archive again" if path.is_dir() or is_packed else DICOMDIR_HINT
             raise InputError(f"{what}: none of the DICOM files that it names or holds can be read", hint)
         held = "DICOM objects, but no pictures" if places else "no DICOM series"
-        is_packed = path.is_file() and is_archive(read_head(path))
         raise InputError(f"{what}: it holds {held}", PACKED_HINT if is_packed else ONE_IMAGE_HINT)
     notes = [left_out(broken, len(places))] if broken else []
     return group(slices), notes + ([f"{other} of {len(places)} files hold no picture"] if other else [])
