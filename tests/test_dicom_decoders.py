@@ -171,6 +171,13 @@ def test_half_a_stream_is_refused(tmp_path, name):
     assert not (tmp_path / "a.png").exists()
 
 
+def test_a_compressed_file_that_ends_within_its_pixels_is_cut_short(tmp_path):
+    """Not something else than DICOM, as pydicom gives nothing of it."""
+    path = encoded(tmp_path / "a.dcm", SMOOTH_12, imagecodecs.jpegls_encode(SMOOTH_12), JPEGLSLossless)
+    path.write_bytes(path.read_bytes()[:-300])
+    expect_error(dragonfly("info", path), 4, "a.dcm", "it is cut short")
+
+
 @pytest.mark.parametrize("cut", [2, 300])
 def test_a_jpeg_ls_stream_without_its_end_is_refused_before_it_is_decoded(tmp_path, monkeypatch, cut):
     """Its decoder goes on for seconds behind the end of some streams, before it gives up."""

@@ -243,8 +243,9 @@ def _check_is_picture(header: Dataset, label: str) -> None:
     keyword = next((word for word in PIXEL_KEYWORDS if word in header), None)
     modality = header_of.code_of(header, "Modality")
     sop_class = header.get("SOPClassUID")
-    if not len(header) or not (sop_class or keyword):
-        raise InputError(f"cannot read {label}: it is not a DICOM file", COPY_HINT)
+    if not (sop_class or keyword):
+        why = "it is cut short" if getattr(header, "file_meta", None) else "it is not a DICOM file"
+        raise InputError(f"cannot read {label}: {why}", COPY_HINT)
     if keyword is None or header_of.is_overlay_of_others(sop_class, modality):
         told = told_modality(modality)
         unknown = f"a DICOM object of an unknown kind{f', modality {told}' if told else ''}"
