@@ -5,6 +5,7 @@ these are never parsed from text: they are read from the model's probabilities (
 """
 
 import re
+import unicodedata
 from dataclasses import dataclass
 from typing import Literal
 
@@ -27,24 +28,43 @@ YES_NO = ("yes", "no")
 WORDS_OF_YES_NO = dict.fromkeys(("yes", "y", "true", "1"), "yes") | dict.fromkeys(("no", "n", "false", "0"), "no")
 
 _AUXILIARY = (
-    "is are was were am be do does did has have had can could will would shall should may might must "
+    "is are was were am do does did has have had can could will would shall should may might must "
     "isn't aren't wasn't weren't don't doesn't didn't hasn't haven't hadn't can't couldn't won't wouldn't shouldn't"
 ).split()
 _STARTS_WITH_AUXILIARY = re.compile(rf"(?:{'|'.join(_AUXILIARY)})\b", re.IGNORECASE)
-# "Can you describe it?" and "Can you see what it is?" want more than a yes, "Can you tell whether it is?" does not.
 _TELLING = (
     "caption characterise characterize classify comment compare count describe elaborate estimate explain give help "
     "interpret list name outline point provide report show specify state summarise summarize tell walk write"
 ).split()
+_TELL = rf"(?:{'|'.join(_TELLING)})\b"
+_WHICH = r"(?:what|which|where|when|why|who|whose|whom|how)\b"
+# What follows "was" where it is German for "what".
+_GERMAN = "ist sind sieht siehst sehen zeigt zeigen erkennt erkennst hat haben wird kann fehlt liegt macht für".split()
+# "Can you describe it?" and "Can you see what it is?" want more than a yes, "Can you tell whether it is?" does not.
 _ASKS_TO_TELL = re.compile(
     r"[\w']+ +you +(?:(?:please|kindly|briefly|also) +)*"
-    rf"(?:(?:{'|'.join(_TELLING)})\b(?! +(?:(?:me|us) +)?(?:if|whether)\b)"
-    r"|\w+ +(?:(?:me|us) +)?(?:what|which|where|when|why|who|whose|how)\b)",
+    rf"(?:{_TELL}(?! +(?:(?:me|us) +)?(?:if|whether)\b)|\w+ +(?:(?:me|us) +)?{_WHICH})"
+    rf"|do +(?:please +)?{_TELL}|have +an? +(?:\w+ +)?(?:look|guess|try|go)\b"
+    rf"|was +(?:{'|'.join(_GERMAN)})\b",
+    re.IGNORECASE,
+)
+# "..., and if so, in which lobe?", "...? Describe it."
+_GOES_ON_ASKING = re.compile(
+    r"(?:[?:;,(]|\s[-\u2013\u2014]|\band\b)\W{0,3}"
+    r"(?:(?:and|then|also|if|so|yes|any|present|in|at|on|of|to|from|with|by|for)\W{1,3}){0,4}"
+    rf"{_WHICH}|\?\s+(?:please,? +)?{_TELL}",
     re.IGNORECASE,
 )
 _ASKS_FOR_YES_OR_NO = re.compile(r"\byes\s*(?:/|or)\s*no\b", re.IGNORECASE)
-_OFFERS_A_CHOICE = re.compile(r"\bor\b(?!\s+not\b)", re.IGNORECASE)
+# "A or B", "A vs B", "A/B" (but not "w/o" and "5 mg/dl"), "A, B?"
+_OFFERS_A_CHOICE = re.compile(
+    r"\bor\b(?!\s+not\b)|\b(?:vs|versus)\b|(?<!\d )\b[^\W\d]\w+\s*/\s*[^\W\d]\w"
+    r"|,\s*(?!please|thanks|too)[\w'-]+\W*$",
+    re.IGNORECASE,
+)
 _LEAD_IN = re.compile(r"^(?:in|on|at|for|from|with|based on|according to|given|please|so|and|also)\b[^,]*,\s*", re.I)
+# What may stand before a question: quotes, the mark of a list or its number, "Q:".
+_MARKS = re.compile(r"^(?:[^\w(]+|\d+[.)]\s|q(?:uestion)?\s*\d*\s*[:.)])+", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -91,12 +111,17 @@ def caption_question() -> Question:
 
 
 def is_yes_no(text: str) -> bool:
-    """Whether the form of ``text`` asks for yes or no; "Is it A or B?" and "Can you tell me where it is?" do not."""
+    """Whether the form of ``text`` asks for yes or no and nothing more; where in doubt, it does not.
+
+    "Is it A or B?", "Can you tell me where it is?" and "Is there a mass, and if so, where?" do not.
+    """
     if _ASKS_FOR_YES_OR_NO.search(text):
         return True
-    sentence = _LEAD_IN.sub("", re.split(r"(?<=[.!])\s+", text.strip())[-1]).replace("\u2019", "'")
-    asks_more = _OFFERS_A_CHOICE.search(sentence) or _ASKS_TO_TELL.match(sentence)
-    return bool(_STARTS_WITH_AUXILIARY.match(sentence)) and not asks_more
+    visible = "".join(letter for letter in text if unicodedata.category(letter) != "Cf").replace("\u2019", "'")
+    last = re.split(r"(?<=[.!])\s+", _MARKS.sub("", visible).strip())[-1]
+    sentence = _LEAD_IN.sub("", _MARKS.sub("", last))
+    wants_more = _OFFERS_A_CHOICE.search(sentence) or _ASKS_TO_TELL.match(sentence) or _GOES_ON_ASKING.search(sentence)
+    return bool(_STARTS_WITH_AUXILIARY.match(sentence)) and not wants_more
 
 
 def check_rule(questions: list[Question], rule: Aggregate) -> None:
