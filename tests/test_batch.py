@@ -14,6 +14,7 @@ from make_files import write_dicom, write_png, write_svs
 from PIL import Image
 from run_dragonfly import dragonfly, expect_error
 
+from dragonfly_cli.engine.questions import CUT
 from dragonfly_cli.output.table import COLUMNS, as_csv, failure_row, unguarded
 
 QUESTIONS = ("-q", "Is there a tumour?", "-q", 'What is it, "roughly"?')
@@ -83,8 +84,12 @@ def test_other_settings_are_refused_and_nothing_is_touched(study: Path, tmp_path
 
 
 def test_without_a_question_images_are_described(study: Path, tmp_path: Path) -> None:
-    outcome = dragonfly("batch", study / "a.png", study / "film", "-o", tmp_path / "captions.csv", "--max-tokens", "6")
+    records = tmp_path / "captions.jsonl"
+    outputs = ("-o", tmp_path / "captions.csv", "--records", records)
+    outcome = dragonfly("batch", study / "a.png", study / "film", *outputs, "--max-tokens", "1")
     assert outcome.code == 0
+    assert outcome.stderr.count("cut at --max-tokens, and may not be whole: 2\n") == 1
+    assert all(CUT in json.loads(line)["warnings"] for line in records.read_text().splitlines())
     assert [row["question"] for row in rows_of(tmp_path / "captions.csv")] == ["", ""]
     assert not (tmp_path / "failed.csv").exists()
 

@@ -86,6 +86,9 @@ def test_where_all_fields_say_the_same_nothing_is_written(tmp_path: Path) -> Non
     record = dragonfly("caption", clip, *SYNTHESISE, "--json").json
     assert {field["answer"] for field in record["fields"]} == {record["answer"]}
     assert (record["synthesis"]["prompt"], record["synthesis"]["from_fields"]) == (None, 1.0)
+    (tmp_path / "schema.json").write_text('{"const": "a  b"}')
+    held = dragonfly("ask", clip, "What?", *SYNTHESISE, "--schema", tmp_path / "schema.json", "--json").json
+    assert (held["synthesis"]["prompt"], held["answer"]) == (None, '"a  b"')  # and not as it is listed in a prompt
 
 
 def test_answers_that_cannot_be_read_together_are_counted(clip: Path, model: Model) -> None:

@@ -17,7 +17,7 @@ from dragonfly_cli.engine.aggregation import Answer, abstain_within
 from dragonfly_cli.engine.checkpoints import find_checkpoint
 from dragonfly_cli.engine.choices import presentations, read_choice, yes_no_token_ids
 from dragonfly_cli.engine.model import Model, load_model
-from dragonfly_cli.engine.questions import Form, Question, as_question
+from dragonfly_cli.engine.questions import CUT, Form, Question, as_question
 from dragonfly_cli.option_values import Aggregate
 from dragonfly_cli.output.votes import p_of_answer, rounded
 from dragonfly_med import DragonflyForCausalLM
@@ -228,13 +228,35 @@ def test_an_answer_obeys_its_schema(photo: Path, tmp_path: Path) -> None:
     properties = {"organ": {"enum": ["lung", "liver"]}, "seen": {"type": "boolean"}}
     schema.write_text(json.dumps({"type": "object", "properties": properties, "required": ["organ", "seen"]}))
     record = dragonfly("ask", photo, "Is the lung shown?", "--schema", schema, "--json", "--max-tokens", "90").json
-    if not any("not whole JSON" in warning for warning in record["warnings"]):
+    if CUT not in record["warnings"]:
         answer = json.loads(record["answer"])
         assert answer["organ"] in ("lung", "liver") and isinstance(answer["seen"], bool)
     assert record["answer"].startswith('{"organ": "l') or record["answer"].startswith('{"organ":"l')
     assert record["settings"]["schema"]["required"] == ["organ", "seen"]
-    cut = dragonfly("ask", photo, "What is it?", "--schema", schema, "--max-tokens", "2", "--json").json
-    assert any("not whole JSON" in warning for warning in cut["warnings"])
+
+
+@pytest.mark.parametrize(
+    ("schema", "most", "is_cut"),
+    [
+        ({"type": "integer", "minimum": 1000, "maximum": 9999}, 2, True),  # 127, which is JSON
+        ({"type": "integer"}, 2, True),  # more digits might have come
+        ({"enum": ["ab"]}, 1, True),
+        ({"enum": [True]}, 4, False),  # whole with its last token
+        (None, 2, True),
+    ],
+)
+def test_an_answer_is_cut_where_more_might_have_come(
+    photo: Path, tmp_path: Path, schema: dict | None, most: int, is_cut: bool
+) -> None:
+    """Whatever JSON is made of its beginning, and written by itself or beside another."""
+    (tmp_path / "schema.json").write_text(json.dumps(schema))
+    held = ("--schema", tmp_path / "schema.json") if schema else ()
+    for questions in (("What is it?",), ("What is it?", "What is it?")):
+        outcome = dragonfly("ask", photo, *questions, *held, "-m", TINY, "--max-tokens", str(most), "--json")
+        assert outcome.code == 0
+        for record in outcome.json if len(questions) > 1 else [outcome.json]:
+            assert (CUT in record["warnings"]) == is_cut, record["answer"]
+        assert outcome.stderr.count(f"warning: {CUT}\n") == len(questions) * is_cut
 
 
 def test_the_time_of_a_control_is_without_that_of_reading(photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:

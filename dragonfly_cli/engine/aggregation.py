@@ -14,8 +14,7 @@ from math import prod
 from statistics import fmean
 
 from dragonfly_cli.engine.answering import FieldAnswer, Timing, most_probable
-from dragonfly_cli.engine.questions import HARDLY_APART, Question, doubts_about
-from dragonfly_cli.engine.schema import is_json
+from dragonfly_cli.engine.questions import CUT, HARDLY_APART, Question, doubts_about
 from dragonfly_cli.option_values import Aggregate, Control
 
 UNCERTAIN = "uncertain"
@@ -73,7 +72,8 @@ class Synthesis:
 class Answer:
     """One question's answer over all fields; ``aggregate`` is None where there was one field and nothing to combine.
 
-    ``left_out`` are warnings of fields that it is without.
+    ``is_cut`` is a free one that might have gone on beyond the longest; ``left_out`` are warnings of fields that it is
+    without.
     """
 
     question: Question
@@ -82,6 +82,7 @@ class Answer:
     option_mass: float | None
     aggregate: Aggregate | None
     fields: list[FieldAnswer]
+    is_cut: bool = False
     abstained: bool = False
     control: ControlAnswer | None = None
     calibrated: dict[str, float] | None = None
@@ -108,11 +109,10 @@ class Answer:
 
     @property
     def warnings(self) -> list[str]:
-        cut = self.question.schema is not None and not is_json(self.text)
         return [
             *self.left_out,
             *doubts_about(self.question.kind, self.option_mass),
-            *(["the answer was cut at --max-tokens, so it is not whole JSON"] if cut else []),
+            *([CUT] if self.is_cut else []),
             *(self.synthesis.warnings if self.synthesis else []),
             *(self.control.warnings if self.control else []),
         ]
@@ -130,11 +130,13 @@ def aggregate(answers: list[FieldAnswer], rule: Aggregate) -> Answer:
     """
     first = answers[0]
     if len(answers) == 1:
-        return Answer(first.question, first.text, first.probabilities, first.option_mass, None, answers)
+        mass = first.option_mass
+        return Answer(first.question, first.text, first.probabilities, mass, None, answers, is_cut=first.is_cut)
     said = [each.probabilities for each in answers if each.probabilities]
     if len(said) < len(answers):
         text = Counter(each.text for each in answers).most_common(1)[0][0]
-        return Answer(first.question, text, None, None, Aggregate.vote, answers)
+        is_cut = all(each.is_cut for each in answers if each.text == text)
+        return Answer(first.question, text, None, None, Aggregate.vote, answers, is_cut=is_cut)
     if first.question.kind == "yesno":
         yes, chosen = _p_yes(answers, [each["yes"] for each in said], yes_no_rule(rule))
         probabilities = {"yes": yes, "no": 1 - yes}

@@ -3,7 +3,7 @@
 Non-goals: choosing fields, and anything about files or printing.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from time import perf_counter
@@ -73,7 +73,7 @@ class Look:
 
 @dataclass(frozen=True)
 class FieldAnswer:
-    """What the model says of one field.
+    """What the model says of one field; ``is_cut`` where it might have gone on beyond the longest answer.
 
     ``probabilities`` and ``option_mass`` are given for questions with options, yes/no among them, whose ``prompt`` is
     the first of several; ``selected`` are the crops that zoom-in selection kept, in level-0 pixels.
@@ -88,6 +88,15 @@ class FieldAnswer:
     option_mass: float | None
     selected: list[Box]
     timing: Timing
+    is_cut: bool = False
+
+
+@dataclass(frozen=True)
+class Written:
+    """A free answer, or the beginning of one that was cut."""
+
+    text: str
+    is_cut: bool
 
 
 @dataclass
@@ -154,7 +163,7 @@ def answer(
     question has more text than the network reads.
     """
     ids = _prompt_ids(model, question)
-    probabilities, option_mass = None, None
+    probabilities, option_mass, is_cut = None, None, False
     with computing_errors(model):
         started = perf_counter()
         if question.options:
@@ -165,10 +174,12 @@ def answer(
         else:
             look.reading.logits(ids[0])
             encoded = perf_counter()
-            text = free_text(model, look.reading, ids[0], question, sampling, on_text)
+            written = free_text(model, look.reading, ids[0], question, sampling, on_text)
+            text, is_cut = written.text, written.is_cut
     answered = _unanswered(model, look, question, encoded - started)
     timing = replace(answered.timing, generate_s=perf_counter() - encoded)
-    return replace(answered, text=text, probabilities=probabilities, option_mass=option_mass, timing=timing)
+    answered = replace(answered, probabilities=probabilities, option_mass=option_mass, timing=timing)
+    return replace(answered, text=text, is_cut=is_cut)
 
 
 def draft(model: Model, look: Look, question: Question) -> Draft:
@@ -191,9 +202,10 @@ def write(model: Model, drafts: Sequence[Draft], sampling: Sampling) -> list[Fie
     share_s = (perf_counter() - started) / len(drafts)
     answers = []
     for each, ids in zip(drafts, written, strict=True):
-        timing = replace(each.answered.timing, generate_s=share_s)
-        text = whole_text(model.processor, ids, verbatim=each.answered.question.schema is not None)
-        answers.append(replace(each.answered, text=text.rstrip(), timing=timing))
+        question, timing = each.answered.question, replace(each.answered.timing, generate_s=share_s)
+        text = whole_text(model.processor, ids, verbatim=question.schema is not None).rstrip()
+        is_cut = _is_cut(model, question, ids, sampling)
+        answers.append(replace(each.answered, text=text, is_cut=is_cut, timing=timing))
     return answers
 
 
@@ -204,11 +216,13 @@ def free_text(
     question: Question,
     sampling: Sampling,
     on_text: OnText = say_nothing,
-) -> str:
+) -> Written:
     """What the model says after a prompt; it obeys the question's schema, if there is one."""
     grammar = model.grammar(question.schema) if question.schema else None
-    tokens = decode(reading, prompt_ids, sampling, grammar)
-    return _told(stream_text(model.processor, tokens, verbatim=grammar is not None), on_text)
+    ids: list[int] = []
+    tokens = _noted(decode(reading, prompt_ids, sampling, grammar), ids)
+    text = _told(stream_text(model.processor, tokens, verbatim=grammar is not None), on_text)
+    return Written(text, _is_cut(model, question, ids, sampling))
 
 
 def most_probable(question: Question, probabilities: dict[str, float]) -> str:
@@ -257,6 +271,19 @@ def _named(question: Question) -> str:
     text = question.instruction
     more = "..." if len(text) > _NAMED_LETTERS else ""
     return f'the question "{text[:_NAMED_LETTERS]}{more}"'
+
+
+def _is_cut(model: Model, question: Question, ids: list[int], sampling: Sampling) -> bool:
+    """Whether more might have followed the tokens of an answer, which are without the one that would have ended it."""
+    if len(ids) < sampling.max_new_tokens:
+        return False
+    return question.schema is None or not model.grammar(question.schema).is_whole(ids)
+
+
+def _noted(tokens: Iterable[int], ids: list[int]) -> Iterator[int]:
+    for token in tokens:
+        ids.append(token)
+        yield token
 
 
 def _told(pieces: Iterable[str], on_text: OnText) -> str:

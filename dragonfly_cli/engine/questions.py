@@ -23,6 +23,9 @@ DOUBTFUL_OPTION_MASS = 0.5
 # Below this distance from the answer of a control, an answer is hardly one about the picture.
 HARDLY_APART = 0.05
 
+# A warning of an answer that the network might have gone on with.
+CUT = "the answer was cut at --max-tokens, so it may not be whole"
+
 YES_NO = ("yes", "no")
 # How people and their tables write either, where they say what is true; in lower case.
 WORDS_OF_YES_NO = dict.fromkeys(("yes", "y", "true", "1"), "yes") | dict.fromkeys(("no", "n", "false", "0"), "no")

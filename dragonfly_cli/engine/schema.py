@@ -59,6 +59,11 @@ class SchemaGrammar:
     def accept(self, token: int) -> None:
         self._matcher.consume_token(token)
 
+    def is_whole(self, tokens: list[int]) -> bool:
+        """Whether nothing can follow an answer of these tokens; asked of a grammar that has accepted none."""
+        self._matcher.consume_tokens(tokens)
+        return self._matcher.is_stopped()
+
 
 def grammar_tokenizer(network: "DragonflyForCausalLM", processor: "DragonflyProcessor") -> "LLTokenizer":
     """llguidance's view of a vocabulary; takes about a second for Llama's."""
@@ -66,14 +71,6 @@ def grammar_tokenizer(network: "DragonflyForCausalLM", processor: "DragonflyProc
 
     end_of_turn = network.config.stop_token_ids[-1]
     return from_tokenizer(processor.tokenizer, network.config.text_config.vocab_size, end_of_turn)
-
-
-def is_json(text: str) -> bool:
-    try:
-        json.loads(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _fault(schema: str) -> str:

@@ -11,7 +11,7 @@ from collections import Counter
 from time import perf_counter
 
 from dragonfly_cli.engine.aggregation import Answer, Synthesis
-from dragonfly_cli.engine.answering import FieldAnswer, free_text
+from dragonfly_cli.engine.answering import FieldAnswer, Written, free_text
 from dragonfly_cli.engine.model import Model, computing_errors
 from dragonfly_cli.engine.questions import Question
 from dragonfly_cli.option_values import Aggregate
@@ -28,23 +28,29 @@ def synthesised(model: Model, answers: list[FieldAnswer], sampling: Sampling) ->
     DeviceError when memory runs out, and ModelError when the network computes no numbers.
     """
     question = answers[0].question
-    different = Counter(" ".join(each.text.split()) for each in answers).most_common()
+    different = Counter(_on_one_line(each.text) for each in answers).most_common()
     read = different[: _how_many_fit(model, question, different)]
     started = perf_counter()
-    prompt, text = None, different[0][0]
+    commonest = next(each for each in answers if _on_one_line(each.text) == different[0][0])
+    prompt, final = None, Written(commonest.text, commonest.is_cut)
     if len(read) > 1:
         prompt = _prompt(model, question, read)
         with computing_errors(model):
             ids = model.processor.text_ids(prompt)
-            text = free_text(model, model.reading_of_text(), ids, question, sampling)
+            final = free_text(model, model.reading_of_text(), ids, question, sampling)
     synthesis = Synthesis(
         prompt=prompt,
         answers=len(different),
         left_out=len(different) - max(1, len(read)),
-        from_fields=_share_of_words(text, [each for each, _ in different]),
+        from_fields=_share_of_words(final.text, [each for each, _ in different]),
         seconds=perf_counter() - started,
     )
-    return Answer(question, text, None, None, Aggregate.synthesise, answers, synthesis=synthesis)
+    rule = Aggregate.synthesise
+    return Answer(question, final.text, None, None, rule, answers, is_cut=final.is_cut, synthesis=synthesis)
+
+
+def _on_one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _prompt(model: Model, question: Question, read: list[tuple[str, int]]) -> str:
