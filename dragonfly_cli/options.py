@@ -5,6 +5,7 @@ Options that belong together form a group, a frozen dataclass, which is also wha
 
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -275,6 +276,11 @@ class FormOptions:
     options: OptionsOption = None
     scale: ScaleOption = None
     schema: SchemaOption = None
+
+    @cached_property
+    def schema_content(self) -> bytes | None:
+        """What the file holds, which may be a pipe: it is read once."""
+        return None if self.schema is None else self.schema.read_bytes()
 
 
 @dataclass(frozen=True)

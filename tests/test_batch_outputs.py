@@ -30,6 +30,16 @@ def batch(*arguments: str | Path):
     return dragonfly("batch", *arguments, *ASKED)
 
 
+def test_a_schema_may_come_through_a_pipe(folder: Path) -> None:
+    """As from `<(...)`, which can be read once."""
+    read, write = os.pipe()
+    os.write(write, b'{"const": "a"}')
+    os.close(write)
+    outcome = batch("a.png", "--schema", f"/dev/fd/{read}", "-o", "answers.csv", "--dry-run")
+    os.close(read)
+    assert outcome.code == 0, outcome.stderr
+
+
 def test_a_list_of_failures_that_is_worked_through_again_stays(folder: Path) -> None:
     listed = "image\na.png\nb.png\n"
     Path("failed.csv").write_text(listed)

@@ -291,6 +291,9 @@ def test_of_an_empty_picture_nothing_is_lost_by_blanking_it(tmp_path: Path) -> N
         (["--options", "benign"], ["only one"]),
         (["--options", "benign,,malignant"], ["empty"]),
         (["--options", "benign,Benign"], ["twice"]),
+        (["--options", "\u00e9,e\u0301"], ["twice"]),
+        (["--options", "\u0131x,Ix"], ["twice"]),  # the small letter without a dot, whose capital is I
+        (["--options", "a\udcff,b"], ["not valid UTF-8"]),
         (["--options", "tumour,tumour cells"], ["tumour cells begins with tumour"]),
         (["--options", "a,b", "--scale", "1-5"], ["--options and --scale contradict"]),
         (["--options", "a,b", "--type", "yesno"], ["--options contradicts --type yesno"]),
@@ -316,11 +319,24 @@ def test_what_cannot_be_is_told_before_any_file_is_opened(arguments: list[str], 
         ('{"enum": []}', 2, "nsatisfiable"),
         ('{"type": "object", "required": ["a"], "properties": {"a": false}}', 2, "nsatisfiable"),
         ('{"type": "nonsense"}', 2, "nonsense"),
+        ('{"enum": ["\\ud800", "a"]}', 2, "half of a character"),
+        ('{"items": ' * 130 + "{}" + "}" * 130, 2, "recursion limit"),
+        ('{"type": "integer", "minimum": 1' + "0" * 400 + "}", 2, "out of range"),
+        ('{"$ref": "#"}', 2, "nothing but that it is itself"),
+        ('{"items": {"type": "number", "exclusiveMinimum": 0, "maximum": 0.05}}', 2, "would let 0 itself through"),
+        ('{"exclusiveMinimum": 1.0, "maximum": 1.5}', 2, "would let 1.0 itself through"),
+        ('{"type": "number", "minimum": -0.5, "exclusiveMaximum": 0}', 2, "would let 0 itself through"),
+        ('{"anyOf": [{"const": 12345678901234567890}]}', 2, "12345678901234567890 would be rounded"),
+        ('{"enum": ["a", {"b": -9007199254740993}]}', 2, "-9007199254740993 would be rounded"),
+        ('{"exclusiveMinimum": 0, "exclusiveMaximum": 1, "type": "number"}', 3, "nowhere.svs"),
+        ('{"enum": [9007199254740992, 0.1, true]}', 3, "nowhere.svs"),
         ("no json", 4, "cannot read a schema"),
         ('{"enum": [NaN, 1e400]}', 4, "cannot read a schema"),
     ],
 )
-def test_a_schema_that_nothing_obeys(tmp_path: Path, schema: str, code: int, word: str) -> None:
+def test_what_cannot_be_held_to_is_told_before_any_file_is_opened(
+    tmp_path: Path, schema: str, code: int, word: str
+) -> None:
     (tmp_path / "schema.json").write_text(schema)
     expect_error(dragonfly("ask", "nowhere.svs", QUESTION, "--schema", tmp_path / "schema.json"), code, word)
 
@@ -330,6 +346,12 @@ def test_a_schema_without_an_end_is_told_and_not_answered_by_its_beginning(photo
     (tmp_path / "schema.json").write_text(json.dumps({"$ref": "#/$defs/a", "$defs": {"a": of_itself}}))
     outcome = dragonfly("ask", photo, "What is it?", "--schema", tmp_path / "schema.json", "--json")
     expect_error(outcome, 2, "--schema: no answer can be held to it")
+
+
+def test_a_token_that_ends_an_answer_cannot_stand_in_one(photo: Path, tmp_path: Path) -> None:
+    (tmp_path / "schema.json").write_text('{"const": "<\\u007ceot_id|>"}')
+    outcome = dragonfly("ask", photo, "What is it?", "--schema", tmp_path / "schema.json", "-m", TINY)
+    expect_error(outcome, 2, "the schema cannot be held to: <|eot_id|> stands in it")
 
 
 def test_no_schema_file(tmp_path: Path) -> None:

@@ -121,6 +121,8 @@ def check_question(model: Model, question: Question) -> None:
     """Raises UsageError for a question that does not fit the model, before any image is read."""
     if not question.instruction.strip():
         raise UsageError("the question is empty", "write a question in quotes after the image")
+    if why := _refused(model, question.schema or ""):
+        raise UsageError(f"the schema cannot be held to: {why}", "write it in other words")
     _prompt_ids(model, question)
 
 
@@ -256,14 +258,34 @@ def _prompt_ids(model: Model, question: Question) -> list[list[int]]:
     try:
         return [model.processor.text_ids(prompt) for prompt in prompts(model, question)]
     except ControlTokenError as error:
-        where = "the conversation" if question.earlier else _named(question)
+        where = next(name for name, text in _parts(question) if _refused(model, text))
         anew = "; /reset starts a new one" if question.earlier else ""
         raise UsageError(f"{where} cannot be put: {error}", f"write it in other words{anew}") from error
     except PromptTooLongError as error:
         if question.earlier:
             raise UsageError(f"the conversation is too long: {error}", "/reset starts a new one") from error
         hint = "shorten it; nothing is ever cut silently"
-        raise UsageError(f"{_named(question)} is too long: {error}", hint) from error
+        longest, _ = max(_parts(question), key=lambda part: len(part[1]))
+        raise UsageError(f"{longest} is too long: {error}", hint) from error
+
+
+def _parts(question: Question) -> list[tuple[str, str]]:
+    """What a prompt is made of, as an error names it."""
+    earlier = "\n".join(said for turn in question.earlier for said in turn)
+    return [
+        ("the conversation" if question.earlier else _named(question), f"{question.instruction}\n{earlier}"),
+        ("the system text of the template", question.system or ""),
+        ("the list of options", ", ".join(question.options)),
+    ]
+
+
+def _refused(model: Model, text: str) -> str:
+    """Which token in it the network does not read as text; empty if there is none."""
+    try:
+        model.processor.prompt(text)
+    except ControlTokenError as error:
+        return str(error)
+    return ""
 
 
 def _named(question: Question) -> str:

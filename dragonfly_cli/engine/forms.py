@@ -4,12 +4,15 @@ Everything is checked before an image is opened or a model is loaded.
 """
 
 import re
+import unicodedata
+from itertools import combinations
 
 from dragonfly_cli.engine.questions import Form
 from dragonfly_cli.engine.schema import read_schema
 from dragonfly_cli.errors import UsageError
 from dragonfly_cli.option_values import AnswerType
 from dragonfly_cli.options import FormOptions
+from dragonfly_cli.output.files import is_text
 
 _SCALE = re.compile(r"\s*(\d{1,2})\s*-\s*(\d{1,2})\s*")
 _LONGEST_SCALE = 21
@@ -23,7 +26,7 @@ def as_form(wanted: FormOptions) -> Form:
     if wanted.scale is not None:
         return Form("scale", _scale(wanted.scale))
     if wanted.schema is not None:
-        return Form("open", schema=read_schema(wanted.schema))
+        return Form("open", schema=read_schema(wanted))
     if wanted.type is AnswerType.yesno:
         return Form("yesno")
     return Form("open" if wanted.type is AnswerType.open else None)
@@ -50,25 +53,36 @@ def _refuse_contradictions(wanted: FormOptions) -> None:
 
 def _options(listed: str) -> tuple[str, ...]:
     options = tuple(option.strip() for option in listed.split(","))
-    hint = "give two or more, with commas between them: --options benign,malignant"
-    if not all(options):
-        raise UsageError(f"--options {listed}: an option is empty", hint)
-    if len(options) < 2:
-        raise UsageError(f"--options {listed}: there is only one option", hint)
-    for number, option in enumerate(options):
-        for other in options[number + 1 :]:
-            _refuse_if_one_begins_the_other(*sorted((option, other), key=len))
+    if fault := options_fault(options):
+        raise UsageError(f"--options {listed}: {fault[0]}", fault[1])
     return options
 
 
-def _refuse_if_one_begins_the_other(short: str, long: str) -> None:
-    if short.casefold() == long.casefold():
-        raise UsageError(f"--options: {short} is given twice", "leave one out")
-    if long.casefold().startswith(short.casefold()):
-        raise UsageError(
-            f"--options: {long} begins with {short}, so an answer that begins with it could mean either",
-            f"write {short} in other words",
-        )
+def options_fault(options: tuple[str, ...]) -> tuple[str, str] | None:
+    """Why no answer can be chosen from the options, and what to do."""
+    hint = "give two or more, with commas between them: --options benign,malignant"
+    if not all(is_text(option) for option in options):
+        return "an option is not valid UTF-8", "write it again"
+    if not all(options):
+        return "an option is empty", hint
+    if len(options) < 2:
+        return "there is only one option", hint
+    pairs = (sorted(pair, key=len) for pair in combinations(options, 2))
+    return next((fault for short, long in pairs if (fault := _fault_of_beginning(short, long))), None)
+
+
+def _fault_of_beginning(short: str, long: str) -> tuple[str, str] | None:
+    if _folded(short) == _folded(long):
+        return f"{short} is given twice", "leave one out"
+    if _folded(long).startswith(_folded(short)):
+        why = f"{long} begins with {short}, so an answer that begins with it could mean either"
+        return why, f"write {short} in other words"
+    return None
+
+
+def _folded(option: str) -> str:
+    """Equal for texts that look the same but for upper and lower case, however their letters are put together."""
+    return unicodedata.normalize("NFC", option.upper().casefold())
 
 
 def _scale(written: str) -> tuple[str, ...]:

@@ -5,10 +5,12 @@ Nothing heavy is imported before an answer is made, so that a bad schema is told
 """
 
 import json
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 from dragonfly_cli.errors import InputError, NoInputError, UsageError
+from dragonfly_cli.options import FormOptions
+from dragonfly_cli.output.files import is_text
 
 if TYPE_CHECKING:
     import torch
@@ -21,18 +23,47 @@ if TYPE_CHECKING:
 _LAYOUT: "JsonCompileOptions" = {"whitespace_flexible": False}
 
 
-def read_schema(file: Path) -> str:
-    """The JSON text of a schema. Raises UsageError for one that is not understood, or that nothing obeys."""
+_ANOTHER = "give a JSON schema that some JSON text obeys"
+_BOUNDS = ("type", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
+_LARGEST_EXACT = 2**53  # beyond it, llguidance rounds whole numbers to those that a double holds
+
+
+def read_schema(wanted: FormOptions) -> str:
+    """The JSON text of the schema. Raises UsageError for one that is not understood, or that nothing obeys."""
+    file = wanted.schema
     try:
-        schema = json.loads(file.read_text(encoding="utf-8-sig"))
+        schema = json.loads((wanted.schema_content or b"").decode("utf-8-sig"))
         text = json.dumps(schema, ensure_ascii=False, allow_nan=False)
     except FileNotFoundError:
         raise NoInputError(f"no schema file {file}", "check the path given to --schema") from None
     except (OSError, ValueError, RecursionError):
         raise InputError(f"cannot read a schema from {file}", "it must be a JSON file in UTF-8") from None
-    if why := _fault(text) if isinstance(schema, dict) else "a schema must be a JSON object":
-        raise UsageError(f"--schema {file}: {why}", "give a JSON schema that some JSON text obeys")
+    if fault := schema_fault(schema):
+        why, hint = fault
+        raise UsageError(f"--schema {file}: {why}", hint)
     return text
+
+
+def schema_fault(schema: Any) -> tuple[str, str] | None:
+    """Why no answer can be held to a schema, or not as it says, and what to do."""
+    from llguidance import LLMatcher
+
+    if not isinstance(schema, dict):
+        return "a schema must be a JSON object", _ANOTHER
+    text = json.dumps(schema, ensure_ascii=False)
+    if not is_text(text):
+        return "it holds half of a character", "write the whole character, or both halves of its escape"
+    try:
+        grammar = LLMatcher.grammar_from_json_schema(text, defaults=_LAYOUT)
+    except ValueError as error:  # nested too deep, a number out of range
+        return str(error), "write it in a simpler form"
+    if why := LLMatcher.validate_grammar(grammar):
+        return why, _ANOTHER
+    if not _begins(grammar):
+        return "it says nothing but that it is itself", _ANOTHER
+    return next(
+        (fault for part in _parts(schema) if isinstance(part, dict) and (fault := _fault_of_numbers(part))), None
+    )
 
 
 class SchemaGrammar:
@@ -73,7 +104,48 @@ def grammar_tokenizer(network: "DragonflyForCausalLM", processor: "DragonflyProc
     return from_tokenizer(processor.tokenizer, network.config.text_config.vocab_size, end_of_turn)
 
 
-def _fault(schema: str) -> str:
-    from llguidance import LLMatcher
+def _begins(grammar: str) -> bool:
+    """Whether an answer can have a first letter."""
+    from llguidance import LLMatcher, LLTokenizer
 
-    return LLMatcher.validate_grammar(LLMatcher.grammar_from_json_schema(schema, defaults=_LAYOUT))
+    matcher = LLMatcher(LLTokenizer("byte"), grammar, log_level=0)
+    matcher.compute_logit_bias()
+    return not matcher.is_error()
+
+
+def _parts(whole: Any) -> Iterator[Any]:
+    """Every JSON value in another, itself among them."""
+    yield whole
+    for inner in whole.values() if isinstance(whole, dict) else whole if isinstance(whole, list) else ():
+        yield from _parts(inner)
+
+
+def _fault_of_numbers(part: dict[str, Any]) -> tuple[str, str] | None:
+    """Numbers of which llguidance makes others, without a word."""
+    for name in ("exclusiveMinimum", "exclusiveMaximum"):
+        bound = part.get(name)
+        if isinstance(bound, int | float) and _lets_through(part, bound):
+            return (
+                f"{name} {bound} would let {bound} itself through",
+                f"use {name.removeprefix('exclusive').lower()} in its place, with a number that may be given",
+            )
+    allowed = part["enum"] if isinstance(part.get("enum"), list) else []
+    for number in _parts([part.get("const"), *allowed]):
+        if isinstance(number, int) and abs(number) > _LARGEST_EXACT:
+            return f"{number} would be rounded", "give numbers up to 2^53, or texts"
+    return None
+
+
+def _lets_through(part: dict[str, Any], bound: float) -> bool:
+    """Whether an exclusive bound would be given as an answer, as one beside some other bounds would."""
+    from llguidance import LLMatcher, LLTokenizer
+
+    bounds = {name: part[name] for name in _BOUNDS if name in part}
+    grammar = LLMatcher.grammar_from_json_schema({"type": "number"} | bounds, defaults=_LAYOUT)
+    tokenizer = LLTokenizer("byte")
+    for text in (json.dumps(int(bound) if bound == int(bound) else bound), *(["-0"] if bound == 0 else [])):
+        matcher = LLMatcher(tokenizer, grammar, log_level=0)
+        matcher.consume_tokens(tokenizer.tokenize_str(text))
+        if matcher.is_accepting():
+            return True
+    return False
