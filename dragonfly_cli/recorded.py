@@ -12,7 +12,9 @@ from types import NoneType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from dragonfly_cli.engine.checkpoints import Checkpoint, find_checkpoint
-from dragonfly_cli.engine.questions import Question, QuestionKind
+from dragonfly_cli.engine.forms import options_fault
+from dragonfly_cli.engine.questions import YES_NO, Question, QuestionKind
+from dragonfly_cli.engine.schema import schema_fault
 from dragonfly_cli.errors import InputError, ModelError, NoInputError
 from dragonfly_cli.fields import Field
 from dragonfly_cli.geometry import Box
@@ -160,6 +162,19 @@ def _check_question(question: Question) -> None:
     texts += [text for text in (question.text, question.system) if text is not None]
     if question.kind not in get_args(QuestionKind) or not all(_is_of(str, text) and is_text(text) for text in texts):
         raise ValueError("its question is none")
+    if not _fits(question):
+        raise ValueError("no answer can be given in its form")
+
+
+def _fits(question: Question) -> bool:
+    """Whether options and schema are such as its kind has."""
+    if question.schema is not None and (question.kind != "open" or schema_fault(json.loads(question.schema))):
+        return False
+    if question.kind == "yesno":
+        return question.options == YES_NO
+    if question.kind == "options":
+        return options_fault(question.options) is None
+    return all(question.options) and len(question.options) > 1 if question.kind == "scale" else not question.options
 
 
 def options_from(group: type[Options], settings: Record) -> Options:

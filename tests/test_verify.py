@@ -421,6 +421,28 @@ def test_what_is_of_another_type_in_a_record_is_told(photo: Path, group: str, pa
     expect_error(dragonfly("verify", changed(file, **{group: now})), 4, "changed.json", "damaged")
 
 
+@pytest.mark.parametrize("schema", [5, "x", {"enum": ["\ud800"]}, {"type": "nonsense"}])
+def test_a_schema_that_is_none_is_told(photo: Path, schema: object) -> None:
+    file = written(photo)
+    content = json.loads(file.read_text())
+    free = {"probabilities": None}
+    settings = content["settings"] | {"type": "open", "options": [], "schema": schema}
+    fields = [content["fields"][0] | free]
+    told = dragonfly("verify", changed(file, **free, fields=fields, settings=settings))
+    expect_error(told, 4, "changed.json", "damaged")
+
+
+@pytest.mark.parametrize("options", [["", "a"], ["a"], ["a", "A"]])
+@pytest.mark.parametrize("kind", ["options", "yesno"])
+def test_options_between_which_nothing_can_be_chosen_are_told(photo: Path, kind: str, options: list[str]) -> None:
+    file = written(photo)
+    content = json.loads(file.read_text())
+    said = {"probabilities": dict.fromkeys(options, 1 / len(options))}
+    settings = content["settings"] | {"type": kind, "options": options}
+    fields = [content["fields"][0] | said]
+    expect_error(dragonfly("verify", changed(file, **said, fields=fields, settings=settings)), 4, "damaged")
+
+
 def test_a_record_cannot_have_looked_beside_the_image(photo: Path) -> None:
     file = written(photo)
     (field,) = json.loads(file.read_text())["fields"]
