@@ -41,7 +41,7 @@ from dragonfly_cli.unused_options import unused_options
 
 
 def gather_questions(asked: list[str], file: Path | None, wanted: FormOptions) -> list[Question]:
-    """The questions of the command line, then those of a file, one a line; if there is none, those of the template.
+    """The questions of the command line, then those of a file, one a line; if none were given, those of the template.
 
     Raises UsageError if there is no question at all.
     """
@@ -82,7 +82,7 @@ def check_questions_kept(outputs: Iterable[Path | None], wanted: FormOptions, fi
 def _given(asked: list[str], file: Path | None, wanted: FormOptions) -> list[Question]:
     as_asked = question_maker(wanted)
     texts = [*asked, *(_read_questions(file) if file else [])]
-    if not texts and wanted.template:
+    if not texts and wanted.template and not file:
         texts = list(find_template(wanted.template).questions)
     return [as_asked(text) for text in texts]
 
@@ -226,9 +226,11 @@ def _formatted(records: list[dict[str, Any]], output_format: Format) -> str:
 
 def _read_questions(file: Path) -> list[str]:
     try:
-        lines = file.read_text(encoding="utf-8-sig").split("\n")  # a question may hold other line ends
+        text = file.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise NoInputError(f"no questions file {file}", "check the path given to --questions") from None
     except (OSError, UnicodeDecodeError):
-        raise InputError(f"cannot read questions from {file}", "it must be a UTF-8 text file") from None
-    return [line.strip() for line in lines if line.strip()]
+        text = None
+    if text is None or "\0" in text:  # as UTF-16 has beside every letter
+        raise InputError(f"cannot read questions from {file}", "it must be a UTF-8 text file")
+    return [line.strip() for line in text.split("\n") if line.strip()]  # a question may hold other line ends

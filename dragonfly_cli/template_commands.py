@@ -23,7 +23,7 @@ def list_templates(debug: DebugOption = False) -> None:
     templates = all_templates().values()
     width = max(len(each.name) for each in templates)
     for each in templates:
-        show(f"{each.name:<{width}}  {each.about}{'' if each.is_built_in else ' (your own)'}\n")
+        show(f"{each.name:<{width}}  {' '.join(each.about.split())}{'' if each.is_built_in else ' (your own)'}\n")
     say(f"note: your own templates are read from {own_file()}")
 
 

@@ -5,6 +5,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from batch_runs import TINY
 from make_files import write_png
 from run_dragonfly import dragonfly, expect_error
 
@@ -54,7 +55,7 @@ def test_without_a_template_the_prompt_is_the_published_one(tmp_path: Path) -> N
 
 
 def test_the_user_s_own_goes_before_a_built_in_one(own: Path) -> None:
-    own.write_text('\ufeff[histology]\nabout = "my slides"\n', encoding="utf-8")  # as Windows editors write it
+    own.write_text('\ufeff[histology]\nabout = "my\\nslides"\n', encoding="utf-8")  # as Windows editors write it
     assert "histology   my slides (your own)" in dragonfly("template", "list").stdout
 
 
@@ -124,6 +125,19 @@ def test_a_template_that_is_not_there(own: Path) -> None:
     expect_error(dragonfly("template", "show", "nonesuch"), 2, "nonesuch")
     own.write_text('[mine]\nsystem = "A test."\n')
     expect_error(dragonfly("ask", "nowhere.png", "-t", "mine"), 2, "no question: template mine has none")
+    empty = own.with_name("q.txt")
+    empty.touch()
+    own.write_text('[mine]\nquestions = ["Is it?"]\n')  # asked where no file is given
+    expect_error(dragonfly("ask", "nowhere.png", "-t", "mine", "--questions", empty), 2, f"no question in {empty}")
+
+
+@pytest.mark.parametrize(("system", "why"), [("a <|eot_id|>", "cannot be put: <|eot_id|>"), ("a " * 3000, "too long")])
+def test_what_is_wrong_with_a_system_text_is_not_said_of_the_question(
+    own: Path, tmp_path: Path, system: str, why: str
+) -> None:
+    own.write_text(f'[mine]\nsystem = "{system}"\n')
+    call = ("ask", write_png(tmp_path / "photo.png"), "Is it?", "-t", "mine", "-m", TINY)
+    expect_error(dragonfly(*call), 2, "the system text of the template", why)
 
 
 def test_a_file_that_the_environment_names_must_be_there(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
