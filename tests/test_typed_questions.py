@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from batch_runs import TINY
@@ -40,7 +41,8 @@ def tiny_network(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("photo") / "photo.png"
-    Image.effect_noise((200, 150), 80).convert("RGB").save(path)
+    noise = np.random.default_rng(0).normal(128, 80, (150, 200)).clip(0, 255).astype(np.uint8)
+    Image.fromarray(noise).convert("RGB").save(path)
     return path
 
 
@@ -238,11 +240,11 @@ def test_an_answer_obeys_its_schema(photo: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("schema", "most", "is_cut"),
     [
-        ({"type": "integer", "minimum": 1000, "maximum": 9999}, 2, True),  # 127, which is JSON
-        ({"type": "integer"}, 2, True),  # more digits might have come
+        ({"type": "integer", "minimum": 10**6, "maximum": 10**7 - 1}, 2, True),  # 127128, which is JSON
+        ({"type": "integer", "minimum": 1}, 1, True),  # more digits might have come
         ({"enum": ["ab"]}, 1, True),
         ({"enum": [True]}, 4, False),  # whole with its last token
-        (None, 2, True),
+        (None, 1, True),
     ],
 )
 def test_an_answer_is_cut_where_more_might_have_come(
