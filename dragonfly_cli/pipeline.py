@@ -20,7 +20,7 @@ from dragonfly_cli.engine.checkpoints import Checkpoint
 from dragonfly_cli.engine.control import compare, controlled
 from dragonfly_cli.engine.desk import MOST_TOGETHER, Desk
 from dragonfly_cli.engine.model import Model, load_model
-from dragonfly_cli.engine.questions import Question, check_rule
+from dragonfly_cli.engine.questions import UNCONFIRMED, Question, check_rule
 from dragonfly_cli.engine.synthesis import synthesised
 from dragonfly_cli.errors import InputError
 from dragonfly_cli.fields import Field
@@ -259,7 +259,7 @@ def _unconfirmed(told: Answer, request: Request) -> list[str]:
     """Says so where another rule stands for the one that was asked for."""
     if request.rule is not Aggregate.confirmed or told.aggregate is not Aggregate.top3_mean:
         return []
-    return ["--aggregate confirmed: no field was looked at twice, so the rule is top3-mean, for calibration too"]
+    return [UNCONFIRMED]
 
 
 def _calibrated(told: Answer, request: Request) -> dict[str, float] | None:

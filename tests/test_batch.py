@@ -88,7 +88,7 @@ def test_without_a_question_images_are_described(study: Path, tmp_path: Path) ->
     outputs = ("-o", tmp_path / "captions.csv", "--records", records)
     outcome = dragonfly("batch", study / "a.png", study / "film", *outputs, "--max-tokens", "1")
     assert outcome.code == 0
-    assert outcome.stderr.count("cut at --max-tokens, and may not be whole: 2\n") == 1
+    assert outcome.stderr.count(f"warning: {CUT} (answers of this call: 2)\n") == 1
     assert all(CUT in json.loads(line)["warnings"] for line in records.read_text().splitlines())
     assert [row["question"] for row in rows_of(tmp_path / "captions.csv")] == ["", ""]
     assert not (tmp_path / "failed.csv").exists()

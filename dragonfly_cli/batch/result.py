@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import Any
 
-from dragonfly_cli.engine.questions import CUT, HARDLY_APART
+from dragonfly_cli.engine.questions import CUT, HARDLY_APART, UNCONFIRMED
 from dragonfly_cli.output.files import storable
 from dragonfly_cli.output.record import SCHEMA_VERSION
 from dragonfly_cli.output.table import answer_row, failure_row
@@ -50,8 +50,10 @@ class Result:
         return [f"{self.key[0]}: {warning}" for warning in told if any(words in warning for words in LOSSES)]
 
     @property
-    def is_cut(self) -> bool:
-        return self.record is not None and CUT in self.record["warnings"]
+    def shortcomings(self) -> list[str]:
+        """The warnings that any number of answers may have in common, whatever image they are about."""
+        told = self.record["warnings"] if self.record else []
+        return [warning for warning in (CUT, UNCONFIRMED) if warning in told]
 
     def without_record(self) -> "Result":
         """As it would be read back."""

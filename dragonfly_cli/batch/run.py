@@ -3,6 +3,7 @@
 One bad file is one failed row per question. Every result passes through ``_Loop.take``, with its full record.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -122,8 +123,8 @@ def _run(items: list[Item], ledger: Ledger, job: Job, options: BatchOptions, kep
         if job.evidence:
             remove_unfinished(job.evidence, items, job.settings)
     held = ledger.open()
-    if loop.cut_answers:
-        say(f"note: answers of this call that were cut at --max-tokens, and may not be whole: {loop.cut_answers}")
+    for shortcoming, count in loop.shortcomings.items():
+        say(f"warning: {shortcoming} (answers of this call: {count})")
     _say_counts(items, held, failed, kept_in)
     if told := control_summary(held[key] for item in items for key in item.keys if key in held):
         say(f"note: {told}")
@@ -175,7 +176,7 @@ class _Loop:
         self._done = done
         self._most_failures = 1 if options.fail_fast else options.max_errors
         self.failed_images = 0
-        self.cut_answers = 0
+        self.shortcomings: Counter[str] = Counter()
         self.gave_up = False
 
     def take(self, answers: Iterable[list[Result]], images: int) -> None:
@@ -183,7 +184,7 @@ class _Loop:
             for results in answers:
                 new = [result for result in results if result.key not in self._done]
                 self._ledger.add(new)
-                self.cut_answers += sum(result.is_cut for result in new)
+                self.shortcomings.update(told for result in new for told in result.shortcomings)
                 failures = [result.error for result in new if result.failed]
                 for why in dict.fromkeys(failures):
                     say(f"error: {why}")

@@ -23,8 +23,9 @@ DOUBTFUL_OPTION_MASS = 0.5
 # Below this distance from the answer of a control, an answer is hardly one about the picture.
 HARDLY_APART = 0.05
 
-# A warning of an answer that the network might have gone on with.
+# Warnings of an answer that the network might have gone on with, and of one by another rule than was asked for.
 CUT = "the answer was cut at --max-tokens, so it may not be whole"
+UNCONFIRMED = "--aggregate confirmed: no field was looked at twice, so the rule is top3-mean, for calibration too"
 
 YES_NO = ("yes", "no")
 # How people and their tables write either, where they say what is true; in lower case.
