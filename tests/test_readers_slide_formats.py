@@ -294,6 +294,23 @@ def test_a_height_beyond_its_table_of_pixels_is_refused_at_once(tmp_path):
     expect_error(dragonfly("view", tmp_path / "a.tif", "-o", tmp_path / "a.png"), 4, "a.tif: its table of pixel data")
 
 
+@pytest.mark.parametrize("followed_by", [0, 1, 2])
+@pytest.mark.parametrize("name", ["a.svs", "a.tif", "small.tif"])
+def test_pages_that_go_round_in_a_circle_are_refused(tmp_path, name, followed_by):
+    """Whoever follows them never comes to an end."""
+    path = write_svs(tmp_path / name, (100, 80) if name == "small.tif" else (600, 500), mpp=None)
+    if name != "a.svs":
+        with tifffile.TiffFile(path, mode="r+") as tiff:
+            for page in tiff.pages:
+                page.tags["ImageDescription"].overwrite("")
+    with tifffile.TiffFile(path) as tiff:
+        end, offset = tiff.pages.next_page_offset, tiff.pages[followed_by].offset
+    with path.open("r+b") as file:
+        file.seek(end)
+        file.write(struct.pack("<I", offset))
+    expect_error(dragonfly("info", path), 4, name, "its pages follow each other in a circle")
+
+
 @pytest.mark.parametrize("kept", [0.3, 0.9])
 @pytest.mark.parametrize(
     "layout", [{"tile": (128, 128)}, {"tile": (128, 128), "compression": "jpeg"}, {"rowsperstrip": 16}]

@@ -23,6 +23,7 @@ from dragonfly_cli.readers.tiff_bits import DARK, DARK_16_BIT, FULL_16_BIT, MAX_
 from dragonfly_cli.readers.tiff_colours import ALL_CLEAR, are_misnamed, is_grey, is_picture
 from dragonfly_cli.readers.tiff_end import ends_early
 from dragonfly_cli.readers.tiff_pages import (
+    broken,
     largest_series,
     levels_of,
     opened,
@@ -142,7 +143,10 @@ def _orientation(page: Any) -> int:
 
 
 def is_cut_short(path: Path) -> bool:
-    """Whether a TIFF points to anything beyond its end; where that cannot be told, it is refused for other reasons."""
+    """Whether a TIFF points to anything beyond its end; where that cannot be told, it is refused for other reasons.
+
+    Raises InputError as ``opened`` does.
+    """
     try:
         with opened(path) as tiff:
             return ends_early(tiff)
@@ -179,7 +183,7 @@ class TiffPyramid:
                 self.shortcomings = tiff_shortcomings(path) + told + self._use_bits(tiff.ome_metadata, pages[0])
                 self.shortcomings += [MISNAMED] * are_misnamed(pages[0]) + [ALL_CLEAR] * self._levels[-1].is_clear()
         except OPEN_ERRORS as error:
-            raise InputError(f"cannot open {path}: the TIFF is damaged", "copy or export the file again") from error
+            raise broken(path, "the TIFF is damaged") from error
         self.level_sizes = tuple(level.size_wh for level in self._levels)
         self.downsamples = downsamples_of(self.level_sizes)
         self.tile_sizes = tuple(level.segment_wh for level in self._levels)
@@ -213,9 +217,9 @@ def _check(path: Path, page: Any) -> None:
             "export it as an RGB TIFF of 8 bits",
         )
     if not any(page.databytecounts):  # each would be white, as if it had been left out
-        raise InputError(f"cannot open {path}: its table of pixel data is empty", "copy or export the file again")
+        raise broken(path, "its table of pixel data is empty")
     if len(page.dataoffsets) < math.prod(page.chunked):
-        raise InputError(f"cannot open {path}: its table of pixel data is too short", "copy or export the file again")
+        raise broken(path, "its table of pixel data is too short")
     rows = page.tilelength if page.is_tiled else min(page.rowsperstrip, page.imagelength)
     columns = page.tilewidth if page.is_tiled else page.imagewidth
     if rows * columns > LARGEST_SEGMENT_PIXELS:

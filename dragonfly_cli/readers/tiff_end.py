@@ -1,4 +1,4 @@
-"""Whether a TIFF holds all that its directories point to.
+"""Whether a TIFF holds all that its directories point to, and whether these come to an end.
 
 Libraries pass over a value beyond the end of the file: then colours are shown without their profile, or read as samples
 of one bit. Many programs write directories and these values last.
@@ -6,6 +6,7 @@ of one bit. Many programs write directories and these values last.
 
 import struct
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import tifffile
@@ -39,6 +40,22 @@ def ends_early(tiff: tifffile.TiffFile) -> bool:
         max(page.dataoffsets, default=0) >= end or any(place > end for place in _ends_of_values(tiff, page))
         for page in map(_whole, tiff.pages)
     )
+
+
+def goes_in_circles(tiff: tifffile.TiffFile) -> bool:
+    """Whether a page is followed by an earlier one or itself: tifffile would go round for ever."""
+    file, layout = tiff.filehandle, tiff.tiff
+    offset, seen = tiff.pages.first.offset if tiff.pages else 0, set[int]()
+    with suppress(struct.error, OSError, OverflowError):  # of a page that is broken off, which comes last
+        while 0 < offset < file.size:
+            if offset in seen:
+                return True
+            seen.add(offset)
+            file.seek(offset)
+            (entries,) = struct.unpack(layout.tagnoformat, file.read(layout.tagnosize))
+            file.seek(offset + layout.tagnosize + entries * layout.tagsize)
+            (offset,) = struct.unpack(layout.offsetformat, file.read(layout.offsetsize))
+    return False
 
 
 def _whole(page: Any) -> Any:

@@ -11,9 +11,11 @@ import numpy as np
 import tifffile
 from PIL import Image
 
+from dragonfly_cli.errors import InputError
 from dragonfly_cli.geometry import Box
 from dragonfly_cli.readers.pyramid import TileError
 from dragonfly_cli.readers.slide_tiles import SegmentedPage
+from dragonfly_cli.readers.tiff_end import goes_in_circles
 
 # A level may differ from the shape of level 0 by what rounding makes of its sides, and in any case by no more than
 # this; a picture of something else, such as the label, differs by more.
@@ -30,8 +32,19 @@ def size_of(page: Any) -> tuple[int, int]:
 
 
 def opened(path: Path) -> tifffile.TiffFile:
-    """A TIFF with the pages of this file alone: of an OME file that names others, tifffile gives the first one's."""
-    return tifffile.TiffFile(path, _multifile=False)
+    """A TIFF with the pages of this file alone: of an OME file that names others, tifffile gives the first one's.
+
+    Raises InputError where its pages never end.
+    """
+    tiff = tifffile.TiffFile(path, _multifile=False)
+    if goes_in_circles(tiff):
+        tiff.close()
+        raise broken(path, "the TIFF is damaged: its pages follow each other in a circle")
+    return tiff
+
+
+def broken(path: Path, why: str) -> InputError:
+    return InputError(f"cannot open {path}: {why}", "copy or export the file again")
 
 
 def levels_of(tiff: tifffile.TiffFile) -> list[Any]:
