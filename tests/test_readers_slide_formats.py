@@ -238,6 +238,28 @@ def test_places_are_right_to_the_end_of_a_narrow_slide_whose_levels_are_rounded(
     assert (rows.min() * 32 + 5760, rows.max() * 32 + 32 + 5760) == (6016, 6208)
 
 
+@pytest.mark.parametrize(
+    ("size_wh", "known"), [((700, 500), [1, 2, 4]), ((768, 768), [1, 2]), ((1500, 700), [1, 2, 4, 8])]
+)
+def test_places_are_right_on_levels_that_are_padded_to_whole_tiles(tmp_path, size_wh, known):
+    """Their sizes are multiples of the tile, as if of other scales; where several fit, the level is not used."""
+    pixels = np.full((*size_wh[::-1], 3), 244, np.uint8)
+    pixels[160:320, 320:640] = tissue_like((320, 160)) // 2
+    with tifffile.TiffWriter(tmp_path / "a.tif") as tiff:
+        for factor in (1, 2, 4, 8):
+            level = pixels[::factor, ::factor]
+            padding = [(0, -length % 128 * (factor > 1)) for length in level.shape[:2]]
+            level = np.pad(level, [*padding, (0, 0)], constant_values=255)
+            tiff.write(level, photometric="rgb", tile=(128, 128), subfiletype=int(factor > 1), metadata=None)
+    source = open_source(tmp_path / "a.tif")
+    assert [level["downsample"] for level in source.details()["levels"]] == known
+    assert not any("picture" in warning for warning in source.warnings)
+    for factor in (1, 2, 4, 8):
+        dark = whole(source, (size_wh[0] // factor, size_wh[1] // factor))[..., 1] < 150
+        edges = [edge * factor for places in np.nonzero(dark) for edge in (places.min(), places.max() + 1)]
+        assert np.abs(np.subtract(edges, [160, 320, 320, 640])).max() <= 2 * factor
+
+
 @pytest.mark.parametrize("compression", ["lzw", "zstd", "lzma", "png", "jpegxr", "lerc", "packbits"])
 @pytest.mark.parametrize("layout", [{"tile": (128, 128)}, {"rowsperstrip": 64}], ids=["tiles", "strips"])
 def test_every_compression_of_tifffile_s_is_read_from_tiles_and_strips(tmp_path, compression, layout):

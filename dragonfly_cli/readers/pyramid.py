@@ -18,6 +18,10 @@ BLOCK_SIDE_PX = 1024  # a block is 4 MB as RGBA
 STRIP_ROWS = 256  # the memory of a low strip is used again for the next, and stays in the processor's cache
 MAX_REGION_PIXELS = 24_000_000  # 72 MB as RGB; a larger region is averaged down as it is read
 REDUCING_GAP = 3  # what a block is box-averaged to is still this many times finer than the output
+# A level may differ from the shape of level 0 by what rounding makes of its sides, and in any case by no more than
+# this; a picture of something else, such as the label, differs by more.
+_ROUNDED_PX, _SAME_SHAPE = 2, 0.05
+_SCALES = tuple(2**power for power in range(1, 20))  # of levels that were padded to whole tiles
 LEVEL_TOLERANCE = 1.01  # downsamples are not exact: 4.0003 serves where 4 is asked for
 WHITE = "#ffffff"
 
@@ -69,9 +73,43 @@ def exact_downsamples(level_sizes: tuple[tuple[int, int], ...], told: tuple[floa
     exact = []
     for size_wh, scale in zip(level_sizes, told, strict=True):
         whole = max(1, round(scale))
-        fits = all(abs(base / whole - length) < 1 for base, length in zip(level_sizes[0], size_wh, strict=True))
-        exact.append(float(whole) if fits else scale)
+        exact.append(float(whole) if _is_reduced_by(whole, level_sizes[0], size_wh) else scale)
     return tuple(exact)
+
+
+def _is_reduced_by(whole: int, base_wh: tuple[int, int], size_wh: tuple[int, int]) -> bool:
+    return all(abs(base / whole - length) < 1 for base, length in zip(base_wh, size_wh, strict=True))
+
+
+def have_one_shape(base_wh: tuple[int, int], size_wh: tuple[int, int]) -> bool:
+    """Whether one may be the other at a smaller scale, but for rounding."""
+    tolerance = min(_SAME_SHAPE, _ROUNDED_PX / min(size_wh))
+    return abs(size_wh[0] / size_wh[1] / (base_wh[0] / base_wh[1]) - 1) <= tolerance
+
+
+def size_as_level(
+    base_wh: tuple[int, int], stored_wh: tuple[int, int], tile_wh: tuple[int, int]
+) -> tuple[int, int] | None:
+    """What of a picture shows level 0: all of it, or the part that was padded to whole tiles.
+
+    None for one of another shape, and where it may have been padded at several scales.
+    """
+    whole = max(1, round(max(base_wh) / max(stored_wh)))
+    fits = _is_reduced_by(whole, base_wh, stored_wh)
+    if fits and whole in (1, *_SCALES):
+        return stored_wh
+    padded = [part for part in (_reduced(base_wh, scale) for scale in _SCALES) if _padded(part, tile_wh) == stored_wh]
+    if not padded:
+        return stored_wh if fits or have_one_shape(base_wh, stored_wh) else None
+    return padded[0] if len(padded) == 1 and not fits else None
+
+
+def _reduced(size_wh: tuple[int, int], scale: int) -> tuple[int, int]:
+    return -(-size_wh[0] // scale), -(-size_wh[1] // scale)
+
+
+def _padded(size_wh: tuple[int, int], tile_wh: tuple[int, int]) -> tuple[int, int]:
+    return -(-size_wh[0] // tile_wh[0]) * tile_wh[0], -(-size_wh[1] // tile_wh[1]) * tile_wh[1]
 
 
 def downsamples_of(level_sizes: tuple[tuple[int, int], ...]) -> tuple[float, ...]:

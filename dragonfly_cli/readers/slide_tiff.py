@@ -25,6 +25,7 @@ from dragonfly_cli.readers.tiff_end import ends_early
 from dragonfly_cli.readers.tiff_pages import (
     broken,
     largest_series,
+    level_size,
     levels_of,
     opened,
     other_pictures,
@@ -179,7 +180,7 @@ class TiffPyramid:
                 self.scale = _ome_scale(tiff.ome_metadata, pages[0]) or scale_of(_resolution(pages[0]))
                 self.icc_profile: bytes | None = pages[0].iccprofile
                 self.mode = "L" if is_grey(pages[0]) else "RGB"
-                self._levels, told = without_strangers([SegmentedPage(path, page) for page in pages])
+                self._levels, told = without_strangers([_level(path, pages[0], page) for page in pages])
                 self.shortcomings = tiff_shortcomings(path) + told + self._use_bits(tiff.ome_metadata, pages[0])
                 self.shortcomings += [MISNAMED] * are_misnamed(pages[0]) + [ALL_CLEAR] * self._levels[-1].is_clear()
         except OPEN_ERRORS as error:
@@ -207,6 +208,13 @@ class TiffPyramid:
     def close(self) -> None:
         for level in self._levels:
             level.close()
+
+
+def _level(path: Path, base: Any, page: Any) -> SegmentedPage:
+    """Without what pads it to whole tiles."""
+    level = SegmentedPage(path, page)
+    level.size_wh = level_size(base, page) or level.size_wh
+    return level
 
 
 def _check(path: Path, page: Any) -> None:

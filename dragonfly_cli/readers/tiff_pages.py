@@ -13,13 +13,10 @@ from PIL import Image
 
 from dragonfly_cli.errors import InputError
 from dragonfly_cli.geometry import Box
-from dragonfly_cli.readers.pyramid import TileError
+from dragonfly_cli.readers.pyramid import TileError, have_one_shape, size_as_level
 from dragonfly_cli.readers.slide_tiles import SegmentedPage
 from dragonfly_cli.readers.tiff_end import goes_in_circles
 
-# A level may differ from the shape of level 0 by what rounding makes of its sides, and in any case by no more than
-# this; a picture of something else, such as the label, differs by more.
-_ROUNDED_PX, _SAME_SHAPE = 2, 0.05
 _COMPARED_PX, _COMPARED_SIDE = 128, 16  # a place of the coarser level, and what it is averaged to
 _PLACES = ((0.25, 0.3), (0.5, 0.5), (0.7, 0.75), (0.3, 0.7), (0.75, 0.25))  # as shares of width and height
 _FLAT = 10.0  # standard deviation of luma: with less there is nothing to be recognised but brightness
@@ -59,18 +56,15 @@ def levels_of(tiff: tifffile.TiffFile) -> list[Any]:
         pages = [level.keyframe for series in tiff.series for level in series.levels]
     base = max(pages, key=lambda page: page.imagewidth * page.imagelength)
     # of several of one size the first stays
-    alike = {page.imagewidth: page.aspage() for page in reversed(pages) if _is_level_of(base, page)}
+    alike = {size[0]: page.aspage() for page in reversed(pages) if (size := level_size(base, page))}
     return [alike[width] for width in sorted(alike, reverse=True)]
 
 
-def _is_level_of(base: Any, page: Any) -> bool:
-    return _has_shape_of(base, page) and page.is_tiled == base.is_tiled
-
-
-def _has_shape_of(base: Any, page: Any) -> bool:
-    shape, (width, height) = base.imagewidth / base.imagelength, size_of(page)
-    tolerance = min(_SAME_SHAPE, _ROUNDED_PX / min(width, height))
-    return bool(abs(width / height / shape - 1) <= tolerance)
+def level_size(base: Any, page: Any) -> tuple[int, int] | None:
+    """The size of a page as a level of ``base``, without what pads it to whole tiles; None if it can be none."""
+    if page.is_tiled != base.is_tiled:
+        return None
+    return size_as_level(size_of(base), size_of(page), (page.tilewidth, page.tilelength) if page.is_tiled else (1, 1))
 
 
 def _is_ome_image(series: Any) -> bool:
@@ -89,7 +83,8 @@ def other_pictures(tiff: tifffile.TiffFile) -> list[tuple[int, int]]:
     for series in tiff.series:
         page = series.keyframe.aspage()
         (width, height), area = size_of(page), base.imagewidth * base.imagelength
-        is_smaller_copy = not _is_ome_image(series) and _has_shape_of(base, page) and width < base.imagewidth
+        is_copy = have_one_shape(size_of(base), size_of(page)) or level_size(base, page)
+        is_smaller_copy = not _is_ome_image(series) and is_copy and width < base.imagewidth
         if page.offset != base.offset and width * height >= _TOLD_SHARE * area and not is_smaller_copy:
             found.append((width, height))
     return found
