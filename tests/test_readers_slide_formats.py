@@ -356,6 +356,23 @@ def test_an_aperio_slide_in_jpeg_2000_is_read(tmp_path):
     assert np.array_equal(whole(source, (600, 500)), pixels)
 
 
+@pytest.mark.parametrize("size_wh", [(512, 512), (450, 500)])
+def test_a_level_of_another_shape_is_not_used(tmp_path, size_wh):
+    """OpenSlide takes the mean of both ratios for its scale."""
+    pixels, text = tissue_like((900, 700)), "Aperio Image Library v12.0.0\r\n900x700 (256x256) JPEG/RGB|MPP = 0.5"
+    common = {"photometric": "rgb", "description": text, "metadata": None, "software": False}
+    with tifffile.TiffWriter(tmp_path / "a.svs") as tiff:
+        tiff.write(pixels, tile=(256, 256), **common)
+        tiff.write(pixels[::8, ::8].copy(), rowsperstrip=16, **common)
+        tiff.write(np.full((*size_wh[::-1], 3), RED, np.uint8), tile=(256, 256), **common)
+        tiff.write(pixels[::4, ::4].copy(), tile=(256, 256), **common)
+    source = open_source(tmp_path / "a.svs")
+    assert [level["downsample"] for level in source.details()["levels"]] == [1, 4]
+    assert np.array_equal(whole(source, (225, 175)), pixels[::4, ::4])
+    told = f"a level of {size_wh[0]} x {size_wh[1]} px does not have the shape of the slide, and is not used"
+    assert source.warnings == [told]
+
+
 @pytest.mark.parametrize(
     ("properties", "mpp", "source"),
     [

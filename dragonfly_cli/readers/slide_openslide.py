@@ -15,7 +15,7 @@ from PIL import Image, ImageCms
 from dragonfly_cli.errors import InputError
 from dragonfly_cli.geometry import Box
 from dragonfly_cli.readers.foreign import EXPORT_SLIDE
-from dragonfly_cli.readers.pyramid import TileError, exact_downsamples
+from dragonfly_cli.readers.pyramid import TileError, exact_downsamples, size_as_level
 from dragonfly_cli.readers.slide_scale import positive_number, scale_of
 from dragonfly_cli.readers.slide_tiff import tiff_shortcomings
 from dragonfly_cli.readers.slide_tiles import SegmentedPage, jpeg_levels
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 OPEN_ERRORS = (openslide.OpenSlideError, OSError, ValueError, RuntimeError)
 _UNTOLD_TILE_PX = 256
 _DAMAGED_PROFILE = b"damaged"  # what cannot be used, and is told as that
+_UNCOMPARED = ("aperio", "generic-tiff")  # formats of which OpenSlide takes pages of any shape for levels
+_UNFIT = "a level of {} x {} px does not have the shape of the slide, and is not used"
 _SECOND_PATH = "dicom.OpticalPathSequence[1].OpticalPathIdentifier"
 
 
@@ -52,14 +54,17 @@ class OpenSlidePyramid:
         self._handle = self._open()
         properties = self._handle.properties
         self.format: str = properties[openslide.PROPERTY_NAME_VENDOR]
-        self.level_sizes: tuple[tuple[int, int], ...] = self._handle.level_dimensions
-        self._told: tuple[float, ...] = self._handle.level_downsamples  # what OpenSlide reckons with
+        sizes, scales = self._handle.level_dimensions, self._handle.level_downsamples
+        self._numbers = tuple(filter(self._fits, range(len(sizes))))  # of the levels, as OpenSlide counts them
+        self.level_sizes: tuple[tuple[int, int], ...] = tuple(sizes[number] for number in self._numbers)
+        self._told = tuple(scales[number] for number in self._numbers)  # what OpenSlide reckons with
         self.downsamples = exact_downsamples(self.level_sizes, self._told)
-        self.tile_sizes = tuple(self._tile_size(level) for level in range(len(self.level_sizes)))
+        self.tile_sizes = tuple(self._tile_size(number) for number in self._numbers)
         self.background = "#" + properties.get(openslide.PROPERTY_NAME_BACKGROUND_COLOR, "ffffff")
         self.scale = scale_of(properties)
         self.icc_profile = self._profile()
-        self.shortcomings = tiff_shortcomings(path, self.format)
+        unused = [size for number, size in enumerate(sizes) if number not in self._numbers]
+        self.shortcomings = tiff_shortcomings(path, self.format) + [_UNFIT.format(*size) for size in unused]
         by_size = {each.size_wh: each for each in jpegs}
         self._jpegs = {level: by_size[size] for level, size in enumerate(self.level_sizes) if size in by_size}
         self._direct: dict[int, SegmentedPage] = jpeg_levels(path, self.format, self.level_sizes, self.downsamples)
@@ -124,11 +129,16 @@ class OpenSlidePyramid:
     def _read(self, handle: openslide.OpenSlide, level: int, block: Box) -> Image.Image:
         scale = self._told[level]
         origin = round(block.x * scale), round(block.y * scale)
-        return _flattened(handle.read_region(origin, level, block.size_wh), self.background)
+        return _flattened(handle.read_region(origin, self._numbers[level], block.size_wh), self.background)
 
-    def _tile_size(self, level: int) -> tuple[int, int]:
+    def _fits(self, number: int) -> bool:
+        """Whether a level has the shape of level 0, so that one downsample is right along both axes."""
+        base, size = self._handle.level_dimensions[0], self._handle.level_dimensions[number]
+        return self.format not in _UNCOMPARED or size_as_level(base, size, self._tile_size(number)) == size
+
+    def _tile_size(self, number: int) -> tuple[int, int]:
         properties = self._handle.properties
-        sides = (properties.get(f"openslide.level[{level}].tile-{side}") for side in ("width", "height"))
+        sides = (properties.get(f"openslide.level[{number}].tile-{side}") for side in ("width", "height"))
         width, height = (int(positive_number(side) or _UNTOLD_TILE_PX) for side in sides)
         return width, height
 
