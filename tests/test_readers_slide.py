@@ -273,6 +273,20 @@ def test_a_tile_that_lost_a_block_of_the_disk_is_told(tmp_path, lost):
     ]
 
 
+@pytest.mark.parametrize("is_aperio", [True, False])
+def test_a_tile_that_ends_early_is_told(tmp_path, is_aperio):
+    path = write_svs(tmp_path / "a.svs", (1280, 1100), downsamples=())
+    with tifffile.TiffFile(path, mode="r+") as tiff:
+        counts = tiff.pages[0].tags["TileByteCounts"]
+        counts.overwrite([count // (2 if number == 7 else 1) for number, count in enumerate(counts.value)])
+        if not is_aperio:
+            tiff.pages[0].tags["ImageDescription"].overwrite("")
+    source = open_source(path)
+    seen = np.asarray(source.view(Box(512, 256, 256, 256)).resize((256, 256)))
+    assert source.format == ("aperio" if is_aperio else "tiff") and (seen == 255).all()
+    assert source.warnings[-1].endswith("because they are damaged: level 0, column 2, row 1")
+
+
 @pytest.mark.parametrize("quality", [20, 75, 100])
 @pytest.mark.parametrize("encoding", [{}, {"optimize": True}, {"progressive": True}, {"restart_marker_blocks": 3}])
 def test_a_sound_jpeg_is_never_taken_for_damaged(quality, encoding):
@@ -282,7 +296,8 @@ def test_a_sound_jpeg_is_never_taken_for_damaged(quality, encoding):
     for pixels in (noise, glass, mixed, noise // 128 * 255, glass * 0, noise[..., 0], glass[..., 0]):
         packed = BytesIO()
         Image.fromarray(pixels).save(packed, "JPEG", quality=quality, **encoding)
-        assert not is_damaged(packed.getvalue())
+        assert not is_damaged(packed.getvalue() + bytes(3))
+        assert is_damaged(packed.getvalue()[:-2])
 
 
 def test_a_slide_without_a_sound_tile_is_an_error(tmp_path, way):

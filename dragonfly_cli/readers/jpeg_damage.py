@@ -1,7 +1,7 @@
 """Whether a JPEG stream was damaged in its middle, where decoders go on without a word and show grey or other colours.
 
-Told is what cannot stand in coded data: a marker that ends it early, a second end, and a run of zeros, as where a disk
-has lost a block. A few changed bytes are not: libjpeg itself warns of a third of these, at half the cost of decoding.
+Told is what cannot stand in coded data: a marker that ends it early, a second end or none, and a run of zeros, as where
+a disk has lost a block. A few changed bytes are not: libjpeg itself warns of a third of these, at half the cost of decoding.
 Source: ITU-T T.81 (markers, B.1.1; the code of all zeros is that of the first symbol of a Huffman table, C.2).
 """
 
@@ -22,7 +22,7 @@ def is_damaged(stream: bytes, tables: bytes = b"") -> bool:
     segments = dict(_segments(stream))
     scan, frame = segments.get(_START_OF_SCAN), next((segments[each] for each in _FRAMES if each in segments), None)
     if scan is None or frame is None or stream[scan] != stream[frame + 5]:  # of several scans each has some components
-        return False
+        return scan is not None and bytes([_MARK, _END]) not in stream
     start = _end_of(stream, scan)
     data = np.frombuffer(stream, np.uint8, offset=start)
     followers = data[1:][data[:-1] == _MARK]
@@ -30,10 +30,9 @@ def is_damaged(stream: bytes, tables: bytes = b"") -> bool:
     allowed = {_MARK, _END}
     if _RESTART_INTERVAL in segments | dict(_segments(tables)):
         allowed.update(_RESTARTS)
-    if markers.count(_END) > 1 or not allowed.issuperset(markers):
+    if markers.count(_END) != 1 or not allowed.issuperset(markers):
         return True
-    end = stream.rfind(bytes([_MARK, _END])) if _END in markers else len(stream)
-    lost = stream.find(_LOST, start, end) >= 0
+    lost = stream.find(_LOST, start, stream.rfind(bytes([_MARK, _END]))) >= 0
     return lost and any(symbol != _END_OF_BLOCK for each in (stream, tables) for symbol in _symbols_of_zeros(each))
 
 
