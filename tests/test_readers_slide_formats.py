@@ -333,6 +333,20 @@ def test_pages_that_go_round_in_a_circle_are_refused(tmp_path, name, followed_by
     expect_error(dragonfly("info", path), 4, name, "its pages follow each other in a circle")
 
 
+@pytest.mark.parametrize("part", [0.5, 2])
+@pytest.mark.parametrize("name", ["a.svs", "a.tif", "small.tif"])
+def test_a_width_that_does_not_fit_the_table_of_tiles_is_refused(tmp_path, name, part):
+    """Every tile after the first row would be shown in another place."""
+    path, width = tmp_path / name, 200 if name == "small.tif" else 600
+    if name == "a.svs":
+        write_svs(path, (width, 500), downsamples=())
+    else:
+        tifffile.imwrite(path, tissue_like((width, 500)), photometric="rgb", tile=(64, 64))
+    with tifffile.TiffFile(path, mode="r+") as tiff:
+        tiff.pages[0].tags["ImageWidth"].overwrite(int(part * width))
+    expect_error(dragonfly("info", path), 4, f"{name}: its table of pixel data does not fit its size")
+
+
 @pytest.mark.parametrize("kept", [0.3, 0.9])
 @pytest.mark.parametrize(
     "layout", [{"tile": (128, 128)}, {"tile": (128, 128), "compression": "jpeg"}, {"rowsperstrip": 16}]

@@ -1,7 +1,8 @@
 """Whether a JPEG stream was damaged in its middle, where decoders go on without a word and show grey or other colours.
 
 Told is what cannot stand in coded data: a marker that ends it early, a second end or none, and a run of zeros, as where
-a disk has lost a block. A few changed bytes are not: libjpeg itself warns of a third of these, at half the cost of decoding.
+a disk has lost a block. A few changed bytes are not: libjpeg itself warns of a third of these, at half the cost of
+decoding.
 Source: ITU-T T.81 (markers, B.1.1; the code of all zeros is that of the first symbol of a Huffman table, C.2).
 """
 

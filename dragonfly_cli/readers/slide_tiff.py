@@ -21,7 +21,7 @@ from dragonfly_cli.readers.slide_scale import PLAUSIBLE_MPP, scale_of
 from dragonfly_cli.readers.slide_tiles import DECODE_ERRORS, SegmentedPage
 from dragonfly_cli.readers.tiff_bits import DARK, DARK_16_BIT, FULL_16_BIT, MAX_SAMPLE_VALUE, ome_pixels, white_of
 from dragonfly_cli.readers.tiff_colours import ALL_CLEAR, are_misnamed, is_grey, is_picture
-from dragonfly_cli.readers.tiff_end import ends_early
+from dragonfly_cli.readers.tiff_end import ends_early, has_misfit
 from dragonfly_cli.readers.tiff_pages import (
     broken,
     largest_series,
@@ -45,6 +45,7 @@ OPEN_ERRORS = (
     struct.error,
 )
 MISNAMED = "the file calls its samples grey, several a pixel: the first three are shown as red, green and blue"
+_MISFIT = "its table of pixel data does not fit its size"
 _GENERIC = "generic-tiff"  # OpenSlide's name for a TIFF of no scanner
 _OPENSLIDES_COLOURS = (6, 8)  # TIFF PhotometricInterpretation: YCbCr, CIELab
 _OLD_JPEG = 6  # TIFF Compression
@@ -146,13 +147,16 @@ def _orientation(page: Any) -> int:
 def is_cut_short(path: Path) -> bool:
     """Whether a TIFF points to anything beyond its end; where that cannot be told, it is refused for other reasons.
 
-    Raises InputError as ``opened`` does.
+    Raises InputError as ``opened`` does, and where a page has more or fewer tiles than its size asks for.
     """
     try:
         with opened(path) as tiff:
-            return ends_early(tiff)
+            is_short = ends_early(tiff)
+            if not is_short and has_misfit(tiff):
+                raise broken(path, _MISFIT)
     except OPEN_ERRORS:
         return False
+    return is_short
 
 
 def kind_of(path: Path) -> str | None:
@@ -226,8 +230,8 @@ def _check(path: Path, page: Any) -> None:
         )
     if not any(page.databytecounts):  # each would be white, as if it had been left out
         raise broken(path, "its table of pixel data is empty")
-    if len(page.dataoffsets) < math.prod(page.chunked):
-        raise broken(path, "its table of pixel data is too short")
+    if len(page.dataoffsets) != math.prod(page.chunked):
+        raise broken(path, _MISFIT)
     rows = page.tilelength if page.is_tiled else min(page.rowsperstrip, page.imagelength)
     columns = page.tilewidth if page.is_tiled else page.imagewidth
     if rows * columns > LARGEST_SEGMENT_PIXELS:

@@ -1,9 +1,10 @@
-"""Whether a TIFF holds all that its directories point to, and whether these come to an end.
+"""Whether a TIFF holds all that its directories point to, and whether these make sense and come to an end.
 
 Libraries pass over a value beyond the end of the file: then colours are shown without their profile, or read as samples
 of one bit. Many programs write directories and these values last.
 """
 
+import math
 import struct
 from collections.abc import Iterator
 from contextlib import suppress
@@ -40,6 +41,12 @@ def ends_early(tiff: tifffile.TiffFile) -> bool:
         max(page.dataoffsets, default=0) >= end or any(place > end for place in _ends_of_values(tiff, page))
         for page in map(_whole, tiff.pages)
     )
+
+
+def has_misfit(tiff: tifffile.TiffFile) -> bool:
+    """Whether a page has a table of more or fewer tiles than its size asks for, so that these have other places."""
+    pages = map(_whole, tiff.pages)
+    return any(page.is_tiled and len(page.dataoffsets) != math.prod(page.chunked) for page in pages)
 
 
 def goes_in_circles(tiff: tifffile.TiffFile) -> bool:
