@@ -274,6 +274,28 @@ def test_a_tile_that_lost_a_block_of_the_disk_is_told(tmp_path, lost):
 
 
 @pytest.mark.parametrize("is_aperio", [True, False])
+def test_a_tile_without_data_is_told_and_costs_no_level(tmp_path, monkeypatch, is_aperio):
+    """On a coarser level OpenSlide fills it from a finer one."""
+    path = write_svs(tmp_path / "a.svs", (1280, 1100), downsamples=(2, 4))
+    with tifffile.TiffFile(path, mode="r+") as tiff:
+        for page, number in ((0, 7), (2, 1)):
+            counts = tiff.pages[page].tags["TileByteCounts"]
+            counts.overwrite([count * (each != number) for each, count in enumerate(counts.value)])
+        if not is_aperio:
+            tiff.pages[0].tags["ImageDescription"].overwrite("")
+    source, box = open_source(path), Box(0, 0, 1280, 1100)
+    assert [level["downsample"] for level in source.details()["levels"]] == [1, 2, 4]
+    seen = [np.asarray(source.view(box).resize(size)) for size in ((1280, 1100), (640, 550))]
+    assert (seen[0][256:512, 512:768] == 255).all() and np.ptp(seen[0][:256]) and np.ptp(seen[0][:, :512])
+    assert source.warnings[0] == "1 of 25 tiles hold no data and are shown white"
+    assert not any("another picture" in warning or "damaged" in warning for warning in source.warnings)
+    if is_aperio:
+        monkeypatch.setattr(slide_openslide, "jpeg_levels", lambda *about: {})
+        openslides = np.asarray(open_source(path).view(box).resize((640, 550)))
+        assert np.abs(openslides.astype(int) - seen[1]).max() <= 1
+
+
+@pytest.mark.parametrize("is_aperio", [True, False])
 def test_a_tile_that_ends_early_is_told(tmp_path, is_aperio):
     path = write_svs(tmp_path / "a.svs", (1280, 1100), downsamples=())
     with tifffile.TiffFile(path, mode="r+") as tiff:

@@ -78,8 +78,15 @@ class OpenSlidePyramid:
         return frames > -(-width // tile_w) * -(-height // tile_h) or _SECOND_PATH in properties
 
     def read(self, level: int, block: Box) -> Image.Image:
-        if direct := self._direct.get(level):
-            return direct.read(block)
+        direct = self._direct.get(level)
+        if not direct:
+            return self._through_openslide(level, block)
+        image = direct.read(block)
+        for part in direct.empty_parts(block):  # which OpenSlide fills from finer levels
+            image.paste(self._through_openslide(level, part), (part.x - block.x, part.y - block.y))
+        return image
+
+    def _through_openslide(self, level: int, block: Box) -> Image.Image:
         if (jpegs := self._jpegs.get(level)) and jpegs.are_damaged(block):
             raise TileError("libjpeg would not tell")
         handle = self._handle

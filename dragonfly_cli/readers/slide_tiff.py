@@ -18,7 +18,7 @@ from dragonfly_cli.errors import InputError
 from dragonfly_cli.geometry import Box
 from dragonfly_cli.readers.pyramid import WHITE, Scale, downsamples_of, one_of
 from dragonfly_cli.readers.slide_scale import PLAUSIBLE_MPP, scale_of
-from dragonfly_cli.readers.slide_tiles import DECODE_ERRORS, SegmentedPage
+from dragonfly_cli.readers.slide_tiles import DECODE_ERRORS, SegmentedPage, planes_of, without_data
 from dragonfly_cli.readers.tiff_bits import DARK, DARK_16_BIT, FULL_16_BIT, MAX_SAMPLE_VALUE, ome_pixels, white_of
 from dragonfly_cli.readers.tiff_colours import ALL_CLEAR, are_misnamed, is_grey, is_picture
 from dragonfly_cli.readers.tiff_end import ends_early, has_misfit
@@ -47,6 +47,7 @@ OPEN_ERRORS = (
 MISNAMED = "the file calls its samples grey, several a pixel: the first three are shown as red, green and blue"
 _MISFIT = "its table of pixel data does not fit its size"
 _GENERIC = "generic-tiff"  # OpenSlide's name for a TIFF of no scanner
+_SELDOM_SPARSE = (_GENERIC, "aperio")  # other scanners leave out what they have not scanned
 _OPENSLIDES_COLOURS = (6, 8)  # TIFF PhotometricInterpretation: YCbCr, CIELab
 _OLD_JPEG = 6  # TIFF Compression
 _UPRIGHT = 1  # TIFF Orientation
@@ -101,12 +102,14 @@ def tiff_shortcomings(path: Path, vendor: str = _GENERIC) -> list[str]:
     """``Pyramid.shortcomings`` of a TIFF; of another file there are none here, nor where they cannot be told."""
     try:
         with opened(path) as tiff:
-            planes, orientation = _planes(tiff), _orientation(levels_of(tiff)[0])
+            base = levels_of(tiff)[0]
+            planes, orientation = _planes(tiff), _orientation(base)
+            empty = _empty(base) if vendor in _SELDOM_SPARSE else []
             others = other_pictures(tiff) if vendor == _GENERIC else []
     except OPEN_ERRORS:
         return []
     turned = f"the slide is shown as it is stored, and not turned (TIFF orientation {orientation})"
-    return one_of(planes) + _not_shown(others) + [turned] * (orientation != _UPRIGHT)
+    return one_of(planes) + _not_shown(others) + empty + [turned] * (orientation != _UPRIGHT)
 
 
 def frames_of(path: Path) -> tuple[list[int], list[str]]:
@@ -129,6 +132,12 @@ def _not_shown(others: list[tuple[int, int]]) -> list[str]:
     sizes = ", ".join(f"{width} x {height} px" for width, height in others)
     more = f"only the largest of {len(others) + 1} pictures in the file is shown; not that of {sizes}"
     return [more] if others else []
+
+
+def _empty(page: Any) -> list[str]:
+    empty, every = len(without_data(page)), len(page.databytecounts) // planes_of(page)
+    pieces = "tiles" if page.is_tiled else "strips"
+    return [f"{empty} of {every} {pieces} hold no data and are shown white"] * (empty > 0)
 
 
 def _planes(tiff: tifffile.TiffFile) -> int:

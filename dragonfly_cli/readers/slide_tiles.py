@@ -47,8 +47,9 @@ class SegmentedPage:
         self.segment_wh: tuple[int, int] = (page.tilewidth, page.tilelength) if page.is_tiled else strip_wh
         self._columns, rows = (-(-length // side) for length, side in zip(self.size_wh, self.segment_wh, strict=True))
         # where colours lie in planes of their own, all segments of one stand before those of the next
-        self._planes = page.samplesperpixel if page.planarconfig == SEPARATE else 1
+        self._planes = planes_of(page)
         self._plane_segments = self._columns * rows
+        self._empty = without_data(page)
         segment_bytes = self.segment_wh[0] * self.segment_wh[1] * 3
         self._segment = lru_cache(max(1, KEPT_BYTES // segment_bytes))(self._decode)
 
@@ -62,6 +63,12 @@ class SegmentedPage:
                 there = _slices(part, column * self.segment_wh[0], row * self.segment_wh[1])
                 canvas[_slices(part, block.x, block.y)] = segment[there]
         return Image.fromarray(canvas)  # once for all tiles: Pillow keeps pixels in another layout
+
+    def empty_parts(self, block: Box) -> list[Box]:
+        """The parts of ``block`` whose tiles were left out."""
+        inside = block.within(Box(0, 0, *self.size_wh)) if self._empty else None
+        tiles = plan_tiles(inside, self.segment_wh) if inside else ()
+        return [part for (column, row), part in tiles if row * self._columns + column in self._empty]
 
     def show_white(self, sample: int) -> None:
         """Show this sample, and larger ones, white."""
@@ -120,6 +127,16 @@ class SegmentedPage:
         return samples
 
 
+def planes_of(page: Any) -> int:
+    return page.samplesperpixel if page.planarconfig == SEPARATE else 1
+
+
+def without_data(page: Any) -> frozenset[int]:
+    """The numbers of tiles or strips that were left out, in one plane at least."""
+    in_plane = len(page.databytecounts) // planes_of(page)
+    return frozenset(number % in_plane for number, size in enumerate(page.databytecounts) if size == 0)
+
+
 def jpeg_levels(
     path: Path, slide_format: str, sizes: tuple[tuple[int, int], ...], downsamples: tuple[float, ...]
 ) -> dict[int, SegmentedPage]:
@@ -145,7 +162,7 @@ def jpeg_levels(
 
 
 def _is_direct(page: Any) -> bool:
-    return page.is_tiled and page.compression == _JPEG and is_plain_rgb(page) and all(page.databytecounts)
+    return page.is_tiled and page.compression == _JPEG and is_plain_rgb(page)
 
 
 def _slices(part: Box, left: int, top: int) -> tuple[slice, slice]:

@@ -103,10 +103,15 @@ def without_strangers(levels: list[SegmentedPage]) -> tuple[list[SegmentedPage],
 
 
 def _looks_alike(finer: SegmentedPage, coarser: SegmentedPage) -> bool:
-    """Whether some places look the same on two levels; also where these cannot be read."""
+    """Whether some places look the same on two levels; also where these cannot be read, or were left out."""
+    levels = finer, coarser
+    places = [[_box_at(place, level.size_wh, coarser.size_wh) for level in levels] for place in _PLACES]
+    there = [boxes for boxes in places if not any(map(SegmentedPage.empty_parts, levels, boxes))]
     try:
-        pairs = [[_luma_at(level, place, coarser.size_wh) for level in (finer, coarser)] for place in _PLACES]
+        pairs = [list(map(_luma, levels, boxes)) for boxes in there]
     except TileError:
+        return True
+    if not pairs:
         return True
     one, other = (np.concatenate(each, axis=None) for each in zip(*pairs, strict=True))
     if min(one.std(), other.std()) < _FLAT:
@@ -114,13 +119,18 @@ def _looks_alike(finer: SegmentedPage, coarser: SegmentedPage) -> bool:
     return bool(np.corrcoef(one, other)[0, 1] > _LEAST_ALIKE)
 
 
-def _luma_at(level: SegmentedPage, place: tuple[float, float], coarse_wh: tuple[int, int]) -> np.ndarray:
-    """What surrounds a place, [rows, columns], as large on the slide as ``_COMPARED_PX`` of the coarser level."""
+def _box_at(place: tuple[float, float], size_wh: tuple[int, int], coarse_wh: tuple[int, int]) -> Box:
+    """What surrounds a place of a level, as large on the slide as ``_COMPARED_PX`` of the coarser level."""
     edges = []
-    for length, coarse, share in zip(level.size_wh, coarse_wh, place, strict=True):
+    for length, coarse, share in zip(size_wh, coarse_wh, place, strict=True):
         side = min(_COMPARED_PX, coarse)
         start = round((coarse - side) * share)
         edges.append((start * length // coarse, max(1, side * length // coarse)))
     (x, width), (y, height) = edges
-    picture = level.read(Box(x, y, width, height)).convert("L")
+    return Box(x, y, width, height)
+
+
+def _luma(level: SegmentedPage, box: Box) -> np.ndarray:
+    """[rows, columns], as many whatever the level."""
+    picture = level.read(box).convert("L")
     return np.asarray(picture.resize((_COMPARED_SIDE, _COMPARED_SIDE), Image.Resampling.BOX), float)
