@@ -333,6 +333,24 @@ def test_pages_that_go_round_in_a_circle_are_refused(tmp_path, name, followed_by
     expect_error(dragonfly("info", path), 4, name, "its pages follow each other in a circle")
 
 
+@pytest.mark.parametrize(
+    ("height", "layout", "table"),
+    [(500, {"tile": (128, 128)}, "Tile"), (500, {"rowsperstrip": 16}, "Strip"), (50, {"rowsperstrip": 16}, "Strip")],
+)
+def test_what_lies_at_the_head_of_a_file_is_not_shown(tmp_path, height, layout, table):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.zeros((height, 600, 3), np.uint8), photometric="rgb", **layout)
+    with tifffile.TiffFile(path, mode="r+") as tiff:
+        offsets = tiff.pages[0].tags[f"{table}Offsets"]
+        offsets.overwrite([0, *offsets.value[1:]])
+    if height == 50:
+        expect_error(dragonfly("info", path), 4, "a.tif: the image data is damaged")
+        return
+    source = open_source(path)
+    assert (np.asarray(source.view(Box(0, 0, 100, 16)).resize((100, 16))) == 255).all()
+    assert source.warnings[-1].endswith("because they are damaged: level 0, column 0, row 0")
+
+
 @pytest.mark.parametrize("part", [0.5, 2])
 @pytest.mark.parametrize("name", ["a.svs", "a.tif", "small.tif"])
 def test_a_width_that_does_not_fit_the_table_of_tiles_is_refused(tmp_path, name, part):

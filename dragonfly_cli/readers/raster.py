@@ -272,12 +272,12 @@ class RasterSource:
 
     def _as_rgb(self, page: int) -> tuple[Image.Image, list[str]]:
         file = self._file
+        raster_tiff.check_pieces(file, self.path)
         if colours := raster_tiff.colours_beyond_pillow(file, self.path, page):
             return _noted(colours)
         if raster_tiff.has_no_range(file):
             values = raster_tiff.grey_samples(self.path, page)
             return from_wide_range(values, is_white_zero=raster_tiff.is_white_zero(file)), [NO_RANGE]
-        raster_tiff.check_deflated(file, self.path)
         file.load()
         stored = raster_png.with_opacity(raster_jp2.in_8_bits(raster_tiff.with_palette(file), self.path), self.path)
         return to_rgb(stored)

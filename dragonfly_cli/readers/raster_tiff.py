@@ -16,6 +16,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from dragonfly_cli.geometry import Box
 from dragonfly_cli.readers.pyramid import TileError
+from dragonfly_cli.readers.signature import TIFF_HEADER_BYTES
 from dragonfly_cli.readers.tiff_bits import FULL_16_BIT, MAX_SAMPLE_VALUE, white_of
 
 _BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 259, 262, 339
@@ -156,17 +157,23 @@ def ends_early(image: Image.Image, path: Path) -> bool:
     return (is_compressed and is_broken_off) or is_cut_short(path)
 
 
-def check_deflated(image: Image.Image, path: Path) -> None:
-    """Raises zlib.error where the checksum of a tile or strip is wrong, at which libtiff does not look."""
-    if _tags(image).get(_COMPRESSION) not in _DEFLATED:
-        return
-    with path.open("rb") as file:
-        for start, size in _pieces(image):
-            file.seek(start)
-            packed, unpacking = file.read(size), zlib.decompressobj()
-            while packed and not unpacking.eof:
-                unpacking.decompress(packed, _UNPACKED_BYTES)
-                packed = unpacking.unconsumed_tail
+def check_pieces(image: Image.Image, path: Path) -> None:
+    """Raises ValueError or zlib.error for a tile or strip that cannot be what it shall be, which libtiff would show."""
+    if any(size > 0 and start < TIFF_HEADER_BYTES for start, size in _pieces(image)):
+        raise ValueError("a piece without a place")
+    if _tags(image).get(_COMPRESSION) in _DEFLATED:
+        with path.open("rb") as file:
+            for start, size in _pieces(image):
+                file.seek(start)
+                _check_deflated(file.read(size))
+
+
+def _check_deflated(packed: bytes) -> None:
+    """Raises zlib.error where the checksum is wrong."""
+    unpacking = zlib.decompressobj()
+    while packed and not unpacking.eof:
+        unpacking.decompress(packed, _UNPACKED_BYTES)
+        packed = unpacking.unconsumed_tail
 
 
 def _pieces(image: Image.Image) -> Iterator[tuple[int, int]]:

@@ -3,6 +3,7 @@
 from dragonfly_cli.readers.dicom.signature import WSI_SOP_CLASS, is_dicom, sop_class
 
 TIFF_MAGICS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+TIFF_HEADER_BYTES = 8  # no pixels lie there
 ZIP_MAGIC = b"PK\x03\x04"
 _ARCHIVE_MAGICS = (ZIP_MAGIC, b"PK\5\6", b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0")  # zip, empty zip; packed tars
 _RASTER_MAGICS = (

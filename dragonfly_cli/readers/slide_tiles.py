@@ -18,6 +18,7 @@ from PIL import Image
 from dragonfly_cli.geometry import Box
 from dragonfly_cli.readers.jpeg_damage import is_damaged
 from dragonfly_cli.readers.pyramid import TileError, plan_tiles
+from dragonfly_cli.readers.signature import TIFF_HEADER_BYTES
 from dragonfly_cli.readers.tiff_colours import SEPARATE, TiffColours, is_plain_rgb
 
 KEPT_BYTES = 16 * 2**20  # of decoded tiles of a level, so that those on the edge of two blocks are decoded once
@@ -117,6 +118,8 @@ class SegmentedPage:
         offset, length = self._offsets[index], self._lengths[index]
         if length == 0:
             return None
+        if offset < TIFF_HEADER_BYTES:
+            raise TileError("its place is not known")
         data = os.pread(self._file, length, offset)
         if len(data) < length:
             raise TileError("the file ends before the tile does")
