@@ -2,6 +2,7 @@
 
 import struct
 
+import imagecodecs
 import numpy as np
 import pytest
 import tifffile
@@ -331,6 +332,47 @@ def test_pages_that_go_round_in_a_circle_are_refused(tmp_path, name, followed_by
         file.seek(end)
         file.write(struct.pack("<I", offset))
     expect_error(dragonfly("info", path), 4, name, "its pages follow each other in a circle")
+
+
+def packed(pixels, compression):
+    return getattr(imagecodecs, f"{compression}_encode")(pixels)
+
+
+def as_huge(jpeg):
+    """A JPEG that says of itself that it has 65500 rows and columns."""
+    frame = jpeg.index(b"\xff\xc0") + 5
+    return jpeg[:frame] + struct.pack(">HH", 65500, 65500) + jpeg[frame + 4 :]
+
+
+TALL, WIDE = (np.full((*shape, 3), 90, np.uint8) for shape in ((256, 64), (64, 256)))
+
+
+@pytest.mark.parametrize(
+    ("compression", "stream"),
+    [
+        ("jpeg", as_huge(packed(TALL, "jpeg8"))),
+        ("jpeg", packed(WIDE, "jpeg8")),
+        ("png", packed(WIDE, "png")),
+        ("webp", packed(TALL, "webp")),
+        ("jpegxl", packed(TALL, "jpegxl")),
+        ("jpegxr", packed(WIDE, "jpegxr")),
+        ("jpeg2000", packed(WIDE, "jpeg2k")),
+    ],
+    ids=["huge", "jpeg", "png", "webp", "jpegxl", "jpegxr", "jpeg2000"],
+)
+def test_a_tile_of_another_size_is_not_put_into_other_rows(tmp_path, compression, stream):
+    path, pixels = tmp_path / "a.tif", np.full((500, 600, 3), 200, np.uint8)
+    tifffile.imwrite(path, pixels, photometric="rgb", tile=(128, 128), compression=compression, metadata=None)
+    end = path.stat().st_size
+    path.write_bytes(path.read_bytes() + stream)
+    with tifffile.TiffFile(path, mode="r+") as tiff:
+        for name, value in (("TileOffsets", end), ("TileByteCounts", len(stream))):
+            table = tiff.pages[0].tags[name]
+            table.overwrite([*table.value[:6], value, *table.value[7:]])
+    source = open_source(path)
+    seen = whole(source, (600, 500))
+    assert (seen[128:256, 128:256] == 255).all() and abs(seen[128:256, 256:] - 200).max() < 5
+    assert source.warnings[-1].endswith("because they are damaged: level 0, column 1, row 1")
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import numpy as np
 _MARK, _END, _RESTARTS = 0xFF, 0xD9, range(0xD0, 0xD8)
 _START_OF_SCAN, _HUFFMAN_TABLES, _RESTART_INTERVAL = 0xDA, 0xC4, 0xDD
 _FRAMES = (0xC0, 0xC1)  # baseline and extended; others have several scans, and markers between these
+_ANY_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _LOST = bytes(32)
 _END_OF_BLOCK = 0
 _WAVES = 1  # class of a Huffman table
@@ -35,6 +36,14 @@ def is_damaged(stream: bytes, tables: bytes = b"") -> bool:
         return True
     lost = stream.find(_LOST, start, stream.rfind(bytes([_MARK, _END]))) >= 0
     return lost and any(symbol != _END_OF_BLOCK for each in (stream, tables) for symbol in _symbols_of_zeros(each))
+
+
+def stated_size(stream: bytes) -> tuple[int, int] | None:
+    """(width, height) that a stream says of itself, None where it does not; 0 is a height that follows the pixels."""
+    at = next((at for marker, at in _segments(stream) if marker in _ANY_FRAME), None)
+    if at is None:
+        return None
+    return int.from_bytes(stream[at + 3 : at + 5], "big"), int.from_bytes(stream[at + 1 : at + 3], "big")
 
 
 def _segments(stream: bytes) -> Iterator[tuple[int, int]]:

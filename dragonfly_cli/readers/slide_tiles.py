@@ -6,8 +6,9 @@ same pixels in a fraction of the time. tifffile finds the tiles, and imagecodecs
 
 import os
 from collections import defaultdict
+from collections.abc import Callable
 from contextlib import suppress
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from dragonfly_cli.geometry import Box
-from dragonfly_cli.readers.jpeg_damage import is_damaged
+from dragonfly_cli.readers.jpeg_damage import is_damaged, stated_size
 from dragonfly_cli.readers.pyramid import TileError, plan_tiles
 from dragonfly_cli.readers.signature import TIFF_HEADER_BYTES
 from dragonfly_cli.readers.tiff_colours import SEPARATE, TiffColours, is_plain_rgb
@@ -26,7 +27,8 @@ _SAMPLED_PIXELS = 8_000_000
 DECODE_ERRORS = (RuntimeError, ValueError, OSError, IndexError, TypeError)  # tifffile, imagecodecs
 # Formats whose tiles lie on a plain grid from the origin and are what OpenSlide shows; others clip or overlap them.
 _PLAIN_GRIDS = ("aperio",)
-_JPEG = 7  # TIFF Compression
+_JPEG, _WEBP = 7, 50001  # TIFF Compression
+_PICTURES = (33003, 33004, 33005, 34712, 34933, _WEBP, 50002, 22610, 34934)  # JPEG 2000, PNG, WebP, JPEG XL, JPEG XR
 _SAME_PIXELS = 1e-9  # at other downsamples OpenSlide interpolates between the pixels of a level
 
 
@@ -37,18 +39,20 @@ class SegmentedPage:
     """
 
     def __init__(self, path: Path, page: Any) -> None:
-        self._decode_segment = page.decode
+        self._decode_segment, self._decode_picture = page.decode, _picture_decoder(page)
         self._offsets, self._lengths = page.dataoffsets, page.databytecounts
         is_jpeg = page.compression == _JPEG
         self._tables = {"jpegtables": page.jpegtables, "jpegheader": page.jpegheader} if is_jpeg else {}
         self._colours = TiffColours(page)
         self._file = os.open(path, os.O_RDONLY)
-        self.size_wh: tuple[int, int] = page.imagewidth, page.imagelength
+        self._page_wh = page.imagewidth, page.imagelength
+        self.size_wh: tuple[int, int] = self._page_wh
         strip_wh = page.imagewidth, min(page.rowsperstrip, page.imagelength)
         self.segment_wh: tuple[int, int] = (page.tilewidth, page.tilelength) if page.is_tiled else strip_wh
         self._columns, rows = (-(-length // side) for length, side in zip(self.size_wh, self.segment_wh, strict=True))
         # where colours lie in planes of their own, all segments of one stand before those of the next
         self._planes = planes_of(page)
+        self._samples_of_plane = page.samplesperpixel // self._planes
         self._plane_segments = self._columns * rows
         self._empty = without_data(page)
         segment_bytes = self.segment_wh[0] * self.segment_wh[1] * 3
@@ -123,11 +127,43 @@ class SegmentedPage:
         data = os.pread(self._file, length, offset)
         if len(data) < length:
             raise TileError("the file ends before the tile does")
-        if self._tables and is_damaged(data, self._tables["jpegtables"] or b""):
-            raise TileError("libjpeg would not tell")
+        if self._decode_picture:
+            samples = self._decode_picture(data)
+            self._check_size(index, samples.shape[1::-1])
+            return samples.reshape(*samples.shape[:2], self._samples_of_plane)
+        if self._tables:
+            self._check_jpeg(index, data)
         pixels, _, _ = self._decode_segment(data, index, **self._tables)
-        samples: np.ndarray = pixels[0]
-        return samples
+        segment: np.ndarray = pixels[0]
+        return segment
+
+    def _check_jpeg(self, index: int, data: bytes) -> None:
+        """Raises TileError where libjpeg would not tell."""
+        if is_damaged(data, self._tables["jpegtables"] or b""):
+            raise TileError("damaged")
+        if size := stated_size(data):
+            self._check_size(index, (size[0], size[1] or self.segment_wh[1]))
+
+    def _check_size(self, index: int, size_wh: tuple[int, ...]) -> None:
+        """Raises TileError for a tile or strip of another size, at an edge also than what is left of the page.
+
+        tifffile would put its pixels in rows of another length.
+        """
+        row, column = divmod(index % self._plane_segments, self._columns)
+        for length, side, number, page in zip(size_wh, self.segment_wh, (column, row), self._page_wh, strict=True):
+            if length not in (side, min(side, page - number * side)):
+                raise TileError("of another size")
+
+
+def _picture_decoder(page: Any) -> Callable[[bytes], np.ndarray] | None:
+    """Of tiles or strips that say themselves how large they are; None for others, and for JPEG."""
+    import tifffile
+
+    if page.compression not in _PICTURES:
+        return None
+    decode: Callable[..., np.ndarray] = tifffile.TIFF.DECOMPRESSORS[page.compression]
+    # an opacity that is 255 all over may be left out
+    return partial(decode, hasalpha=True) if page.compression == _WEBP and page.samplesperpixel == 4 else decode
 
 
 def planes_of(page: Any) -> int:
