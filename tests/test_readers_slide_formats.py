@@ -1,12 +1,13 @@
 """What else is a slide: plain and OME TIFF; the scale and the colours that files tell."""
 
+import re
 import struct
 
 import imagecodecs
 import numpy as np
 import pytest
 import tifffile
-from make_files import grey_profile, swapping_profile, tissue_like, write_svs
+from make_files import SCN, grey_profile, swapping_profile, tissue_like, write_svs
 from run_dragonfly import dragonfly, expect_error
 
 from dragonfly_cli.geometry import Box
@@ -332,6 +333,28 @@ def test_pages_that_go_round_in_a_circle_are_refused(tmp_path, name, followed_by
         file.seek(end)
         file.write(struct.pack("<I", offset))
     expect_error(dragonfly("info", path), 4, name, "its pages follow each other in a circle")
+
+
+@pytest.mark.parametrize(
+    "description",
+    [
+        '{"shape": [512, 512, 3',
+        "ImageJ=1.11a\nimages=x",
+        SCN.replace('ifd="0"', 'ifd="9"'),
+        SCN.replace("</image>", ""),
+    ],
+)
+def test_a_description_that_is_broken_does_not_put_the_label_in_the_place_of_the_picture(tmp_path, description):
+    path, picture, label = tmp_path / "a.tif", tissue_like((640, 512)), np.full((100, 110, 3), 90, np.uint8)
+    about = dict.fromkeys(re.findall(r"{(\w+)}", SCN), 100)
+    description = description.format(**about) if description.startswith("<") else description
+    with tifffile.TiffWriter(path) as tiff:
+        tiff.write(label, photometric="rgb", metadata=None, description=description)
+        for level in (picture, picture[::2, ::2].copy()):
+            tiff.write(level, photometric="rgb", metadata=None, tile=(128, 128))
+    source = open_source(path)
+    assert [level["width"] for level in source.details()["levels"]] == [640, 320]
+    assert np.array_equal(whole(source, (640, 512)), picture)
 
 
 def packed(pixels, compression):

@@ -6,7 +6,6 @@ Non-goals: channels of fluorescence, focal planes and time points; the first of 
 
 import logging
 import math
-import struct
 from pathlib import Path
 from typing import Any
 
@@ -18,32 +17,25 @@ from dragonfly_cli.errors import InputError
 from dragonfly_cli.geometry import Box
 from dragonfly_cli.readers.pyramid import WHITE, Scale, downsamples_of, one_of
 from dragonfly_cli.readers.slide_scale import PLAUSIBLE_MPP, scale_of
-from dragonfly_cli.readers.slide_tiles import DECODE_ERRORS, SegmentedPage, planes_of, without_data
+from dragonfly_cli.readers.slide_tiles import SegmentedPage, planes_of, without_data
 from dragonfly_cli.readers.tiff_bits import DARK, DARK_16_BIT, FULL_16_BIT, MAX_SAMPLE_VALUE, ome_pixels, white_of
 from dragonfly_cli.readers.tiff_colours import ALL_CLEAR, are_misnamed, is_grey, is_picture
 from dragonfly_cli.readers.tiff_end import ends_early, has_misfit
 from dragonfly_cli.readers.tiff_pages import (
+    OPEN_ERRORS,
     broken,
     largest_series,
     level_size,
     levels_of,
     opened,
     other_pictures,
+    series_of,
     size_of,
     without_strangers,
 )
 
 SMALLEST_PIXELS = 25_000_000  # a smaller TIFF is opened as the picture it is
 LARGEST_SEGMENT_PIXELS = 200_000_000  # 600 MB as RGB: a strip is decoded in one piece
-OPEN_ERRORS = (
-    *DECODE_ERRORS,
-    tifffile.TiffFileError,
-    KeyError,
-    AttributeError,
-    ArithmeticError,
-    AssertionError,
-    struct.error,
-)
 MISNAMED = "the file calls its samples grey, several a pixel: the first three are shown as red, green and blue"
 _MISFIT = "its table of pixel data does not fit its size"
 _GENERIC = "generic-tiff"  # OpenSlide's name for a TIFF of no scanner
@@ -87,7 +79,7 @@ def _begins_with_thumbnail(tiff: tifffile.TiffFile, base: Any) -> bool:
 
 def _has_ome_scale(tiff: tifffile.TiffFile, base: Any) -> bool:
     """Of the only picture of a file, upright and of one plane; others are frames."""
-    is_one = tiff.is_ome and len(tiff.series) == 1 and len(tiff.series[0].pages) == 1
+    is_one = tiff.is_ome and len(pictures := series_of(tiff)) == 1 and len(pictures[0].pages) == 1
     is_shown_alike = is_one and is_picture(base) and _orientation(base) == _UPRIGHT
     return is_shown_alike and _ome_scale(tiff.ome_metadata, base) is not None
 

@@ -4,6 +4,7 @@ A page counts by its shape, and by what it shows at a few places: files hold lab
 may have the size of a level.
 """
 
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,19 @@ from PIL import Image
 from dragonfly_cli.errors import InputError
 from dragonfly_cli.geometry import Box
 from dragonfly_cli.readers.pyramid import TileError, have_one_shape, size_as_level
-from dragonfly_cli.readers.slide_tiles import SegmentedPage
+from dragonfly_cli.readers.slide_tiles import DECODE_ERRORS, SegmentedPage
 from dragonfly_cli.readers.tiff_end import goes_in_circles
 
+OPEN_ERRORS = (
+    *DECODE_ERRORS,
+    tifffile.TiffFileError,
+    KeyError,
+    AttributeError,
+    ArithmeticError,
+    AssertionError,
+    SyntaxError,  # of XML
+    struct.error,
+)
 _COMPARED_PX, _COMPARED_SIDE = 128, 16  # a place of the coarser level, and what it is averaged to
 _PLACES = ((0.25, 0.3), (0.5, 0.5), (0.7, 0.75), (0.3, 0.7), (0.75, 0.25))  # as shares of width and height
 _FLAT = 10.0  # standard deviation of luma: with less there is nothing to be recognised but brightness
@@ -44,6 +55,16 @@ def broken(path: Path, why: str) -> InputError:
     return InputError(f"cannot open {path}: {why}", "copy or export the file again")
 
 
+def series_of(tiff: tifffile.TiffFile) -> list[Any]:
+    """Its pictures as tifffile finds them by their descriptions; where it stumbles over these, each page is one."""
+    try:
+        return list(tiff.series)
+    except OPEN_ERRORS:
+        tiff.pages.useframes = False
+        pages = [page.aspage() for page in tiff.pages]
+        return [tifffile.TiffPageSeries([page], page.shape, page.dtype, page.axes) for page in pages]
+
+
 def levels_of(tiff: tifffile.TiffFile) -> list[Any]:
     """The pages that may show the same picture, large to small: of an OME file's largest image, else of all pages.
 
@@ -53,7 +74,7 @@ def levels_of(tiff: tifffile.TiffFile) -> list[Any]:
     if _is_ome_image(largest):
         pages = [level.keyframe for level in largest.levels]
     else:
-        pages = [level.keyframe for series in tiff.series for level in series.levels]
+        pages = [level.keyframe for series in series_of(tiff) for level in series.levels]
     base = max(pages, key=lambda page: page.imagewidth * page.imagelength)
     # of several of one size the first stays
     alike = {size[0]: page.aspage() for page in reversed(pages) if (size := level_size(base, page))}
@@ -73,14 +94,14 @@ def _is_ome_image(series: Any) -> bool:
 
 
 def largest_series(tiff: tifffile.TiffFile) -> Any:
-    return max(tiff.series, key=lambda series: series.keyframe.imagewidth * series.keyframe.imagelength)
+    return max(series_of(tiff), key=lambda series: series.keyframe.imagewidth * series.keyframe.imagelength)
 
 
 def other_pictures(tiff: tifffile.TiffFile) -> list[tuple[int, int]]:
     """The sizes of pictures that are no level of the one that is shown, nor its thumbnail, and not small beside it."""
     base = levels_of(tiff)[0]
     found = []
-    for series in tiff.series:
+    for series in series_of(tiff):
         page = series.keyframe.aspage()
         (width, height), area = size_of(page), base.imagewidth * base.imagelength
         is_copy = have_one_shape(size_of(base), size_of(page)) or level_size(base, page)
