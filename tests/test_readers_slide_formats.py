@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import tifffile
 from make_files import SCN, grey_profile, swapping_profile, tissue_like, write_svs
+from PIL import Image
 from run_dragonfly import dragonfly, expect_error
 
 from dragonfly_cli.geometry import Box
 from dragonfly_cli.readers import open_source, pyramid, slide_tiff, slide_tiles
 from dragonfly_cli.readers.slide_scale import scale_of
 
-APERIO_JPEG_2000 = 33005  # TIFF Compression
+APERIO_JPEG_2000, APERIO_JPEG_2000_YCBCR = 33005, 33003  # TIFF Compression
 
 
 @pytest.fixture(autouse=True)
@@ -451,6 +452,18 @@ def test_an_aperio_slide_in_jpeg_2000_is_read(tmp_path):
     source = open_source(tmp_path / "a.svs")
     assert (source.format, source.mpp) == ("aperio", (0.5, 0.5))
     assert np.array_equal(whole(source, (600, 500)), pixels)
+
+
+@pytest.mark.parametrize("photometric", ["rgb", "ycbcr"])
+def test_aperio_s_ycbcr_in_jpeg_2000_is_shown_in_its_colours_without_its_description(tmp_path, photometric):
+    pixels = tissue_like((600, 500))
+    path, stored = tmp_path / "a.tif", np.asarray(Image.fromarray(pixels).convert("YCbCr"))
+    about = {"photometric": "rgb", "tile": (128, 128), "compressionargs": {"mct": False}, "metadata": None}
+    tifffile.imwrite(path, stored, compression=APERIO_JPEG_2000, **about)
+    with tifffile.TiffFile(path, mode="r+") as tiff:
+        tiff.pages[0].tags["Compression"].overwrite(APERIO_JPEG_2000_YCBCR)
+        tiff.pages[0].tags["PhotometricInterpretation"].overwrite(tifffile.PHOTOMETRIC[photometric.upper()])
+    assert np.abs(whole(open_source(path), (600, 500)) - pixels).max() <= 3
 
 
 @pytest.mark.parametrize("size_wh", [(512, 512), (450, 500)])

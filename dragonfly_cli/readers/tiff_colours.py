@@ -1,15 +1,17 @@
 """What the decoded samples of a TIFF page look like: grey or RGB of 8 bits, transparent parts on white.
 
 tifffile and imagecodecs give samples as they are stored (but those of JPEG as RGB); their meaning stands in tags, of
-which the values here are those of TIFF 6.0. Non-goals: YCbCr outside of JPEG, CIELab, more than four samples.
+which the values here are those of TIFF 6.0. Non-goals: YCbCr outside of JPEG and Aperio's JPEG 2000,
+CIELab, more than four samples.
 """
 
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR = 0, 1, 2, 3, 5, 6  # PhotometricInterpretation
-_JPEG = 7  # Compression
+_JPEG, _APERIO_YCBCR = 7, 33003  # Compression; the latter is JPEG 2000
 SEPARATE = 2  # PlanarConfiguration: colours in planes of their own
 _PREMULTIPLIED, _TRANSPARENCY = 1, 2  # ExtraSamples
 _MOST_SAMPLES = 4
@@ -21,7 +23,7 @@ def is_picture(page: Any) -> bool:
     """Whether ``TiffColours`` can show a page of tifffile's; several planes of grey are channels, and no picture."""
     if page.dtype not in DTYPES or page.samplesperpixel > _MOST_SAMPLES:
         return False
-    if page.photometric == _RGB or (page.photometric == _YCBCR and page.compression == _JPEG):
+    if page.photometric == _RGB or (page.photometric == _YCBCR and page.compression in (_JPEG, _APERIO_YCBCR)):
         return page.samplesperpixel >= 3
     if page.photometric == _CMYK:
         return page.samplesperpixel == 4
@@ -53,6 +55,7 @@ class TiffColours:
 
     def __init__(self, page: Any) -> None:
         self._photometric = page.photometric
+        self._is_ycbcr = page.compression == _APERIO_YCBCR
         self.white = 2**page.bitspersample - 1
         self._palette = palette_of(page.colormap) if page.photometric == _PALETTE else None
         alpha = page.extrasamples[0] if page.extrasamples else None
@@ -68,6 +71,8 @@ class TiffColours:
             inks = 255 - self.of_colour(samples).astype(np.uint16)
             return (inks[..., :3] * inks[..., 3:] // 255).astype(np.uint8)
         colours = self.of_colour(samples)
+        if self._is_ycbcr:
+            colours = _rgb_of(colours)
         if self._photometric == _WHITE_IS_ZERO:
             colours = 255 - colours
         return self._on_white(colours, self.opacity(samples))
@@ -94,3 +99,8 @@ class TiffColours:
         opacity = alpha.astype(np.uint16)
         seen = colours if self._is_premultiplied else colours * opacity // 255
         return np.minimum(seen + (255 - opacity), 255).astype(np.uint8)
+
+
+def _rgb_of(ycbcr: np.ndarray) -> np.ndarray:
+    rows, columns, _ = ycbcr.shape
+    return np.asarray(Image.frombytes("YCbCr", (columns, rows), ycbcr.tobytes()).convert("RGB"))
