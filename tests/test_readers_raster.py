@@ -459,6 +459,20 @@ def test_a_deflated_tiff_whose_checksum_is_wrong_is_refused(tmp_path, mode, layo
     expect_error(dragonfly("info", path), 4, "a.tif: the image data is damaged")
 
 
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_a_jpeg_tiff_that_has_lost_a_block_is_refused(tmp_path, mode):
+    """It would be grey from there on."""
+    path = tmp_path / "a.tif"
+    Image.fromarray(tissue_like((400, 300))).convert(mode).save(path, compression="jpeg", quality=90)
+    assert dragonfly("info", path).code == 0
+    with tifffile.TiffFile(path) as tiff:
+        middle = tiff.pages[0].dataoffsets[-1] + tiff.pages[0].databytecounts[-1] // 2
+    stored = bytearray(path.read_bytes())
+    stored[middle : middle + 256] = bytes(256)
+    path.write_bytes(stored)
+    expect_error(dragonfly("info", path), 4, "a.tif: the image data is damaged")
+
+
 def test_a_page_is_shown_by_its_own_profile(tmp_path):
     colours = np.full((8, 8, 3), (10, 20, 200), np.uint8)
     with tifffile.TiffWriter(tmp_path / "a.tif") as tiff:

@@ -15,6 +15,7 @@ from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
 from dragonfly_cli.geometry import Box
+from dragonfly_cli.readers.jpeg_damage import is_damaged
 from dragonfly_cli.readers.pyramid import TileError
 from dragonfly_cli.readers.signature import TIFF_HEADER_BYTES
 from dragonfly_cli.readers.tiff_bits import FULL_16_BIT, MAX_SAMPLE_VALUE, white_of
@@ -22,8 +23,8 @@ from dragonfly_cli.readers.tiff_bits import FULL_16_BIT, MAX_SAMPLE_VALUE, white
 _BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 259, 262, 339
 _DESCRIPTION, _COLOR_MAP = 270, 320
 _STRIP_OFFSETS, _STRIP_BYTE_COUNTS, _TILE_OFFSETS, _TILE_BYTE_COUNTS = 273, 279, 324, 325
-_PROFILE = 34675
-_NO_COMPRESSION, _DEFLATED = 1, (8, 32946)
+_JPEG_TABLES, _PROFILE = 347, 34675
+_NO_COMPRESSION, _JPEG, _DEFLATED = 1, 7, (8, 32946)
 _UNPACKED_BYTES = 2**20  # at a time
 _WHITE_IS_ZERO = 0
 _WEBP = 50001
@@ -159,13 +160,20 @@ def ends_early(image: Image.Image, path: Path) -> bool:
 
 def check_pieces(image: Image.Image, path: Path) -> None:
     """Raises ValueError or zlib.error for a tile or strip that cannot be what it shall be, which libtiff would show."""
-    if any(size > 0 and start < TIFF_HEADER_BYTES for start, size in _pieces(image)):
+    pieces = [(start, size) for start, size in _pieces(image) if size > 0]
+    if any(start < TIFF_HEADER_BYTES for start, _ in pieces):
         raise ValueError("a piece without a place")
-    if _tags(image).get(_COMPRESSION) in _DEFLATED:
-        with path.open("rb") as file:
-            for start, size in _pieces(image):
-                file.seek(start)
-                _check_deflated(file.read(size))
+    compression, tables = (_tags(image).get(tag) for tag in (_COMPRESSION, _JPEG_TABLES))
+    if compression not in (_JPEG, *_DEFLATED):
+        return
+    with path.open("rb") as file:
+        for start, size in pieces:
+            file.seek(start)
+            packed = file.read(size)
+            if compression == _JPEG and is_damaged(packed, tables or b""):
+                raise ValueError("a piece is damaged")
+            if compression in _DEFLATED:
+                _check_deflated(packed)
 
 
 def _check_deflated(packed: bytes) -> None:
