@@ -466,6 +466,23 @@ def test_aperio_s_ycbcr_in_jpeg_2000_is_shown_in_its_colours_without_its_descrip
     assert np.abs(whole(open_source(path), (600, 500)) - pixels).max() <= 3
 
 
+@pytest.mark.parametrize("kind", ["deep", "shallow", "grey"])
+def test_a_reduced_page_of_samples_of_another_kind_is_no_level(tmp_path, kind):
+    """Its values have another range, or it would lose the colours."""
+    deep = tissue_like((600, 500)).astype(np.uint16) * 257
+    base, level = (deep, deep // 257) if kind == "deep" else (deep // 257, deep)
+    if kind == "grey":
+        level = level[..., 1] // 257
+    base, level = (pixels.astype(np.uint8) if pixels.max() < 256 else pixels for pixels in (base, level[::2, ::2]))
+    with tifffile.TiffWriter(tmp_path / "a.tif") as tiff:
+        for pixels in (base, np.ascontiguousarray(level)):
+            photometric = "rgb" if pixels.ndim == 3 else "minisblack"
+            tiff.write(pixels, photometric=photometric, tile=(128, 128), metadata=None)
+    source = open_source(tmp_path / "a.tif")
+    assert [level["width"] for level in source.details()["levels"]] == [600]
+    assert np.abs(whole(source, (600, 500)) - deep // 257).max() == 0
+
+
 @pytest.mark.parametrize("size_wh", [(512, 512), (450, 500)])
 def test_a_level_of_another_shape_is_not_used(tmp_path, size_wh):
     """OpenSlide takes the mean of both ratios for its scale."""

@@ -16,6 +16,7 @@ from dragonfly_cli.errors import InputError
 from dragonfly_cli.geometry import Box
 from dragonfly_cli.readers.pyramid import TileError, have_one_shape, size_as_level
 from dragonfly_cli.readers.slide_tiles import DECODE_ERRORS, SegmentedPage
+from dragonfly_cli.readers.tiff_colours import is_grey
 from dragonfly_cli.readers.tiff_end import goes_in_circles
 
 OPEN_ERRORS = (
@@ -83,7 +84,7 @@ def levels_of(tiff: tifffile.TiffFile) -> list[Any]:
 
 def level_size(base: Any, page: Any) -> tuple[int, int] | None:
     """The size of a page as a level of ``base``, without what pads it to whole tiles; None if it can be none."""
-    if page.is_tiled != base.is_tiled:
+    if (page.is_tiled, page.dtype, is_grey(page)) != (base.is_tiled, base.dtype, is_grey(base)):
         return None
     return size_as_level(size_of(base), size_of(page), (page.tilewidth, page.tilelength) if page.is_tiled else (1, 1))
 
