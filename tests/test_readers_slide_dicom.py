@@ -457,6 +457,7 @@ def write_jpeg_slide(path, photometric="YBR_FULL_422", store=encapsulate, pictur
 
     def change(data):
         tile_up(data, picture)
+        data.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].PixelSpacing = [0.0005, 0.0005]
         data.file_meta.TransferSyntaxUID, data.PhotometricInterpretation = JPEGBaseline8Bit, photometric
         stored = store(jpeg_tiles(picture, **how))
         if isinstance(stored, tuple):

@@ -114,6 +114,24 @@ def write_ome(path, pixels, description=None):
     return path
 
 
+@pytest.mark.parametrize("is_ome", [True, False])
+def test_a_scale_that_differs_along_both_sides_is_told(tmp_path, is_ome):
+    path = tmp_path / ("a.ome.tif" if is_ome else "a.tif")
+    common = {"photometric": "rgb", "tile": (128, 128)}
+    if is_ome:
+        common["metadata"] = {"axes": "YXS", "PhysicalSizeX": 0.5, "PhysicalSizeY": 1.0}
+    else:
+        common |= {"resolution": (20_000, 10_000), "resolutionunit": "CENTIMETER", "metadata": None}
+    tifffile.imwrite(path, tissue_like((600, 500)), **common)
+    facts = dragonfly("info", path, "--json").json
+    assert facts["mpp"] == [0.5, 1.0]
+    assert facts["warnings"] == [
+        "the file gives 0.5 microns per pixel across and 1 down: if that is wrong, --slide-mpp gives them exactly"
+    ]
+    told = "--slide-mpp 0.5 is taken, though the file says 0.5 by 1 microns per pixel"
+    assert dragonfly("info", path, "--json", "--slide-mpp", "0.5").json["warnings"] == [told]
+
+
 def test_an_ome_file_of_one_level_tells_its_scale(tmp_path):
     source = open_source(write_ome(tmp_path / "a.ome.tif", tissue_like((600, 500))))
     assert (source.format, source.mpp, source.mpp_source) == ("ome-tiff", (0.25, 0.5), "file")

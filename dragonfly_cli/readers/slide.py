@@ -33,7 +33,7 @@ from dragonfly_cli.readers.pyramid import (
     plan_tiles,
 )
 from dragonfly_cli.readers.slide_opening import files_of_slide, open_pyramid
-from dragonfly_cli.readers.slide_scale import GUESSED_FROM_POWER
+from dragonfly_cli.readers.slide_scale import doubts_of
 from dragonfly_cli.readers.source import SHOWN_WHITE, SQUARE_WITHIN, SourceKind, stated_scale
 
 READ_THREADS = min(4, os.cpu_count() or 1)  # OpenSlide and Pillow let other threads run while they decode
@@ -113,10 +113,8 @@ class SlideSource:
         own = self._pyramid.scale
         self.mpp, self.mpp_source, warnings = stated_scale(options.slide_mpp, own.mpp, own.source)
         self.warnings += warnings
-        if self.mpp_source == "none":
-            self.warnings.append("the slide does not give its microns per pixel: sizes are in pixels only")
-        if self.mpp_source == "objective":
-            self.warnings.append(GUESSED_FROM_POWER)
+        if self.mpp_source != "option":
+            self.warnings += doubts_of(own)
 
     @cached_property
     def files(self) -> list[Path]:

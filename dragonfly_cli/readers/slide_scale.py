@@ -13,7 +13,12 @@ LARGEST_RESOLUTION_MPP = 10.0  # above that a "resolution" is a printer's: 72 dp
 _MICRONS_PER_UNIT = {"inch": 25_400.0, "centimeter": 10_000.0}
 # A 40x objective scans at about 0.25 microns per pixel, a 20x at 0.5: the camera's pixel is about 10 microns.
 _MICRONS_TIMES_POWER = 10.0
-GUESSED_FROM_POWER = "microns per pixel are estimated from the objective power; --slide-mpp gives them exactly"
+_NEARLY_SQUARE = 1.1  # a scanner's pixels are nearly square
+_NONE = "the slide does not give its microns per pixel: sizes are in pixels only"
+_UNEVEN = (
+    "the file gives {x:.4g} microns per pixel across and {y:.4g} down: if that is wrong, --slide-mpp gives them exactly"
+)
+_GUESSED_FROM_POWER = "microns per pixel are estimated from the objective power; --slide-mpp gives them exactly"
 
 
 def scale_of(properties: Mapping[str, str]) -> Scale:
@@ -33,6 +38,16 @@ def scale_of(properties: Mapping[str, str]) -> Scale:
     if power and (mpp := _plausible(_MICRONS_TIMES_POWER / power)):
         return Scale((mpp, mpp), "objective")
     return Scale(None, "none")
+
+
+def doubts_of(scale: Scale) -> list[str]:
+    """What to know of a scale that no user has given."""
+    if scale.mpp is None:
+        return [_NONE]
+    if scale.source == "objective":
+        return [_GUESSED_FROM_POWER]
+    x, y = scale.mpp
+    return [_UNEVEN.format(x=x, y=y)] * (max(x, y) > _NEARLY_SQUARE * min(x, y))
 
 
 def positive_number(text: str | None) -> float | None:
