@@ -177,6 +177,17 @@ def test_colours_that_are_not_understood_are_refused(tmp_path, colours, photomet
     expect_error(dragonfly("info", tmp_path / "a.tif"), 4, "a.tif", photometric.upper(), "no grey or colour picture")
 
 
+@pytest.mark.parametrize(
+    ("size", "layout"), [(1, {"tile": (128, 128)}), (1, {"rowsperstrip": 16}), (4, {"rowsperstrip": 16})]
+)
+def test_samples_in_an_unknown_order_are_refused(tmp_path, colours, size, layout):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.ascontiguousarray(colours[::size, ::size]), photometric="rgb", metadata=None, **layout)
+    with tifffile.TiffFile(path, mode="r+") as tiff:
+        tiff.pages[0].tags["PlanarConfiguration"].overwrite(3)
+    expect_error(dragonfly("info", path), 4, "a.tif")
+
+
 def test_channels_in_planes_are_no_colours(tmp_path, colours):
     planes = {"photometric": "minisblack", "planarconfig": "separate", "rowsperstrip": 64}
     tifffile.imwrite(tmp_path / "a.tif", colours.transpose(2, 0, 1), **planes)

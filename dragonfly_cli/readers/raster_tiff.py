@@ -19,11 +19,12 @@ from dragonfly_cli.readers.jpeg_damage import is_damaged
 from dragonfly_cli.readers.pyramid import TileError
 from dragonfly_cli.readers.signature import TIFF_HEADER_BYTES
 from dragonfly_cli.readers.tiff_bits import FULL_16_BIT, MAX_SAMPLE_VALUE, white_of
+from dragonfly_cli.readers.tiff_colours import PLANAR, is_picture, palette_of
 
 _BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 259, 262, 339
 _DESCRIPTION, _COLOR_MAP = 270, 320
 _STRIP_OFFSETS, _STRIP_BYTE_COUNTS, _TILE_OFFSETS, _TILE_BYTE_COUNTS = 273, 279, 324, 325
-_JPEG_TABLES, _PROFILE = 347, 34675
+_PLANAR_CONFIGURATION, _JPEG_TABLES, _PROFILE = 284, 347, 34675
 _NO_COMPRESSION, _JPEG, _DEFLATED = 1, 7, (8, 32946)
 _UNPACKED_BYTES = 2**20  # at a time
 _WHITE_IS_ZERO = 0
@@ -71,7 +72,6 @@ def colours_beyond_pillow(image: Image.Image, path: Path, number: int) -> Image.
     if len(bits) < 3 or (max(bits) <= 8 and compression != _WEBP):
         return None
     from dragonfly_cli.readers.slide_tiles import SegmentedPage
-    from dragonfly_cli.readers.tiff_colours import is_picture
 
     with _page(path, number) as page:
         if not is_picture(page):
@@ -132,8 +132,6 @@ def with_palette(image: Image.Image) -> Image.Image:
     """``image``, whose palette Pillow takes for one of 16 bits; where it is not, its colours are all black."""
     entries = _tags(image).get(_COLOR_MAP)
     if image.mode == "P" and entries:
-        from dragonfly_cli.readers.tiff_colours import palette_of
-
         image.putpalette(palette_of(np.reshape(entries, (3, -1))).tobytes())
     return image
 
@@ -163,6 +161,8 @@ def check_pieces(image: Image.Image, path: Path) -> None:
     pieces = [(start, size) for start, size in _pieces(image) if size > 0]
     if any(start < TIFF_HEADER_BYTES for start, _ in pieces):
         raise ValueError("a piece without a place")
+    if len(_tags(image).get(_BITS, (1,))) > 1 and _tags(image).get(_PLANAR_CONFIGURATION, 1) not in PLANAR:
+        raise ValueError("samples in an unknown order")
     compression, tables = (_tags(image).get(tag) for tag in (_COMPRESSION, _JPEG_TABLES))
     if compression not in (_JPEG, *_DEFLATED):
         return

@@ -19,7 +19,7 @@ from dragonfly_cli.readers.pyramid import WHITE, Scale, downsamples_of, one_of
 from dragonfly_cli.readers.slide_scale import PLAUSIBLE_MPP, scale_of
 from dragonfly_cli.readers.slide_tiles import SegmentedPage, planes_of, without_data
 from dragonfly_cli.readers.tiff_bits import DARK, DARK_16_BIT, FULL_16_BIT, MAX_SAMPLE_VALUE, ome_pixels, white_of
-from dragonfly_cli.readers.tiff_colours import ALL_CLEAR, are_misnamed, is_grey, is_picture
+from dragonfly_cli.readers.tiff_colours import ALL_CLEAR, PLANAR, are_misnamed, is_grey, is_picture
 from dragonfly_cli.readers.tiff_end import ends_early, has_misfit
 from dragonfly_cli.readers.tiff_pages import (
     OPEN_ERRORS,
@@ -229,6 +229,8 @@ def _check(path: Path, page: Any) -> None:
             f"cannot open {path}: {kind} are no grey or colour picture",
             "export it as an RGB TIFF of 8 bits",
         )
+    if page.samplesperpixel > 1 and page.planarconfig not in PLANAR:
+        raise broken(path, f"its samples lie in an unknown order (PlanarConfiguration {page.planarconfig:d})")
     if not any(page.databytecounts):  # each would be white, as if it had been left out
         raise broken(path, "its table of pixel data is empty")
     if len(page.dataoffsets) != math.prod(page.chunked):

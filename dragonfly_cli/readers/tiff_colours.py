@@ -13,6 +13,7 @@ from PIL import Image
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR = 0, 1, 2, 3, 5, 6  # PhotometricInterpretation
 _JPEG, _APERIO_YCBCR = 7, 33003  # Compression; the latter is JPEG 2000
 SEPARATE = 2  # PlanarConfiguration: colours in planes of their own
+PLANAR = (1, SEPARATE)
 _PREMULTIPLIED, _TRANSPARENCY = 1, 2  # ExtraSamples
 _MOST_SAMPLES = 4
 ALL_CLEAR = "every pixel is fully transparent, so the picture is shown white"
