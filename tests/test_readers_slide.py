@@ -122,7 +122,7 @@ def test_outside_the_slide_is_white(planted):
 @pytest.fixture
 def undirected(planted, monkeypatch):
     """The planted slide through OpenSlide alone."""
-    monkeypatch.setattr(slide_openslide, "jpeg_levels", lambda *about: {})
+    monkeypatch.setattr(slide_openslide, "direct_levels", lambda *about: {})
     return open_source(planted.path)
 
 
@@ -143,7 +143,7 @@ def test_a_slide_of_one_level_is_read_in_blocks_and_looks_the_same(tmp_path, mon
     at_once = np.asarray(view.resize((40, 30))).astype(int)
     monkeypatch.setattr(pyramid_module, "MAX_REGION_PIXELS", 20_000)
     monkeypatch.setattr(pyramid_module, "BLOCK_SIDE_PX", 128)
-    monkeypatch.setattr(slide_openslide, "jpeg_levels", lambda *about: {})
+    monkeypatch.setattr(slide_openslide, "direct_levels", lambda *about: {})
     spy = LevelSpy(monkeypatch)
     source = open_source(path)
     in_blocks = np.asarray(source.view(Box(-40, 10, 1500, 1080)).resize((40, 30))).astype(int)
@@ -229,7 +229,7 @@ def test_label_and_macro_are_never_opened(planted, monkeypatch):
 def way(request, monkeypatch):
     """Through OpenSlide alone, or with JPEG tiles decoded directly."""
     if request.param == "openslide":
-        monkeypatch.setattr(slide_openslide, "jpeg_levels", lambda *about: {})
+        monkeypatch.setattr(slide_openslide, "direct_levels", lambda *about: {})
     return request.param
 
 
@@ -290,7 +290,7 @@ def test_a_tile_without_data_is_told_and_costs_no_level(tmp_path, monkeypatch, i
     assert source.warnings[0] == "1 of 25 tiles hold no data and are shown white"
     assert not any("another picture" in warning or "damaged" in warning for warning in source.warnings)
     if is_aperio:
-        monkeypatch.setattr(slide_openslide, "jpeg_levels", lambda *about: {})
+        monkeypatch.setattr(slide_openslide, "direct_levels", lambda *about: {})
         openslides = np.asarray(open_source(path).view(box).resize((640, 550)))
         assert np.abs(openslides.astype(int) - seen[1]).max() <= 1
 
@@ -352,7 +352,7 @@ def test_direct_decoding_gives_openslide_s_pixels(tmp_path, monkeypatch, box):
     sizes = [box.size_wh, (box.width // 4, box.height // 4), (100, 80)]
     direct = [open_source(path).view(box).resize(size) for size in sizes]
     assert not spy.pixels
-    monkeypatch.setattr(slide_openslide, "jpeg_levels", lambda *about: {})
+    monkeypatch.setattr(slide_openslide, "direct_levels", lambda *about: {})
     openslides = [open_source(path).view(box).resize(size) for size in sizes]
     assert spy.pixels
     assert [image.tobytes() for image in direct] == [image.tobytes() for image in openslides]

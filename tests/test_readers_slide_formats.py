@@ -2,6 +2,7 @@
 
 import re
 import struct
+import zlib
 
 import imagecodecs
 import numpy as np
@@ -15,6 +16,7 @@ from dragonfly_cli.geometry import Box
 from dragonfly_cli.readers import open_source, pyramid, slide_tiff, slide_tiles
 from dragonfly_cli.readers.slide_scale import scale_of
 
+APERIO = "Aperio Image Library v12.0.0\r\n600x500 [0,0 600x500] (256x256) JPEG/RGB|MPP = 0.5"
 APERIO_JPEG_2000, APERIO_JPEG_2000_YCBCR = 33005, 33003  # TIFF Compression
 
 
@@ -376,6 +378,16 @@ def test_a_description_that_is_broken_does_not_put_the_label_in_the_place_of_the
     assert np.array_equal(whole(source, (640, 512)), picture)
 
 
+def replace_tile(path, number, stream):
+    """Of level 0, by a stream at the end of the file."""
+    end = path.stat().st_size
+    path.write_bytes(path.read_bytes() + stream)
+    with tifffile.TiffFile(path, mode="r+") as tiff:
+        for name, value in (("TileOffsets", end), ("TileByteCounts", len(stream))):
+            table = tiff.pages[0].tags[name]
+            table.overwrite([*table.value[:number], value, *table.value[number + 1 :]])
+
+
 def packed(pixels, compression):
     return getattr(imagecodecs, f"{compression}_encode")(pixels)
 
@@ -405,12 +417,7 @@ TALL, WIDE = (np.full((*shape, 3), 90, np.uint8) for shape in ((256, 64), (64, 2
 def test_a_tile_of_another_size_is_not_put_into_other_rows(tmp_path, compression, stream):
     path, pixels = tmp_path / "a.tif", np.full((500, 600, 3), 200, np.uint8)
     tifffile.imwrite(path, pixels, photometric="rgb", tile=(128, 128), compression=compression, metadata=None)
-    end = path.stat().st_size
-    path.write_bytes(path.read_bytes() + stream)
-    with tifffile.TiffFile(path, mode="r+") as tiff:
-        for name, value in (("TileOffsets", end), ("TileByteCounts", len(stream))):
-            table = tiff.pages[0].tags[name]
-            table.overwrite([*table.value[:6], value, *table.value[7:]])
+    replace_tile(path, 6, stream)
     source = open_source(path)
     seen = whole(source, (600, 500))
     assert (seen[128:256, 128:256] == 255).all() and abs(seen[128:256, 256:] - 200).max() < 5
@@ -470,6 +477,18 @@ def test_an_aperio_slide_in_jpeg_2000_is_read(tmp_path):
     source = open_source(tmp_path / "a.svs")
     assert (source.format, source.mpp) == ("aperio", (0.5, 0.5))
     assert np.array_equal(whole(source, (600, 500)), pixels)
+
+
+def test_a_deflated_tile_of_an_aperio_slide_that_is_damaged_is_told(tmp_path):
+    """libtiff does not look at the checksum where a stream does not end after the last pixel."""
+    pixels, path = tissue_like((600, 500)), tmp_path / "a.svs"
+    about = {"photometric": "rgb", "tile": (256, 256), "description": APERIO, "metadata": None, "software": False}
+    tifffile.imwrite(path, pixels, compression="zlib", **about)
+    assert np.array_equal(whole(open_source(path), (600, 500)), pixels)
+    replace_tile(path, 4, zlib.compress(bytes(256 * 256 * 3 + 1))[:-1] + b"?")
+    source = open_source(path)
+    assert source.format == "aperio" and (whole(source, (600, 500))[256:, 256:512] == 255).all()
+    assert source.warnings[-1].endswith("because they are damaged: level 0, column 1, row 1")
 
 
 @pytest.mark.parametrize("photometric", ["rgb", "ycbcr"])

@@ -1,7 +1,7 @@
 """A slide's levels through OpenSlide: every format it reads, DICOM included.
 
-Label and macro images are never opened: they may show a patient's name. JPEG tiles are decoded directly where that
-gives the same pixels (``slide_tiles``).
+Label and macro images are never opened: they may show a patient's name. Tiles in JPEG and deflate are decoded
+directly where that gives the same pixels (``slide_tiles``).
 """
 
 import threading
@@ -18,7 +18,7 @@ from dragonfly_cli.readers.foreign import EXPORT_SLIDE
 from dragonfly_cli.readers.pyramid import TileError, exact_downsamples, size_as_level
 from dragonfly_cli.readers.slide_scale import positive_number, scale_of
 from dragonfly_cli.readers.slide_tiff import tiff_shortcomings
-from dragonfly_cli.readers.slide_tiles import SegmentedPage, jpeg_levels
+from dragonfly_cli.readers.slide_tiles import SegmentedPage, direct_levels
 
 if TYPE_CHECKING:
     from dragonfly_cli.readers.slide_dicom_tiles import JpegTiles
@@ -67,7 +67,7 @@ class OpenSlidePyramid:
         self.shortcomings = tiff_shortcomings(path, self.format) + [_UNFIT.format(*size) for size in unused]
         by_size = {each.size_wh: each for each in jpegs}
         self._jpegs = {level: by_size[size] for level, size in enumerate(self.level_sizes) if size in by_size}
-        self._direct: dict[int, SegmentedPage] = jpeg_levels(path, self.format, self.level_sizes, self.downsamples)
+        self._direct: dict[int, SegmentedPage] = direct_levels(path, self.format, self.level_sizes, self.downsamples)
 
     @property
     def mixes_pictures(self) -> bool:
