@@ -244,7 +244,7 @@ def _check_is_picture(header: Dataset, label: str) -> None:
     modality = header_of.code_of(header, "Modality")
     sop_class = header.get("SOPClassUID")
     if not (sop_class or keyword):
-        why = "it is cut short" if getattr(header, "file_meta", None) else "it is not a DICOM file"
+        why = "it is cut short, or no image" if getattr(header, "file_meta", None) else "it is not a DICOM file"
         raise InputError(f"cannot read {label}: {why}", COPY_HINT)
     if keyword is None or header_of.is_overlay_of_others(sop_class, modality):
         told = told_modality(modality)
