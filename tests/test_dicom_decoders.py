@@ -171,6 +171,16 @@ def test_half_a_stream_is_refused(tmp_path, name):
     assert not (tmp_path / "a.png").exists()
 
 
+@pytest.mark.parametrize("name", [name for name in STREAMS if name.startswith(("baseline", "extended"))])
+def test_a_jpeg_that_has_lost_a_block_of_the_disk_is_refused(tmp_path, name):
+    """libjpeg would show it grey from there on."""
+    syntax, encode, pixels, _ = STREAMS[name]
+    stream = encode(pixels ^ np.random.default_rng(0).integers(0, 64, pixels.shape, dtype=pixels.dtype))
+    middle = len(stream) // 2
+    path = encoded(tmp_path / "a.dcm", pixels, stream[:middle] + bytes(64) + stream[middle + 64 :], syntax)
+    expect_error(dragonfly("view", path, "-o", tmp_path / "a.png"), 4, "a.dcm", "damaged or incomplete")
+
+
 def test_a_compressed_file_that_ends_within_its_pixels_is_cut_short(tmp_path):
     """Not something else than DICOM, as pydicom gives nothing of it."""
     path = encoded(tmp_path / "a.dcm", SMOOTH_12, imagecodecs.jpegls_encode(SMOOTH_12), JPEGLSLossless)

@@ -35,10 +35,12 @@ from dragonfly_cli.readers.dicom.failures import READ_ERRORS, quiet_pydicom
 from dragonfly_cli.readers.dicom.pixel_facts import PixelFacts
 from dragonfly_cli.readers.dicom.places import Place
 from dragonfly_cli.readers.dicom.streams import frame_stream
+from dragonfly_cli.readers.jpeg_damage import is_damaged
 
 # Their values may stray beyond the bits stored, where those of all other syntaxes have old overlays, or nothing.
 LOSSY = (JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless, JPEG2000, HTJ2K)
 
+_DCT = (JPEGBaseline8Bit, JPEGExtended12Bit)
 WORD_BITS = 16
 
 # libjpeg would fill what is missing with grey, and CharLS, which refuses it too, may take seconds to notice.
@@ -74,7 +76,7 @@ class FrameReader:
         facts = self._facts
         stream = self._stream(frame)
         self._check_stream(stream)
-        is_8_bit_jpeg = facts.syntax in (JPEGBaseline8Bit, JPEGExtended12Bit) and jpeg.precision(stream) == 8
+        is_8_bit_jpeg = facts.syntax in _DCT and jpeg.precision(stream) == 8
         if is_8_bit_jpeg and facts.samples == 3:
             return jpeg.natural_rgb(stream, facts.photometric == "RGB")
         one = header_of.pixel_elements(self._header)
@@ -112,7 +114,7 @@ class FrameReader:
             return frame_stream(file, frame, facts.frames, extended)
 
     def _check_stream(self, stream: bytes) -> None:
-        """Raises ValueError when the codec's own header speaks of another size or depth, or a JPEG has no end."""
+        """Raises ValueError when the codec's own header speaks of another size or depth, or a JPEG has lost data."""
         facts = self._facts
         if facts.syntax == RLELossless:
             refuse_rle_surplus(stream, facts.rows * facts.columns)
@@ -124,6 +126,8 @@ class FrameReader:
             raise ValueError("the codec has more bits than the header has room for")
         if facts.syntax in _NEEDING_AN_END and not jpeg.has_end(stream):
             raise ValueError("the stream is cut short")
+        if facts.syntax in _DCT and is_damaged(stream):
+            raise ValueError("the stream has lost data in its middle")
 
     def _read_native(self, frame: int) -> Array:
         """An uncompressed frame."""
