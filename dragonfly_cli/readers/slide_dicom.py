@@ -20,7 +20,6 @@ from PIL import Image
 from dragonfly_cli.errors import InputError
 from dragonfly_cli.geometry import Box
 from dragonfly_cli.readers.dicom.collection import ARCHIVE_ERRORS, may_be_slice
-from dragonfly_cli.readers.dicom.jpeg import has_end
 from dragonfly_cli.readers.dicom.signature import HEAD_BYTES, WSI_SOP_CLASS, is_dicom, sop_class
 from dragonfly_cli.readers.head import head_if_readable
 from dragonfly_cli.readers.jpeg_damage import is_damaged
@@ -199,7 +198,7 @@ class WsidicomPyramid:
         stream, pixels = instance.image_data.get_encoded_and_decoded_tile(
             Point(column, row), instance.default_z, instance.default_path
         )
-        if is_damaged(stream) or not has_end(stream):
+        if is_damaged(stream):
             raise TileError("libjpeg would not tell")
         tile = Image.fromarray(pixels)
         return Image.merge("YCbCr", tile.split()).convert("RGB") if self._is_rgb_in_name_only else tile
