@@ -52,11 +52,12 @@ _ASKS_TO_TELL = re.compile(
     rf"|was +(?:{'|'.join(_GERMAN)})\b",
     re.IGNORECASE,
 )
-# "..., and if so, in which lobe?", "...? Describe it."
+# "..., and if so, in which lobe?", "...: where?", "...? Describe it.", but not "the patient, who has had one, ..."
 _GOES_ON_ASKING = re.compile(
-    r"(?:[?:;,(]|\s[-\u2013\u2014]|\band\b)\W{0,3}"
+    r"(?:[?:;]|\s[-\u2013\u2014]|\b(?:and|then|also|if (?:so|yes|any|present))\b)\W{0,3}"
     r"(?:(?:and|then|also|if|so|yes|any|present|in|at|on|of|to|from|with|by|for)\W{1,3}){0,4}"
-    rf"{_WHICH}|\?\s+(?:please,? +)?{_TELL}",
+    rf"{_WHICH}|\?\s+(?:please,? +)?{_TELL}"
+    rf"|[,(]\W{{0,3}}(?:what|why|how|(?:where|when) +(?:{'|'.join(_AUXILIARY)}))\b",
     re.IGNORECASE,
 )
 _ASKS_FOR_YES_OR_NO = re.compile(r"\byes\s*(?:/|or)\s*no\b", re.IGNORECASE)
