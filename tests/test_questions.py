@@ -23,6 +23,10 @@ from dragonfly_cli.engine.questions import is_yes_no
         "Can you see any place where the cortex is broken?",
         "Does this patient, who has had tuberculosis, have a cavity?",
         "Is there a lesion, which enhances?",
+        "Is there an effusion, bilaterally?",
+        "Is/Are there pleural effusion?",  # VQA-RAD's own words, as are those of the next
+        "Is/Are the mass located near/in the aorta?",
+        "Is there a mass/nodule?",
         "Is the mass (which was there before) larger?",
         "Can this be pneumonia?",
         "Could this explain the pain?",

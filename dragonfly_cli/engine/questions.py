@@ -61,10 +61,10 @@ _GOES_ON_ASKING = re.compile(
     re.IGNORECASE,
 )
 _ASKS_FOR_YES_OR_NO = re.compile(r"\byes\s*(?:/|or)\s*no\b", re.IGNORECASE)
-# "A or B", "A vs B", "A/B" (but not "w/o" and "5 mg/dl"), "A, B?"
+# "A or B", "A vs B", "Is it A/B?" (but not "Is/Are there A/B?", "near/in it", and "5 mg/dl"), "A, B?"
 _OFFERS_A_CHOICE = re.compile(
-    r"\bor\b(?!\s+not\b)|\b(?:vs|versus)\b|(?<!\d )\b[^\W\d]\w+\s*/\s*[^\W\d]\w"
-    r"|,\s*(?!please|thanks|too)[\w'-]+\W*$",
+    r"\bor\b(?!\s+not\b)|\b(?:vs|versus)\b|,\s*(?!please|thanks|too|right|yes|no|again|\w+ly\b)[\w'-]+\W*$"
+    r"|^(?!\S+ +there\b).*(?<!\d )\b[^\W\d]\w+\s*/\s*[^\W\d][\w-]+\W*$",
     re.IGNORECASE,
 )
 _LEAD_IN = re.compile(r"^(?:in|on|at|for|from|with|based on|according to|given|please|so|and|also)\b[^,]*,\s*", re.I)
