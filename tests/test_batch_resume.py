@@ -88,7 +88,7 @@ def test_cut_off_at_many_points_it_ends_the_same(undisturbed: Undisturbed, table
 
 @pytest.mark.slow
 def test_interrupted_then_killed_it_ends_the_same(tmp_path: Path) -> None:
-    many = write_study(tmp_path / "study", images=12)
+    many = write_study(tmp_path / "study", images=8)
     call = ("batch", many, *QUESTIONS, "--evidence", tmp_path / "evidence", "-o", tmp_path / "answers.csv")
     first = start(*call)
     wait_for(first, "001-broken")
@@ -96,7 +96,7 @@ def test_interrupted_then_killed_it_ends_the_same(tmp_path: Path) -> None:
     wait_for(first, "note: ending after the image in hand")
     assert first.wait() == 130
     after_interrupt = rows_of(tmp_path / "answers.csv")
-    assert 4 <= len(after_interrupt) < 28
+    assert 4 <= len(after_interrupt) < 20
     assert len(after_interrupt) % 2 == 0  # the image in hand was finished
 
     second = start(*call, "--retry-failed")

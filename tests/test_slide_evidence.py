@@ -193,7 +193,6 @@ CONFIRMED = ["--budget", "4", "--aggregate", "confirmed"]  # one of three zooms 
     ("question", "options"),
     [
         (QUESTION, ["--budget", "2"]),
-        ("What kind of tissue is this?", ["--budget", "2"]),
         (None, ["--budget", "2"]),
         (QUESTION, CONFIRMED),
     ],

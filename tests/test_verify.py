@@ -66,7 +66,8 @@ def changed(file: Path, **values: object) -> Path:
 
 
 @pytest.mark.slow
-def test_what_was_answered_is_answered_again(photo: Path) -> None:
+def test_what_was_answered_is_answered_again(photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DRAGONFLY_MODEL", str(TINY))
     schema = photo.with_name("schema.json")
     schema.write_text('{"enum": ["lung", "liver"]}')
     for arguments in (
