@@ -391,23 +391,34 @@ def test_a_planar_configuration_says_nothing_of_a_codec(tmp_path, name, planar):
     assert np.abs(shown(path).astype(int) - pixels).max() <= 4 * tolerance
 
 
+def three_frames(path: Path, syntax: str) -> pydicom.Dataset:
+    """One dark, one grey and one bright, compressed."""
+    frames = [np.full((48, 64), level, np.uint8) for level in (10, 120, 240)]
+    dataset = pydicom.dcmread(write_dicom(path, np.stack(frames), window=(128, 256)))
+    dataset.compress(syntax, generate_instance_uid=False)
+    return dataset
+
+
+def levels_shown(path: Path) -> list[int]:
+    """Of three frames, which are not looked at in their order."""
+    source = open_source(path)
+    shown = {frame: source.view(Box(0, 0, 1, 1), frame).getpixel((0, 0))[0] for frame in (2, 0, 1)}
+    return [shown[frame] for frame in range(3)]
+
+
 @pytest.mark.parametrize("table", ["none", "right", "zeros", "one entry", "descending"])
 @pytest.mark.parametrize("syntax", [RLELossless, JPEG2000Lossless])
 def test_a_table_of_frames_that_cannot_be_right_exchanges_none(tmp_path, table, syntax):
     """Believed, it would show the first frame in place of the last."""
-    frames = [np.full((48, 64), level, np.uint8) for level in (10, 120, 240)]
-    path = write_dicom(tmp_path / "a", np.stack(frames), window=(128, 256))
-    dataset = pydicom.dcmread(path)
-    dataset.compress(syntax, generate_instance_uid=False)
+    dataset = three_frames(tmp_path / "a", syntax)
     pixels = encapsulate(list(generate_frames(dataset.PixelData, number_of_frames=3)), has_bot=table != "none")
     right = struct.unpack("<3I", pixels[8:20])
     wrong = {"zeros": (0, 0, 0), "one entry": (0,), "descending": right[::-1]}.get(table, right)
     items = pixels[20:] if table != "none" else pixels[8:]
     head = b"\xfe\xff\0\xe0" + struct.pack("<I", 4 * len(wrong)) + struct.pack(f"<{len(wrong)}I", *wrong)
     dataset.PixelData = pixels if table == "none" else head + items
-    dataset.save_as(path)
-    source = open_source(path)
-    assert [source.view(Box(0, 0, 1, 1), frame).getpixel((0, 0))[0] for frame in (2, 0, 1)] == [240, 10, 120]
+    dataset.save_as(tmp_path / "a")
+    assert levels_shown(tmp_path / "a") == [10, 120, 240]
 
 
 EXTENDED_TABLES = {  # what is made of a right table
@@ -425,17 +436,13 @@ EXTENDED_TABLES = {  # what is made of a right table
 @pytest.mark.parametrize("table", EXTENDED_TABLES)
 @pytest.mark.parametrize("syntax", [RLELossless, JPEG2000Lossless])
 def test_an_extended_table_that_cannot_be_right_exchanges_none(tmp_path, table, syntax):
-    frames = [np.full((48, 64), level, np.uint8) for level in (10, 120, 240)]
-    path = write_dicom(tmp_path / "a", np.stack(frames), window=(128, 256))
-    dataset = pydicom.dcmread(path)
-    dataset.compress(syntax, generate_instance_uid=False)
+    dataset = three_frames(tmp_path / "a", syntax)
     dataset.PixelData, *tables = encapsulate_extended(list(generate_frames(dataset.PixelData, number_of_frames=3)))
     starts, lengths = EXTENDED_TABLES[table](*(list(struct.unpack("<3Q", each)) for each in tables))
     dataset.ExtendedOffsetTable = struct.pack(f"<{len(starts)}Q", *starts)
     dataset.ExtendedOffsetTableLengths = struct.pack(f"<{len(lengths)}Q", *lengths)
-    dataset.save_as(path)
-    source = open_source(path)
-    assert [source.view(Box(0, 0, 1, 1), frame).getpixel((0, 0))[0] for frame in (2, 0, 1)] == [240, 10, 120]
+    dataset.save_as(tmp_path / "a")
+    assert levels_shown(tmp_path / "a") == [10, 120, 240]
 
 
 @pytest.mark.parametrize("syntax", [RLELossless, JPEGLSLossless])

@@ -41,7 +41,7 @@ from dragonfly_cli.readers.jpeg_damage import is_damaged
 LOSSY = (JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless, JPEG2000, HTJ2K)
 
 _DCT = (JPEGBaseline8Bit, JPEGExtended12Bit)
-WORD_BITS = 16
+_WORD_BITS = 16
 
 # libjpeg would fill what is missing with grey, and CharLS, which refuses it too, may take seconds to notice.
 _NEEDING_AN_END = (*jpeg_plugin.SYNTAXES, *JPEGLSTransferSyntaxes)
@@ -176,7 +176,7 @@ def _bits_needed(stored: Array, facts: PixelFacts, precision: int) -> int:
     overlays above the values, and is no witness.
     """
     declared = facts.bits + facts.spare_low_bits
-    if not declared < precision < WORD_BITS:
+    if not declared < precision < _WORD_BITS:
         return facts.bits
     values = stored.astype(np.int32) & (2**precision - 1)
     as_signed = values + 2 ** (declared - 1) & (2**precision - 1)
